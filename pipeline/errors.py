@@ -1,0 +1,69 @@
+"""Everything this project raises on purpose.
+
+    CurationError                exit 1   the run cannot go on
+    ├── UsageError               exit 2   bad command line, setting or input, found before any paid call
+    │   ├── ConfigError                   a setting
+    │   └── InputError                    the source's data: names the file and, where there is one, the line
+    ├── BudgetReached            exit 3   the money is spent; the same command with a higher budget goes on
+    ├── ModelUnavailable                  a model can't be fetched or started here
+    ├── ProviderStopped                   a provider refuses us as a whole (key, quota, outage): no use going on
+    └── StorageError                      the output folder: not writable, full, damaged or in use
+    RowReject                             not an error: one row leaves the run, with a reason and evidence
+
+A message says what, where, what was expected and what to do, in one line; the command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CurationError(Exception):
+    """The run cannot go on. Its text is written for the person at the terminal."""
+
+    exit_code = 1
+
+
+class UsageError(CurationError):
+    """A mistake that the user can mend, found before any model was asked."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+class InputError(UsageError):
+    """The source's data is missing, unreadable or of another shape than its adapter expects."""
+
+
+class BudgetReached(CurationError):
+    """The next call could pass the budget. What was paid for is kept; the run is resumable."""
+
+    exit_code = 3
+
+
+class ModelUnavailable(CurationError):
+    """A model can't be fetched, verified or started on this machine."""
+
+
+class ProviderStopped(CurationError):
+    """A provider rejects every call (authentication, quota, outage)."""
+
+
+class StorageError(CurationError):
+    """A file of the run can't be written or read, or isn't what its metadata says."""
+
+
+class RowReject(Exception):
+    """One row leaves the run.
+
+    `reason` is a short snake_case word that the funnel counts; `evidence` holds JSON-serialisable values that let a
+    reader see why. Never put keys or whole documents into it.
+    """
+
+    def __init__(self, reason: str, **evidence: Any) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.evidence = evidence
