@@ -60,10 +60,16 @@ class RowReject(Exception):
     """One row leaves the run.
 
     `reason` is a short snake_case word that the funnel counts; `evidence` holds JSON-serialisable values that let a
-    reader see why. Never put keys or whole documents into it.
+    reader see why. `columns` holds what the row had gained when it left, e.g. the revised text.
     """
 
     def __init__(self, reason: str, **evidence: Any) -> None:
         super().__init__(reason)
         self.reason = reason
         self.evidence = evidence
+        self.columns: dict[str, Any] = {}
+
+    def keeping(self, **columns: Any) -> RowReject:
+        """The same reject with values for the columns of the reject ledger."""
+        self.columns |= columns
+        return self

@@ -1,0 +1,277 @@
+"""Every setting of a run, as one frozen model: `CurationConfig`.
+
+It is made from defaults < YAML file < environment (`FIGA_REVISER__MODEL=…`) < `--set reviser.model=…` and command-line flags.
+Unknown keys are errors that name the nearest known one. Fields marked `Operational` say how a run is executed, never what
+it produces: they stay out of every digest, so changing one re-runs nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.models.spec import ModelSpec
+
+ENV_PREFIX = "FIGA_"
+REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
+Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]
+Granularity = Literal["token", "word", "phrase"]
+
+
+class _Operational:
+    """Marks a field that changes how a run is executed, not what it produces."""
+
+
+Operational = _Operational()
+
+
+def _threshold(value: object) -> object:
+    """`0.3` is a score, `q0.3` the 0.3 quantile of this run's scores, `null` or `off` no threshold."""
+    if value is None or value == "off":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number, a quantile such as q0.3, or off")
+    text = str(value)
+    try:
+        number = float(text.removeprefix("q"))
+    except ValueError:
+        raise ValueError(f"expected a number, a quantile such as q0.3, or off; got {text!r}") from None
+    if number != number or abs(number) == float("inf"):
+        raise ValueError(f"expected a finite number, got {text!r}")
+    if not text.startswith("q"):
+        return number
+    if not 0 <= number <= 1:
+        raise ValueError(f"a quantile lies between q0 and q1, got {text!r}")
+    return f"q{number}"
+
+
+def _model_spec(value: object) -> str:
+    return str(ModelSpec.parse(str(value)))
+
+
+Threshold = Annotated[float | str | None, BeforeValidator(_threshold)]
+Model = Annotated[str, BeforeValidator(_model_spec)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def data_settings(self) -> dict[str, Any]:
+        """The settings that change the data, ready for a digest."""
+        keep = {name for name, field in type(self).model_fields.items() if Operational not in field.metadata}
+        return self.model_dump(mode="json", include=keep)
+
+
+class SourceSettings(Section):
+    """Where queries X and references Y come from."""
+
+    name: str = Field("hh-rlhf", description="Adapter: hh-rlhf, jsonl")
+    input: str | None = Field(None, description="Local file or folder, or Hub id; default: the adapter's own data set")
+    split: str | None = Field(None, description="Split to read, where the source has several")
+    revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
+    fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
+    limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Read at most so many rows")
+    shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows a shard: the unit of work and of resume")
+    require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
+
+
+class _Calls(Section):
+    """How a language model is called."""
+
+    concurrency: Annotated[int, Operational] = Field(16, ge=1, le=1024, description="Calls at a time, at most")
+    timeout_s: Annotated[float, Operational] = Field(120.0, gt=0, description="Seconds until a call is given up")
+    attempts: Annotated[int, Operational] = Field(6, ge=1, le=50, description="Tries of one call, the first included")
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="Further request parameters that this server understands"
+    )
+
+
+class PolicySettings(_Calls):
+    """The SFT model π that answers the queries (Ŷ)."""
+
+    model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
+    system: str | None = Field(None, description="System prompt put before queries that have none")
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
+    max_tokens: int = Field(256, ge=1)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+
+class RewardSettings(Section):
+    """The reward model R."""
+
+    model: Model = Field("local/reward-head", description="local/reward-head, or hf/ORG/NAME (torch)")
+    max_length: int = Field(1024, ge=8, description="Tokens of query and answer that an hf/ model reads")
+    batch_size: Annotated[int, Operational] = Field(16, ge=1)
+
+
+class SelectionSettings(Section):
+    """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
+
+    eta1: Threshold = Field("q0.6", description="Upper bound of the initial answer's reward")
+    eta2: Threshold = Field("q0.2", description="Lower bound of the reference's reward")
+    eta3: Threshold = Field(0.0, description="Lower bound of the difference")
+
+
+class ReviserSettings(_Calls):
+    """The stronger model that corrects Ŷ into Ỹ."""
+
+    model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
+    prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_tokens: int = Field(512, ge=1)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+
+class FilterSettings(Section):
+    """Which revisions are kept."""
+
+    min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
+    max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
+    min_reward_gain: Finite = Field(0.0, description="R(Ỹ) − R(Ŷ) must reach this")
+
+    @model_validator(mode="after")
+    def _band(self) -> FilterSettings:
+        if self.min_distance >= self.max_distance:
+            raise ValueError(f"min_distance {self.min_distance} must be below max_distance {self.max_distance}")
+        return self
+
+
+class LabelSettings(Section):
+    """Tokenisation and token weights."""
+
+    tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
+    template: Literal["chat", "alpaca"] = Field("chat", description="How a query becomes a prompt")
+    alpha: Finite = Field(1.0, ge=0)
+    beta: Finite = Field(0.5, ge=0)
+    gamma: Finite = Field(0.0, ge=0)
+    gate: Finite = Field(0.6, ge=0, description="Confidence gate of the loss, in nats; recorded for the trainer")
+    signal: Signal = "levenshtein"
+    granularity: Granularity = "token"
+    phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
+    max_length: int = Field(2048, ge=8, description="Pairs with a longer sequence are rejected, never cut")
+
+
+class OutputSettings(Section):
+    dir: str | None = Field(None, description="Output folder; default out/SOURCE")
+    rows_per_file: int = Field(50_000, ge=1, description="Rows in a published Parquet file, at most")
+
+
+class RunSettings(Section):
+    """How the run is executed; nothing here changes the data."""
+
+    workers: int = Field(2, ge=1, le=256, description="Shards in work at a time")
+    budget_usd: float | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
+
+
+class CurationConfig(Section):
+    """All settings of one run, the flow's only parameter."""
+
+    source: SourceSettings = SourceSettings()
+    policy: PolicySettings = PolicySettings()
+    reward: RewardSettings = RewardSettings()
+    selection: SelectionSettings = SelectionSettings()
+    reviser: ReviserSettings = ReviserSettings()
+    filter: FilterSettings = FilterSettings()
+    labels: LabelSettings = LabelSettings()
+    output: OutputSettings = OutputSettings()
+    run: RunSettings = RunSettings()
+
+    @property
+    def out(self) -> Path:
+        return Path(self.output.dir or Path("out") / self.source.name)
+
+
+def digest(*parts: object) -> str:
+    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def load_config(
+    file: Path | None = None,
+    assignments: list[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> CurationConfig:
+    """Merge the YAML `file`, `FIGA_…` variables, `key.sub=value` assignments and flags (dotted key → value).
+
+    Raises ConfigError with one line that names the setting, what was expected and the nearest known key.
+    """
+    merged: dict[str, Any] = _read_yaml(file) if file else {}
+    for name, text in sorted((environ or {}).items()):
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            _put(merged, name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name))
+    for assignment in assignments or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: expected key.sub=value, for example --set reviser.max_tokens=800")
+        _put(merged, key.strip(), _scalar(text, f"--set {key}"))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(merged, key, value)
+    try:
+        return CurationConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _scalar(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{where}: {text!r} is not a YAML value; quote it if it is text") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"--config {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {file}: not a readable YAML file: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {file}: expected sections such as `reviser:`, got {type(content).__name__}")
+    return content
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{dotted}: {parent} already has the value {child!r}, it can't have parts")
+        tree = child
+    tree[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first of pydantic's complaints, with the nearest known key for an unknown one."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys()
+        near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.split(".")[-1] == path[-1]]
+        hint = f"; did you mean {near[0]}?" if near else f"; sections are {', '.join(CurationConfig.model_fields)}"
+        return f"unknown setting {name}{hint}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"setting {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}{more}"
+
+
+def _known_keys() -> list[str]:
+    known = list(CurationConfig.model_fields)
+    for section, field in CurationConfig.model_fields.items():
+        known += [f"{section}.{key}" for key in getattr(field.annotation, "model_fields", {})]
+    return known

@@ -1,0 +1,136 @@
+"""The run, as the paper's figure reads. What executes the shards (threads, Prefect tasks) is handed in.
+
+    source → plan → sample → score → select → revise → filter → label → publish
+                    └── phase 1 ──┘   └───────── phase 2 ─────────┘
+                            η1 η2 η3 resolved between the two
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import __version__, context, schema, sources
+from pipeline.config import CurationConfig, digest
+from pipeline.context import Context
+from pipeline.models import catalog, connect, loop
+from pipeline.models.spec import ModelSpec
+from pipeline.plan import Plan, plan_shards
+from pipeline.publication import publish
+from pipeline.shards import context_of, run_stages
+from pipeline.sources import ResolvedSource
+from pipeline.stages import select
+from pipeline.storage import manifest, stagefile
+from pipeline.storage.atomic import remove_temporaries
+from pipeline.storage.lock import run_lock
+
+Thresholds = dict[str, float | None]
+
+
+class Executor(Protocol):
+    """Runs the given stages on every shard and returns when all are done."""
+
+    def __call__(
+        self, config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None
+    ) -> None: ...
+
+
+class Watcher(Protocol):
+    """Sees the run: warnings, downloads, and the stages while they work."""
+
+    def warn(self, message: str) -> None: ...
+
+    def download(self, what: str, done: int, total: int) -> None: ...
+
+    def watching(self, context: Context) -> AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The manifest of the published data set and the calls that this run made. context: None when nothing was to do."""
+
+    out: Path
+    manifest: dict[str, Any]
+    calls: int
+    context: Context | None
+
+    @property
+    def already_done(self) -> bool:
+        return self.context is None
+
+
+def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
+    """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
+    context.check(config)
+    source = resolve_source(config, watcher.warn)
+    with run_lock(config.out, watcher.warn):
+        wanted = run_digest(config, source)
+        standing = manifest.standing(config.out, wanted)
+        if standing:
+            return Outcome(config.out, standing, 0, None)
+        remove_temporaries(config.out)
+        plan = plan_shards(config, source, config.out / "work", watcher.warn)
+        config = with_local_models(config, watcher)
+        run = context_of(config)
+        before = sum(run.journal.calls().values())
+        with watcher.watching(run):
+            execute(config, plan.shards, ("sample", "score"), None)
+            thresholds = resolve_thresholds(run, plan)
+            execute(config, plan.shards, ("select", "revise", "filter", "label"), thresholds)
+        published = publish(run, source, plan, thresholds, wanted)
+        return Outcome(config.out, published, sum(run.journal.calls().values()) - before, run)
+
+
+def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
+    """The plain executor: a few shards at a time in threads of this process; the first failure stops the rest."""
+    with ThreadPoolExecutor(config.run.workers, "shard") as pool:
+        futures = [pool.submit(run_stages, config, shard, stages, thresholds) for shard in range(shards)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            loop.cancel_all()
+            raise
+
+
+def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> ResolvedSource:
+    s = config.source
+    return sources.resolve(
+        s.name, s.input, split=s.split, revision=s.revision, require_full=s.require_full, warn=warn
+    )
+
+
+def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
+    """What makes two runs the same: the source's content, its limit, and every setting that changes the data."""
+    settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields}
+    del settings["run"], settings["output"]["dir"], settings["source"]["input"], settings["reviser"]["prompts"]
+    identities = [connect.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
+    made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
+    return digest(source.digest, config.source.limit, settings, Context(config).prompts.digest, identities, made_by)
+
+
+def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
+    """Fetch the embedded models that the run needs; the reviser may be replaced by its smaller stand-in, announced."""
+    from pipeline.models.fetch import fetch, fetch_or_fallback
+
+    policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
+    if policy.provider == "local":
+        fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
+    if reviser.provider == "local":
+        model, _ = fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
+        settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
+        config = config.model_copy(update={"reviser": settings})
+    return config
+
+
+def resolve_thresholds(run: Context, plan: Plan) -> Thresholds:
+    """η1 η2 η3 as numbers, over the scores of all shards."""
+    files = stagefile.inspect_all(run.work, "score", plan.shards)
+    tables = (stagefile.read(file, ["reward_reference", "reward_initial"]) for file in files)
+    return select.resolve(run.config.selection, tables).as_dict()

@@ -1,0 +1,177 @@
+"""Token signals: which tokens of a pair a trainer should push up or down. Pure: sees ids, never text, files or tokenizers.
+
+FIGA (Guo et al., ICLR 2024, arXiv 2311.04072, §3.3). The response tokens of the initial answer Ŷ are aligned with those
+of the revised answer Ỹ by Levenshtein distance:
+
+    token                                   operation   weight
+    in Ỹ, inserted or substituted in        1 or 2      α
+    in Ỹ, kept                              0           γ
+    in Ŷ, deleted or substituted out        3 or 2      −β
+    in Ŷ, kept                              0           0
+    the EOS that ends Ỹ / Ŷ                 its own     α / 0
+
+Optimal alignments are not unique, so the one that `rapidfuzz.distance.Levenshtein` finds is part of the format, and its
+version is pinned and recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+from rapidfuzz.distance import Levenshtein
+
+from pipeline.config import Granularity, Signal
+
+KEEP, INSERT, SUBSTITUTE, DELETE = 0, 1, 2, 3
+PROMPT = -1
+Ops = npt.NDArray[np.int8]
+Weights = npt.NDArray[np.float32]
+Words = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSignals:
+    """Operations and signed weights of the response tokens of one pair.
+
+    initial_*: shape (len(initial_ids),); revised_*: shape (len(revised_ids),); ops int8, weights float32.
+    distance: number of single-token edits between the two, before any granularity widens them.
+    """
+
+    initial_weights: Weights
+    revised_weights: Weights
+    initial_ops: Ops
+    revised_ops: Ops
+    distance: int
+
+    @property
+    def normalized_distance(self) -> float:
+        """edits / max(|Ŷ|, |Ỹ|), in [0, 1]."""
+        longest = max(len(self.initial_ops), len(self.revised_ops))
+        return self.distance / longest if longest else 0.0
+
+
+def token_signals(
+    initial_ids: Sequence[int] | npt.NDArray[np.integer],
+    revised_ids: Sequence[int] | npt.NDArray[np.integer],
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.5,
+    gamma: float = 0.0,
+    eos_id: int | None = None,
+    signal: Signal = "levenshtein",
+    granularity: Granularity = "token",
+    phrase_gap: int = 1,
+    initial_words: Sequence[int] | None = None,
+    revised_words: Sequence[int] | None = None,
+    reward_gain: float | None = None,
+) -> TokenSignals:
+    """Align two answers and weigh their tokens.
+
+    initial_ids, revised_ids: response ids, the EOS that ends each included. eos_id: that EOS; None takes each answer's
+    last token to be it. initial_words, revised_words: for granularity word and phrase, the index of the word to which
+    each token belongs, same lengths as the ids. phrase_gap: edits that are at most so many kept words apart join.
+    reward_gain: R(Ỹ) − R(Ŷ), for signal reward_weighted.
+
+    >>> s = token_signals([5, 7, 2], [5, 8, 9, 2], eos_id=2)
+    >>> s.revised_ops.tolist(), s.revised_weights.tolist()
+    ([0, 1, 2, 0], [0.0, 1.0, 1.0, 1.0])
+    >>> s.initial_ops.tolist(), s.initial_weights.tolist(), s.distance
+    ([0, 2, 0], [0.0, -0.5, 0.0], 2)
+
+    Raises ValueError for an unknown signal or granularity, or when words or reward_gain are missing for one that needs
+    them.
+    """
+    if signal not in get_args(Signal):
+        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
+    if granularity not in get_args(Granularity):
+        raise ValueError(f"granularity must be one of {get_args(Granularity)}, got {granularity!r}")
+    # rapidfuzz is fastest on lists of Python ints.
+    initial = initial_ids if isinstance(initial_ids, list) else [int(i) for i in initial_ids]
+    revised = revised_ids if isinstance(revised_ids, list) else [int(i) for i in revised_ids]
+    initial_ops, revised_ops, distance = _align(initial, revised)
+    if granularity != "token":
+        if initial_words is None or revised_words is None:
+            raise ValueError(f"granularity {granularity!r} needs initial_words and revised_words")
+        words = np.asarray(initial_words, np.int64), np.asarray(revised_words, np.int64)
+        if words[0].shape != initial_ops.shape or words[1].shape != revised_ops.shape:
+            raise ValueError("initial_words and revised_words must be as long as the ids")
+        _widen_to_words(initial_ops, revised_ops, *words)
+        if granularity == "phrase":
+            _join_phrases(initial_ops, revised_ops, *words, gap=phrase_gap)
+
+    bad, good = initial_ops != KEEP, revised_ops != KEEP
+    if signal == "bag_of_words":
+        bad, good = ~np.isin(initial, revised), ~np.isin(revised, initial)
+    elif signal == "constant":
+        bad, good = np.zeros_like(bad), np.ones_like(good)
+    initial_weights = np.where(bad, np.float32(-beta), np.float32(0))
+    revised_weights = np.where(good, np.float32(alpha), np.float32(gamma))
+    if revised and eos_id in (None, revised[-1]):
+        revised_weights[-1] = alpha
+    if initial and eos_id in (None, initial[-1]):
+        initial_weights[-1] = 0
+    if signal == "reward_weighted":
+        if reward_gain is None:
+            raise ValueError("signal 'reward_weighted' needs reward_gain")
+        initial_weights *= np.float32(reward_gain)
+        revised_weights *= np.float32(reward_gain)
+    # + 0.0 turns the −0.0 of β = 0 into 0.0, so that equal settings give equal bytes.
+    return TokenSignals(initial_weights + np.float32(0), revised_weights, initial_ops, revised_ops, distance)
+
+
+def _align(initial: list[int], revised: list[int]) -> tuple[Ops, Ops, int]:
+    initial_ops = np.zeros(len(initial), np.int8)
+    revised_ops = np.zeros(len(revised), np.int8)
+    edits = Levenshtein.editops(initial, revised)
+    for tag, i1, i2, j1, j2 in edits.as_opcodes():
+        if tag == "replace":
+            initial_ops[i1:i2] = SUBSTITUTE
+            revised_ops[j1:j2] = SUBSTITUTE
+        elif tag == "delete":
+            initial_ops[i1:i2] = DELETE
+        elif tag == "insert":
+            revised_ops[j1:j2] = INSERT
+    return initial_ops, revised_ops, len(edits)
+
+
+def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Words, Words]:
+    """Positions of the kept tokens in either sequence; the alignment is monotone, so the k-th of one is the k-th's twin."""
+    return np.flatnonzero(initial_ops == KEEP), np.flatnonzero(revised_ops == KEEP)
+
+
+def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Words, revised_words: Words) -> None:
+    """An edit inside a word makes the whole word edited: its kept tokens become substitutions, on both sides at once.
+
+    Marking one side can touch a word of the other side, hence the loop; it ends because each turn marks more tokens.
+    """
+    while True:
+        kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)
+        touched_i = np.isin(initial_words[kept_i], initial_words[initial_ops != KEEP])
+        touched_j = np.isin(revised_words[kept_j], revised_words[revised_ops != KEEP])
+        spoiled = touched_i | touched_j
+        if not spoiled.any():
+            return
+        initial_ops[kept_i[spoiled]] = SUBSTITUTE
+        revised_ops[kept_j[spoiled]] = SUBSTITUTE
+
+
+def _join_phrases(
+    initial_ops: Ops, revised_ops: Ops, initial_words: Words, revised_words: Words, *, gap: int
+) -> None:
+    """Edits with at most `gap` kept words between them become one phrase: those words' tokens become substitutions."""
+    kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)
+    if not len(kept_i):
+        return
+    # A run of kept pairs ends where either side skips an edited token.
+    breaks = np.flatnonzero((np.diff(kept_i) > 1) | (np.diff(kept_j) > 1)) + 1
+    for run in np.split(np.arange(len(kept_i)), breaks):
+        first, last = run[0], run[-1]
+        starts = kept_i[first] == 0 and kept_j[first] == 0
+        ends = kept_i[last] == len(initial_ops) - 1 and kept_j[last] == len(revised_ops) - 1
+        if not starts and not ends and len(np.unique(revised_words[kept_j[run]])) <= gap:
+            initial_ops[kept_i[run]] = SUBSTITUTE
+            revised_ops[kept_j[run]] = SUBSTITUTE

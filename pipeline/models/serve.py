@@ -1,0 +1,199 @@
+"""Serve one GGUF file to this process: llama.cpp's own HTTP server, on the loopback, behind a random key.
+
+    serve(path, parallel=…, context=…, threads=…) -> LocalServer    one a process for the same file and settings
+    LocalServer.base_url, .api_key                                  what an OpenAI client needs
+
+Promise: listens on 127.0.0.1 alone, on a port the system picks, and refuses requests without the key (the health check
+and the list of models excepted); writes nothing to the terminal; a prompt longer than `context` is an HTTP 400, an
+answer that reaches it ends with finish_reason "length", and nothing is ever shifted out of the context; it ends with
+this process, also while requests run, also after kill −9.
+Cost: a child process (50 MB); the file is mapped, not copied (servers of the same file share it); the context's memory
+(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB) for each of `parallel` slots. llama.cpp's threads spin while they wait for
+each other, so more threads than idle cores can be slower by far than one: the default looks at the load.
+Not promised: the same text from the same seed when requests are answered side by side (`parallel` > 1).
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import ModelUnavailable
+
+_CHILD = Path(__file__).with_name("llama_child.py")
+_START_TIMEOUT = 600.0  # seconds: a gigabyte from a cold network disk
+_ERRORS_ONLY = 1
+
+_servers: dict[tuple[Path, int, int, int | None], LocalServer] = {}
+_lock = threading.Lock()
+
+
+class LocalServer:
+    """A running server. `context` is what one request may hold, prompt and answer together, in tokens."""
+
+    def __init__(self, path: Path, *, parallel: int, context: int, threads: int) -> None:
+        self.path = path
+        self.model = path.stem
+        self.parallel = parallel
+        self.threads = threads
+        self.api_key = secrets.token_urlsafe(24)
+        settings = {"path": str(path), "model": self.model, "parallel": parallel, "context": context}
+        settings |= {"threads": threads, "key": self.api_key, "verbosity": _verbosity()}
+        self._child, self.url = _start(settings)
+        self.base_url = f"{self.url}/v1"
+        self.context = self._slot_context()
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    def close(self) -> None:
+        """Stop serving; requests in flight fail. Calling it again does nothing."""
+        _end(self._child)
+
+    def _slot_context(self) -> int:
+        """What llama.cpp really gave each slot: it rounds up, and stops at the length the model was trained for."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        link = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            link.request("GET", "/props", headers={"Authorization": f"Bearer {self.api_key}"})
+            return int(json.loads(link.getresponse().read())["default_generation_settings"]["n_ctx"])
+        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+            self.close()
+            raise ModelUnavailable(f"the local server for {self.path} started but doesn't answer: {error!r}") from error
+        finally:
+            link.close()
+
+
+def serve(path: Path, *, parallel: int = 1, context: int = 4096, threads: int | None = None) -> LocalServer:
+    """The server for `path` with these settings: the one that runs, else a new one (1 s for SmolLM2, 3 s for Qwen 1.5B).
+
+    `threads` None means as many as there are idle cores now, at least one.
+    """
+    if parallel < 1 or context < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"parallel={parallel}, context={context}, threads={threads}: each must be at least 1")
+    key = (path.absolute(), parallel, context, threads)
+    with _lock:
+        if key not in _servers or not _servers[key].running:
+            cores = idle_cores() if threads is None else threads
+            _servers[key] = LocalServer(key[0], parallel=parallel, context=context, threads=cores)
+        return _servers[key]
+
+
+def close_all() -> None:
+    """Stop every server of this process. Runs at exit by itself."""
+    with _lock:
+        servers = list(_servers.values())
+        _servers.clear()
+    for server in servers:
+        server.close()
+
+
+def idle_cores() -> int:
+    """Cores that this process may use, less those that were busy over the last minute; at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, round(min(cores, _quota(cores)) - busy))
+
+
+def _quota(cores: int) -> float:
+    """The container's CPU limit (cgroup v2), which affinity and cpu_count don't know of."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return int(limit) / int(period)
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return float(cores)
+
+
+def _verbosity() -> int:
+    return int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
+
+
+def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the child, hand it the settings, wait until the model is loaded; the child and the server's address."""
+    _check_file(Path(settings["path"]))
+    with tempfile.TemporaryFile() as noise:
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(_CHILD)],  # -P: this folder's files must not shadow the standard library's
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if os.environ.get("FIGA_LLAMA_LOG") else noise,
+            start_new_session=True,  # Ctrl-C is for the pipeline to handle; the child ends when its stdin closes
+        )
+        watchdog = threading.Timer(_START_TIMEOUT, child.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            assert child.stdin and child.stdout  # noqa: S101 - both are pipes, for the type checker
+            child.stdin.write(json.dumps(settings).encode() + b"\n")
+            child.stdin.flush()
+            answer = json.loads(child.stdout.readline() or b"{}")
+        except BrokenPipeError:
+            answer = {}
+        except BaseException:
+            _end(child)
+            raise
+        finally:
+            watchdog.cancel()
+        if "url" in answer:
+            return child, answer["url"]
+        _end(child)
+        raise ModelUnavailable(_why(answer, settings, child.returncode, noise))
+
+
+def _why(answer: dict[str, str], settings: dict[str, Any], status: int, noise: IO[bytes]) -> str:
+    if "missing" in answer:
+        return f"local models need the package xllamacpp ({answer['missing']}): pip install 'figa-pipeline[local]'"
+    noise.seek(0)
+    lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
+    reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+    reason = reason or answer.get("failed") or f"its process ended with status {status}"
+    return (
+        f"llama.cpp can't serve {settings['path']} with {settings['parallel']} x {settings['context']} tokens of "
+        f"context: {reason[:200]}; FIGA_LLAMA_LOG=4 shows its own log"
+    )
+
+
+def _check_file(path: Path) -> None:
+    """Tell the two commonest mistakes apart from llama.cpp's one answer, which is "failed"."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelUnavailable(f"the model file {path} can't be read: {error.strerror}") from error
+    if magic != b"GGUF":
+        raise ModelUnavailable(f"{path} is not a GGUF model: it begins with {magic!r} instead of b'GGUF'")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()  # it keeps nothing that an orderly end would save
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe:
+            pipe.close()
+
+
+def _forget_after_fork() -> None:
+    """The servers belong to the parent: a forked child must neither stop them nor keep them alive after the parent."""
+    global _lock  # noqa: PLW0603 - another thread may have held it during the fork
+    _lock = threading.Lock()
+    for server in _servers.values():
+        if server._child.stdin:
+            os.close(server._child.stdin.fileno())
+            server._child.stdin = None
+        server._child.returncode = 0  # not this process's child: nothing to wait for
+    _servers.clear()
+
+
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,42 @@
+"""How a model is named on the command line: `provider/model[@base_url]`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pipeline.errors import ConfigError
+
+PROVIDERS = ("openai", "anthropic", "local", "hf")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model and who serves it. `base_url` is None for the provider's own address."""
+
+    provider: str
+    name: str
+    base_url: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSpec:
+        """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError (a ValueError's text for pydantic)."""
+        provider, slash, rest = text.strip().partition("/")
+        name, at, url = rest.partition("@")
+        if provider not in PROVIDERS:
+            near = difflib.get_close_matches(provider, PROVIDERS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{hint}")
+        if not slash or not name:
+            raise ConfigError(f"model {text!r}: expected provider/model[@base_url], for example openai/gpt-4o-mini")
+        if at:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.netloc:
+                raise ConfigError(f"model {text!r}: expected an address such as http://host:8000/v1 behind the @")
+            if parts.username or parts.password:
+                raise ConfigError("a model's address must not hold a password: keys live in the environment alone")
+        return cls(provider, name, url.rstrip("/") if at else None)
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.name}" + (f"@{self.base_url}" if self.base_url else "")

@@ -1,0 +1,66 @@
+"""How far each stage is, told through small files, so that any process on any executor can tell and any display can read."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_EVERY_S = 0.3
+
+
+@dataclass
+class Counts:
+    """Rows of one stage: done (rejected ones included), rejected, and known so far in all."""
+
+    done: int = 0
+    rejected: int = 0
+    total: int = 0
+
+
+class StageProgress:
+    """Counts the rows of one stage of one shard. May be called from any thread. Never raises: it is only a display."""
+
+    def __init__(self, work: Path, stage: str, shard: int, total: int) -> None:
+        self._path = work / "progress" / stage / f"{shard:05d}.json"
+        self._counts = Counts(total=total)
+        self._lock = threading.Lock()
+        self._written = 0.0
+        self._write()
+
+    def add(self, rows: int = 1, rejected: int = 0) -> None:
+        with self._lock:
+            self._counts.done += rows
+            self._counts.rejected += rejected
+            if time.monotonic() - self._written > _EVERY_S:
+                self._write()
+
+    def finish(self, rejected: int) -> None:
+        with self._lock:
+            self._counts.done = self._counts.total
+            self._counts.rejected = rejected
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        temporary = self._path.with_suffix(".tmp")
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(vars(self._counts)))
+            temporary.replace(self._path)
+
+
+def read(work: Path) -> dict[str, Counts]:
+    """Counts by stage, over all shards."""
+    stages: dict[str, Counts] = {}
+    for path in (work / "progress").glob("*/*.json"):
+        with suppress(OSError, ValueError, TypeError):
+            counts = Counts(**json.loads(path.read_text()))
+            stage = stages.setdefault(path.parent.name, Counts())
+            stage.done += counts.done
+            stage.rejected += counts.rejected
+            stage.total += counts.total
+    return stages

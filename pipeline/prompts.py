@@ -1,0 +1,58 @@
+"""The reviser's prompts: Jinja2 files, rendered once, with data-set text delimited as data.
+
+Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
+`revise_<reason>.md` is its second turn. Text from the data is only ever a *value*: it is put in by the one rendering pass
+and never looked at for template syntax. Each text stands between tags that carry a fence, a hash of the very texts: no text
+can contain the tag that would end it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline import resources
+from pipeline.config import REASONS, digest
+from pipeline.errors import ConfigError
+
+NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS))
+
+
+class Prompts:
+    """The five prompts of a folder. Raises ConfigError when one is missing, malformed or uses an unknown variable."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = Path(folder) if folder else resources.folder("prompts")
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # noqa: S701 - plain text, not HTML
+        sources = {name: self._read(name) for name in NAMES}
+        self.digest = digest(sources)
+        try:
+            self._templates = {name: environment.from_string(text) for name, text in sources.items()}
+            for name in NAMES:
+                self.render(name, [{"role": "user", "content": "q"}], "r", "d")
+        except TemplateError as error:
+            raise ConfigError(f"{self.folder}: a prompt can't be rendered: {error}") from None
+
+    def _read(self, name: str) -> str:
+        path = self.folder / f"{name}.md"
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: prompt can't be read ({error}); expected the files {', '.join(NAMES)} (.md)") from None
+
+    def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:
+        """One prompt for one row. Variables: messages, reference, draft, fence, reasons."""
+        text = self._templates[name].render(
+            messages=messages, reference=reference, draft=draft, fence=fence(messages, reference, draft), reasons=REASONS
+        )
+        return text.strip()
+
+
+def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:
+    """Eight hex digits that depend on all the text they guard."""
+    joined = "\0".join([*(m["content"] for m in messages), reference, draft])
+    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -1,0 +1,118 @@
+"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects.
+
+The published columns are a contract. Adding one raises the minor SCHEMA_VERSION, anything else the major.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = "1.0"
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_IDS = pa.list_(pa.int32())
+_WEIGHTS = pa.list_(pa.float32())
+_OPS = pa.list_(pa.int8())
+
+SOURCE = pa.schema(
+    [
+        ("id", pa.string()),
+        ("sample_index", pa.int32()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("source_row", pa.int64()),
+        ("messages", MESSAGES),
+        ("reference", pa.string()),
+    ]
+)
+# What each stage adds to the table it is given.
+SAMPLE = pa.schema([("policy_model", pa.string()), ("initial", pa.string())])
+SCORE = pa.schema(
+    [("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())]
+)
+SELECT = pa.schema([])
+REVISE = pa.schema([("reviser_model", pa.string()), ("diagnosis", pa.string()), ("revised", pa.string())])
+FILTER = pa.schema(
+    [
+        ("edit_distance", pa.float32()),
+        ("reward_revised", pa.float32()),
+        ("prompt_input_ids", _IDS),
+        ("revised_input_ids", _IDS),
+        ("initial_input_ids", _IDS),
+        # The word to which each response token belongs; the label stage uses these up.
+        ("revised_words", _IDS),
+        ("initial_words", _IDS),
+    ]
+)
+LABEL = pa.schema(
+    [
+        ("revised_labels", _IDS),
+        ("initial_labels", _IDS),
+        ("revised_weights", _WEIGHTS),
+        ("initial_weights", _WEIGHTS),
+        ("revised_ops", _OPS),
+        ("initial_ops", _OPS),
+    ]
+)
+ADDED = {"sample": SAMPLE, "score": SCORE, "select": SELECT, "revise": REVISE, "filter": FILTER, "label": LABEL}
+STAGES = ("source", *ADDED)
+
+_PUBLISHED_ORDER = (
+    "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
+    "diagnosis reward_reference reward_initial reward_revised edit_distance prompt_input_ids revised_input_ids "
+    "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops"
+).split()
+
+
+def after(stage: str) -> pa.Schema:
+    """The columns of a stage's output: its input's and the ones it adds."""
+    fields = list(SOURCE)
+    for name, added in ADDED.items():
+        if stage == "source":
+            break
+        fields += list(added)
+        if name == stage:
+            break
+    return pa.schema(fields)
+
+
+PUBLISHED = pa.schema([after("label").field(name) for name in _PUBLISHED_ORDER])
+
+# A reject keeps the texts and scores that it had when it left; the rest is null.
+REJECTED = pa.schema(
+    [
+        *SOURCE,
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("evidence", pa.string()),
+        ("initial", pa.string()),
+        ("diagnosis", pa.string()),
+        ("revised", pa.string()),
+        ("reward_reference", pa.float32()),
+        ("reward_initial", pa.float32()),
+        ("reward_revised", pa.float32()),
+        ("edit_distance", pa.float32()),
+    ]
+)
+
+# Parquet encodings as measured: dictionaries pay on few-valued columns only, byte-stream split on ids and labels.
+_DICTIONARY = (
+    "source split policy_model reviser_model reward_model diagnosis stage reason messages.list.element.role".split()
+)
+_FEW_VALUED = [f"{side}_{kind}.list.element" for side in ("revised", "initial") for kind in ("weights", "ops")]
+_SPLIT = [
+    f"{name}.list.element"
+    for name in "prompt_input_ids revised_input_ids initial_input_ids revised_labels initial_labels".split()
+]
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, object]:
+    """Keyword arguments for pyarrow's Parquet writer, for the columns that `schema` has."""
+    names = set(schema.names)
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": [c for c in [*_DICTIONARY, *_FEW_VALUED] if c.split(".")[0] in names],
+        "column_encoding": {c: "BYTE_STREAM_SPLIT" for c in _SPLIT if c.split(".")[0] in names} or None,
+        "write_page_checksum": True,
+    }

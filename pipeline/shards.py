@@ -1,0 +1,77 @@
+"""Run one stage on one shard: read its input, do it unless it is done, commit the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import CurationConfig, digest
+from pipeline.context import Context
+from pipeline.errors import StorageError
+from pipeline.progress import StageProgress
+from pipeline.stages.common import Report
+from pipeline.stages.filter import filter_revisions
+from pipeline.stages.label import label
+from pipeline.stages.revise import revise
+from pipeline.stages.sample import sample
+from pipeline.stages.score import score
+from pipeline.stages.select import Thresholds, select
+from pipeline.storage import stagefile
+from pipeline.storage.stagefile import StageFile, StageOutput
+
+
+@lru_cache(maxsize=2)
+def _context(settings: str) -> Context:
+    return Context(CurationConfig.model_validate_json(settings))
+
+
+def context_of(config: CurationConfig) -> Context:
+    """This process's context of a run: made once, whoever asks."""
+    return _context(config.model_dump_json())
+
+
+def run_stages(
+    config: CurationConfig, shard: int, stages: tuple[str, ...], thresholds: dict[str, float | None] | None = None
+) -> int:
+    """Bring a shard through consecutive stages; returns the rows that came out. Arguments can go to another process."""
+    context = context_of(config)
+    file = None
+    for stage in stages:
+        file = run_stage(context, shard, stage, thresholds)
+    return file.rows if file else 0
+
+
+def run_stage(context: Context, shard: int, stage: str, thresholds: dict[str, float | None] | None) -> StageFile:
+    """The stage's file for this shard, made now unless it is there with the digest that is asked for."""
+    previous = schema.STAGES[schema.STAGES.index(stage) - 1]
+    source = stagefile.inspect(context.work, previous, shard)
+    if source is None:
+        raise StorageError(f"{stagefile.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it")
+    wanted = digest(context.stage_digest(stage, thresholds), source.content)
+    done = stagefile.inspect(context.work, stage, shard)
+    progress = StageProgress(context.work, stage, shard, source.rows)
+    if done is None or done.digest != wanted:
+        rows = stagefile.read(source)
+        output = _run(context, stage, rows, thresholds, progress.add)
+        rejects = stagefile.reject_table(stage, rows, output.rejects)
+        done = stagefile.commit(context.work, stage, shard, wanted, output.rows, rejects)
+    progress.finish(done.rejected)
+    return done
+
+
+def _run(
+    context: Context, stage: str, rows: pa.Table, thresholds: dict[str, float | None] | None, report: Report
+) -> StageOutput:
+    config = context.config
+    work: dict[str, Callable[[], StageOutput]] = {
+        "sample": lambda: sample(rows, config.policy, context.policy, report),
+        "score": lambda: score(rows, context.reward, report),
+        "select": lambda: select(rows, Thresholds(**(thresholds or {})), report),  # type: ignore[arg-type]
+        "revise": lambda: revise(rows, config.reviser, context.prompts, context.reviser, report),
+        "filter": lambda: filter_revisions(rows, config.filter, context.tokenizer, context.reward, report),
+        "label": lambda: label(rows, config.labels, context.tokenizer.eos_id, report),
+    }
+    return work[stage]()

@@ -1,0 +1,103 @@
+"""Which field of a row plays which part: a mapping that is given, or guessed from the shapes people use.
+
+messages     a conversation (role/content, or ShareGPT's from/value); without `reference`, its last assistant turn
+             is the reference and what follows that turn is left out
+prompt       the query: text, or a conversation that ends with a user turn
+input        more of the query, put after a blank line (Alpaca); may be missing or empty in a row
+system       a system message; may be missing or empty in a row
+reference    the reference reply: text, or a conversation whose last assistant turn it is
+rejected     a worse reply; may be missing or empty in a row
+transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "rejected"}
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ConfigError, RowReject
+from pipeline.sources.hh_rlhf import is_transcript
+from pipeline.sources.text import shape, snippet
+
+PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "transcript")
+SHAPES = (
+    "an object with messages | conversations | prompt + chosen/response/completion/answer | "
+    "instruction (+ input) + output | question + answer/response | hh-rlhf's chosen + rejected transcripts"
+)
+_PROMPTS = ("prompt", "instruction", "question", "query")
+_REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
+_CONVERSATIONS = ("messages", "conversations", "conversation")
+_SYSTEMS = ("system", "system_prompt")
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A checked mapping from part to field name. `str()` is the line that a run prints."""
+
+    names: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{part} = {snippet(name)}" for part, name in self.names.items())
+
+    def get(self, raw: Mapping[str, Any], part: str) -> Any:
+        """What a row has for a part; None when the mapping or the row has nothing."""
+        name = self.names.get(part)
+        return None if name is None else raw.get(name)
+
+
+def given(names: Mapping[str, str | None]) -> Fields | None:
+    """The mapping that a user gave, checked; None when all of it is left to be guessed."""
+    for part in names:
+        if part not in PARTS:
+            near = difflib.get_close_matches(part, PARTS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"source.fields: unknown part {part!r}, known are {', '.join(PARTS)}{hint}")
+    mapped = {part: name for part in PARTS if (name := names.get(part)) is not None}
+    if not mapped:
+        return None
+    queries = [part for part in ("messages", "prompt", "transcript") if part in mapped]
+    if len(queries) != 1:
+        raise ConfigError(
+            f"source.fields: give exactly one of messages, prompt and transcript, the query; got {', '.join(mapped)}"
+        )
+    needed = {"messages": (), "prompt": ("reference",), "transcript": ("rejected",)}[queries[0]]
+    for part in needed:
+        if part not in mapped:
+            raise ConfigError(f"source.fields: {queries[0]} also needs source.fields.{part}; got {', '.join(mapped)}")
+    return Fields(mapped)
+
+
+def guess(raw: Mapping[str, Any]) -> Fields:
+    """The mapping that fits a row of a common shape; RowReject("wrong_shape") when none does."""
+    prompt = _first(raw, _PROMPTS)
+    answer = _first(raw, _REPLIES)
+    conversation = next((name for name in _CONVERSATIONS if isinstance(raw.get(name), list)), None)
+    if prompt and answer:
+        names = {"prompt": prompt, "reference": answer}
+        if "input" in raw and prompt != "prompt":
+            names["input"] = "input"
+    elif is_transcript(raw.get("chosen")) and isinstance(raw.get("rejected"), str):
+        return Fields({"transcript": "chosen", "rejected": "rejected"})
+    elif conversation:
+        names = {"messages": conversation}
+    elif isinstance(raw.get("chosen"), list):
+        names = {"messages": "chosen"}
+    else:
+        raise RowReject("wrong_shape", expected=SHAPES, got=shape(raw))
+    system = next((name for name in _SYSTEMS if isinstance(raw.get(name), str)), None)
+    if system:
+        names["system"] = system
+    if "rejected" in raw and "chosen" in names.values():
+        names["rejected"] = "rejected"
+    return Fields(names)
+
+
+def _first(raw: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The first of the names under which the row has text or a conversation."""
+    for name in names:
+        value = raw.get(name)
+        if isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            return name
+    return None

@@ -1,0 +1,66 @@
+"""What an adapter is, and what it makes of a raw row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.errors import RowReject
+from pipeline.sources.text import replace_surrogates, shape
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One query with its reference reply.
+
+    `messages` are `{"role", "content"}` and end with a user turn; no content is blank, nor is `reference`.
+    `rejected` is the source's worse reply to the *same* query, or None. All text can be encoded as UTF-8;
+    `replaced_surrogates` counts the characters that had to be replaced for that.
+    """
+
+    messages: list[Message]
+    reference: str
+    rejected: str | None = None
+    replaced_surrogates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """How one data set's raw rows become `SourceRow`s, and what is known of the data set.
+
+    `reader` is the adapter's own pure function; call `parse`. Raise `version` when `reader` gives another result for
+    the same row: it is part of the source's digest.
+    """
+
+    name: str
+    reader: Callable[[dict[str, Any]], SourceRow]
+    expected: str
+    hub_id: str | None = None
+    hub_split: str = "train"
+    licence: str = "unknown"
+    page: str = ""
+    version: int = 1
+
+    def parse(self, raw: Any) -> SourceRow:
+        """The row, with encodable text; RowReject (and nothing else) for whatever isn't one."""
+        if not isinstance(raw, dict):
+            raise RowReject("not_an_object", expected=self.expected, got=shape(raw))
+        return _encodable(self.reader(raw))
+
+
+def _encodable(row: SourceRow) -> SourceRow:
+    """One lone surrogate makes pyarrow, SQLite, hashing and tokenizers raise, so none may pass this point."""
+    reference, count = replace_surrogates(row.reference)
+    rejected, more = (None, 0) if row.rejected is None else replace_surrogates(row.rejected)
+    count += more
+    messages = []
+    for message in row.messages:
+        content, more = replace_surrogates(message["content"])
+        count += more
+        messages.append({"role": message["role"], "content": content})
+    if not count:
+        return row
+    return replace(row, messages=messages, reference=reference, rejected=rejected, replaced_surrogates=count)

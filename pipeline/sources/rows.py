@@ -1,0 +1,166 @@
+"""A file's rows, one at a time, whatever the file is packed with and whatever is wrong with a row.
+
+Memory stays constant in the size of a file: lines are read under a cap, and what exceeds it is skipped unread. The
+exception is a `.json` file that holds one array, which is read whole and has a limit of its own.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from pipeline.errors import InputError, RowReject
+from pipeline.sources.strict_json import StrictDecoder
+from pipeline.sources.text import shown, snippet
+
+MAX_ROW_BYTES = 10_000_000
+MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
+MAX_ARRAY_BYTES = 200_000_000
+PACKED = (".gz", ".zst", ".bz2")
+WANTED = f"UTF-8 JSON Lines, plain or packed as {', '.join(PACKED)}"
+
+_BOM = b"\xef\xbb\xbf"
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive",
+    b"PAR1": "Parquet",
+    b"\xfd7zXZ": "xz",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+Found = tuple[int, dict[str, Any] | RowReject]
+
+
+def rows(path: Path, warn: Callable[[str], None]) -> Iterator[Found]:
+    """(line number, object or reject) for every row of a file, from 1; blank lines are no rows.
+
+    InputError when the file as a whole can't be read, with the number of rows that came before.
+    """
+    count = 0
+    try:
+        with _open(path, warn) as stream:
+            for found in _array(stream, path) if _is_array(stream, path) else _lines(stream, path):
+                count += 1
+                yield found
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{shown(path)}: damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that. "
+            "Get the file again, or take only what comes before with --limit"
+        ) from error
+
+
+def _open(path: Path, warn: Callable[[str], None]) -> io.BufferedReader:
+    """The file's unpacked bytes. What the first bytes say goes before what the suffix says."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            raise InputError(f"{shown(path)}: this is {what}; expected {WANTED}")
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "plain")
+    if kind == "plain" and path.name.lower().endswith(PACKED):
+        if not head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
+            raise InputError(
+                f"{shown(path)}: not a {path.suffix} file, nor JSON Lines (it begins with {snippet(head)}); "
+                "get the file again"
+            )
+        warn(f"{shown(path)}: the name ends with {path.suffix} but the file is not packed; read as plain text")
+    return io.BufferedReader(cast(io.RawIOBase, _raw(path, kind)), 1 << 18)
+
+
+def _raw(path: Path, kind: str) -> BinaryIO | io.RawIOBase:
+    if kind == "gzip":
+        return cast(BinaryIO, gzip.GzipFile(path, "rb"))
+    if kind == "bzip2":
+        return cast(BinaryIO, bz2.BZ2File(path, "rb"))
+    if kind == "zstd":
+        # python-zstandard reads a file that was cut short as if it had ended there; Arrow says so.
+        import pyarrow as pa
+
+        return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
+    return path.open("rb", buffering=0)
+
+
+def _lines(stream: io.BufferedReader, path: Path) -> Iterator[Found]:
+    decoder = StrictDecoder()
+    number = 0
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            size = len(line) + _skip_line(stream, path, number)
+            yield number, RowReject("row_too_large", expected=f"at most {MAX_ROW_BYTES:,} bytes", got=f"{size:,} bytes")
+            continue
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        if not line.isspace() and line:
+            yield number, decoder.line(line)
+
+
+def _skip_line(stream: io.BufferedReader, path: Path, number: int) -> int:
+    """Read to the end of the line, keeping nothing; the bytes that were skipped."""
+    skipped = 0
+    while part := stream.readline(1 << 18):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+        if skipped > MAX_SKIP_BYTES:
+            raise InputError(
+                f"{shown(path)}:{number}: one row of over {MAX_SKIP_BYTES:,} bytes; expected one JSON object a line"
+            )
+    return skipped
+
+
+def _is_array(stream: io.BufferedReader, path: Path) -> bool:
+    if ".json" not in (suffix.lower() for suffix in path.suffixes[-2:]):
+        return False
+    return stream.peek(64).removeprefix(_BOM).lstrip().startswith(b"[")
+
+
+def _array(stream: io.BufferedReader, path: Path) -> Iterator[Found]:
+    """The elements of one JSON array; the number is the element's, from 1."""
+    raw = stream.read(MAX_ARRAY_BYTES + 1)
+    if len(raw) > MAX_ARRAY_BYTES:
+        raise InputError(
+            f"{shown(path)}: a JSON array of over {MAX_ARRAY_BYTES:,} bytes; write one object a line (.jsonl)"
+        )
+    try:
+        text = raw.removeprefix(_BOM).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{shown(path)}: invalid UTF-8 at byte {error.start} of a JSON array; expected UTF-8"
+        ) from error
+    del raw
+    decoder, number, at = StrictDecoder(), 0, _gap(text, text.index("[") + 1)
+    while text[at : at + 1] != "]":
+        value, end = decoder.element(text, at)
+        if end is None:
+            what = cast(RowReject, value)
+            raise _broken(path, number, f"{what.reason}: {what.evidence['got']}")
+        number += 1
+        yield number, value
+        at = _gap(text, end)
+        if text[at : at + 1] == ",":
+            at = _gap(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise _broken(path, number, f"expected ',' or ']' at character {at + 1}, got {snippet(text[at : at + 20])}")
+    if (end := _gap(text, at + 1)) < len(text):
+        raise _broken(path, number, f"more text after the array's end: {snippet(text[end : end + 20])}")
+
+
+def _broken(path: Path, number: int, what: str) -> InputError:
+    return InputError(
+        f"{shown(path)}: a JSON array that breaks off after element {number}: {what}; {number} rows were read"
+    )
+
+
+def _gap(text: str, start: int) -> int:
+    """Where the white space at `start` ends."""
+    match = _SPACE.match(text, start)
+    return match.end() if match else start

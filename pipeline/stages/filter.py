@@ -1,0 +1,102 @@
+"""Filter: keep a revision that is an answer, near the draft, and better by the reward model.
+
+Cheap tests come first. Tokenising happens here, once: the distance is over the very ids that are published.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import FilterSettings
+from pipeline.errors import RowReject
+from pipeline.labels import token_signals
+from pipeline.labels.tokenization import LabelTokenizer, TokenizedAnswer
+from pipeline.rewards import RewardModel
+from pipeline.stages.common import Report, collect
+from pipeline.storage.stagefile import StageOutput
+
+# A reviser that talks about its task instead of doing it.
+_META = re.compile(
+    r"^\W*(?:(?:sure|certainly|okay|ok|of course)\W+)?(?:here(?:'s| is| are)|below is|this is|i have|i've)\W+"
+    r"(?:\w+\W+){0,5}(?:revis|correct|improv|edit|rewrit|updated|draft)\w*"
+    r"|\b(?:revised|corrected|improved|original|rewritten) (?:draft|response|answer|version|text)\b"
+    r"|\bthe (?:draft|reference(?: answer| response)?)\b",
+    re.IGNORECASE,
+)
+_REFUSAL = re.compile(
+    r"^\W*(?:i'?m (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)?\W*(?:but )?"
+    r"(?:i (?:can(?:no|')t|am (?:not able|unable)|won't)|as an ai(?: language)? model)\b",
+    re.IGNORECASE,
+)
+
+
+def filter_revisions(
+    rows: pa.Table, settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel, report: Report
+) -> StageOutput:
+    """Adds `edit_distance`, `reward_revised`, and the ids and words of both sequences for the label stage.
+
+    Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, reward_gain_too_small, bad_reward,
+    and the tokenizer's too_long, special_token_in_text, token_across_boundary.
+    """
+    columns = ["messages", "reference", "initial", "revised", "reward_initial"]
+    table = rows.select(columns).to_pylist()
+    results: list[dict[str, Any] | RowReject] = []
+    for row in table:
+        try:
+            check_text(row["revised"], row["initial"], row["reference"])
+            pair = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
+            results.append(_measure(*pair, settings))
+        except RowReject as reject:
+            results.append(reject)
+    near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
+    scores = reward.score([(table[i]["messages"], table[i]["revised"]) for i in near])
+    for index, value in zip(near, scores, strict=True):
+        results[index] = _gate(results[index], float(value), table[index]["reward_initial"], settings)
+    report(len(results), sum(isinstance(result, RowReject) for result in results))
+    return collect(rows, schema.FILTER, results)
+
+
+def check_text(revised: str, initial: str, reference: str) -> None:
+    """Refuse what isn't an answer to the query. Patterns count only where draft and reference don't show them too."""
+    if not revised.strip():
+        raise RowReject("empty_revision")
+    for reason, pattern in (("meta_talk", _META), ("refusal", _REFUSAL)):
+        found = pattern.search(revised)
+        if found and not pattern.search(initial) and not pattern.search(reference):
+            raise RowReject(reason, found=found[0])
+
+
+def _measure(initial: TokenizedAnswer, revised: TokenizedAnswer, settings: FilterSettings) -> dict[str, Any]:
+    distance = token_signals(initial.response_ids, revised.response_ids).normalized_distance
+    if distance == 0:
+        raise RowReject("unchanged").keeping(edit_distance=0.0)
+    if distance <= settings.min_distance:
+        raise RowReject("too_similar", above=settings.min_distance).keeping(edit_distance=distance)
+    if distance > settings.max_distance:
+        raise RowReject("too_different", at_most=settings.max_distance).keeping(edit_distance=distance)
+    return {
+        "edit_distance": distance,
+        "prompt_input_ids": revised.ids[: revised.prompt_length],
+        "revised_input_ids": revised.ids,
+        "initial_input_ids": initial.ids,
+        "revised_words": revised.words,
+        "initial_words": initial.words,
+    }
+
+
+def _gate(
+    result: dict[str, Any] | RowReject, revised: float, initial: float, settings: FilterSettings
+) -> dict[str, Any] | RowReject:
+    assert isinstance(result, dict)  # noqa: S101 - for the type checker: only survivors are scored
+    if not math.isfinite(revised):
+        return RowReject("bad_reward", reward_revised=str(revised))
+    gain = revised - initial
+    if gain < settings.min_reward_gain:
+        reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=settings.min_reward_gain)
+        return reject.keeping(edit_distance=result["edit_distance"], reward_revised=revised)
+    return {**result, "reward_revised": revised}

@@ -1,0 +1,104 @@
+"""Revise: a stronger model says what is wrong with Ŷ, then corrects it as little as possible into Ỹ (paper §3.1).
+
+Two calls a row, as two turns of one conversation: the diagnosis sees the texts, the revision's prompt is chosen by the
+diagnosis and follows it. The second call thus begins with the first one's prompt word for word, which providers' and
+llama.cpp's prompt caches make cheap.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import REASONS, ReviserSettings
+from pipeline.errors import RowReject
+from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.connect import request_params
+from pipeline.models.loop import each_row
+from pipeline.models.spec import ModelSpec
+from pipeline.prompts import Prompts, fence
+from pipeline.stages.common import Report, collect, row_seed
+from pipeline.storage.stagefile import StageOutput
+
+DIAGNOSIS_TOKENS = 24
+_DIAGNOSIS_SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "diagnosis",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"reason": {"type": "string", "enum": list(REASONS)}},
+            "required": ["reason"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def revise(
+    rows: pa.Table, settings: ReviserSettings, prompts: Prompts, reviser: ChatModel, report: Report
+) -> StageOutput:
+    """Adds `reviser_model`, `diagnosis`, `revised`.
+
+    Rejects: diagnosis_unreadable, revision_truncated, leaked_delimiter, and whatever kept a call from an answer.
+    """
+    spec = ModelSpec.parse(settings.model)
+
+    async def correct(row: dict[str, Any]) -> dict[str, Any]:
+        texts = (row["messages"], row["reference"], row["initial"])
+        params = request_params(settings, spec, row_seed(settings.seed, row["id"]))
+        turns = [{"role": "user", "content": prompts.render("diagnose", *texts)}]
+        diagnosing = ChatRequest(turns, DIAGNOSIS_TOKENS, {**params, "response_format": _DIAGNOSIS_SCHEMA})
+        said = await reviser.ask("diagnose", diagnosing)
+        reason = read_diagnosis(said.text)
+        turns = [
+            *turns,
+            {"role": "assistant", "content": said.text},
+            {"role": "user", "content": prompts.render(f"revise_{reason}", *texts)},
+        ]
+        given = await reviser.ask("revise", ChatRequest(turns, settings.max_tokens, params))
+        if given.finish == "length":
+            reject = RowReject("revision_truncated", max_tokens=settings.max_tokens)
+            raise reject.keeping(diagnosis=reason, revised=given.text)
+        revised = read_revision(given.text, fence(*texts))
+        return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
+
+    results = each_row(
+        rows.select(["id", "messages", "reference", "initial"]).to_pylist(),
+        correct,
+        workers=reviser.concurrency,
+        done=lambda rejected: report(1, int(rejected)),
+    )
+    return collect(rows, schema.REVISE, results)
+
+
+def read_diagnosis(answer: str) -> str:
+    """The reason that an answer names: as JSON, or as the one of the four words that stands in it."""
+    try:
+        reason = json.loads(answer)["reason"]
+        if reason in REASONS:
+            return str(reason)
+    except (ValueError, TypeError, KeyError):
+        pass
+    named = {reason for reason in REASONS if re.search(rf"\b{reason.replace('_', '[_ ]')}\b", answer, re.IGNORECASE)}
+    if len(named) != 1:
+        raise RowReject("diagnosis_unreadable", answer=answer[:200])
+    return named.pop()
+
+
+def read_revision(answer: str, mark: str) -> str:
+    """The corrected text: what stands between the tags if the model set them, else the whole answer.
+
+    >>> read_revision("Sure: <revised-0a1b2c3d>Fine.</revised-0a1b2c3d>", "0a1b2c3d")
+    'Fine.'
+    """
+    tagged = re.search(rf"<revised-{mark}>(.*?)(?:</revised-{mark}>|\Z)", answer, re.DOTALL)
+    text = tagged[1] if tagged else answer
+    if mark in text:
+        raise RowReject("leaked_delimiter", answer=answer[:200])
+    return text.strip()

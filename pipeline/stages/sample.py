@@ -1,0 +1,47 @@
+"""Sample: the SFT model answers every query, Ŷ ~ π(·|X)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import PolicySettings
+from pipeline.errors import RowReject
+from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.connect import request_params
+from pipeline.models.loop import each_row
+from pipeline.models.spec import ModelSpec
+from pipeline.stages.common import Report, collect, row_seed
+from pipeline.storage.stagefile import StageOutput
+
+
+def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: Report) -> StageOutput:
+    """Adds `policy_model` and `initial`.
+
+    Rejects: truncated (no EOS within max_tokens: nothing to align with), and whatever kept a call from an answer.
+    """
+    spec = ModelSpec.parse(settings.model)
+
+    async def answer(row: dict[str, Any]) -> dict[str, Any]:
+        request = build_request(row, settings, spec)
+        given = await policy.ask("sample", request)
+        if given.finish == "length":
+            raise RowReject("truncated", max_tokens=request.max_tokens).keeping(initial=given.text)
+        return {"policy_model": policy.name, "initial": given.text.strip()}
+
+    results = each_row(
+        rows.select(["id", "messages"]).to_pylist(),
+        answer,
+        workers=policy.concurrency,
+        done=lambda rejected: report(1, int(rejected)),
+    )
+    return collect(rows, schema.SAMPLE, results)
+
+
+def build_request(row: dict[str, Any], settings: PolicySettings, spec: ModelSpec) -> ChatRequest:
+    messages = row["messages"]
+    if settings.system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": settings.system}, *messages]
+    return ChatRequest(messages, settings.max_tokens, request_params(settings, spec, row_seed(settings.seed, row["id"])))

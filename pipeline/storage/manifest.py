@@ -1,0 +1,53 @@
+"""manifest.json: written last. A data set exists when its manifest does, and consists of the files that it names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StorageError
+from pipeline.storage.atomic import write_text
+
+NAME = "manifest.json"
+
+
+def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
+    """What the manifest says of one file: path relative to the folder, rows, bytes, sha256."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path.relative_to(root).as_posix(), "rows": rows, "bytes": path.stat().st_size, "sha256": sha256}
+
+
+def write(out: Path, content: dict[str, Any]) -> Path:
+    path = out / NAME
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def load(out: Path) -> dict[str, Any] | None:
+    """The manifest, None when there is none. Raises StorageError when it isn't JSON."""
+    path = out / NAME
+    try:
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return content
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: not readable as JSON ({error}); delete it and run again to publish anew") from error
+
+
+def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
+    """The manifest if it is of this very run and its files are there, at their sizes; else None."""
+    try:
+        content = load(out)
+    except StorageError:
+        return None
+    if content is None or content.get("run_digest") != run_digest:
+        return None
+    for entry in [*content["files"], *content["rejected_files"]]:
+        path = out / entry["path"]
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return None
+    return content

@@ -1,0 +1,153 @@
+"""What a stage made of a shard, on disk: rows, rejects, and a small JSON file that makes them count.
+
+    work/<stage>/00000.parquet            the rows that go on
+    work/<stage>/00000.rejects.parquet    the rows that left here, when there are any
+    work/<stage>/00000.json               written last: {digest, content, rows, rejected}
+
+`digest` covers everything that determined the content: the stage's settings and the `content` of its input; a shard whose
+JSON has the digest that is asked for is done. `content` is the sha256 of the rows' file, so a stage re-runs when its input
+really changed and not merely because an earlier stage ran again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.errors import StorageError
+from pipeline.storage.atomic import replacing, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Row `index` of a stage's input leaves. `columns`: values that it gained in this stage, e.g. the revised text."""
+
+    index: int
+    reason: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """What a stage makes of a table: its surviving rows, in order, with the columns that it adds, and the rejects."""
+
+    rows: pa.Table
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True, slots=True)
+class StageFile:
+    """The JSON of a shard: enough to plan and to count without reading rows."""
+
+    path: Path
+    digest: str
+    content: str
+    rows: int
+    rejected: int
+
+
+def file_path(work: Path, stage: str, shard: int) -> Path:
+    return work / stage / f"{shard:05d}.parquet"
+
+
+def rejects_path(work: Path, stage: str, shard: int) -> Path:
+    return work / stage / f"{shard:05d}.rejects.parquet"
+
+
+def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
+    """The facts of a shard; None when it isn't done or its files are gone (a rerun then rebuilds it)."""
+    path = file_path(work, stage, shard)
+    try:
+        facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        file = StageFile(path, facts["digest"], facts["content"], facts["rows"], facts["rejected"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    complete = path.exists() and (not file.rejected or rejects_path(work, stage, shard).exists())
+    return file if complete else None
+
+
+def inspect_all(work: Path, stage: str, shards: int) -> list[StageFile]:
+    """The facts of all shards. Raises StorageError naming one that is missing."""
+    found = [inspect(work, stage, shard) for shard in range(shards)]
+    for shard, file in enumerate(found):
+        if file is None:
+            raise StorageError(f"{file_path(work, stage, shard)}: gone or damaged; run again to rebuild it")
+    return [file for file in found if file]
+
+
+def read(file: StageFile, columns: list[str] | None = None) -> pa.Table:
+    """The rows, or some columns of them. Raises StorageError when the file is damaged."""
+    return _read(file.path, columns)
+
+
+def read_rejects(work: Path, stage: str, shard: int) -> pa.Table:
+    path = rejects_path(work, stage, shard)
+    return _read(path) if path.exists() else schema.REJECTED.empty_table()
+
+
+def commit(work: Path, stage: str, shard: int, digest: str, rows: pa.Table, rejects: pa.Table) -> StageFile:
+    """Write a shard's rows and rejects, then the JSON; when this returns, all are on disk."""
+    path = file_path(work, stage, shard)
+    # From here on the shard is not done: old facts must not vouch for new files.
+    path.with_suffix(".json").unlink(missing_ok=True)
+    rejected = rejects_path(work, stage, shard)
+    if rejects.num_rows:
+        _write(rejected, rejects)
+    else:
+        rejected.unlink(missing_ok=True)
+    _write(path, rows)
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = {"digest": digest, "content": content, "rows": rows.num_rows, "rejected": rejects.num_rows}
+    write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
+    return StageFile(path, digest, content, rows.num_rows, rejects.num_rows)
+
+
+def reject_table(stage: str, source: pa.Table, rejects: Sequence[Reject]) -> pa.Table:
+    """The rejected rows of `source`, with what they had, why they left, and null for what they never got."""
+    if not rejects:
+        return schema.REJECTED.empty_table()
+    taken = source.take(pa.array([reject.index for reject in rejects], pa.int64()))
+    columns: dict[str, list[Any]] = {
+        "stage": [stage] * len(rejects),
+        "reason": [reject.reason for reject in rejects],
+        "evidence": [_json(reject.evidence) for reject in rejects],
+    }
+    arrays = []
+    for column in schema.REJECTED:
+        if column.name in taken.column_names:
+            arrays.append(taken[column.name].cast(column.type))
+        else:
+            values = columns.get(column.name) or [reject.columns.get(column.name) for reject in rejects]
+            arrays.append(pa.chunked_array([values], column.type))
+    return pa.table(arrays, schema=schema.REJECTED)
+
+
+def _json(evidence: dict[str, Any]) -> str:
+    """Readable JSON that Arrow can hold: what UTF-8 can't encode (lone surrogates) is escaped."""
+    text = json.dumps(evidence, ensure_ascii=False, sort_keys=True, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(table.combine_chunks(), temporary, **schema.parquet_options(table.schema))
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        # One file, not a data set: no guessing of partitions from folder names.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns)
+    except (OSError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())[:160]
+        raise StorageError(f"{path}: damaged ({line}); delete it and run again, it will be rebuilt") from error
