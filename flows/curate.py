@@ -60,8 +60,8 @@ def curate(config: CurationConfig) -> dict[str, Any]:
 
     A deployment ignores the entry flow's own task runner, so the run is a flow of its own, on one that it is given here.
     """
-    runner = ThreadPoolTaskRunner(max_workers=config.run.workers)
-    result: dict[str, Any] = curate_shards.with_options(task_runner=runner)(config)
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=config.run.workers)
+    result: dict[str, Any] = curate_shards.with_options(task_runner=runner)(config)  # type: ignore[arg-type]
     return result
 
 
@@ -72,5 +72,3 @@ def run_with_prefect(config: CurationConfig, watcher: Watcher) -> Outcome:
     content = manifest.load(config.out)
     assert content is not None  # noqa: S101 - the flow has just published it
     return Outcome(config.out, content, result["calls"], None if result["done"] else context_of(config))
-
-

@@ -62,7 +62,8 @@ def render(manifest: dict[str, Any]) -> str:
     """The card's Markdown. Names from settings are single-line; no text of any row goes into it."""
     source, models, labels = manifest["source"], manifest["models"], manifest["labels"]
     funnel = "\n".join(
-        f"| {step['stage']} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |" for step in manifest["funnel"]
+        f"| {step['stage']} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |"
+        for step in manifest["funnel"]
     )
     return _TEMPLATE.format(
         source=source["name"],
@@ -78,7 +79,10 @@ def render(manifest: dict[str, Any]) -> str:
         funnel=funnel,
         **manifest["thresholds"],
         **manifest["rows"],
-        **{k: labels[k] for k in ("tokenizer", "fingerprint", "signal", "granularity", "alpha", "beta", "gamma", "gate")},
+        **{
+            k: labels[k]
+            for k in ("tokenizer", "fingerprint", "signal", "granularity", "alpha", "beta", "gamma", "gate")
+        },
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,7 +45,7 @@ def _threshold(value: object) -> object:
         number = float(text.removeprefix("q"))
     except ValueError:
         raise ValueError(f"expected a number, a quantile such as q0.3, or off; got {text!r}") from None
-    if number != number or abs(number) == float("inf"):
+    if not math.isfinite(number):
         raise ValueError(f"expected a finite number, got {text!r}")
     if not text.startswith("q"):
         return number

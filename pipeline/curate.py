@@ -1,8 +1,8 @@
 """The run, as the paper's figure reads. What executes the shards (threads, Prefect tasks) is handed in.
 
-    source → plan → sample → score → select → revise → filter → label → publish
-                    └── phase 1 ──┘   └───────── phase 2 ─────────┘
-                            η1 η2 η3 resolved between the two
+source → plan → sample → score → select → revise → filter → label → publish
+                └── phase 1 ──┘   └───────── phase 2 ─────────┘
+                        η1 η2 η3 resolved between the two
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
 
 def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> ResolvedSource:
     s = config.source
-    return sources.resolve(
-        s.name, s.input, split=s.split, revision=s.revision, require_full=s.require_full, warn=warn
-    )
+    return sources.resolve(s.name, s.input, split=s.split, revision=s.revision, require_full=s.require_full, warn=warn)
 
 
 def run_digest(config: CurationConfig, source: ResolvedSource) -> str:

@@ -64,7 +64,9 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
             continue
     if not rows:
         raise InputError(f"{source.location}: none of the first {read} rows is usable; expected {adapter.expected}")
-    rest = sum(1 for _ in itertools.islice(records, (config.source.limit or 10**9) - read)) if read >= _SAMPLE_ROWS else 0
+    rest = (
+        sum(1 for _ in itertools.islice(records, (config.source.limit or 10**9) - read)) if read >= _SAMPLE_ROWS else 0
+    )
     usable = round(len(rows) / read * (read + rest))
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read + rest:,} rows",

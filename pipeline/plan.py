@@ -98,7 +98,12 @@ def _parse(
     rows: list[dict[str, Any]] = []
     rejects: list[tuple[int, RowReject]] = []
     for index, record in enumerate(shard):
-        row: dict[str, Any] = {"source": name, "split": record.split, "source_row": record.source_row, "sample_index": 0}
+        row: dict[str, Any] = {
+            "source": name,
+            "split": record.split,
+            "source_row": record.source_row,
+            "sample_index": 0,
+        }
         try:
             if isinstance(record.value, RowReject):
                 raise record.value

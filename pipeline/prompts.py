@@ -42,12 +42,18 @@ class Prompts:
         try:
             return path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: prompt can't be read ({error}); expected the files {', '.join(NAMES)} (.md)") from None
+            raise ConfigError(
+                f"{path}: prompt can't be read ({error}); expected the files {', '.join(NAMES)} (.md)"
+            ) from None
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:
         """One prompt for one row. Variables: messages, reference, draft, fence, reasons."""
         text = self._templates[name].render(
-            messages=messages, reference=reference, draft=draft, fence=fence(messages, reference, draft), reasons=REASONS
+            messages=messages,
+            reference=reference,
+            draft=draft,
+            fence=fence(messages, reference, draft),
+            reasons=REASONS,
         )
         return text.strip()
 

@@ -27,9 +27,7 @@ SOURCE = pa.schema(
 )
 # What each stage adds to the table it is given.
 SAMPLE = pa.schema([("policy_model", pa.string()), ("initial", pa.string())])
-SCORE = pa.schema(
-    [("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())]
-)
+SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
 SELECT = pa.schema([])
 REVISE = pa.schema([("reviser_model", pa.string()), ("diagnosis", pa.string()), ("revised", pa.string())])
 FILTER = pa.schema(

@@ -49,7 +49,9 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: dict[str, fl
     previous = schema.STAGES[schema.STAGES.index(stage) - 1]
     source = stagefile.inspect(context.work, previous, shard)
     if source is None:
-        raise StorageError(f"{stagefile.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it")
+        raise StorageError(
+            f"{stagefile.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it"
+        )
     wanted = digest(context.stage_digest(stage, thresholds), source.content)
     done = stagefile.inspect(context.work, stage, shard)
     progress = StageProgress(context.work, stage, shard, source.rows)
@@ -69,7 +71,7 @@ def _run(
     work: dict[str, Callable[[], StageOutput]] = {
         "sample": lambda: sample(rows, config.policy, context.policy, report),
         "score": lambda: score(rows, context.reward, report),
-        "select": lambda: select(rows, Thresholds(**(thresholds or {})), report),  # type: ignore[arg-type]
+        "select": lambda: select(rows, Thresholds(**(thresholds or {})), report),
         "revise": lambda: revise(rows, config.reviser, context.prompts, context.reviser, report),
         "filter": lambda: filter_revisions(rows, config.filter, context.tokenizer, context.reward, report),
         "label": lambda: label(rows, config.labels, context.tokenizer.eos_id, report),

@@ -46,7 +46,9 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop()
 
     def warn(self, message: str) -> None:
@@ -57,7 +59,9 @@ class Terminal:
         self._downloads = {what: (done, total)}
         if self.console.is_terminal:
             if self._live is None:
-                self._live = Live(get_renderable=self._download_bar, console=self.console, refresh_per_second=4, transient=True)
+                self._live = Live(
+                    get_renderable=self._download_bar, console=self.console, refresh_per_second=4, transient=True
+                )
                 self._live.start()
         elif done >= total or time.monotonic() - self._said > _LOG_EVERY_S:
             self._said = time.monotonic()
@@ -118,14 +122,18 @@ class Terminal:
             numbers = (f"{n:,}" for n in (row.calls, row.prompt_tokens, row.completion_tokens))
             table.add_row(row.stage, row.model, *numbers, cost)
         self.console.print(table)
-        self.console.print("Nothing was called and nothing was spent. Numbers are upper estimates from the source's rows.")
+        self.console.print(
+            "Nothing was called and nothing was spent. Numbers are upper estimates from the source's rows."
+        )
 
     def summary(self, outcome: Outcome, *, as_json: bool) -> None:
         """Funnel, three diffs, paths and the next command."""
         self._stop()
         manifest = outcome.manifest
         if outcome.already_done:
-            self.warn("nothing to do: this data set is published already, by the same settings and source; 0 model calls")
+            self.warn(
+                "nothing to do: this data set is published already, by the same settings and source; 0 model calls"
+            )
         self.console.print(_funnel(manifest))
         rows = manifest["rows"]
         self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
@@ -136,7 +144,9 @@ class Terminal:
                 self.console.print(diff)
         cost = f", ${manifest['cost_usd']:.4f} spent in this folder" if manifest["cost_usd"] else ""
         self.console.print(f"\n{outcome.calls} model calls{cost}")
-        self.console.print(f"data      {outcome.out / 'data'}\nrejects   {outcome.out / 'rejected'}\nmanifest  {outcome.out / 'manifest.json'}")
+        self.console.print(
+            f"data      {outcome.out / 'data'}\nrejects   {outcome.out / 'rejected'}\nmanifest  {outcome.out / 'manifest.json'}"
+        )
         where = shlex.quote(str(outcome.out / "data"))
         self.console.print(
             f"next      python -c \"import datasets; print(datasets.load_dataset('parquet', data_dir={where!r})['train'][0])\"",
@@ -198,7 +208,9 @@ class _Board:
     def line(self) -> str:
         """The stage at work, in one line."""
         parts = []
-        for stage, c in sorted(progress.read(self._context.work).items(), key=lambda item: schema.STAGES.index(item[0])):
+        for stage, c in sorted(
+            progress.read(self._context.work).items(), key=lambda item: schema.STAGES.index(item[0])
+        ):
             rate, eta = self._rate(stage, c)
             extra = ", ".join(part for part in (rate, self._paid(stage), eta) if part and c.done < c.total)
             rejected = f" ({c.rejected} rejected)" if c.rejected else ""

@@ -127,7 +127,7 @@ def _align(initial: list[int], revised: list[int]) -> tuple[Ops, Ops, int]:
     initial_ops = np.zeros(len(initial), np.int8)
     revised_ops = np.zeros(len(revised), np.int8)
     edits = Levenshtein.editops(initial, revised)
-    for tag, i1, i2, j1, j2 in edits.as_opcodes():
+    for tag, i1, i2, j1, j2 in edits.as_opcodes():  # type: ignore[attr-defined]  # missing in its stubs
         if tag == "replace":
             initial_ops[i1:i2] = SUBSTITUTE
             revised_ops[j1:j2] = SUBSTITUTE
@@ -159,9 +159,7 @@ def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Words, re
         revised_ops[kept_j[spoiled]] = SUBSTITUTE
 
 
-def _join_phrases(
-    initial_ops: Ops, revised_ops: Ops, initial_words: Words, revised_words: Words, *, gap: int
-) -> None:
+def _join_phrases(initial_ops: Ops, revised_ops: Ops, initial_words: Words, revised_words: Words, *, gap: int) -> None:
     """Edits with at most `gap` kept words between them become one phrase: those words' tokens become substitutions."""
     kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)
     if not len(kept_i):

@@ -13,7 +13,7 @@ own retries are off: tenacity is the one owner. What becomes of a call:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from pipeline.config import digest
 from pipeline.errors import ProviderStopped, RowReject
+from pipeline.models import loop
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.money import Budget, Price
 from pipeline.models.providers import Provider, Transient
@@ -91,7 +92,7 @@ class ChatModel:
             self._budget.reserve(most)
             cost = 0.0
             try:
-                answer = await self._persist(lambda: provider.complete(request))
+                answer = await self._persist(provider, request)
                 cost = self._price.of(answer)
                 self._journal.put(key, stage, self.name, answer, cost)
             finally:
@@ -110,14 +111,16 @@ class ChatModel:
         async with self._connecting:
             if self._provider is None:
                 self._provider = await asyncio.to_thread(self._connect)
+                # Unclosed, the SDK's connections complain when the process ends.
+                loop.at_exit(self._provider.close)
             return self._provider
 
-    async def _persist(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _persist(self, provider: Provider, request: ChatRequest) -> Answer:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts), retry=retry_if_exception_type(Transient), wait=_wait, reraise=True
         )
         try:
-            answer = await retrying(call)
+            answer: Answer = await retrying(provider.complete, request)
         except Transient as error:
             self._failures += 1
             if self._failures >= BREAKER:

@@ -110,4 +110,6 @@ class Journal:
             with self._lock:
                 yield self._db
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: the journal can't be used: {error}; free the cause and run again") from error
+            raise StorageError(
+                f"{self.path}: the journal can't be used: {error}; free the cause and run again"
+            ) from error

@@ -4,7 +4,8 @@
     stdout   one line of JSON: {"url": …} once the model is loaded, or {"missing": …} / {"failed": …}
 
 Why a process of its own: the server's destructor waits for every request in flight while it holds the interpreter
-lock, so inside the pipeline an interrupted run would hang at exit; and a failed assertion in llama.cpp ends the process.
+lock, so that inside the pipeline an interrupted run would hang at exit; and a failed assertion in llama.cpp ends the
+whole process.
 Promise: it ends at once when stdin closes, hence with its parent, however that one dies. Imports the standard library
 and xllamacpp, nothing of this project.
 """
@@ -14,22 +15,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever C++ prints from here on must not be taken for an answer
     settings = json.loads(sys.stdin.readline())
     try:
         import xllamacpp
     except ImportError as error:
-        _tell({"missing": str(error)})
+        _tell(answers, {"missing": str(error)})
         return
     try:
         server = xllamacpp.Server(_parameters(xllamacpp, settings))
     except (RuntimeError, ValueError) as error:
-        _tell({"failed": str(error)})
+        _tell(answers, {"failed": str(error)})
         return
-    _tell({"url": server.listening_address})
+    _tell(answers, {"url": server.listening_address})
     sys.stdin.read()  # returns when the parent closes its end or dies
     os._exit(0)  # see above: an orderly end would wait for requests that nobody reads any more
 
@@ -56,8 +59,8 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     return params
 
 
-def _tell(message: dict[str, str]) -> None:
-    print(json.dumps(message), flush=True)
+def _tell(answers: TextIO, message: dict[str, str]) -> None:
+    print(json.dumps(message), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ share the loop, and with it the clients, their connections and their limits.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -33,6 +35,16 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     except BaseException:
         future.cancel()
         raise
+
+
+def at_exit(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Await `close()` on the loop when the process ends; for at most a few seconds, and whatever it raises."""
+
+    def finish() -> None:
+        with suppress(Exception):
+            asyncio.run_coroutine_threadsafe(close(), event_loop()).result(timeout=3)
+
+    atexit.register(finish)
 
 
 def cancel_all() -> None:

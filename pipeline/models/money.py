@@ -41,7 +41,9 @@ def _table() -> tuple[dict[str, Price], str]:
         content = yaml.safe_load(path.read_text("utf-8"))
         return {name: Price(**price) for name, price in content["models"].items()}, str(content["as_of"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a price table (as_of, models: name: input, cached_input, output): {error}") from None
+        raise ConfigError(
+            f"{path}: not a price table (as_of, models: name: input, cached_input, output): {error}"
+        ) from None
 
 
 def price_of(spec: ModelSpec) -> Price | None:

@@ -1,13 +1,15 @@
 """The two SDKs, each behind one coroutine: request in, Answer out, every failure as one of our own exceptions.
 
-Both SDKs come from one generator, so their exceptions share names and attributes; `_translate` serves both.
+Both SDKs come from one generator, so their exceptions share names and attributes; `_translate` serves both. A client
+belongs to one event loop: the shared one of `loop.py`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +34,8 @@ class Transient(Exception):
 class Provider(Protocol):
     async def complete(self, request: ChatRequest) -> Answer: ...
 
+    async def close(self) -> None: ...
+
 
 class OpenAIProvider:
     """OpenAI's Chat Completions API, or any server that speaks it. `official`: the address is OpenAI's own."""
@@ -41,6 +45,8 @@ class OpenAIProvider:
 
         self._sdk = openai
         self._model = model
+        # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
+        self._timeout_s = timeout_s
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
         self._limit = "max_completion_tokens" if official else "max_tokens"
         self._client = openai.AsyncOpenAI(
@@ -51,17 +57,21 @@ class OpenAIProvider:
             http_client=openai.DefaultAioHttpClient(),
         )
 
+    async def close(self) -> None:
+        await self._client.close()
+
     async def complete(self, request: ChatRequest) -> Answer:
         params = dict(request.params)
         arguments = {"model": self._model, "messages": request.messages, self._limit: request.max_tokens, **params}
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(**arguments)
-            completion = raw.parse()
+            async with asyncio.timeout(self._timeout_s):
+                raw = await self._client.chat.completions.with_raw_response.create(**arguments)
+                completion: Any = raw.parse()
         except Exception as error:
             raise _translate(self._sdk, error, self._model) from None
         choices = getattr(completion, "choices", None)
         if choices is None:
-            raise _not_an_answer(raw)
+            raise _not_an_answer(completion)
         if not choices:
             raise RowReject("empty_choices", model=self._model)
         choice = choices[0]
@@ -87,6 +97,8 @@ class AnthropicProvider:
 
         self._sdk = anthropic
         self._model = model
+        # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
+        self._timeout_s = timeout_s
         self._client = anthropic.AsyncAnthropic(
             base_url=base_url,
             api_key=api_key,
@@ -94,6 +106,9 @@ class AnthropicProvider:
             max_retries=0,
             http_client=anthropic.DefaultAioHttpClient(),
         )
+
+    async def close(self) -> None:
+        await self._client.close()
 
     async def complete(self, request: ChatRequest) -> Answer:
         # This API has no seed and no response_format.
@@ -103,14 +118,18 @@ class AnthropicProvider:
         if system:
             params["system"] = system
         try:
-            raw = await self._client.messages.with_raw_response.create(
-                model=self._model, messages=turns, max_tokens=request.max_tokens, **params
-            )
-            message = raw.parse()
+            async with asyncio.timeout(self._timeout_s):
+                raw = await self._client.messages.with_raw_response.create(
+                    model=self._model,
+                    messages=turns,  # type: ignore[arg-type]
+                    max_tokens=request.max_tokens,
+                    **params,
+                )
+                message: Any = await raw.parse()
         except Exception as error:
             raise _translate(self._sdk, error, self._model) from None
         if getattr(message, "content", None) is None:
-            raise _not_an_answer(raw)
+            raise _not_an_answer(message)
         usage = message.usage
         cached = usage.cache_read_input_tokens or 0
         return _answer(
@@ -140,39 +159,59 @@ def _answer(
     return Answer(text, "length" if cut else "stop", max_tokens, request_id=request_id, **usage)
 
 
-def _not_an_answer(raw: Any) -> Transient:
-    """Status 200 with something else than the API's JSON, as proxies and login pages give."""
-    body = raw.text if isinstance(raw.text, str) else ""
-    html = "html" in (raw.headers.get("content-type") or "") or body.lstrip().startswith("<")
-    return Transient("html_answer" if html else "malformed_answer", f"status 200 with {snippet(body)!r}")
+def _not_an_answer(parsed: Any) -> Transient:
+    """Status 200 with something else than the API's answer, as proxies and login pages give; the SDKs let it through."""
+    body = parsed if isinstance(parsed, str) else str(getattr(parsed, "model_extra", None) or "")
+    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
+    return Transient(reason, f"status 200 with {snippet(body)!r}")
 
 
 def _translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
-    if isinstance(error, sdk.APITimeoutError):
-        return Transient("timed_out", "no answer within the time-out")
-    if isinstance(error, sdk.APIStatusError):
-        return _from_status(error.status_code, error.response.headers, snippet(error.message), model)
+    """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own.
+
+    SDK exceptions end here: they hold the request, and with it the key.
+    """
+    status = getattr(error, "status_code", None)
+    if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
+        return _from_status(status, error, model)
+    if isinstance(error, ValueError):  # json.JSONDecodeError, bare
+        return Transient("malformed_answer", "status 200 with broken JSON")
     if isinstance(error, sdk.APIResponseValidationError):
         return Transient("malformed_answer", "status 200 with JSON of another shape")
-    if isinstance(error, sdk.APIConnectionError):
+    # A refused connection, too, comes as APITimeoutError from one of the backends: the chain of causes tells.
+    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
+        return Transient("timed_out", "no answer within the time-out")
+    if isinstance(error, sdk.APIError):
         return Transient("connection_lost", snippet(f"connection: {error.__cause__ or error}"))
-    if isinstance(error, ValueError):
-        return Transient("malformed_answer", "status 200 with broken JSON")
-    if isinstance(error, sdk.APIError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "aiohttp"):
-        return Transient("connection_lost", snippet(f"{type(error).__name__}: {error}"))
     return error
 
 
-def _from_status(status: int, headers: Mapping[str, str], message: str, model: str) -> Exception:
-    if status in (401, 403):
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _from_status(status: int, error: Any, model: str) -> Exception:
+    code = getattr(error, "code", None) or getattr(error, "type", None)
+    message = snippet(f"{code or ''} {_message(error)}")
+    if status in (401, 402, 403) or code == "insufficient_quota":
         return ProviderStopped(
-            f"{model}: the provider refuses this key (status {status}: {message}). Check the API key in the environment and "
-            "its access to this model, then run the same command again: nothing that was paid for is lost"
+            f"{model}: the provider refuses every call (status {status}: {message}). Check the API key in the environment, "
+            "its access to this model and its credit, then run the same command again: nothing that was paid for is lost"
         )
     if status in _TRANSIENT or status >= 500:
-        reason = _TRANSIENT.get(status, "server_error")
-        return Transient(reason, f"status {status}: {message}", retry_after(headers))
+        return Transient(
+            _TRANSIENT.get(status, "server_error"), f"status {status}: {message}", retry_after(error.response.headers)
+        )
     return RowReject("bad_request", model=model, status=status, error=message)
+
+
+def _message(error: Any) -> str:
+    """The provider's own words, without the body that some SDKs put around them."""
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error", body)
+    return str(inner.get("message") or error.message) if isinstance(inner, dict) else str(error.message)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

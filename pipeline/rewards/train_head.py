@@ -81,18 +81,6 @@ def _loop(rng: random.Random, sentences: list[str], pair: Pair) -> str:
     return " ".join(" ".join(stuck).split()[: max(len(pair.chosen.split()), 2 * len(sentences[0].split()))])
 
 
-def _cut(rng: random.Random, sentences: list[str], pair: Pair) -> str:
-    """Broken off in mid-sentence."""
-    words = pair.chosen.split()
-    return " ".join(words[: -rng.randint(1, 1 + len(words) // 4)]).rstrip(".!?")
-
-
-def _thin(rng: random.Random, sentences: list[str], pair: Pair) -> str:
-    """One sentence less."""
-    gone = rng.randrange(len(sentences))
-    return " ".join(sentences[:gone] + sentences[gone + 1 :]) if len(sentences) > 2 else pair.chosen
-
-
 def _parrot(rng: random.Random, sentences: list[str], pair: Pair) -> str:
     """The question again, in place of an answer or of its beginning."""
     question = pair.messages[-1]["content"]

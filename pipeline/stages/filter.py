@@ -49,8 +49,8 @@ def filter_revisions(
     for row in table:
         try:
             check_text(row["revised"], row["initial"], row["reference"])
-            pair = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
-            results.append(_measure(*pair, settings))
+            initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
+            results.append(_measure(initial, revised, settings))
         except RowReject as reject:
             results.append(reject)
     near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]

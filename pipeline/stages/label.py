@@ -70,4 +70,3 @@ def _padded(
     offsets = np.concatenate([np.zeros(1, np.int32), ends.astype(np.int32)])
     values = np.concatenate(flat).astype(dtype) if flat else np.empty(0, dtype)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-

@@ -44,4 +44,6 @@ def build_request(row: dict[str, Any], settings: PolicySettings, spec: ModelSpec
     messages = row["messages"]
     if settings.system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": settings.system}, *messages]
-    return ChatRequest(messages, settings.max_tokens, request_params(settings, spec, row_seed(settings.seed, row["id"])))
+    return ChatRequest(
+        messages, settings.max_tokens, request_params(settings, spec, row_seed(settings.seed, row["id"]))
+    )

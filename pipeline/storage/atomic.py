@@ -32,7 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        raise StorageError(f"{path}: can't be written: {error.strerror or error}; free the cause and run again") from error
+        raise StorageError(
+            f"{path}: can't be written: {error.strerror or error}; free the cause and run again"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -28,7 +28,9 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     except Timeout:
         raise StorageError(f"{out}: in use by {_read(owner)}; wait for it, stop it, or choose another --out") from None
     except OSError as error:
-        raise UsageError(f"output folder {out}: can't be written ({error.strerror or error}); choose another --out") from None
+        raise UsageError(
+            f"output folder {out}: can't be written ({error.strerror or error}); choose another --out"
+        ) from None
     try:
         if owner.exists():
             warn(f"taking over {out} from {_read(owner)}, which ended without tidying up; finished work is kept")

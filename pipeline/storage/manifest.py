@@ -35,7 +35,9 @@ def load(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: not readable as JSON ({error}); delete it and run again to publish anew") from error
+        raise StorageError(
+            f"{path}: not readable as JSON ({error}); delete it and run again to publish anew"
+        ) from error
 
 
 def standing(out: Path, run_digest: str) -> dict[str, Any] | None:

@@ -1,0 +1,117 @@
+"""What the tests share: a loopback server, a tiny tokenizer, rows in hh-rlhf's shape, and runs against them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import CurationConfig, load_config
+from tests.loopback import LoopbackServer
+from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "data" / "hh-rlhf-sample.jsonl"
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer with a chat template, trained on the bundled sample: a folder that transformers loads."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=800,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([SAMPLE.read_text("utf-8")], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", chat_template=CHAT_TEMPLATE
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    """The first forty conversations of the bundled sample."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(SAMPLE.read_text("utf-8").splitlines(keepends=True)[:40]), "utf-8")
+    return path
+
+
+@pytest.fixture
+def settings(
+    loopback: Callable[..., LoopbackServer],  # noqa: F811
+    tiny_tokenizer: Path,
+    rows_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., CurationConfig]:
+    """Make a configuration whose models are the loopback server; its `server` attribute is that server."""
+    from tests.loopback.behaviours import pipeline as behaviour
+
+    server = loopback(behaviour)
+    monkeypatch.setenv("OPENAI_API_KEY", server.key or "none")
+
+    def make(out: str = "out", **flags: Any) -> CurationConfig:
+        values = {
+            "source.input": str(rows_file),
+            "policy.model": f"openai/policy@{server.openai_url}",
+            "reviser.model": f"openai/reviser@{server.openai_url}",
+            "labels.tokenizer": str(tiny_tokenizer),
+            "output.dir": str(tmp_path / out),
+            "source.shard_rows": 16,
+            **{key.replace("__", "."): value for key, value in flags.items()},
+        }
+        return load_config(flags=values)
+
+    make.server = server  # type: ignore[attr-defined]
+    return make
+
+
+def as_arguments(config: CurationConfig) -> list[str]:
+    """The command line that gives this configuration."""
+    dumped = config.model_dump(mode="json")
+    return [
+        part
+        for section, values in dumped.items()
+        for key, value in values.items()
+        for part in ("--set", f"{section}.{key}={json.dumps(value)}")
+    ]
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a child process that runs the project from this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
+
+
+class Silent:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def download(self, what: str, done: int, total: int) -> None: ...
+
+    def watching(self, context: object) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext()
