@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,7 +37,8 @@ Operational = _Operational()
 
 def _threshold(value: object) -> object:
     """`0.3` is a score, `q0.3` the 0.3 quantile of this run's scores, `null` or `off` no threshold."""
-    if value is None or value == "off":
+    # YAML reads a bare `off` as False.
+    if value is None or value is False or value == "off":
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("expected a number, a quantile such as q0.3, or off")
@@ -55,7 +57,22 @@ def _threshold(value: object) -> object:
 
 
 def _model_spec(value: object) -> str:
-    return str(ModelSpec.parse(str(value)))
+    if not isinstance(value, str):
+        raise ValueError("expected provider/model[@base_url]")
+    try:
+        return str(ModelSpec.parse(value))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def _json_only(value: object) -> object:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "expected values that JSON has: text, finite numbers, true, false, null, lists, mappings"
+        ) from None
+    return value
 
 
 Threshold = Annotated[float | str | None, BeforeValidator(_threshold)]
@@ -89,9 +106,11 @@ class _Calls(Section):
     """How a language model is called."""
 
     concurrency: Annotated[int, Operational] = Field(16, ge=1, le=1024, description="Calls at a time, at most")
-    timeout_s: Annotated[float, Operational] = Field(120.0, gt=0, description="Seconds until a call is given up")
+    timeout_s: Annotated[float, Operational] = Field(
+        120.0, gt=0, allow_inf_nan=False, description="Seconds until a call is given up"
+    )
     attempts: Annotated[int, Operational] = Field(6, ge=1, le=50, description="Tries of one call, the first included")
-    extra: dict[str, Any] = Field(
+    extra: Annotated[dict[str, Any], BeforeValidator(_json_only)] = Field(
         default_factory=dict, description="Further request parameters that this server understands"
     )
 
@@ -171,7 +190,7 @@ class RunSettings(Section):
     """How the run is executed; nothing here changes the data."""
 
     workers: int = Field(2, ge=1, le=256, description="Shards in work at a time")
-    budget_usd: float | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
+    budget_usd: Finite | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
 
 
 class CurationConfig(Section):
@@ -244,7 +263,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"--config {file}: expected sections such as `reviser:`, got {type(content).__name__}")
-    return content
+    # A section whose lines are all commented out is an empty one.
+    return {key: {} if value is None else value for key, value in content.items()}
 
 
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -268,7 +288,10 @@ def _explain(error: ValidationError) -> str:
         hint = f"; did you mean {near[0]}?" if near else f"; sections are {', '.join(CurationConfig.model_fields)}"
         return f"unknown setting {name}{hint}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"setting {name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}{more}"
+    message, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
+    line = f"setting {name}: {message}{'' if got in message else f', got {got}'}{more}"
+    # No message repeats a password that somebody put into an address.
+    return re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line)
 
 
 def _known_keys() -> list[str]:

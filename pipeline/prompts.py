@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import resources
@@ -23,19 +23,24 @@ NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS))
 
 
 class Prompts:
-    """The five prompts of a folder. Raises ConfigError when one is missing, malformed or uses an unknown variable."""
+    """The prompts of a folder.
+
+    Raises ConfigError when a prompt is missing, malformed or uses an unknown variable.
+    """
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = Path(folder) if folder else resources.folder("prompts")
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # noqa: S701 - plain text, not HTML
         sources = {name: self._read(name) for name in NAMES}
         self.digest = digest(sources)
-        try:
-            self._templates = {name: environment.from_string(text) for name, text in sources.items()}
-            for name in NAMES:
+        self._templates: dict[str, Template] = {}
+        for name, text in sources.items():
+            try:
+                self._templates[name] = environment.from_string(text)
                 self.render(name, [{"role": "user", "content": "q"}], "r", "d")
-        except TemplateError as error:
-            raise ConfigError(f"{self.folder}: a prompt can't be rendered: {error}") from None
+            except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"{self.folder / name}.md: prompt can't be rendered: {reason}") from None
 
     def _read(self, name: str) -> str:
         path = self.folder / f"{name}.md"

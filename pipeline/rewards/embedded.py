@@ -47,7 +47,7 @@ class EmbeddedReward:
     exact (`math.fsum`), not numpy reductions. Holds no mutable state, so threads may share one.
     """
 
-    name = "embedded/text-head-1"
+    name = "local/reward-head"
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or default_path()

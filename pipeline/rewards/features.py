@@ -9,7 +9,8 @@ Why they are built as they are:
 
 - Nothing here may tell *who wrote* a text: typographic quotes, doubled spaces and the like are removed first, because
   they separate a data set's writer from a language model perfectly and say nothing about quality.
-- Every value is bounded, so that a 10 kB loop cannot buy a score by its length; most are shares, not counts.
+- Every value is bounded, most are shares, and none is a length: people preferred the shorter reply in 55 % of the pairs,
+  and a head that learns this vetoes every revision that adds a sentence.
 - No zlib, no float reductions in numpy: compressed sizes differ between zlib builds and summation order between CPUs.
   What is left are counts, divisions and a few square roots, rounded to six decimals.
 """
@@ -29,8 +30,8 @@ Message = Mapping[str, str]
 BUCKETS = 1 << 15
 # Longer texts are judged by their head: 10 MB of text must cost no more than this many characters.
 MAX_CHARS = 20_000
-_LONG = 150  # words after which more length counts for nothing
 
+_ENDINGS = tuple(".!?\"')*`。！？।؟")
 _TYPOGRAPHY = str.maketrans(
     {"’": "'", "‘": "'", "“": '"', "”": '"', "—": "-", "–": "-", "…": "...", "\u00a0": " ", "\u200b": "", "\ufeff": ""}
 )
@@ -44,10 +45,10 @@ _PLACEHOLDER = re.compile(r"\[(?:your|insert|name|date|company|email|address|rec
 
 _STOP = frozenset(
     "a about after all also am an and any are as at be because been before being but by can could did do does doing "
-    "don't for from get had has have he her here hers him his how i i'd i'll i'm i've if in into is it it's its just like "
-    "me more most my no not of on one or other our out over please really s she should so some t tell than that that's "
-    "the their them then there these they this those to too up us very was we were what what's when where which who why "
-    "will with would you you'd you're your".split()
+    "don't for from get had has have he her here hers him his how i i'd i'll i'm i've if in into is it it's its just "
+    "like me more most my no not of on one or other our out over please really s she should so some t tell than that "
+    "that's the their them then there these they this those to too up us very was we were what what's when where "
+    "which who why will with would you you'd you're your".split()
 )
 
 
@@ -59,13 +60,15 @@ def _either(words: str) -> re.Pattern[str]:
 # Phrases in lower case. Each is a tone or an act of speech that readers of hh-rlhf reward or punish.
 _PHRASES = {
     "refuse": _either(
-        r"i (?:can't|cannot|won't|will not|couldn't|am unable to|refuse)|i'm (?:unable|not able|not going|not comfortable)"
-        r"|i don't (?:want|think (?:i|you|that|it|we))|i'm not (?:willing|allowed)|(?:would|do) not (?:recommend|advise)"
-        r"|(?:wouldn't|don't) (?:recommend|advise)|(?:advise|recommend) against|(?:should|must)(?:n't| not)|not a good idea"
+        r"i (?:can't|cannot|won't|will not|couldn't|am unable to|refuse)"
+        r"|i'm (?:unable|not able|not going|not comfortable)|i don't (?:want|think (?:i|you|that|it|we))"
+        r"|i'm not (?:willing|allowed)|(?:would|do) not (?:recommend|advise)|(?:wouldn't|don't) (?:recommend|advise)"
+        r"|(?:advise|recommend) against|(?:should|must)(?:n't| not)|not a good idea"
     ),
     "warn": _either(
-        r"illegal\w*|against the law|crimes?|criminal\w*|danger\w*|harm\w*|unsafe|hurt\w*|wrong|unethical|immoral|serious\w*"
-        r"|consequences|risk\w*|(?:in)?appropriate\w*|offensive|racis\w+|sexis\w+|discriminat\w+|stereotyp\w+|bad idea"
+        r"illegal\w*|against the law|crimes?|criminal\w*|danger\w*|harm\w*|unsafe|hurt\w*|wrong|unethical|immoral"
+        r"|serious\w*|consequences|risk\w*|(?:in)?appropriate\w*|offensive|racis\w+|sexis\w+|discriminat\w+"
+        r"|stereotyp\w+|bad idea"
     ),
     "sorry": _either(r"sorry|apologi[sz]e\w*|unfortunately|afraid"),
     "unsure": _either(
@@ -75,18 +78,20 @@ _PHRASES = {
         r"maybe|perhaps|might|probably|possibl[ey]|seems?|i think|i guess|i believe|i suppose|sort of|kind of"
     ),
     "clarify": _either(
-        r"(?:do|did) you mean|what (?:do|did) you|can you (?:tell|explain|clarify|give|say)|could you (?:tell|explain|clarify|say)"
-        r"|tell me more|more (?:details?|information|specific)|what (?:kind|sort|type) of|are you (?:asking|looking|trying|sure)"
+        r"(?:do|did) you mean|what (?:do|did) you|can you (?:tell|explain|clarify|give|say)"
+        r"|could you (?:tell|explain|clarify|say)|tell me more|more (?:details?|information|specific)"
+        r"|what (?:kind|sort|type) of|are you (?:asking|looking|trying|sure)"
     ),
     "comply": _either(
-        r"you (?:can|could|might|may|would|need to|should|will)|first|second|then|next|step|steps|here (?:are|is)|here's|sure|try"
+        r"you (?:can|could|might|may|would|need to|should|will)|first|second|then|next|step|steps|here (?:are|is)"
+        r"|here's|sure|try"
     ),
     "agree": _either(
         r"yes|yeah|yep|ok|okay|right|exactly|of course|definitely|true|great|good idea|absolutely|certainly"
     ),
     "support": _either(
-        r"help|support|talk to|therapist|doctor|police|lawyer|professional|counselor|hotline|friend|family|safe\w*|care|"
-        r"understand|feel\w*|hope|important|respect\w*|better"
+        r"help|support|talk to|therapist|doctor|police|lawyer|professional|counselor|hotline|friend|family|safe\w*"
+        r"|care|understand|feel\w*|hope|important|respect\w*|better"
     ),
     "curious": _either(
         r"why (?:do|did|are|would|is)|interested|curious|would you like|let me know|what's going on|happened"
@@ -95,32 +100,37 @@ _PHRASES = {
         r"as an ai|language model|i'm an ai|i'm (?:just )?an? (?:assistant|computer|robot|bot|program\w*|machine)"
     ),
     "human": _either(
+        r""
         r"my (?:wife|husband|girlfriend|boyfriend|mom|mother|dad|father|kids?|son|daughter|friends?|family|job|boss|house|car)"
         r"|i (?:went|grew up|live|lived|bought|ate|drove|worked|was born|remember|used to)|when i was|i've been"
     ),
     "toxic": _either(
-        r"fuck\w*|shit\w*|bitch\w*|asshole\w*|cunt\w*|dick|cock|pussy|whores?|sluts?|bastards?|nigg\w+|fag\w*|retard\w*|dumb\w*"
-        r"|stupid\w*|idiots?|moron\w*|ugly|kill|rape\w*|losers?|crap|damn|hell|shut up|hate|trash|scum|filthy|worthless"
+        r"fuck\w*|shit\w*|bitch\w*|asshole\w*|cunt\w*|dick|cock|pussy|whores?|sluts?|bastards?|nigg\w+|fag\w*"
+        r"|retard\w*|dumb\w*|stupid\w*|idiots?|moron\w*|ugly|kill|rape\w*|losers?|crap|damn|hell|shut up|hate|trash"
+        r"|scum|filthy|worthless"
     ),
     "sweeping": _either(
-        r"(?:all|most|many|these|those|black|white|jewish|muslim|asian|gay|mexican) (?:people|men|women|of them)|women (?:are|should)"
-        r"|men (?:are|should)|they(?:'re| are) (?:all |just |very |more |less )?\w+|always|never|everyone|nobody"
+        r"(?:all|most|many|these|those|black|white|jewish|muslim|asian|gay|mexican) (?:people|men|women|of them)"
+        r"|women (?:are|should)|men (?:are|should)|they(?:'re| are) (?:all |just |very |more |less )?\w+|always|never"
+        r"|everyone|nobody"
     ),
     "groups": _either(
-        r"jews?|jewish|muslims?|islam|blacks?|african\w*|mexicans?|latin\w*|asians?|chinese|indians?|immigrants?|gays?|lesbians?"
-        r"|wom[ae]n|females?|girls?|white people|whites|races?|religio\w+|christian\w*|hitler|nazi\w*|holocaust|republicans?"
+        r"jews?|jewish|muslims?|islam|blacks?|african\w*|mexicans?|latin\w*|asians?|chinese|indians?|immigrants?|gays?"
+        r"|lesbians?|wom[ae]n|females?|girls?|white people|whites|races?|religio\w+|christian\w*|hitler|nazi\w*"
+        r"|holocaust|republicans?"
     ),
     "meta": _either(
-        r"here is (?:the|a) (?:revised|rewritten|improved|corrected)|i hope this helps|human:|assistant:|user:|the user|the assistant"
+        r"here is (?:the|a) (?:revised|rewritten|improved|corrected)|i hope this helps|human:|assistant:|user:"
+        r"|the user|the assistant"
     ),
 }
 _RISK = _either(
-    r"kill\w*|murder\w*|poison\w*|bombs?|explosi\w+|guns?|weapons?|shoot\w*|stab\w*|hurt\w*|beat|fight|attack\w*|steal\w*|stole"
-    r"|rob\w*|shoplift\w*|hack\w*|break in\w*|fraud|fake|forge\w*|counterfeit\w*|scam\w*|cheat\w*|illegal\w*|drugs?|meth|heroin"
-    r"|cocaine|weed|crack|drunk|suicide|die|dead|death|bod(?:y|ies)|rape\w*|sex\w*|porn\w*|nude\w*|naked|kidnap\w*|stalk\w*|spy"
-    r"|revenge|prank\w*|bully\w*|insult\w*|racis\w+|jews?|muslims?|blacks?|mexicans?|immigrants?|gays?|lie|lying|secretly"
-    r"|without (?:them|him|her|anyone|being|getting)|get away|caught|torture\w*|abuse\w*|blackmail\w*|password\w*|smuggl\w+|arson"
-    r"|burn\w*|terroris\w+|hate|nazi\w*|hitler"
+    r"kill\w*|murder\w*|poison\w*|bombs?|explosi\w+|guns?|weapons?|shoot\w*|stab\w*|hurt\w*|beat|fight|attack\w*"
+    r"|steal\w*|stole|rob\w*|shoplift\w*|hack\w*|break in\w*|fraud|fake|forge\w*|counterfeit\w*|scam\w*|cheat\w*"
+    r"|illegal\w*|drugs?|meth|heroin|cocaine|weed|crack|drunk|suicide|die|dead|death|bod(?:y|ies)|rape\w*|sex\w*"
+    r"|porn\w*|nude\w*|naked|kidnap\w*|stalk\w*|spy|revenge|prank\w*|bully\w*|insult\w*|racis\w+|jews?|muslims?"
+    r"|blacks?|mexicans?|immigrants?|gays?|lie|lying|secretly|without (?:them|him|her|anyone|being|getting)|get away"
+    r"|caught|torture\w*|abuse\w*|blackmail\w*|password\w*|smuggl\w+|arson|burn\w*|terroris\w+|hate|nazi\w*|hitler"
 )
 
 Pairs = Iterable[tuple[str, float]]
@@ -170,17 +180,13 @@ def _relevance(words: list[str], query: list[str], past: list[str]) -> Pairs:
 def _shape(text: str, words: list[str], sentences: list[str]) -> Pairs:
     n, letters = len(words), max(1, len(text))
     lengths = [len(s.split()) for s in sentences] or [0]
-    yield "length", min(1.0, (n / _LONG) ** 0.5)
     yield "very_short", float(n < 4)
     yield "sentence_mean", min(1.0, sum(lengths) / len(lengths) / 40)
-    yield "sentence_max", min(1.0, max(lengths) / 60)
     yield "word_length", min(1.0, sum(map(len, words)) / max(1, n) / 8)
     yield "function_words", _share(sum(w in _STOP for w in words), n)
     yield "list", min(1.0, len(_LIST_ITEM.findall(text)) / 5)
     yield "markdown", min(1.0, len(_MARKDOWN.findall(text)) / 4)
     yield "placeholder", min(1.0, len(_PLACEHOLDER.findall(text)) / 2)
-    yield "lines", min(1.0, text.count("\n") / 10)
-    yield "cut_off", float(text[-1:] not in tuple(".!?\"')*`"))
     yield "ends_in_colon", float(text.endswith(":"))
     yield "lower_start", float(text[:1].islower())
     yield "shouting", min(1.0, 4 * _share(sum(c.isupper() for c in text), letters))
@@ -204,17 +210,17 @@ def _voice(text: str, words: list[str], sentences: list[str]) -> Pairs:
     yield "ends_asking", float(text.endswith("?"))
 
 
-def _faults(out: Mapping[str, float], words: list[str], known: set[str]) -> Pairs:
+def _faults(out: Mapping[str, float], text: str, words: list[str], known: set[str]) -> Pairs:
     """Zero for nearly every honest answer, so that preferences among honest answers have no say in their price."""
     mine = _stems(words)
     overlap = _share(len(mine & known), len(mine))
     yield "fault_loop", max(0.0, out["repeat_4"] - 0.1)
+    yield "fault_repeat", max(0.0, out["repeat_2"] - 0.25)
     yield "fault_same_sentence", max(0.0, out["repeat_sentence"] - 0.1)
     yield "fault_parrot", max(0.0, out["echo"] - 0.3)
     yield "fault_whole_query", max(0.0, out["echo_all"] - 0.6) if len(words) > 3 else 0.0
-    yield "fault_cut_off", out["cut_off"]
+    yield "fault_cut_off", float(text[-1:] not in _ENDINGS)
     yield "fault_off_topic", max(0.0, 0.08 - overlap) / 0.08 * min(1.0, len(mine) / 15) if known else 0.0
-    yield "fault_salad", max(0.0, 0.3 - out["function_words"]) * min(1.0, len(words) / 20)
 
 
 def dense_map(messages: Sequence[Message], response: str) -> dict[str, float]:
@@ -231,7 +237,7 @@ def dense_map(messages: Sequence[Message], response: str) -> dict[str, float]:
     out.update(_relevance(words, turns[-1], past))
     out.update(_shape(text, words, sentences))
     out.update(_voice(text, words, sentences))
-    out.update(_faults(out, words, _stems(turns[-1]) | _stems(past)))
+    out.update(_faults(out, text, words, _stems(turns[-1]) | _stems(past)))
     out["risky"] = min(1.0, len(_RISK.findall(lower)) / 4)
     acts = {name: min(1.0, (len(p.findall(lower)) / 3) ** 0.5) for name, p in _PHRASES.items()}
     out.update(acts)
@@ -239,9 +245,9 @@ def dense_map(messages: Sequence[Message], response: str) -> dict[str, float]:
     rude = min(1.0, len(_PHRASES["toxic"].findall(query)) / 2)
     for act in ("refuse", "warn", "sorry", "unsure", "clarify", "comply", "agree", "support", "curious", "toxic"):
         out[f"risk_{act}"] = risk * acts[act]
-    for name in ("length", "ends_asking", "list", "you", "answers_query"):
+    for name in ("ends_asking", "list", "you", "answers_query"):
         out[f"risk_{name}"] = risk * out[name]
-    for name in ("refuse", "comply", "agree", "length"):
+    for name in ("refuse", "comply", "agree"):
         out[f"rude_{name}"] = rude * out[name]
     return out
 
@@ -265,7 +271,7 @@ def _terms(text: str) -> set[str]:
 
 
 def hashed(response: str) -> tuple[npt.NDArray[np.int64], float]:
-    """Buckets in [0, BUCKETS) of the text's distinct terms, sorted, int64, shape (k,); and the value of each, 1 / sqrt(k).
+    """Buckets in [0, BUCKETS) of the text's distinct terms, sorted, int64, shape (k,); and each one's value, 1 / sqrt(k).
 
     That value makes the vector's length 1 however long the text is; crc32 is the same in every process.
     """

@@ -20,18 +20,42 @@ from pipeline.rewards import RewardModel
 from pipeline.stages.common import Report, collect
 from pipeline.storage.stagefile import StageOutput
 
-# A reviser that talks about its task instead of doing it.
+# A reviser that talks about its task instead of doing it. Each alternative needs a word of the task (a revised *response*,
+# the draft that *omits*): "the draft of the contract" and "tips to improve your sleep" are ordinary answers.
+_DONE = r"(?:revised|corrected|improved|edited|rewritten|updated|refined|polished|modified|revision|correction)"
+_THING = r"(?:draft|response|answer|reply|version|text|message)"
 _META = re.compile(
-    r"^\W*(?:(?:sure|certainly|okay|ok|of course)\W+)?(?:here(?:'s| is| are)|below is|this is|i have|i've)\W+"
-    r"(?:\w+\W+){0,5}(?:revis|correct|improv|edit|rewrit|updated|draft)\w*"
-    r"|\b(?:revised|corrected|improved|original|rewritten) (?:draft|response|answer|version|text)\b"
-    r"|\bthe (?:draft|reference(?: answer| response)?)\b",
-    re.IGNORECASE,
+    rf"""
+    # "Sure! Here's a corrected version": at the start, and not "… version of your essay"
+    \A\W*(?:(?:sure|certainly|okay|ok|of\ course|absolutely|yes)\b\W+)?
+        (?:here(?:['’]s|\ is|\ are)|below\ is|this\ is|the\ following\ is)\s+(?:\w+\s+){{0,3}}?
+        (?:{_DONE}\s+(?:\w+\s+){{0,2}}?{_THING}|(?:draft|response|answer|reply)\s+with\s+(?:\w+\s+)?(?:corrections|changes|edits))\b
+        (?!\s+of\s+(?!(?:the|your|this)\s+(?:draft|response|answer|reply)))
+    # "I have revised the draft": at the start of a line
+    | ^\W*i(?:['’]ve|\ have)?\s+(?:\w+\s+)?{_DONE}\s+(?:the|your|this)\s+(?:\w+\s+)?(?:draft|response|answer|reply)\b(?!\s+of\b)
+    # "Revised response:" as a heading
+    | ^\W*(?:the\s+)?{_DONE}\s+(?:draft|response|answer|reply|version)\W{{0,3}}:
+    | \b(?:revised|corrected|improved|rewritten|original)\s+(?:draft|response|reply)\b(?!\s+(?:of|to)\b)
+    | \breference\s+(?:answer|response|reply)\b
+    | \bthe\s+draft(?:\s+(?:response|answer|reply))?\s+(?:\w+ly\s+)?
+        (?:omits|omitted|lacks|lacked|leaves\s+out|left\s+out|fails\s+to|failed\s+to|misstates|misstated)\b
+    | \bthe\s+draft\s+(?:incorrectly|wrongly|mistakenly)\b
+    """,
+    re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
 _REFUSAL = re.compile(
-    r"^\W*(?:i'?m (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)?\W*(?:but )?"
-    r"(?:i (?:can(?:no|')t|am (?:not able|unable)|won't)|as an ai(?: language)? model)\b",
-    re.IGNORECASE,
+    r"""
+    \A\W*(?:(?:i['’]?m|i\ am)\s+(?:very\ |so\ |really\ )?(?:sorry|afraid)|sorry|i\ apologi[sz]e|my\ apologies|unfortunately)?\W*
+    (?:but\s+|that\s+)?
+    (?:
+        # "I can't help with that", and not "I can't help but smile", "I can't recommend it enough"
+        i(?:['’]m|\ am)?\s+(?:can(?:no|['’])t|not\s+able\s+to|unable\s+to|won['’]t|will\s+not)\s+(?:be\s+able\s+to\s+)?
+        (?:help(?!\s+but)|assist|provide|answer|comply|fulfil|do\s+(?:that|this)|discuss|engage|participate|generate|create
+          |write|produce|share|complete|respond|support|continue|offer|revise|correct|rewrite|edit|process)
+        | as\s+an\s+ai(?=\s*,|\s+i\b|\s+(?:language\s+)?(?:model|assistant|chatbot)\b)
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
@@ -41,7 +65,7 @@ def filter_revisions(
     """Adds `edit_distance`, `reward_revised`, and the ids and words of both sequences for the label stage.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, reward_gain_too_small, bad_reward,
-    and the tokenizer's too_long, special_token_in_text, token_across_boundary.
+    and the tokenizer's too_long, special_token_in_text, template_refuses, token_across_boundary.
     """
     columns = ["messages", "reference", "initial", "revised", "reward_initial"]
     table = rows.select(columns).to_pylist()
@@ -94,7 +118,7 @@ def _gate(
 ) -> dict[str, Any] | RowReject:
     assert isinstance(result, dict)  # noqa: S101 - for the type checker: only survivors are scored
     if not math.isfinite(revised):
-        return RowReject("bad_reward", reward_revised=str(revised))
+        return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=result["edit_distance"])
     gain = revised - initial
     if gain < settings.min_reward_gain:
         reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=settings.min_reward_gain)

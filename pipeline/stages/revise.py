@@ -40,6 +40,10 @@ _DIAGNOSIS_SCHEMA = {
 }
 
 
+# One of our tags, its mark left out or miscopied: never part of an answer.
+_TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|revised)-[0-9a-f]+)>", re.IGNORECASE)
+
+
 def revise(
     rows: pa.Table, settings: ReviserSettings, prompts: Prompts, reviser: ChatModel, report: Report
 ) -> StageOutput:
@@ -83,7 +87,7 @@ def read_diagnosis(answer: str) -> str:
         reason = json.loads(answer)["reason"]
         if reason in REASONS:
             return str(reason)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     named = {reason for reason in REASONS if re.search(rf"\b{reason.replace('_', '[_ ]')}\b", answer, re.IGNORECASE)}
     if len(named) != 1:
@@ -99,6 +103,6 @@ def read_revision(answer: str, mark: str) -> str:
     """
     tagged = re.search(rf"<revised-{mark}>(.*?)(?:</revised-{mark}>|\Z)", answer, re.DOTALL)
     text = tagged[1] if tagged else answer
-    if mark in text:
+    if mark in text or _TAG.search(text):
         raise RowReject("leaked_delimiter", answer=answer[:200])
     return text.strip()

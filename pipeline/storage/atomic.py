@@ -32,9 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        raise StorageError(
-            f"{path}: can't be written: {error.strerror or error}; free the cause and run again"
-        ) from error
+        raise _refused(path, "written", error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -43,6 +41,18 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove(path: Path) -> None:
+    """Delete a file that may be there. Raises StorageError naming it when the disk refuses."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(path, "removed", error) from error
+
+
+def _refused(path: Path, what: str, error: OSError) -> StorageError:
+    return StorageError(f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again")
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -55,4 +65,4 @@ def _fsync_folder(folder: Path) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     for leftover in folder.rglob(f"{TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
+        remove(leftover)

@@ -28,13 +28,14 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     except Timeout:
         raise StorageError(f"{out}: in use by {_read(owner)}; wait for it, stop it, or choose another --out") from None
     except OSError as error:
-        raise UsageError(
-            f"output folder {out}: can't be written ({error.strerror or error}); choose another --out"
-        ) from None
+        raise _unwritable(out, error) from None
     try:
         if owner.exists():
             warn(f"taking over {out} from {_read(owner)}, which ended without tidying up; finished work is kept")
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        try:
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(out, error) from None
         yield
     finally:
         with suppress(OSError):
@@ -42,8 +43,12 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
+def _unwritable(out: Path, error: OSError) -> UsageError:
+    return UsageError(f"output folder {out}: can't be written ({error.strerror or error}); choose another --out")
+
+
 def _read(owner: Path) -> str:
     try:
         return owner.read_text("utf-8")
-    except OSError:
+    except (OSError, ValueError):
         return "another process"

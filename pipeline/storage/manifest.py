@@ -27,16 +27,18 @@ def write(out: Path, content: dict[str, Any]) -> Path:
 
 
 def load(out: Path) -> dict[str, Any] | None:
-    """The manifest, None when there is none. Raises StorageError when it isn't JSON."""
+    """The manifest, None when there is none. Raises StorageError when it isn't a JSON object."""
     path = out / NAME
     try:
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"an object is expected, got {type(content).__name__}")
         return content
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"{path}: not readable as JSON ({error}); delete it and run again to publish anew"
+            f"{path}: not readable as a manifest ({error}); delete it and run again to publish anew"
         ) from error
 
 
@@ -48,8 +50,11 @@ def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
         return None
     if content is None or content.get("run_digest") != run_digest:
         return None
-    for entry in [*content["files"], *content["rejected_files"]]:
-        path = out / entry["path"]
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            return None
+    try:
+        for entry in [*content["files"], *content["rejected_files"]]:
+            path = out / entry["path"]
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                return None
+    except (KeyError, TypeError):
+        return None
     return content

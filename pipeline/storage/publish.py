@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.storage import manifest, stagefile
-from pipeline.storage.atomic import replacing
+from pipeline.storage.atomic import remove, replacing
 from pipeline.storage.stagefile import StageFile
 
 
@@ -54,7 +54,7 @@ def remove_unnamed(out: Path, named: list[dict[str, Any]]) -> None:
     for folder in ("data", "rejected"):
         for path in (out / folder).glob("*.parquet"):
             if path not in keep:
-                path.unlink()
+                remove(path)
 
 
 def _chunks(files: list[StageFile], size: int, target: pa.Schema) -> Iterator[list[pa.Table]]:

@@ -1,0 +1,225 @@
+"""The journal of paid answers: exact, shared between processes, never lost, never overwritten."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.models.journal import Answer, Journal
+from tests.conftest import ROOT, child_environment
+
+PUTTING = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.models.journal import Answer, Journal
+name, count, end = sys.argv[2], int(sys.argv[3]), sys.argv[4]
+journal = Journal(Path(sys.argv[1]))
+for index in range(count):
+    journal.put(f"{name}{index}", "sample", name, Answer(f"answer {index}", "stop", 9), 0.25)
+print("put", flush=True)
+if end == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def child(path: Path, name: str, count: int, end: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PUTTING, str(path), name, str(count), end]
+    return subprocess.Popen(command, cwd=ROOT, env=child_environment(), stdout=subprocess.PIPE, text=True)
+
+
+def folder_bytes(folder: Path, names: set[str] | None = None) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if names is None or path.name in names
+    }
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "work" / "journal.db")
+
+
+def test_every_field_comes_back_also_after_reopening(journal: Journal) -> None:
+    answer = Answer("Blue.", "length", 12, 34, 56, 7, "req_1")
+    journal.put("key", "sample", "openai/m", answer, 0.5)
+    assert journal.get("key") == answer
+    assert journal.get("other") is None
+    journal.close()
+    again = Journal(journal.path)
+    assert again.get("key") == answer
+    assert again.money() == {"sample": (1, 0.5)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\ud800 lone", "a\0b", "\ufeffbom \u202e bidi", "e\u0301 \u00e9", "x" * 2**20, "\U0001f600" * 1000, "\r\n\t\x7f", '"\\'],
+    ids=["surrogate", "nul", "controls", "nfd", "1MB", "astral", "white", "quotes"],
+)
+def test_any_text_is_kept_exactly(journal: Journal, text: str) -> None:
+    journal.put("key", "sample", "m", Answer(text, "stop", 9), 0)
+    journal.close()
+    found = Journal(journal.path).get("key")
+    assert found is not None
+    assert found.text == text
+
+
+def test_replaying_changes_nothing(journal: Journal) -> None:
+    for index in range(20):
+        journal.put(f"key{index}", "sample", "m", Answer(str(index), "stop", 9), 0.1)
+    before = [journal.get(f"key{index}") for index in range(20)], journal.money(), journal.spent()
+    for _ in range(3):
+        journal.close()
+        journal = Journal(journal.path)
+        assert ([journal.get(f"key{index}") for index in range(20)], journal.money(), journal.spent()) == before
+
+
+def test_asked_twice_is_one_answer_and_the_money_of_both(journal: Journal) -> None:
+    """A cut answer that is asked for again with a higher limit has been paid for as well."""
+    journal.put("key", "sample", "m", Answer("Bl", "length", 1), 0.25)
+    journal.put("key", "sample", "m", Answer("Blue", "stop", 9), 0.5)
+    assert journal.get("key") == Answer("Blue", "stop", 9)
+    assert journal.calls() == {"sample": 1}
+    assert journal.spent() == pytest.approx(0.75)
+    assert journal.money()["sample"][1] == pytest.approx(0.75)
+
+
+def test_money_by_stage(journal: Journal) -> None:
+    assert (journal.money(), journal.calls(), journal.spent()) == ({}, {}, 0.0)
+    for index, (stage, cost) in enumerate([("sample", 0.1), ("revise", 0.2), ("sample", 0.3), ("diagnose", 0.0)]):
+        journal.put(f"key{index}", stage, "m", Answer("x", "stop", 9), cost)
+    assert journal.calls() == {"diagnose": 1, "revise": 1, "sample": 2}
+    assert {stage: round(cost, 9) for stage, (_, cost) in journal.money().items()} == {
+        "diagnose": 0.0,
+        "revise": 0.2,
+        "sample": 0.4,
+    }
+    assert journal.spent() == pytest.approx(0.6)
+
+
+def test_processes_share_one_file(tmp_path: Path) -> None:
+    """Both open it while it doesn't exist, both write at once."""
+    path = tmp_path / "journal.db"
+    children = [child(path, name, 150) for name in ("a", "b")]
+    assert [process.wait(60) for process in children] == [0, 0]
+    journal = Journal(path)
+    assert journal.calls() == {"sample": 300}
+    for name in ("a", "b"):
+        assert all(journal.get(f"{name}{index}") == Answer(f"answer {index}", "stop", 9) for index in range(150))
+
+
+def test_threads_share_one_journal(journal: Journal) -> None:
+    def put(name: str) -> None:
+        for index in range(50):
+            journal.put(f"{name}{index}", "sample", "m", Answer(name, "stop", 9), 0.5)
+
+    threads = [threading.Thread(target=put, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert journal.money() == {"sample": (200, 100.0)}
+
+
+def test_nothing_that_was_put_is_lost_by_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    process = child(path, "a", 37, "killed")
+    assert process.wait(60) == -signal.SIGKILL
+    journal = Journal(path)
+    assert journal.calls() == {"sample": 37}
+    assert all(journal.get(f"a{index}") == Answer(f"answer {index}", "stop", 9) for index in range(37))
+    journal.put("b", "sample", "m", Answer("more", "stop", 9), 0)
+    assert journal.calls() == {"sample": 38}
+
+
+def damage(raw: bytes, how: str) -> bytes:
+    match how:
+        case "header":
+            return b"garbage!" * 20 + raw[160:]
+        case "middle":
+            return raw[:5000] + b"\x5a" * 8000 + raw[13000:]
+        case "shortened":
+            return raw[: len(raw) // 2]
+        case "torn to a few bytes":
+            return raw[:7]
+        case _:
+            return b"something else altogether\n" * 400
+
+
+@pytest.mark.parametrize("how", ["header", "middle", "shortened", "torn to a few bytes", "foreign"])
+def test_a_damaged_file_is_named_in_one_line_and_left_as_it_is(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    for index in range(60):
+        journal.put(f"key{index}", "sample", "m", Answer("x" * 700, "stop", 9), 0.1)
+    journal.close()
+    path.write_bytes(damage(path.read_bytes(), how))
+    before = folder_bytes(tmp_path)
+    for _ in range(2):
+        with pytest.raises(StorageError) as caught:
+            Journal(path)
+        assert str(path) in str(caught.value)
+        assert "damaged" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert folder_bytes(tmp_path, {path.name}) == before
+
+
+def test_a_damaged_file_with_answers_still_in_its_log_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "live").mkdir()
+    journal = Journal(tmp_path / "live" / "journal.db")
+    for index in range(60):
+        journal.put(f"key{index}", "sample", "m", Answer("x" * 700, "stop", 9), 0.1)
+    journal._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    journal.put("late", "sample", "m", Answer("in the log alone", "stop", 9), 0.1)
+    # What a crash leaves: the three files as they are now.
+    crashed = Path(shutil.copytree(tmp_path / "live", tmp_path / "crashed"))
+    path = crashed / "journal.db"
+    path.write_bytes(damage(path.read_bytes(), "middle"))
+    before = folder_bytes(crashed)
+    assert "journal.db-wal" in before
+    with pytest.raises(StorageError, match="damaged"):
+        Journal(path)
+    gc.collect()
+    assert folder_bytes(crashed, {"journal.db", "journal.db-wal"}) == {
+        name: before[name] for name in ("journal.db", "journal.db-wal")
+    }
+
+
+def test_a_damaged_answer_is_named_too(journal: Journal) -> None:
+    journal.put("key", "sample", "m", Answer("x", "stop", 9), 0)
+    with sqlite3.connect(journal.path) as db:
+        db.execute("UPDATE answers SET answer = substr(answer, 1, 20)")
+    with pytest.raises(StorageError, match="damaged") as caught:
+        journal.get("key")
+    assert str(journal.path) in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named_and_not_called_damage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "journal.db").mkdir()
+    for path in (tmp_path / "file" / "journal.db", tmp_path / "journal.db"):
+        with pytest.raises(StorageError) as caught:
+            Journal(path)
+        assert str(path) in str(caught.value)
+        assert "damaged" not in str(caught.value)
+
+
+def test_a_full_disk_is_one_error_and_the_journal_serves_on(journal: Journal) -> None:
+    journal.put("key", "sample", "m", Answer("x", "stop", 9), 0)
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageError, match="full") as caught:
+        journal.put("big", "sample", "m", Answer("x" * 100_000, "stop", 9), 0)
+    assert str(journal.path) in str(caught.value)
+    assert journal.get("key") == Answer("x", "stop", 9)
+    assert journal.get("big") is None

@@ -1,0 +1,100 @@
+"""η1, η2, η3: each at, below and above; as numbers, quantiles and off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import SelectionSettings
+from pipeline.stages.select import Thresholds, resolve, select
+from tests.stages.tables import Counter, check_accounting, reasons, row, table_for, the_reject
+
+OPEN = {"eta1": None, "eta2": None, "eta3": None}
+# Values that float32 holds exactly, so that "at the threshold" means it.
+STEP = 0.125
+
+
+def judged(reference: float, initial: float, **eta: float) -> str | None:
+    given = table_for("select", [row(0, reward_reference=reference, reward_initial=initial)])
+    output = select(given, Thresholds(**(OPEN | eta)), Counter())
+    check_accounting("select", given, output)
+    return reasons(output).get(0)
+
+
+@pytest.mark.parametrize(
+    ("initial", "reason"), [(0.5 - STEP, None), (0.5, "initial_good_enough"), (2, "initial_good_enough")]
+)
+def test_eta1_is_above_the_initial_answer(initial: float, reason: str | None) -> None:
+    assert judged(9, initial, eta1=0.5) == reason
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"), [(0.5 + STEP, None), (0.5, "reference_not_good"), (0, "reference_not_good")]
+)
+def test_eta2_is_below_the_reference(reference: float, reason: str | None) -> None:
+    assert judged(reference, -9, eta2=0.5) == reason
+
+
+@pytest.mark.parametrize(
+    ("initial", "reason"), [(1 - STEP, None), (1, "reference_hardly_better"), (3, "reference_hardly_better")]
+)
+def test_eta3_is_below_the_difference(initial: float, reason: str | None) -> None:
+    assert judged(1.5, initial, eta3=0.5) == reason
+
+
+def test_off_lets_everything_pass() -> None:
+    assert judged(-9, 9) is None
+    assert judged(-9, 9, eta3=-18.5) is None
+
+
+def test_rejects_show_the_score_and_the_threshold() -> None:
+    given = table_for("select", [row(0), row(1, reward_initial=4.0), row(2, reward_reference=-4.0)])
+    report = Counter()
+    output = select(given, Thresholds(1.0, 0.0, 0.0), report)
+    check_accounting("select", given, output)
+    assert reasons(output) == {1: "initial_good_enough", 2: "reference_not_good"}
+    assert output.rejects[0].evidence == {"reward_initial": 4.0, "eta1": 1.0}
+    assert output.rejects[1].evidence == {"reward_reference": -4.0, "eta2": 0.0}
+    only = select(given.slice(1, 1), Thresholds(None, None, 0.5), Counter())
+    assert the_reject(only).evidence == {"difference": -2.0, "eta3": 0.5}
+    assert report.seen == (3, 2)
+
+
+def scores(*pairs: tuple[float, float]) -> pa.Table:
+    return table_for("select", [row(n, reward_reference=y, reward_initial=y_hat) for n, (y, y_hat) in enumerate(pairs)])
+
+
+def test_quantiles_are_of_this_runs_scores_each_of_its_own() -> None:
+    tables = [scores((10, 0), (20, 1)), scores((30, 2), (40, 3), (50, 4))]
+    settings = SelectionSettings(eta1="q0.5", eta2="q0.25", eta3="q1")
+    assert resolve(settings, tables).as_dict() == {"eta1": 2.0, "eta2": 20.0, "eta3": 46.0}
+    assert resolve(settings, tables[::-1]) == resolve(settings, tables), "the order of shards must not matter"
+    between = SelectionSettings(eta1="q0.125", eta2="q0", eta3=0.5)
+    assert resolve(between, tables).as_dict() == {"eta1": 0.5, "eta2": 10.0, "eta3": 0.5}
+
+
+def test_a_quantile_and_the_number_it_stands_for_select_the_same_rows() -> None:
+    given = scores((9, 0), (9, 1), (9, 2), (9, 3), (9, 4))
+    eta = resolve(SelectionSettings(eta1="q0.5", eta2="off", eta3="off"), [given])
+    output = select(given, eta, Counter())
+    assert output.rows["reward_initial"].to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize("off", [None, "off", False])
+def test_off_stays_off_when_resolved(off: Any) -> None:
+    settings = SelectionSettings(eta1=off, eta2=off, eta3=off)
+    assert resolve(settings, [scores((1, 2))]) == Thresholds(None, None, None)
+
+
+@pytest.mark.parametrize("tables", [[], [scores()]])
+def test_quantiles_of_nothing(tables: list[pa.Table]) -> None:
+    assert resolve(SelectionSettings(eta1="q0.5", eta2="q0.5", eta3=0.25), tables) == Thresholds(None, None, 0.25)
+
+
+def test_an_empty_table() -> None:
+    given = table_for("select", [])
+    output = select(given, Thresholds(0.0, 0.0, 0.0), Counter())
+    check_accounting("select", given, output)
+    assert output.rows.num_rows == 0

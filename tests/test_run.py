@@ -1,0 +1,178 @@
+"""The whole run, against a loopback server: accounting, published columns, resume, what re-runs what."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import resources, schema, shards
+from pipeline.config import CurationConfig
+from pipeline.curate import Outcome, curate, in_threads
+from pipeline.errors import StorageError
+from pipeline.storage.lock import run_lock
+from tests.conftest import Silent
+
+Settings = Callable[..., CurationConfig]
+
+
+def run(config: CurationConfig) -> Outcome:
+    shards._context.cache_clear()
+    return curate(config, in_threads, Silent())
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """Everything published, by path."""
+    paths = [*out.glob("data/*"), *out.glob("rejected/*"), out / "manifest.json", out / "README.md"]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+def stage_times(out: Path) -> dict[str, int]:
+    return {p.parent.name + "/" + p.name: p.stat().st_mtime_ns for p in (out / "work").glob("*/0*.parquet")}
+
+
+def test_every_row_is_published_or_rejected_with_a_reason(settings: Settings) -> None:
+    outcome = run(settings())
+    rows = outcome.manifest["rows"]
+    assert rows["read"] == 40 and rows["published"] >= 5
+    assert rows["read"] == rows["published"] + rows["rejected"]
+    rejected = pa.concat_tables([pq.read_table(p) for p in sorted((outcome.out / "rejected").glob("*.parquet"))])
+    published = pq.read_table(outcome.out / "data")
+    assert rejected.num_rows == rows["rejected"] and published.num_rows == rows["published"]
+    ids = published["id"].to_pylist() + rejected["id"].to_pylist()
+    assert len(set(ids)) == 40
+    assert all(stage in schema.STAGES for stage in rejected["stage"].to_pylist())
+    assert all(rejected["reason"].to_pylist())
+    assert all(isinstance(json.loads(text), dict) for text in rejected["evidence"].to_pylist())
+    steps = outcome.manifest["funnel"]
+    assert [step["stage"] for step in steps] == list(schema.STAGES)
+    for before, after in zip(steps, steps[1:], strict=False):
+        assert before["out"] == after["in"]
+    assert all(step["in"] - step["out"] == sum(step["rejected"].values()) for step in steps)
+
+
+def test_published_columns_are_the_contract(settings: Settings) -> None:
+    outcome = run(settings())
+    file = next((outcome.out / "data").glob("*.parquet"))
+    with pq.ParquetFile(file) as opened:
+        table = opened.read()
+    assert table.schema.remove_metadata().equals(schema.PUBLISHED)
+    metadata = table.schema.metadata
+    labels = json.loads(metadata[b"figa.labels"])
+    assert metadata[b"figa.schema_version"] == b"1.0"
+    assert (labels["alpha"], labels["beta"], labels["gate"]) == (1.0, 0.5, 0.6) and labels["fingerprint"]
+    tokenizer = outcome.context.tokenizer  # type: ignore[union-attr]
+    for row in table.to_pylist():
+        check_row(row, tokenizer)
+
+
+def check_row(row: dict[str, Any], tokenizer: Any) -> None:
+    assert row["messages"][-1]["role"] == "user"
+    assert 0 < row["edit_distance"] <= 0.8
+    assert row["reward_revised"] >= row["reward_initial"]
+    prompt = len(row["prompt_input_ids"])
+    for side, text in (("revised", row["revised"]), ("initial", row["initial"])):
+        lists = [row[f"{side}_{name}"] for name in ("input_ids", "labels", "weights", "ops")]
+        ids, labels, weights, ops = lists
+        assert len({len(part) for part in lists}) == 1
+        assert ids[:prompt] == row["prompt_input_ids"]
+        assert tokenizer.decode(ids) == tokenizer.render(row["messages"]) + text + "<|im_end|>"
+        assert labels == [-100] * prompt + ids[prompt:]
+        assert set(ops[:prompt]) == {-1} and set(weights[:prompt]) == {0.0}
+        edited = {i for i, op in enumerate(ops) if op > 0}
+        expected = {i: (1.0 if side == "revised" else -0.5) for i in edited}
+        if side == "revised":
+            expected[len(ids) - 1] = 1.0
+        assert {i: w for i, w in enumerate(weights) if w} == expected
+
+
+def test_a_second_identical_run_does_nothing(settings: Settings) -> None:
+    first = run(settings())
+    calls, bytes_before = len(settings.server.calls), files(first.out)  # type: ignore[attr-defined]
+    second = run(settings())
+    assert second.already_done and second.calls == 0
+    assert len(settings.server.calls) == calls  # type: ignore[attr-defined]
+    assert files(second.out) == bytes_before
+
+
+def test_a_changed_prompt_reruns_from_revise_on(settings: Settings, tmp_path: Path) -> None:
+    first = run(settings())
+    before = stage_times(first.out)
+    prompts = tmp_path / "prompts"
+    shutil.copytree(resources.folder("prompts"), prompts)
+    for path in prompts.glob("revise_*.md"):
+        path.write_text(path.read_text("utf-8") + "\nKeep it short.\n", "utf-8")
+    second = run(settings(reviser__prompts=str(prompts)))
+    after = stage_times(second.out)
+    redone = {name.split("/")[0] for name in after if after[name] != before.get(name)}
+    assert redone == {"revise", "filter", "label"}
+    asked = [call for call in settings.server.calls if call.model == "policy"]  # type: ignore[attr-defined]
+    assert len(asked) == 40
+
+
+def test_operational_settings_rerun_nothing(settings: Settings) -> None:
+    first = run(settings())
+    before = stage_times(first.out)
+    second = run(settings(policy__concurrency=3, reviser__timeout_s=30, run__workers=1, reward__batch_size=2))
+    assert second.already_done and stage_times(first.out) == before
+
+
+def test_concurrency_and_workers_give_the_same_bytes(settings: Settings) -> None:
+    one = run(settings("one", policy__concurrency=1, reviser__concurrency=1, run__workers=1))
+    many = run(settings("many", policy__concurrency=32, reviser__concurrency=32, run__workers=4))
+    assert files(one.out) == files(many.out)
+
+
+def test_a_raised_limit_keeps_what_is_done(settings: Settings) -> None:
+    run(settings(source__limit=16, selection__eta1=50, selection__eta2=-50, selection__eta3="off"))
+    asked = len(settings.server.calls)  # type: ignore[attr-defined]
+    run(settings(source__limit=32, selection__eta1=50, selection__eta2=-50, selection__eta3="off"))
+    server = settings.server  # type: ignore[attr-defined]
+    keys = [call.key for call in server.calls]
+    assert asked < len(keys) == len(set(keys)), "no call was made twice"
+
+
+def test_nothing_survives_is_a_valid_empty_data_set(settings: Settings) -> None:
+    outcome = run(settings(selection__eta1=-1000))
+    assert outcome.manifest["rows"] == {"read": 40, "published": 0, "rejected": 40}
+    table = pq.read_table(outcome.out / "data")
+    assert table.num_rows == 0 and table.schema.names == schema.PUBLISHED.names
+
+
+def test_a_damaged_published_file_is_made_again(settings: Settings) -> None:
+    first = run(settings())
+    good = files(first.out)
+    path = next((first.out / "data").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-100])
+    second = run(settings())
+    assert not second.already_done and second.calls == 0
+    assert files(second.out) == good
+
+
+def test_a_second_run_in_the_folder_is_refused(settings: Settings) -> None:
+    config = settings()
+    with run_lock(config.out, print), pytest.raises(StorageError, match="in use by process"):
+        run(config)
+    assert not settings.server.calls  # type: ignore[attr-defined]
+
+
+def test_bad_rows_among_good_ones_are_rejects(settings: Settings, rows_file: Path) -> None:
+    lines = rows_file.read_text("utf-8").splitlines()
+    lines[3] = '{"chosen": 5}'
+    lines[7] = "not json"
+    lines[9] = lines[8]
+    rows_file.write_text("\n".join(lines) + "\n", "utf-8")
+    outcome = run(settings())
+    source = outcome.manifest["funnel"][0]
+    assert sum(source["rejected"].values()) == 3
+    assert outcome.manifest["rows"]["read"] == 40
+    table = pq.read_table(outcome.out / "rejected" / "source.parquet")
+    where = [json.loads(text)["where"] for text in table["evidence"].to_pylist()]
+    assert [int(w.rsplit(":", 1)[1]) for w in where] == [4, 8, 10]
+    assert "duplicate_query" in table["reason"].to_pylist()
