@@ -146,6 +146,9 @@ class ReviserSettings(_Calls):
     """The stronger model that corrects Ŷ into Ỹ."""
 
     model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
+    style: Literal["auto", "rewrite", "sentences"] = Field(
+        "auto", description="rewrite (the whole answer), sentences (for small models), auto: sentences if local"
+    )
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
     temperature: float = Field(0.0, ge=0, le=2)
     max_tokens: int = Field(512, ge=1)

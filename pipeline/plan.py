@@ -12,10 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema, sources
+from pipeline import progress, schema, sources
 from pipeline.config import CurationConfig, SourceSettings, digest
 from pipeline.errors import InputError, RowReject
-from pipeline.progress import StageProgress
 from pipeline.sources import Adapter, Record, ResolvedSource
 from pipeline.storage import stagefile
 from pipeline.storage.atomic import write_text
@@ -66,6 +65,7 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
         good, total, shards = good + len(rows) - len(rejects), total + len(shard), shards + 1
     if not good and first_bad:
         raise InputError(_all_bad(total, first_bad, adapter.expected))
+    progress.forget_from(work, shards)
     write_text(work / "plan.json", json.dumps({"digest": wanted, "shards": shards, "rows": total}))
     return Plan(shards, total)
 
@@ -73,8 +73,8 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
 def _standing(work: Path, wanted: str) -> Plan | None:
     try:
         facts = json.loads((work / "plan.json").read_text("utf-8"))
-        plan = Plan(facts["shards"], facts["rows"])
-    except (OSError, ValueError, KeyError):
+        plan = Plan(int(facts["shards"]), int(facts["rows"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     complete = all(stagefile.inspect(work, "source", shard) for shard in range(plan.shards))
     return plan if facts["digest"] == wanted and complete else None
@@ -123,14 +123,14 @@ def _parse(
 
 
 def _commit(work: Path, shard: int, wanted: str, rows: list[dict[str, Any]], rejects: list[Reject]) -> None:
-    progress = StageProgress(work, "source", shard, len(rows))
+    told = progress.StageProgress(work, "source", shard, len(rows))
     done = stagefile.inspect(work, "source", shard)
     if done is None or done.digest != wanted:
         table = pa.Table.from_pylist(rows, schema=schema.SOURCE)
         bad = {reject.index for reject in rejects}
         kept = table.take(pa.array([i for i in range(len(rows)) if i not in bad], pa.int64()))
         stagefile.commit(work, "source", shard, wanted, kept, stagefile.reject_table("source", table, rejects))
-    progress.finish(len(rejects))
+    told.finish(len(rejects))
 
 
 def _all_bad(total: int, first: RowReject, expected: str) -> str:

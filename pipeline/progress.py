@@ -53,6 +53,14 @@ class StageProgress:
             temporary.replace(self._path)
 
 
+def forget_from(work: Path, shards: int) -> None:
+    """Drop what an earlier, longer plan told of shards that are none any more."""
+    for path in (work / "progress").glob("*/*.json"):
+        if path.stem.isdigit() and int(path.stem) >= shards:
+            with suppress(OSError):
+                path.unlink()
+
+
 def read(work: Path) -> dict[str, Counts]:
     """Counts by stage, over all shards."""
     stages: dict[str, Counts] = {}

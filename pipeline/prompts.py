@@ -1,7 +1,7 @@
 """The reviser's prompts: Jinja2 files, rendered once, with data-set text delimited as data.
 
 Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
-`revise_<reason>.md` is its second turn. Text from the data is only ever a *value*: it is put in by the one rendering pass
+`revise_<reason>.md` is its second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever a *value*: it is put in by the one rendering pass
 and never looked at for template syntax. Each text stands between tags that carry a fence, a hash of the very texts: no text
 can contain the tag that would end it.
 """
@@ -19,7 +19,7 @@ from pipeline import resources
 from pipeline.config import REASONS, digest
 from pipeline.errors import ConfigError
 
-NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS))
+NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "sentence")
 
 
 class Prompts:
@@ -37,7 +37,7 @@ class Prompts:
         for name, text in sources.items():
             try:
                 self._templates[name] = environment.from_string(text)
-                self.render(name, [{"role": "user", "content": "q"}], "r", "d")
+                self.render(name, [{"role": "user", "content": "q"}], "r", "d", reason=REASONS[0], sentence="s")
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
                 reason = " ".join(str(error).split())
                 raise ConfigError(f"{self.folder / name}.md: prompt can't be rendered: {reason}") from None
@@ -51,14 +51,17 @@ class Prompts:
                 f"{path}: prompt can't be read ({error}); expected the files {', '.join(NAMES)} (.md)"
             ) from None
 
-    def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:
-        """One prompt for one row. Variables: messages, reference, draft, fence, reasons."""
+    def render(
+        self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str
+    ) -> str:
+        """One prompt for one row. Variables: messages, reference, draft, fence, reasons; `sentence` has sentence, reason."""
         text = self._templates[name].render(
             messages=messages,
             reference=reference,
             draft=draft,
             fence=fence(messages, reference, draft),
             reasons=REASONS,
+            **more,
         )
         return text.strip()
 

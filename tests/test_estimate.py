@@ -71,10 +71,10 @@ def test_a_limit_and_quantiles_lower_the_numbers(settings: Settings) -> None:
 
 
 def test_nothing_is_called_written_or_started(settings: Settings, tmp_path: Path) -> None:
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     found = estimate(settings(), quiet).as_dict()
     assert settings.server.calls == []  # type: ignore[attr-defined]
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
     assert found["dry_run"] is True
     assert "40 rows" in found["plan"]["source"]
 
@@ -108,11 +108,14 @@ def test_the_whole_sample_is_counted_to_its_last_row(settings: Settings) -> None
 
 def test_a_source_longer_than_what_is_looked_at_is_counted_too(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
-    path.write_text('{"prompt": "2 + 2?", "response": "4."}\n' * 2000 + '{"prompt": "3?", "response": "3."}\n' * 500)
+    path.write_text("".join(f'{{"prompt": "{number}?", "response": "{number}."}}\n' for number in range(2500)))
     config = settings(source__name="jsonl", source__input=str(path), **OFF)
     assert estimated(config)["sample"]["calls"] == 2500
     assert "2,500 rows" in estimate(config, quiet).facts["source"]
-    assert estimated(settings(source__name="jsonl", source__input=str(path), source__limit=2200))["sample"]["calls"] == 2200
+    assert (
+        estimated(settings(source__name="jsonl", source__input=str(path), source__limit=2200))["sample"]["calls"]
+        == 2200
+    )
 
 
 def test_what_a_run_would_refuse_a_dry_run_refuses(settings: Settings, tmp_path: Path) -> None:

@@ -80,7 +80,13 @@ def test_duplicates_leave_with_their_place_also_across_shards(tmp_path: Path) ->
 
 def test_bad_rows_leave_with_reason_place_expected_and_got(tmp_path: Path) -> None:
     good = pairs(3)
-    bad = ["{broken\n", {"question": "no answer?"}, "[1, 2]\n", {"question": "q?", "answer": ""}, {"question": 5, "answer": "a"}]
+    bad = [
+        "{broken\n",
+        {"question": "no answer?"},
+        "[1, 2]\n",
+        {"question": "q?", "answer": ""},
+        {"question": 5, "answer": "a"},
+    ]
     path = write(tmp_path / "in.jsonl", [good[0], *bad, *good[1:]])
     plan, _ = planned(config(path), tmp_path / "work")
     assert rows_of(tmp_path / "work", plan)["source_row"].to_pylist() == [0, 6, 7]
@@ -99,7 +105,9 @@ def test_when_no_row_is_usable_the_first_is_named(tmp_path: Path, count: int) ->
     with pytest.raises(InputError) as caught:
         planned(config(path, source__fields=fields), tmp_path / "work")
     message = str(caught.value)
-    assert message.startswith(f"{path}:1: wrong_shape: expected text in 'answer', got question: string, score: number; ")
+    assert message.startswith(
+        f"{path}:1: wrong_shape: expected text in 'answer', got question: string, score: number; "
+    )
     assert message.endswith("its only row is not usable" if count == 1 else "none of 7 rows is usable")
     assert not (tmp_path / "work" / "plan.json").exists()
 
@@ -120,12 +128,13 @@ def test_hh_rlhf_rows_that_are_none_name_the_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["hh-rlhf", "jsonl"])
-def test_an_empty_source_is_an_empty_plan(tmp_path: Path, name: str) -> None:
-    fields = {"prompt": "question", "reference": "answer"} if name == "jsonl" else None
-    empty = config(write(tmp_path / "in.jsonl", []), source__name=name, source__fields=fields)
-    plan, _ = planned(empty, tmp_path / "work")
-    assert plan == Plan(0, 0)
-    assert planned(empty, tmp_path / "work")[0] == plan
+@pytest.mark.parametrize(("rows", "says"), [([], "empty, 0 bytes"), (["\n\n"], "no rows in it")])
+def test_a_source_without_rows_is_named(tmp_path: Path, name: str, rows: list[str], says: str) -> None:
+    path = write(tmp_path / "in.jsonl", rows)
+    with pytest.raises(InputError) as caught:
+        planned(config(path, source__name=name), tmp_path / "work")
+    assert str(caught.value).startswith(f"{path}: {says}; expected ")
+    assert not (tmp_path / "work" / "plan.json").exists()
 
 
 def test_a_plan_that_stands_is_not_made_again(tmp_path: Path) -> None:
@@ -209,7 +218,7 @@ def test_ids_are_unique_and_what_they_were_in_the_first_version() -> None:
     }
     assert len(ids) == 24
     # Written down: published ids must not change from version to version.
-    assert row_id("jsonl", "train", [{"role": "user", "content": "2 + 2?"}], 0) == "0123456789abcdef"
+    assert row_id("jsonl", "train", [{"role": "user", "content": "2 + 2?"}], 0) == "586c7b44273d9b66"
 
 
 PRINT_IDS = """

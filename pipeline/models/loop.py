@@ -20,8 +20,17 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-@cache
+_starting = threading.Lock()
+
+
 def event_loop() -> asyncio.AbstractEventLoop:
+    # `cache` alone would let threads that race for the first use make a loop each.
+    with _starting:
+        return _event_loop()
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="model-calls", daemon=True).start()
     return loop

@@ -8,8 +8,8 @@ and the list of models excepted); writes nothing to the terminal; a prompt longe
 answer that fills the slot stops with finish_reason "length", and nothing is ever shifted out of the context; it ends
 with this process, also while requests run, also after kill −9.
 Cost: a child process (50 MB); the file is mapped, not copied (servers of the same file share it); the context's memory
-(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB). llama.cpp's threads spin while they wait for each other, so more threads
-than idle cores can be slower by far than one: the default looks at the load.
+(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB). Beside other work more threads than idle cores are slower than one: the
+default looks at the load.
 Not promised: the same text from the same seed when requests are answered side by side (`parallel` > 1).
 """
 
@@ -131,6 +131,9 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("FIGA_LLAMA_LOG") else noise,
+            # Threads that sleep instead of spinning while they wait for each other: beside other work on the machine,
+            # spinning cost a factor of three to ten with as many threads as cores.
+            env={"OMP_WAIT_POLICY": "passive", **os.environ},
             start_new_session=True,  # Ctrl-C is for the pipeline to handle; the child ends when its stdin closes
         )
         watchdog = threading.Timer(_START_TIMEOUT, child.kill)
@@ -156,6 +159,8 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
 
 def _why(answer: dict[str, str], settings: dict[str, Any], status: int, noise: IO[bytes]) -> str:
     if "missing" in answer:
+        if ".so" in answer["missing"]:  # installed, but the system lacks a library: libgomp on slim images
+            return f"xllamacpp can't be loaded ({answer['missing']}): install that system library (Debian: libgomp1)"
         return f"local models need the package xllamacpp ({answer['missing']}): pip install 'figa-pipeline[local]'"
     noise.seek(0)
     lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]

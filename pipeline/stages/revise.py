@@ -1,15 +1,15 @@
 """Revise: a stronger model says what is wrong with Ŷ, then corrects it as little as possible into Ỹ (paper §3.1).
 
-Two calls a row, as two turns of one conversation: the diagnosis sees the texts, the revision's prompt is chosen by the
-diagnosis and follows it. The second call thus begins with the first one's prompt word for word, which providers' and
-llama.cpp's prompt caches make cheap.
+First the diagnosis, then the correction by one of two styles. `rewrite`, the paper's: a second turn of the same
+conversation, with the prompt of the diagnosed reason. It begins with the first turn word for word, which providers' and
+llama.cpp's prompt caches make cheap. `sentences`, for small models: see `sentences.py`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,10 +21,21 @@ from pipeline.models.connect import request_params
 from pipeline.models.loop import each_row
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts, fence
+from pipeline.stages import sentences
 from pipeline.stages.common import Report, collect, row_seed
 from pipeline.storage.stagefile import StageOutput
 
 DIAGNOSIS_TOKENS = 24
+
+
+class Texts(NamedTuple):
+    """What the reviser sees of a row."""
+
+    messages: list[dict[str, str]]
+    reference: str
+    draft: str
+
+
 _DIAGNOSIS_SCHEMA = {
     "type": "json_schema",
     "json_schema": {
@@ -41,7 +52,7 @@ _DIAGNOSIS_SCHEMA = {
 
 
 # One of our tags, its mark left out or miscopied: never part of an answer.
-_TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|revised)-[0-9a-f]+)>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|sentence|revised)-[0-9a-f]+)>", re.IGNORECASE)
 
 
 def revise(
@@ -52,24 +63,25 @@ def revise(
     Rejects: diagnosis_unreadable, revision_truncated, leaked_delimiter, and whatever kept a call from an answer.
     """
     spec = ModelSpec.parse(settings.model)
+    style = settings.style if settings.style != "auto" else ("sentences" if spec.provider == "local" else "rewrite")
 
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
-        texts = (row["messages"], row["reference"], row["initial"])
+        texts = Texts(row["messages"], row["reference"], row["initial"])
         params = request_params(settings, spec, row_seed(settings.seed, row["id"]))
-        turns = [{"role": "user", "content": prompts.render("diagnose", *texts)}]
-        diagnosing = ChatRequest(turns, DIAGNOSIS_TOKENS, {**params, "response_format": _DIAGNOSIS_SCHEMA})
+        opening = {"role": "user", "content": prompts.render("diagnose", *texts)}
+        diagnosing = ChatRequest([opening], DIAGNOSIS_TOKENS, {**params, "response_format": _DIAGNOSIS_SCHEMA})
         said = await reviser.ask("diagnose", diagnosing)
         reason = read_diagnosis(said.text)
-        turns = [
-            *turns,
-            {"role": "assistant", "content": said.text},
-            {"role": "user", "content": prompts.render(f"revise_{reason}", *texts)},
-        ]
-        given = await reviser.ask("revise", ChatRequest(turns, settings.max_tokens, params))
-        if given.finish == "length":
-            reject = RowReject("revision_truncated", max_tokens=settings.max_tokens)
-            raise reject.keeping(diagnosis=reason, revised=given.text)
-        revised = read_revision(given.text, fence(*texts))
+        if style == "sentences":
+            revised = await _by_sentences(reviser, prompts, texts, reason, params)
+        else:
+            turns = [opening, {"role": "assistant", "content": said.text}]
+            turns.append({"role": "user", "content": prompts.render(f"revise_{reason}", *texts)})
+            given = await reviser.ask("revise", ChatRequest(turns, settings.max_tokens, params))
+            if given.finish == "length":
+                reject = RowReject("revision_truncated", max_tokens=settings.max_tokens)
+                raise reject.keeping(diagnosis=reason, revised=given.text)
+            revised = read_revision(given.text, fence(*texts))
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
 
     results = each_row(
@@ -79,6 +91,23 @@ def revise(
         done=lambda rejected: report(1, int(rejected)),
     )
     return collect(rows, schema.REVISE, results)
+
+
+async def _by_sentences(
+    reviser: ChatModel, prompts: Prompts, texts: Texts, reason: str, params: dict[str, Any]
+) -> str:
+    kept: list[str] = []
+    asked = 0
+    for sentence in sentences.worth_keeping(texts.draft):
+        if sentences.agrees(sentence, texts.reference):
+            kept.append(sentence)
+        elif asked < sentences.MOST_ASKED:
+            asked += 1
+            question = prompts.render("sentence", *texts, reason=reason, sentence=sentence.strip())
+            request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, params)
+            given = await reviser.ask("revise", request)
+            kept.append(sentences.read_repair(given.text, sentence, given.finish == "length"))
+    return sentences.assemble([piece for piece in kept if piece], texts.reference, reason)
 
 
 def read_diagnosis(answer: str) -> str:

@@ -189,6 +189,13 @@ def test_an_answer_that_lost_its_eos_has_no_eos_weight() -> None:
     assert token_signals([3, 4], [3, 4]).revised_weights.tolist() == [0, 1]
 
 
+def test_the_initial_answers_eos_is_never_bad_even_where_it_is_not_kept() -> None:
+    s = token_signals([3, EOS], [3, 4], eos_id=EOS)
+    assert s.initial_ops.tolist() == [0, 2]
+    assert s.initial_weights.tolist() == [0, 0]
+    assert s.revised_weights.tolist() == [0, 1]
+
+
 def test_two_empty_answers() -> None:
     s = token_signals([], [])
     assert (s.distance, s.normalized_distance, len(s.revised_weights)) == (0, 0.0, 0)

@@ -1,4 +1,4 @@
-"""Every fault that the loopback server knows, through both SDKs: exception, reason, number of attempts; and no key, anywhere."""
+"""Every fault that the loopback server knows, through both SDKs: exception, reason, attempts; and never the key."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_budget_needs_a_known_price(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-some")
     for model in ("openai/gpt-unheard-of", "openai/gpt-4o-mini@http://host/v1"):
         check(model)
-        with pytest.raises(ConfigError, match="no known price for .*FIGA_PRICES"):
+        with pytest.raises(ConfigError, match=r"no known price for .*FIGA_PRICES"):
             check(model, budget=0.0)
 
 

@@ -63,7 +63,16 @@ def test_every_field_comes_back_also_after_reopening(journal: Journal) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\ud800 lone", "a\0b", "\ufeffbom \u202e bidi", "e\u0301 \u00e9", "x" * 2**20, "\U0001f600" * 1000, "\r\n\t\x7f", '"\\'],
+    [
+        "\ud800 lone",
+        "a\0b",
+        "\ufeffbom \u202e bidi",
+        "e\u0301 \u00e9",
+        "x" * 2**20,
+        "\U0001f600" * 1000,
+        "\r\n\t\x7f",
+        '"\\',
+    ],
     ids=["surrogate", "nul", "controls", "nfd", "1MB", "astral", "white", "quotes"],
 )
 def test_any_text_is_kept_exactly(journal: Journal, text: str) -> None:

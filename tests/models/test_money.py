@@ -106,7 +106,7 @@ def test_a_malformed_table_is_named_in_one_line(prices: Callable[[str | bytes], 
 def test_a_missing_table_is_named(prices: Callable[[str], Path]) -> None:
     path = prices("")
     path.unlink()
-    with pytest.raises(ConfigError, match="prices.yaml"):
+    with pytest.raises(ConfigError, match=r"prices\.yaml"):
         price("openai/m")
 
 
@@ -196,7 +196,9 @@ def test_calls_stop_before_the_cap_and_go_on_with_a_higher_one(
         return Reply("four characters a token " * 5)
 
     server = loopback(answer, latency=0.005, key=None)
-    prices(f"as_of: today\nmodels: {{'openai/model-1@{server.openai_url}': {{input: 10, cached_input: 5, output: 30}}}}")
+    prices(
+        f"as_of: today\nmodels: {{'openai/model-1@{server.openai_url}': {{input: 10, cached_input: 5, output: 30}}}}"
+    )
     journal = Journal(tmp_path / "journal.db")
 
     def go_on(limit: float) -> tuple[Budget, int]:

@@ -28,7 +28,9 @@ def row(number: int) -> dict[str, Any]:
         "reward_reference": number / 8,
         "edit_distance": 0.5,
         "prompt_input_ids": [1] * (number % 5),
-        **{f"{side}_{kind}": ids for side in ("revised", "initial") for kind in ("input_ids", "labels", "words", "ops")},
+        **{
+            f"{side}_{kind}": ids for side in ("revised", "initial") for kind in ("input_ids", "labels", "words", "ops")
+        },
         **{f"{side}_weights": [0.0, 1.0, -0.5] for side in ("revised", "initial")},
     }
 

@@ -72,7 +72,7 @@ def test_a_disk_that_refuses_is_one_error_and_leaves_the_target(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="file/inner.txt: can't be written"):
+    with pytest.raises(StorageError, match=r"file/inner.txt: can't be written"):
         write_text(tmp_path / "file" / "inner.txt", "x")
 
 
@@ -93,7 +93,9 @@ def test_bytes_are_on_disk_before_the_name_and_the_name_before_the_return(
     fsync, replace = os.fsync, os.replace
 
     def told_fsync(descriptor: int) -> None:
-        order.append("fsync " + Path(f"/proc/self/fd/{descriptor}").resolve().name.removeprefix(TEMPORARY).split("-")[-1])
+        order.append(
+            "fsync " + Path(f"/proc/self/fd/{descriptor}").resolve().name.removeprefix(TEMPORARY).split("-")[-1]
+        )
         fsync(descriptor)
 
     def told_replace(source: Any, target: Any) -> None:

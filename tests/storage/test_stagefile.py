@@ -180,7 +180,9 @@ def test_a_reject_keeps_what_it_had_and_nothing_else() -> None:
 
 
 def test_what_a_reject_gained_in_its_stage_is_kept() -> None:
-    ledger = stagefile.reject_table("revise", table("score", 0, 2), [Reject(0, "cut", {}, {"revised": "half", "diagnosis": "other"})])
+    ledger = stagefile.reject_table(
+        "revise", table("score", 0, 2), [Reject(0, "cut", {}, {"revised": "half", "diagnosis": "other"})]
+    )
     assert ledger.schema.equals(schema.REJECTED)
     (row,) = ledger.to_pylist()
     assert (row["revised"], row["diagnosis"], row["initial"]) == ("half", "other", "initial 0")
@@ -194,7 +196,9 @@ def test_a_reject_of_the_source_has_nothing_but_its_place() -> None:
     assert known == {"id": "a", "source_row": 7, "stage": "source", "reason": "wrong_shape", "evidence": '{"got": "x"}'}
 
 
-@pytest.mark.parametrize("value", ["\ud800 lone", "a\0b", "\u202e", {"deep": ["\udfff"]}, float("nan"), Path("x"), b"\xff"])
+@pytest.mark.parametrize(
+    "value", ["\ud800 lone", "a\0b", "\u202e", {"deep": ["\udfff"]}, float("nan"), Path("x"), b"\xff"]
+)
 def test_any_evidence_is_stored(tmp_path: Path, value: Any) -> None:
     source = table("source", 0, 1)
     ledger = stagefile.reject_table("source", source, [Reject(0, "odd", {"got": value})])
@@ -213,7 +217,7 @@ def test_facts_that_cannot_be_removed_are_named(tmp_path: Path, monkeypatch: pyt
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "unlink", refuse)
-    with pytest.raises(StorageError, match="00004.json: can't be removed: Permission denied"):
+    with pytest.raises(StorageError, match=r"00004.json: can't be removed: Permission denied"):
         commit(tmp_path, digest="d2")
     monkeypatch.undo()
     assert stagefile.inspect(tmp_path, "score", 4) == file
