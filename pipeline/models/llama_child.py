@@ -53,6 +53,9 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.fit_params = False  # take the settings as given instead of shrinking them to the free memory
     params.cache_ram_mib = 0  # up to 8 GB of old conversations otherwise; each slot keeps its own last prompt anyway
     params.cache_idle_slots = False
+    # Its CPU kernel splits long contexts by thread, so that the text would depend on the number of threads; without it,
+    # generation is a tenth faster here and reading a prompt a tenth slower.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
     params.verbosity = settings["verbosity"]

@@ -96,18 +96,17 @@ def revise(
 async def _by_sentences(
     reviser: ChatModel, prompts: Prompts, texts: Texts, reason: str, params: dict[str, Any]
 ) -> str:
-    kept: list[str] = []
-    asked = 0
-    for sentence in sentences.worth_keeping(texts.draft):
-        if sentences.agrees(sentence, texts.reference):
-            kept.append(sentence)
-        elif asked < sentences.MOST_ASKED:
-            asked += 1
-            question = prompts.render("sentence", *texts, reason=reason, sentence=sentence.strip())
+    """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
+    mended = []
+    for piece in sentences.plan(texts.messages[-1]["content"], texts.reference, texts.draft, reason):
+        text = piece.text
+        if piece.ask:
+            question = prompts.render("sentence", *texts, reason=reason, sentence=text.strip())
             request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, params)
             given = await reviser.ask("revise", request)
-            kept.append(sentences.read_repair(given.text, sentence, given.finish == "length"))
-    return sentences.assemble([piece for piece in kept if piece], texts.reference, reason)
+            text = sentences.read_repair(given.text, text, cut=given.finish == "length")
+        mended.append(text)
+    return sentences.join(mended)
 
 
 def read_diagnosis(answer: str) -> str:

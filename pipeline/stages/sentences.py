@@ -1,26 +1,30 @@
 """Revision sentence by sentence, for revisers too small to correct a whole answer (`reviser.style: sentences`).
 
 A model of one or two billion parameters that is given the whole draft returns it unchanged, or returns the reference. So
-the program plans and the model only looks at single sentences:
+the program plans and the model only mends single sentences:
 
-1. sentences of the draft that repeat an earlier one, or that break off at the end, are dropped;
-2. those that say what the reference says are kept; the model is asked to repeat, mend or delete each of the others;
-3. sentences of the reference that nothing kept covers are added, two at most.
+1. sentences of the draft that repeat an earlier one, break off, or share hardly a word with query and reference are dropped;
+2. each sentence of the reference that the draft doesn't cover, two at most, takes the place of the draft's sentence about
+   the same thing; if there is none it is added, in front if the draft was diagnosed as wrong or it opens the reference
+   (which answers the question), else at the end;
+3. the model is asked to mend each of the draft's remaining sentences.
 
-The result is a splice of draft and reference with the model's repairs and vetoes, and has to be called that. This module
-is pure text: it never sees a model.
+The result is a splice of draft and reference with a small model's repairs, and has to be called that. This module is pure
+text: it never sees a model.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 # Each question costs a small model two or three seconds; a longer draft keeps only its first sentences.
 MOST_ASKED = 4
 MOST_ADDED = 2
 ANSWER_TOKENS = 80
-_SAME, _COVERED = 0.6, 0.5
+# Shares of words in common: off topic below the first; about the same thing; saying the same.
+_ON_TOPIC, _SAME_TOPIC, _SAME = 0.15, 0.3, 0.6
 # After a full stop behind a letter or a closing mark (so not behind the number of a list item), or at a line's end.
 _BOUNDARY = re.compile(r"""(?<=[^\W\d][.!?…])\s+|(?<=[.!?…]["”’)\]])\s+|\n+""")
 _ENDS = (".", "!", "?", "…", '"', "”", "’", ")", "]", "`")
@@ -37,44 +41,63 @@ def split(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def worth_keeping(draft: str) -> list[str]:
-    """The draft's sentences without those that repeat an earlier one, and without a broken-off end."""
-    kept: list[str] = []
-    pieces = split(draft)
-    if len(pieces) > 1 and not pieces[-1].rstrip().endswith(_ENDS):
-        pieces.pop()
-    for piece in pieces:
-        if not any(overlap(piece, earlier) > 0.8 and overlap(earlier, piece) > 0.8 for earlier in kept):
-            kept.append(piece)
-    return kept
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A sentence of the answer to be; `ask` when it is the draft's and the model should look at it."""
+
+    text: str
+    ask: bool
 
 
-def agrees(sentence: str, reference: str) -> bool:
-    """Whether one sentence of the reference holds most of this sentence's words."""
-    return any(overlap(sentence, other) >= _SAME for other in split(reference))
+def plan(query: str, reference: str, draft: str, reason: str) -> list[Piece]:
+    """The answer to be, in order: sentences of the draft to ask about or to keep, and sentences of the reference."""
+    kept = _worth_keeping(draft, f"{query} {reference}")
+    theirs = split(reference)
+    pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_ASKED]
+    whole = " ".join(kept)
+    missing = [t for t in theirs if overlap(t, whole) < _SAME][:MOST_ADDED]
+    before: list[Piece] = []
+    behind: list[Piece] = []
+    for sentence in missing:
+        rivals = [i for i, p in enumerate(pieces) if p.ask and overlap(sentence, p.text) >= _SAME_TOPIC]
+        if rivals:
+            pieces[max(rivals, key=lambda i: overlap(sentence, pieces[i].text))] = Piece(sentence, False)
+        elif reason in ("inaccuracy", "other") or sentence == theirs[0]:
+            before.append(Piece(sentence, False))
+        else:
+            behind.append(Piece(sentence, False))
+    return [*before, *pieces, *behind]
 
 
-def read_repair(answer: str, sentence: str, cut: bool) -> str:
-    """What becomes of a sentence by the model's answer: itself, mended, or nothing.
+def join(sentences: Sequence[str]) -> str:
+    """The answer: sentences with the white space that they had, or a space where they had none."""
+    return "".join(s if s[-1].isspace() else f"{s} " for s in sentences if s).strip()
 
-    >>> read_repair("DELETE", "The Moon is flat. ", False)
-    ''
-    >>> read_repair("The Moon is round.", "The Moon is flat. ", False)
+
+def read_repair(answer: str, sentence: str, *, cut: bool) -> str:
+    """What becomes of a sentence by the model's answer; the sentence itself when the answer isn't one sentence.
+
+    >>> read_repair("The Moon is round.", "The Moon is flat. ", cut=False)
     'The Moon is round. '
     """
-    text = " ".join(answer.strip().strip('"').split())
-    if text.upper().startswith("DELETE"):
-        return ""
+    text = " ".join(answer.split())
+    if text[:1] == text[-1:] == '"' and not sentence.startswith('"'):
+        text = text[1:-1]
     space = sentence[len(sentence.rstrip()) :]
     unusable = cut or not text or "<" in text or len(text) > 2 * len(sentence) + 40
     return sentence if unusable or text == sentence.strip() else text + space
 
 
-def assemble(kept: Sequence[str], reference: str, reason: str) -> str:
-    """The kept sentences with what they lack of the reference: before them where the draft was wrong, else behind them."""
-    missing = [s for s in split(reference) if _words(s) and overlap(s, "".join(kept)) < _COVERED][:MOST_ADDED]
-    ordered = [*missing, *kept] if reason in ("inaccuracy", "other") else [*kept, *missing]
-    return "".join(piece if piece[-1:].isspace() else piece + " " for piece in ordered if piece).strip()
+def _worth_keeping(draft: str, topic: str) -> list[str]:
+    kept: list[str] = []
+    pieces = split(draft)
+    if len(pieces) > 1 and not pieces[-1].rstrip().endswith(_ENDS):
+        pieces.pop()
+    for piece in pieces:
+        repeated = any(overlap(piece, earlier) > 0.8 and overlap(earlier, piece) > 0.8 for earlier in kept)
+        if not repeated and overlap(piece, topic) >= _ON_TOPIC:
+            kept.append(piece)
+    return kept
 
 
 def overlap(sentence: str, other: str) -> float:
