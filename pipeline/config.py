@@ -120,7 +120,7 @@ class PolicySettings(_Calls):
 
     model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
     system: str | None = Field(None, description="System prompt put before queries that have none")
-    temperature: float = Field(0.7, ge=0, le=2)
+    temperature: float = Field(0.3, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
     max_tokens: int = Field(256, ge=1)
     seed: int = Field(0, ge=0, le=2**31 - 1)

@@ -1,4 +1,4 @@
-"""What a process needs to work on shards, each thing made at its first use: journal, models, tokenizer, prompts."""
+"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each made once."""
 
 from __future__ import annotations
 
@@ -68,6 +68,11 @@ class Context:
 
         file = _local_file(spec.name)
         return load_tokenizer(tokenizer_folder(file, file.with_suffix(".tokenizer")), settings, str(spec))
+
+    def prepare(self) -> Context:
+        """Make everything now: before the first call is paid, and before threads could each make their own."""
+        _ = self.prompts, self.reward, self.tokenizer, self.journal, self.budget, self.policy, self.reviser
+        return self
 
     def stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
         """Covers everything but the input that determines a stage's output."""

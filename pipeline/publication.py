@@ -113,4 +113,7 @@ def _describe_labels(run: Context) -> dict[str, Any]:
 
 
 def _settings(config: CurationConfig) -> dict[str, Any]:
-    return {name: getattr(config, name).data_settings() for name in type(config).model_fields if name != "run"}
+    """Every setting that changes the data; where the folder lies does not."""
+    settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields if name != "run"}
+    del settings["output"]["dir"]
+    return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -23,14 +24,18 @@ from pipeline.storage import stagefile
 from pipeline.storage.stagefile import StageFile, StageOutput
 
 
+_making = threading.Lock()
+
+
 @lru_cache(maxsize=2)
 def _context(settings: str) -> Context:
-    return Context(CurationConfig.model_validate_json(settings))
+    return Context(CurationConfig.model_validate_json(settings)).prepare()
 
 
 def context_of(config: CurationConfig) -> Context:
-    """This process's context of a run: made once, whoever asks."""
-    return _context(config.model_dump_json())
+    """This process's context of a run: made once, whichever thread asks first."""
+    with _making:
+        return _context(config.model_dump_json())
 
 
 def run_stages(

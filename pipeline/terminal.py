@@ -206,13 +206,13 @@ class _Board:
         return Group(table)
 
     def line(self) -> str:
-        """The stage at work, in one line."""
+        """The stages at work, in one line; at the end, all of them."""
+        counts = sorted(progress.read(self._context.work).items(), key=lambda item: schema.STAGES.index(item[0]))
+        working = [(stage, c) for stage, c in counts if c.done < c.total]
         parts = []
-        for stage, c in sorted(
-            progress.read(self._context.work).items(), key=lambda item: schema.STAGES.index(item[0])
-        ):
+        for stage, c in working or counts:
             rate, eta = self._rate(stage, c)
-            extra = ", ".join(part for part in (rate, self._paid(stage), eta) if part and c.done < c.total)
+            extra = ", ".join(part for part in (rate, self._paid(stage), eta) if part and working)
             rejected = f" ({c.rejected} rejected)" if c.rejected else ""
             parts.append(f"{stage} {c.done}/{c.total}{rejected}" + (f" [{extra}]" if extra else ""))
         return " · ".join(parts)

@@ -75,7 +75,6 @@ def test_published_columns_are_the_contract(settings: Settings) -> None:
 def check_row(row: dict[str, Any], tokenizer: Any) -> None:
     assert row["messages"][-1]["role"] == "user"
     assert 0 < row["edit_distance"] <= 0.8
-    assert row["reward_revised"] >= row["reward_initial"]
     prompt = len(row["prompt_input_ids"])
     for side, text in (("revised", row["revised"]), ("initial", row["initial"])):
         lists = [row[f"{side}_{name}"] for name in ("input_ids", "labels", "weights", "ops")]
@@ -111,7 +110,8 @@ def test_a_changed_prompt_reruns_from_revise_on(settings: Settings, tmp_path: Pa
     second = run(settings(reviser__prompts=str(prompts)))
     after = stage_times(second.out)
     redone = {name.split("/")[0] for name in after if after[name] != before.get(name)}
-    assert redone == {"revise", "filter", "label"}
+    # Stages behind `revise` run again only for shards whose revisions came out different.
+    assert "revise" in redone and redone <= {"revise", "filter", "label"}
     asked = [call for call in settings.server.calls if call.model == "policy"]  # type: ignore[attr-defined]
     assert len(asked) == 40
 

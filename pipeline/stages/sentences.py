@@ -9,6 +9,8 @@ the program plans and the model only mends single sentences:
    (which answers the question), else at the end;
 3. the model is asked to mend each of the draft's remaining sentences.
 
+Where the reference declines and the draft complies, nothing of the draft is worth keeping but what agrees with the reference.
+
 The result is a splice of draft and reference with a small model's repairs, and has to be called that. This module is pure
 text: it never sees a model.
 """
@@ -27,6 +29,7 @@ ANSWER_TOKENS = 80
 _ON_TOPIC, _SAME_TOPIC, _SAME = 0.15, 0.3, 0.6
 # After a full stop behind a letter or a closing mark (so not behind the number of a list item), or at a line's end.
 _BOUNDARY = re.compile(r"""(?<=[^\W\d][.!?…])\s+|(?<=[.!?…]["”’)\]])\s+|\n+""")
+_DECLINES = re.compile(r"^\W*(?:no\b|please don|don.t\b|sorry|i.m sorry|i (?:can.t|cannot|won.t))", re.IGNORECASE)
 _ENDS = (".", "!", "?", "…", '"', "”", "’", ")", "]", "`")
 
 
@@ -54,6 +57,8 @@ def plan(query: str, reference: str, draft: str, reason: str) -> list[Piece]:
     kept = _worth_keeping(draft, f"{query} {reference}")
     theirs = split(reference)
     pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_ASKED]
+    if _DECLINES.search(reference) and not _DECLINES.search(draft):
+        pieces = [piece for piece in pieces if not piece.ask]
     whole = " ".join(kept)
     missing = [t for t in theirs if overlap(t, whole) < _SAME][:MOST_ADDED]
     before: list[Piece] = []
