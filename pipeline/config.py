@@ -122,7 +122,7 @@ class PolicySettings(_Calls):
     system: str | None = Field(None, description="System prompt put before queries that have none")
     temperature: float = Field(0.3, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
-    max_tokens: int = Field(256, ge=1)
+    max_tokens: int = Field(192, ge=1)
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
 
@@ -137,8 +137,8 @@ class RewardSettings(Section):
 class SelectionSettings(Section):
     """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
 
-    eta1: Threshold = Field("q0.6", description="Upper bound of the initial answer's reward")
-    eta2: Threshold = Field("q0.2", description="Lower bound of the reference's reward")
+    eta1: Threshold = Field("q0.4", description="Upper bound of the initial answer's reward")
+    eta2: Threshold = Field("q0.3", description="Lower bound of the reference's reward")
     eta3: Threshold = Field(0.0, description="Lower bound of the difference")
 
 

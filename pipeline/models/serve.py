@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,10 +104,29 @@ def close_all() -> None:
 
 
 def idle_cores() -> int:
-    """Cores that this process may use, less those that were busy over the last minute; at least one."""
+    """Cores that this process may use, less those that are busy right now; at least one.
+
+    Measured over a moment, not taken from the load average: that still holds the run's own earlier stages.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, round(min(cores, _quota(cores)) - busy))
+    return max(1, round(min(cores, _quota(cores)) - _busy_cores()))
+
+
+def _busy_cores(seconds: float = 0.3) -> float:
+    """Cores' worth of work that the whole machine did in the next moment; 0 where the system doesn't tell."""
+    try:
+        before = _busy_ticks()
+        time.sleep(seconds)
+        return (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _busy_ticks() -> int:
+    user, nice, system, _idle, _wait, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    )
+    return user + nice + system + irq + softirq
 
 
 def _quota(cores: int) -> float:
