@@ -1,9 +1,9 @@
 """The reviser's prompts: Jinja2 files, rendered once, with data-set text delimited as data.
 
 Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
-`revise_<reason>.md` is its second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever a *value*: it is put in by the one rendering pass
-and never looked at for template syntax. Each text stands between tags that carry a fence, a hash of the very texts: no text
-can contain the tag that would end it.
+`revise_<reason>.md` is its second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever
+a *value*: it is put in by the one rendering pass and never looked at for template syntax. Each text stands between tags that
+carry a fence, a hash of the very texts: no text can contain the tag that would end it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Prompts:
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = Path(folder) if folder else resources.folder("prompts")
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # noqa: S701 - plain text, not HTML
+        # Prompts are plain text: nothing to escape for HTML.
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
         sources = {name: self._read(name) for name in NAMES}
         self.digest = digest(sources)
         self._templates: dict[str, Template] = {}
@@ -51,9 +52,7 @@ class Prompts:
                 f"{path}: prompt can't be read ({error}); expected the files {', '.join(NAMES)} (.md)"
             ) from None
 
-    def render(
-        self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str
-    ) -> str:
+    def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
         """One prompt for one row. Variables: messages, reference, draft, fence, reasons; `sentence` has sentence, reason."""
         text = self._templates[name].render(
             messages=messages,

@@ -23,7 +23,6 @@ from pipeline.stages.select import Thresholds, select
 from pipeline.storage import stagefile
 from pipeline.storage.stagefile import StageFile, StageOutput
 
-
 _making = threading.Lock()
 
 

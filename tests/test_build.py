@@ -113,7 +113,10 @@ def test_dry_run_spends_nothing(settings: Settings, tmp_path: Path) -> None:
 
 def test_hostile_text_reaches_the_terminal_inert(settings: Settings, rows_file: Path) -> None:
     hostile = "Why \x1b[31mred\x1b]0;title\x07? {{7*7}} <script> \u202e"
-    row = {"chosen": f"\n\nHuman: {hostile}\n\nAssistant: Because.", "rejected": f"\n\nHuman: {hostile}\n\nAssistant: No."}
+    row = {
+        "chosen": f"\n\nHuman: {hostile}\n\nAssistant: Because.",
+        "rejected": f"\n\nHuman: {hostile}\n\nAssistant: No.",
+    }
     rows_file.write_text(json.dumps(row) + "\n", "utf-8")
     off = {f"selection__eta{i}": "off" for i in (1, 2, 3)}
     config = settings(**off, filter__min_reward_gain=-100, filter__max_distance=1)

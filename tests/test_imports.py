@@ -44,7 +44,9 @@ def test_torch_is_imported_late() -> None:
             assert "torch" not in {name.split(".")[0] for name in imported(path, top_level_only=True)}, path
 
 
-@pytest.mark.parametrize("statement", ["import pipeline", "import pipeline.build; pipeline.build.parser().format_help()"])
+@pytest.mark.parametrize(
+    "statement", ["import pipeline", "import pipeline.build; pipeline.build.parser().format_help()"]
+)
 def test_importing_stays_light(statement: str) -> None:
     code = f"import sys; {statement}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(

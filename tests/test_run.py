@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_every_row_is_published_or_rejected_with_a_reason(settings: Settings) ->
     assert all(isinstance(json.loads(text), dict) for text in rejected["evidence"].to_pylist())
     steps = outcome.manifest["funnel"]
     assert [step["stage"] for step in steps] == list(schema.STAGES)
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         assert before["out"] == after["in"]
     assert all(step["in"] - step["out"] == sum(step["rejected"].values()) for step in steps)
 
@@ -85,7 +86,7 @@ def check_row(row: dict[str, Any], tokenizer: Any) -> None:
         assert labels == [-100] * prompt + ids[prompt:]
         assert set(ops[:prompt]) == {-1} and set(weights[:prompt]) == {0.0}
         edited = {i for i, op in enumerate(ops) if op > 0}
-        expected = {i: (1.0 if side == "revised" else -0.5) for i in edited}
+        expected = dict.fromkeys(edited, 1.0 if side == "revised" else -0.5)
         if side == "revised":
             expected[len(ids) - 1] = 1.0
         assert {i: w for i, w in enumerate(weights) if w} == expected

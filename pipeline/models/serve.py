@@ -24,7 +24,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +33,7 @@ _CHILD = Path(__file__).with_name("llama_child.py")
 _START_TIMEOUT = 600.0  # seconds: a gigabyte from a cold network disk
 _ERRORS_ONLY = 1
 
-_servers: dict[tuple[Path, int, int, int | None], LocalServer] = {}
+_servers: dict[tuple[Path, int, int, int, int], LocalServer] = {}
 _lock = threading.Lock()
 
 
@@ -75,22 +74,20 @@ class LocalServer:
             link.close()
 
 
-def serve(path: Path, *, parallel: int = 1, context: int = 4096, threads: int | None = None) -> LocalServer:
+def serve(path: Path, *, parallel: int = 1, context: int = 4096, threads: int = 1, replica: int = 0) -> LocalServer:
     """The server for `path` with these settings: the one that runs, else a new one.
 
-    `context` is the total, shared out evenly: each of the `parallel` slots holds `context // parallel` tokens.
-    `threads` None means as many as there are idle cores now, at least one. A start takes 0.3 s for SmolLM2 and 1–3 s
-    for Qwen 1.5B.
+    `context` is the total, shared out evenly: each of the `parallel` slots holds `context // parallel` tokens. Another
+    `replica` number is another server. A start takes 0.3 s for SmolLM2 and 1–3 s for Qwen 1.5B.
     """
-    if parallel < 1 or context < parallel or (threads is not None and threads < 1):
+    if parallel < 1 or context < parallel or threads < 1:
         raise ValueError(
             f"parallel={parallel}, context={context}, threads={threads}: context >= parallel >= 1 <= threads"
         )
-    key = (path.absolute(), parallel, context, threads)
+    key = (path.absolute(), parallel, context, threads, replica)
     with _lock:
         if key not in _servers or not _servers[key].running:
-            cores = idle_cores() if threads is None else threads
-            _servers[key] = LocalServer(key[0], parallel=parallel, context=context, threads=cores)
+            _servers[key] = LocalServer(key[0], parallel=parallel, context=context, threads=threads)
         return _servers[key]
 
 
@@ -103,39 +100,14 @@ def close_all() -> None:
         server.close()
 
 
-def idle_cores() -> int:
-    """Cores that this process may use, less those that are busy right now; at least one.
-
-    Measured over a moment, not taken from the load average: that still holds the run's own earlier stages.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, round(min(cores, _quota(cores)) - _busy_cores()))
-
-
-def _busy_cores(seconds: float = 0.3) -> float:
-    """Cores' worth of work that the whole machine did in the next moment; 0 where the system doesn't tell."""
-    try:
-        before = _busy_ticks()
-        time.sleep(seconds)
-        return (_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _busy_ticks() -> int:
-    user, nice, system, _idle, _wait, irq, softirq, *_ = map(
-        int, Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
-    )
-    return user + nice + system + irq + softirq
-
-
-def _quota(cores: int) -> float:
-    """The container's CPU limit (cgroup v2), which affinity and cpu_count don't know of."""
+def cores() -> int:
+    """Cores that this process may use, the container's CPU limit (cgroup v2) heeded; at least one."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return int(limit) / int(period)
+        return max(1, min(mine, round(int(limit) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit
-        return float(cores)
+        return mine
 
 
 def _verbosity() -> int:

@@ -93,9 +93,7 @@ def revise(
     return collect(rows, schema.REVISE, results)
 
 
-async def _by_sentences(
-    reviser: ChatModel, prompts: Prompts, texts: Texts, reason: str, params: dict[str, Any]
-) -> str:
+async def _by_sentences(reviser: ChatModel, prompts: Prompts, texts: Texts, reason: str, params: dict[str, Any]) -> str:
     """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
     mended = []
     for piece in sentences.plan(texts.messages[-1]["content"], texts.reference, texts.draft, reason):

@@ -15,7 +15,7 @@ from openai import APIConnectionError, AuthenticationError, BadRequestError, Ope
 
 from pipeline.errors import ModelUnavailable
 from pipeline.models import serve as serving
-from pipeline.models.serve import LocalServer, idle_cores, serve
+from pipeline.models.serve import LocalServer, cores, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = {"role": "user", "content": "Write a long story about a cat."}
@@ -198,9 +198,14 @@ def test_a_missing_runtime_names_the_extra(
         serve(smollm2, parallel=1, context=256, threads=1)
 
 
-def test_idle_cores_leave_room_for_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_quota", float)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for load, cores in ((0.2, 8), (5.1, 3), (40.0, 1)):
-        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
-        assert idle_cores() == cores
+def test_cores_heed_affinity_and_never_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "Path", lambda _: Path("/nowhere"))
+    for mine in (8, 1):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, mine=mine: set(range(mine)), raising=False)
+        assert cores() == mine
+
+
+def test_replicas_are_servers_of_their_own(smollm2: Path) -> None:
+    first, second = (serve(smollm2, context=256, replica=number) for number in (0, 1))
+    assert first.base_url != second.base_url
+    assert serve(smollm2, context=256, replica=1) is second
