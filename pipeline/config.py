@@ -28,11 +28,8 @@ Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]
 Granularity = Literal["token", "word", "phrase"]
 
 
-class _Operational:
-    """Marks a field that changes how a run is executed, not what it produces."""
-
-
-Operational = _Operational()
+# Marks a field that changes how a run is executed, not what it produces.
+Operational = object()
 
 
 def _threshold(value: object) -> object:
@@ -298,7 +295,6 @@ def _explain(error: ValidationError) -> str:
 
 
 def _known_keys() -> list[str]:
-    known = list(CurationConfig.model_fields)
-    for section, field in CurationConfig.model_fields.items():
-        known += [f"{section}.{key}" for key in getattr(field.annotation, "model_fields", {})]
-    return known
+    sections = CurationConfig.model_fields.items()
+    keys = [f"{name}.{key}" for name, field in sections for key in getattr(field.annotation, "model_fields", {})]
+    return [*CurationConfig.model_fields, *keys]

@@ -7,6 +7,7 @@ hoping is how labels come to sit one token off.
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -162,6 +163,8 @@ def _words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> list[in
 @lru_cache(maxsize=4)
 def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> LabelTokenizer:
     """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line."""
+    # Its advice to install torch is not for those who only tokenise.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import AutoTokenizer
 
     try:
