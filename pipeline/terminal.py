@@ -52,7 +52,7 @@ class Terminal:
         self._stop()
 
     def warn(self, message: str) -> None:
-        self.console.print(Text("note: ", "yellow") + Text(message))
+        self.console.print(Text("note: ", "yellow") + Text(message), soft_wrap=True)
 
     def download(self, what: str, done: int, total: int) -> None:
         """Progress of a model's download, in bytes. A bar on a terminal, a line now and then in a log."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +63,12 @@ class ChatModel:
         price: Price | None,
         concurrency: int,
         attempts: int,
+        one_shard_at_a_time: bool = False,
     ) -> None:
         self.name = name
+        # Held by a stage while it asks for a shard's rows. Local servers keep a row's prompt in their cache: rows of two
+        # shards would push each other's out, and with it what makes their answers repeatable.
+        self.turn: AbstractContextManager[Any] = threading.Lock() if one_shard_at_a_time else nullcontext()
         self.concurrency = concurrency
         self.calls = 0
         self.cost_usd = 0.0

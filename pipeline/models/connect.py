@@ -97,6 +97,7 @@ def chat_model(
         price=price_of(spec),
         concurrency=concurrency,
         attempts=settings.attempts,
+        one_shard_at_a_time=spec.provider == "local",
     )
 
 
@@ -104,8 +105,8 @@ class Replicas:
     """Several servers of one local model, each with one thread, one slot and one call at a time.
 
     Two servers with a thread each do twice the work of one; one server with two threads may do less than with one, as
-    llama.cpp's threads wait for each other at every layer. And with one slot a seeded answer does not depend on what else
-    is asked. A row's calls go to the same server, which still has the row's prompt in its cache.
+    llama.cpp's threads wait for each other at every layer. A row's calls go to the same server, which still has the row's
+    prompt in its cache. With one slot, and no cache in a row's first call, an answer does not depend on other rows.
     """
 
     def __init__(self, providers: list[Provider]) -> None:
@@ -121,14 +122,20 @@ class Replicas:
             await provider.close()
 
 
-def request_params(settings: PolicySettings | ReviserSettings, spec: ModelSpec, row_seed: int) -> dict[str, Any]:
-    """The SDK parameters of one call. `extra` goes into the body as it stands, for what only this server knows."""
+def request_params(
+    settings: PolicySettings | ReviserSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
+) -> dict[str, Any]:
+    """The SDK parameters of one call, `first` of its row or not.
+
+    `extra` goes into the body as it stands, for what only this server knows.
+    """
     params: dict[str, Any] = {"temperature": settings.temperature, "seed": row_seed}
     if isinstance(settings, PolicySettings) and settings.top_p is not None:
         params["top_p"] = settings.top_p
     extra = dict(settings.extra)
     if spec.provider == "local":
-        extra = {**catalog.get(spec.name).defaults, **extra}
+        # llama.cpp sums in another order over a cached prompt: what another row left there must not show in the answer.
+        extra = {**catalog.get(spec.name).defaults, "cache_prompt": not first, **extra}
     if extra:
         params["extra_body"] = extra
     return params

@@ -8,8 +8,7 @@ and the list of models excepted); writes nothing to the terminal; a prompt longe
 answer that fills the slot stops with finish_reason "length", and nothing is ever shifted out of the context; it ends
 with this process, also while requests run, also after kill −9.
 Cost: a child process (50 MB); the file is mapped, not copied (servers of the same file share it); the context's memory
-(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB). Beside other work more threads than idle cores are slower than one: the
-default looks at the load.
+(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB). One thread is the default: beside other work, more are slower than one.
 Not promised: the same text from the same seed when requests are answered side by side (`parallel` > 1).
 """
 

@@ -67,9 +67,11 @@ def revise(
 
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
         texts = Texts(row["messages"], row["reference"], row["initial"])
-        params = request_params(settings, spec, row_seed(settings.seed, row["id"]))
+        seed = row_seed(settings.seed, row["id"])
+        params = request_params(settings, spec, seed, first=False)
         opening = {"role": "user", "content": prompts.render("diagnose", *texts)}
-        diagnosing = ChatRequest([opening], DIAGNOSIS_TOKENS, {**params, "response_format": _DIAGNOSIS_SCHEMA})
+        asking = request_params(settings, spec, seed) | {"response_format": _DIAGNOSIS_SCHEMA}
+        diagnosing = ChatRequest([opening], DIAGNOSIS_TOKENS, asking)
         said = await reviser.ask("diagnose", diagnosing)
         reason = read_diagnosis(said.text)
         if style == "sentences":
@@ -84,12 +86,13 @@ def revise(
             revised = read_revision(given.text, fence(*texts))
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
 
-    results = each_row(
-        rows.select(["id", "messages", "reference", "initial"]).to_pylist(),
-        correct,
-        workers=reviser.concurrency,
-        done=lambda rejected: report(1, int(rejected)),
-    )
+    with reviser.turn:
+        results = each_row(
+            rows.select(["id", "messages", "reference", "initial"]).to_pylist(),
+            correct,
+            workers=reviser.concurrency,
+            done=lambda rejected: report(1, int(rejected)),
+        )
     return collect(rows, schema.REVISE, results)
 
 

@@ -31,12 +31,13 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: 
             raise RowReject("truncated", max_tokens=request.max_tokens).keeping(initial=given.text)
         return {"policy_model": policy.name, "initial": given.text.strip()}
 
-    results = each_row(
-        rows.select(["id", "messages"]).to_pylist(),
-        answer,
-        workers=policy.concurrency,
-        done=lambda rejected: report(1, int(rejected)),
-    )
+    with policy.turn:
+        results = each_row(
+            rows.select(["id", "messages"]).to_pylist(),
+            answer,
+            workers=policy.concurrency,
+            done=lambda rejected: report(1, int(rejected)),
+        )
     return collect(rows, schema.SAMPLE, results)
 
 

@@ -26,10 +26,10 @@ def texts(draft: str, reason: str = "lack_of_detail", reference: str = REFERENCE
 
 
 def test_a_rival_sentence_is_replaced_in_place() -> None:
-    planned = texts("Eggs are great. You should boil the egg for about twenty minutes. Enjoy your egg with salt.")
-    assert planned[1] == ("Boil the egg for about six minutes.", False)
-    assert ("Enjoy your egg with salt.", True) in planned
-    assert planned[-1] == ("Then cool it under cold water.", False)
+    first = "Cold eggs take long to boil."
+    planned = texts(f"{first} You should boil the egg for about twenty minutes.")
+    boil, cool = ("Boil the egg for about six minutes.", False), ("Then cool it under cold water.", False)
+    assert planned == [(first, True), boil, cool]
 
 
 def test_what_the_draft_says_already_is_neither_asked_about_nor_added() -> None:
