@@ -26,7 +26,7 @@ MOST_ASKED = 4
 MOST_ADDED = 2
 ANSWER_TOKENS = 80
 # Shares of words in common: off topic below the first; about the same thing; saying the same.
-_ON_TOPIC, _SAME_TOPIC, _SAME = 0.15, 0.3, 0.6
+_ON_TOPIC, _SAME_TOPIC, _SAME = 0.15, 0.3, 0.75
 # After a full stop behind a letter or a closing mark (so not behind the number of a list item), or at a line's end.
 _BOUNDARY = re.compile(r"""(?<=[^\W\d][.!?…])\s+|(?<=[.!?…]["”’)\]])\s+|\n+""")
 _DECLINES = re.compile(r"^\W*(?:no\b|please don|don.t\b|sorry|i.m sorry|i (?:can.t|cannot|won.t))", re.IGNORECASE)
@@ -106,10 +106,10 @@ def _worth_keeping(draft: str, topic: str) -> list[str]:
 
 
 def overlap(sentence: str, other: str) -> float:
-    """Share of the sentence's longer words that the other text has too, by their first letters; 1 if it has none."""
+    """Share of the sentence's longer words and numbers that the other text has too, by their beginnings; 1 without any."""
     mine, theirs = _words(sentence), _words(other)
     return len(mine & theirs) / len(mine) if mine else 1.0
 
 
 def _words(text: str) -> set[str]:
-    return {word[:6] for word in re.findall(r"\w{4,}", text.lower())}
+    return {word[:6] for word in re.findall(r"\d+|\w{4,}", text.lower())}

@@ -27,7 +27,7 @@ def texts(draft: str, reason: str = "lack_of_detail", reference: str = REFERENCE
 
 def test_a_rival_sentence_is_replaced_in_place() -> None:
     first = "Cold eggs take long to boil."
-    planned = texts(f"{first} You should boil the egg for about twenty minutes.")
+    planned = texts(f"{first} You should boil eggs for twenty or thirty minutes at most.")
     boil, cool = ("Boil the egg for about six minutes.", False), ("Then cool it under cold water.", False)
     assert planned == [(first, True), boil, cool]
 
