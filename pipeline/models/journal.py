@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from pipeline.errors import StorageError
 
 _TABLE = """
@@ -72,7 +74,15 @@ class Journal:
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
+        # Processes that make the file at the same moment: this one statement doesn't wait for the others' lock.
+        for attempt in Retrying(
+            retry=retry_if_exception_type(sqlite3.OperationalError),
+            wait=wait_fixed(0.05),
+            stop=stop_after_delay(10),
+            reraise=True,
+        ):
+            with attempt:
+                db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute(_TABLE)
         db.execute(_INDEX)

@@ -118,5 +118,7 @@ def test_request_params() -> None:
     assert connect.request_params(ReviserSettings(), spec, 1) == {"temperature": 0.0, "seed": 1}
     settings = PolicySettings(model=LOCAL)
     sent = connect.request_params(settings, ModelSpec.parse(LOCAL), 1).get("extra_body", {})
-    assert sent == dict(catalog.get("smollm2-135m-instruct").defaults)
+    assert sent == {**catalog.get("smollm2-135m-instruct").defaults, "cache_prompt": False}
+    later = connect.request_params(settings, ModelSpec.parse(LOCAL), 1, first=False)
+    assert later["extra_body"]["cache_prompt"] is True
     assert settings.extra == {}
