@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
-from pipeline.models import catalog, connect
+from pipeline.models import catalog, connect, serve
 from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
 from pipeline.models.spec import ModelSpec
@@ -102,8 +102,8 @@ def test_making_a_model_connects_to_nothing(tmp_path: Path) -> None:
         settings = PolicySettings(model=name, concurrency=7)
         model = connect.chat_model(settings, journal=journal, budget=Budget(None, 0), local_file=no_file)
         assert model.name == name
-        # A local server has so many slots, whatever the setting says.
-        assert model.concurrency == (catalog.get("smollm2-135m-instruct").slots if name == LOCAL else 7)
+        # A local model has at most a server a core, whatever the setting says.
+        assert model.concurrency == (min(7, serve.cores(), 4) if name == LOCAL else 7)
 
 
 def test_request_params() -> None:
