@@ -134,7 +134,7 @@ class RewardSettings(Section):
 class SelectionSettings(Section):
     """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
 
-    eta1: Threshold = Field("q0.4", description="Upper bound of the initial answer's reward")
+    eta1: Threshold = Field("q0.5", description="Upper bound of the initial answer's reward")
     eta2: Threshold = Field("q0.3", description="Lower bound of the reference's reward")
     eta3: Threshold = Field(0.0, description="Lower bound of the difference")
 
