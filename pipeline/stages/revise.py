@@ -99,7 +99,9 @@ def revise(
 async def _by_sentences(reviser: ChatModel, prompts: Prompts, texts: Texts, reason: str, params: dict[str, Any]) -> str:
     """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
     mended = []
-    for piece in sentences.plan(texts.messages[-1]["content"], texts.reference, texts.draft, reason):
+    # The topic is the whole conversation's: a last turn may be no more than "yes, how?".
+    topic = " ".join(message["content"] for message in texts.messages)
+    for piece in sentences.plan(topic, texts.reference, texts.draft, reason):
         text = piece.text
         if piece.ask:
             question = prompts.render("sentence", *texts, reason=reason, sentence=text.strip())

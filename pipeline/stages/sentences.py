@@ -3,7 +3,7 @@
 A model of one or two billion parameters that is given the whole draft returns it unchanged, or returns the reference. So
 the program plans and the model only mends single sentences:
 
-1. sentences of the draft that repeat an earlier one, break off, or share hardly a word with query and reference are dropped;
+1. sentences of the draft that repeat an earlier one, break off, or share hardly a word with conversation and reference go;
 2. each sentence of the reference that the draft doesn't cover, two at most, takes the place of the draft's sentence about
    the same thing; if there is none it is added, in front if the draft was diagnosed as wrong or it opens the reference
    (which answers the question), else at the end;
@@ -52,9 +52,9 @@ class Piece:
     ask: bool
 
 
-def plan(query: str, reference: str, draft: str, reason: str) -> list[Piece]:
+def plan(conversation: str, reference: str, draft: str, reason: str) -> list[Piece]:
     """The answer to be, in order: sentences of the draft to ask about or to keep, and sentences of the reference."""
-    kept = _worth_keeping(draft, f"{query} {reference}")
+    kept = _worth_keeping(draft, f"{conversation} {reference}")
     theirs = split(reference)
     pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_ASKED]
     if _DECLINES.search(reference) and not _DECLINES.search(draft):
