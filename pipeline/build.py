@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     from pipeline import terminal
-    from pipeline.config import load_config
+    from pipeline.config_loading import load_config
 
     flags = {
         "source.name": arguments.source,

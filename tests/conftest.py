@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import CurationConfig, load_config
+from pipeline.config import CurationConfig
+from pipeline.config_loading import load_config
 from tests.loopback import LoopbackServer
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 

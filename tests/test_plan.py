@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import sources
-from pipeline.config import CurationConfig, load_config
+from pipeline.config import CurationConfig
+from pipeline.config_loading import load_config
 from pipeline.errors import ConfigError, InputError
 from pipeline.plan import Plan, plan_shards, row_id
 from pipeline.progress import read as read_progress
