@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--source", metavar="NAME", help="adapter: hh-rlhf, jsonl")
-    p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="local file, folder or Hub id instead of the source's own")
+    p.add_argument("--source", metavar="NAME", help="adapter, or several with commas")
+    p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="file, folder, glob, URL or Hub id instead of its own")
     p.add_argument("--limit", metavar="N", help="read at most N rows")
     p.add_argument("--out", metavar="DIR", help="output folder (default out/NAME)")
     p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings; --set and flags go before it")
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     from pipeline import terminal
     from pipeline.config_loading import load_config
+    from pipeline.errors import CurationError
 
     flags = {
         "source.name": arguments.source,
@@ -88,9 +90,26 @@ def _main(arguments: argparse.Namespace) -> int:
 
             screen.estimate(estimate(config, screen.warn), as_json=arguments.json)
             return 0
-        outcome = _run(config, arguments.prefect, screen)
+        try:
+            outcome = _run(config, arguments.prefect, screen)
+        except (KeyboardInterrupt, CurationError):
+            _tell_of_batches(config.out)
+            raise
         screen.summary(outcome, as_json=arguments.json)
         return 0
+
+
+def _tell_of_batches(out: Path) -> None:
+    """What a run that ends early leaves at a provider, and how to call it off."""
+    from pipeline.models.batch_ledger import unfinished
+
+    if left := unfinished(out / "work"):
+        requests = sum(batch.size for batch in left)
+        print(
+            f"batches still at the provider: {len(left)}, with {requests} requests. The same command collects them; "
+            f"python -m pipeline.cancel {shlex.quote(str(out))} cancels them",
+            file=sys.stderr,
+        )
 
 
 def _run(config: CurationConfig, prefect: str, screen: Watcher) -> Outcome:

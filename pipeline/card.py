@@ -32,8 +32,8 @@ figa-pipeline {version} after Guo et al., *Beyond Imitation: Leveraging Fine-gra
 | Thresholds | η1 = {eta1}, η2 = {eta2}, η3 = {eta3} |
 | Tokenizer of the labels | {tokenizer}, fingerprint `{fingerprint}` |
 | Labels | signal {signal}, granularity {granularity}, α = {alpha}, β = {beta}, γ = {gamma} |
-| Paid for language models | ${cost:.4f} |
-
+| Paid for language models | ${cost:.4f}{unpriced} |
+{lineage}
 ## Where the rows went
 
 | stage | in | out | rejected |
@@ -76,7 +76,12 @@ def render(manifest: dict[str, Any]) -> str:
         reward=models["reward"]["name"],
         reviser=models["reviser"]["name"],
         cost=manifest["cost_usd"],
+        unpriced=f", without {', '.join(manifest['unpriced'])} (unknown price)" if manifest.get("unpriced") else "",
         funnel=funnel,
+        lineage="".join(
+            f"| Relabelled from | the data set whose manifest has the digest `{parent['manifest']}` |\n"
+            for parent in manifest.get("lineage", [])[-1:]
+        ),
         **manifest["thresholds"],
         **manifest["rows"],
         **{

@@ -6,6 +6,7 @@ one re-runs nothing.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -66,9 +67,17 @@ def _json_only(value: object) -> object:
     return value
 
 
+def _comma_list(value: object) -> object:
+    """`0.7,0.3` or `en, de`, as typed on a command line, is a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")] if value.strip() else []
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Threshold = Annotated[float | str | None, BeforeValidator(_threshold)]
 Model = Annotated[str, BeforeValidator(_model_spec)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -83,14 +92,46 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Where queries X and references Y come from."""
 
-    name: str = Field("hh-rlhf", description="Adapter: hh-rlhf, jsonl")
-    input: str | None = Field(None, description="Local file or folder, or Hub id; default: the adapter's own data set")
+    name: str = Field("hh-rlhf", description="Adapter, or several with commas: hh-rlhf,openorca")
+    input: str | None = Field(
+        None,
+        description="Local file, folder, glob, s3:// or other URL, or Hub id (owner/name[@revision]); for several sources "
+        "one each with commas, empty for a source's own; default: the adapter's own data set",
+    )
+    enters_at: Literal["auto", "sample", "filter"] = Field(
+        "auto", description="sample: answers are made; filter: rows bring both; auto: as the source has them"
+    )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
     fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
+    mix: Annotated[tuple[Share, ...] | None, BeforeValidator(_comma_list)] = Field(
+        None, description="Shares of several sources, e.g. 0.7,0.3; default: equal"
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
     limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Read at most so many rows")
-    shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows a shard: the unit of work and of resume")
+    shard_rows: int = Field(
+        512, ge=1, le=1_000_000, description="Rows a shard, the unit of work and of resume; doubles every 128 shards"
+    )
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
+    # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
+    min_query_chars: int = Field(1, ge=0, description="Reject queries (all messages together) shorter than this")
+    max_query_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
+    min_reference_chars: int = Field(1, ge=0, description="Reject references shorter than this")
+    max_reference_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
+    languages: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = Field(
+        (), description="Keep only queries in these languages (ISO 639-1, e.g. en,de); needs the extra curation"
+    )
+    near_duplicates: float | None = Field(
+        None, gt=0, le=1, description="Reject queries this similar (Jaccard, e.g. 0.8) to one before; extra curation"
+    )
+    decontaminate: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = Field(
+        (), description="Files of evaluation sets; rows that share an n-gram of words with one are rejected"
+    )
+    decontaminate_words: int = Field(13, ge=1, le=100, description="Words of that n-gram")
+    plugins: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = Field(
+        (),
+        description="module:function each, called as f(messages, reference); returns None, or why the row is rejected",
+    )
 
 
 class _Calls(Section):
@@ -101,6 +142,21 @@ class _Calls(Section):
         120.0, gt=0, allow_inf_nan=False, description="Seconds until a call is given up"
     )
     attempts: Annotated[int, Operational] = Field(6, ge=1, le=50, description="Tries of one call, the first included")
+    rpm: Annotated[float | None, Operational] = Field(
+        None, gt=0, allow_inf_nan=False, description="Requests a minute, at most; default: as the server allows"
+    )
+    tpm: Annotated[float | None, Operational] = Field(
+        None, gt=0, allow_inf_nan=False, description="Tokens a minute, prompts and answers, at most"
+    )
+    mode: Annotated[Literal["live", "batch"], Operational] = Field(
+        "live", description="batch: the provider's batch API, at half the price, with answers within a day"
+    )
+    batch_poll_s: Annotated[float, Operational] = Field(
+        30.0, gt=0, allow_inf_nan=False, description="Seconds between two looks at a batch"
+    )
+    batch_quiet_s: Annotated[float, Operational] = Field(
+        5.0, gt=0, allow_inf_nan=False, description="A batch is sent when no further request came for so many seconds"
+    )
     extra: Annotated[dict[str, Any], BeforeValidator(_json_only)] = Field(
         default_factory=dict, description="Further request parameters that this server understands"
     )
@@ -111,10 +167,10 @@ class PolicySettings(_Calls):
 
     model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
     system: str | None = Field(None, description="System prompt put before queries that have none")
-    temperature: float = Field(0.3, ge=0, le=2)
+    temperature: float = Field(0.3, ge=0, le=2, description="Randomness of the answers")
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
-    max_tokens: int = Field(192, ge=1)
-    seed: int = Field(0, ge=0, le=2**31 - 1)
+    max_tokens: int = Field(192, ge=1, description="Longer answers are rejected as truncated")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
 
 
 class RewardSettings(Section):
@@ -122,7 +178,7 @@ class RewardSettings(Section):
 
     model: Model = Field("local/reward-head", description="local/reward-head, or hf/ORG/NAME (torch)")
     max_length: int = Field(1024, ge=8, description="Tokens of query and answer that an hf/ model reads")
-    batch_size: Annotated[int, Operational] = Field(16, ge=1)
+    batch_size: Annotated[int, Operational] = Field(16, ge=1, description="Answers scored at a time")
 
 
 class SelectionSettings(Section):
@@ -137,13 +193,14 @@ class ReviserSettings(_Calls):
     """The stronger model that corrects Ŷ into Ỹ."""
 
     model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
-    style: Literal["auto", "rewrite", "sentences"] = Field(
-        "auto", description="rewrite (the whole answer), sentences (for small models), auto: sentences if local"
+    style: Literal["auto", "rewrite", "edits", "sentences"] = Field(
+        "auto", description="rewrite: whole answers; edits: only changes; auto: sentences if local, else rewrite"
     )
+    structured: bool = Field(True, description="Ask for JSON by schema; false: for models or servers that refuse one")
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
-    temperature: float = Field(0.0, ge=0, le=2)
-    max_tokens: int = Field(512, ge=1)
-    seed: int = Field(0, ge=0, le=2**31 - 1)
+    temperature: float = Field(0.0, ge=0, le=2, description="Randomness of the revisions")
+    max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
 
 
 class FilterSettings(Section):
@@ -151,7 +208,9 @@ class FilterSettings(Section):
 
     min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
-    min_reward_gain: Finite = Field(0.0, description="R(Ỹ) − R(Ŷ) must reach this")
+    min_reward_gain: Finite | None = Field(
+        None, description="R(Ỹ) − R(Ŷ) must reach this; default: 0, but answers that the source brings are not scored"
+    )
 
     @model_validator(mode="after")
     def _band(self) -> FilterSettings:
@@ -164,15 +223,27 @@ class LabelSettings(Section):
     """Tokenisation and token weights."""
 
     tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
-    template: Literal["chat", "alpaca"] = Field("chat", description="How a query becomes a prompt")
-    alpha: Finite = Field(1.0, ge=0)
-    beta: Finite = Field(0.5, ge=0)
-    gamma: Finite = Field(0.0, ge=0)
+    template: Literal["chat", "alpaca", "plain"] = Field("chat", description="How a query becomes a prompt")
+    template_options: Annotated[dict[str, Any], BeforeValidator(_json_only)] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, e.g. enable_thinking: false; give them to the trainer",
+    )
+    date: datetime.date | None = Field(
+        None, description="The day that a chat template which writes the date shall write"
+    )
+    system: str | None = Field(
+        None, description="System prompt put before queries that have none; default: policy.system; empty: none"
+    )
+    alpha: Finite = Field(1.0, ge=0, description="Weight of tokens that the revision brought in")
+    beta: Finite = Field(0.5, ge=0, description="Weight against tokens that it took out")
+    gamma: Finite = Field(0.0, ge=0, description="Weight of tokens that it kept")
+    eos_weight: Finite | None = Field(None, ge=0, description="Weight of the EOS of the revised answer; default: alpha")
     gate: Finite = Field(0.6, ge=0, description="Confidence gate of the loss, in nats; recorded for the trainer")
-    signal: Signal = "levenshtein"
-    granularity: Granularity = "token"
+    signal: Signal = Field("levenshtein", description="What makes a token good or bad")
+    granularity: Granularity = Field("token", description="token; word or phrase: an edit marks the whole of it")
     phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
-    max_length: int = Field(2048, ge=8, description="Pairs with a longer sequence are rejected, never cut")
+    max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
+    overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
 
 
 class OutputSettings(Section):
@@ -184,6 +255,12 @@ class RunSettings(Section):
     """How the run is executed; nothing here changes the data."""
 
     workers: int = Field(2, ge=1, le=256, description="Shards in work at a time")
+    runner: Literal["threads", "dask", "ray"] = Field(
+        "threads", description="Who works on shards; dask and ray: Prefect"
+    )
+    runner_address: str | None = Field(
+        None, description="Address of a standing Dask or Ray cluster; default: a local one"
+    )
     budget_usd: Finite | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
 
 
@@ -201,8 +278,18 @@ class CurationConfig(Section):
     run: RunSettings = RunSettings()
 
     @property
+    def batched(self) -> bool:
+        """Whether any model is asked through a batch API."""
+        return "batch" in (self.policy.mode, self.reviser.mode)
+
+    @property
+    def shards_at_a_time(self) -> int:
+        """Threads for shards. In batch mode many, so that all rows meet in one batch; most of them only wait."""
+        return max(self.run.workers, 256) if self.batched else self.run.workers
+
+    @property
     def out(self) -> Path:
-        return Path(self.output.dir or Path("out") / self.source.name)
+        return Path(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
 
 
 def digest(*parts: object) -> str:

@@ -87,8 +87,11 @@ def _explain(error: ValidationError) -> str:
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _known_keys()
-        near = difflib.get_close_matches(name, known, 1, 0.5) or [k for k in known if k.split(".")[-1] == path[-1]]
-        hint = f"; did you mean {near[0]}?" if near else f"; sections are {', '.join(CurationConfig.model_fields)}"
+        # Two that are as good as each other are both named: model and mode.
+        near = difflib.get_close_matches(name, known, 2, 0.9) or difflib.get_close_matches(name, known, 1, 0.5)
+        near = near or [key for key in known if key.split(".")[-1] == path[-1]][:1]
+        guess = " or ".join(near)
+        hint = f"; did you mean {guess}?" if guess else f"; sections are {', '.join(CurationConfig.model_fields)}"
         return f"unknown setting {name}{hint}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message, got = first["msg"].removeprefix("Value error, "), repr(first["input"])

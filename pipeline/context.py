@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import rapidfuzz
 
-from pipeline import rewards, schema
+from pipeline import entry, rewards, schema
 from pipeline.config import CurationConfig, digest
 from pipeline.errors import ConfigError
-from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
+from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.models import catalog, connect
 from pipeline.models.chat import ChatModel
 from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts
+from pipeline.tokenizers import open_tokenizer
 
 # Raise a stage's number when its code gives other results for the same input; files made by the old code are then redone.
-CODE = {"sample": 1, "score": 1, "select": 1, "revise": 1, "filter": 1, "label": 1}
+CODE = {"sample": 1, "score": 1, "select": 1, "revise": 1, "filter": 2, "label": 2}
+
+# Each row that waits for a batch keeps about 16 kB in memory.
+_ROWS_IN_BATCHES = 50_000
+
+
+class RowsInFlight:
+    """Lets shards in as long as they have at most so many rows together; a larger one alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, rows: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._rows or self._rows + rows <= self._most)
+            self._rows += rows
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._rows -= rows
+                self._changed.notify_all()
 
 
 class Context:
@@ -30,6 +57,15 @@ class Context:
     def __init__(self, config: CurationConfig) -> None:
         self.config = config
         self.work = config.out / "work"
+        # Set when the run ends early: no shard begins a further stage.
+        self.stopped = threading.Event()
+        self._places = threading.BoundedSemaphore(config.run.workers)
+        self._waiting = RowsInFlight(_ROWS_IN_BATCHES)
+
+    def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
+        """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
+        asks = {"sample": self.config.policy, "revise": self.config.reviser}.get(stage)
+        return self._waiting.holding(rows) if asks and asks.mode == "batch" else self._places
 
     @cached_property
     def journal(self) -> Journal:
@@ -61,17 +97,17 @@ class Context:
     @cached_property
     def tokenizer(self) -> LabelTokenizer:
         settings = self.config.labels
-        if settings.tokenizer != "policy":
-            return load_tokenizer(settings.tokenizer, settings, settings.tokenizer)
-        spec = policy_tokenizer(self.config)
-        from pipeline.labels.gguf_tokenizer import tokenizer_folder
-
-        file = _local_file(spec.name)
-        return load_tokenizer(tokenizer_folder(file, file.with_suffix(".tokenizer")), settings, str(spec))
+        name = str(policy_tokenizer(self.config)) if settings.tokenizer == "policy" else settings.tokenizer
+        system = self.config.policy.system if settings.system is None else settings.system
+        return open_tokenizer(name, settings.model_copy(update={"system": system or None}))
 
     def prepare(self) -> Context:
         """Make everything now: before the first call is paid, and before threads could each make their own."""
-        _ = self.prompts, self.reward, self.tokenizer, self.journal, self.budget, self.policy, self.reviser
+        _ = self.prompts, self.tokenizer, self.journal, self.budget
+        if entry.asks_models(self.config):
+            _ = self.policy, self.reviser
+        if entry.scores(self.config):
+            _ = self.reward
         return self
 
     def stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
@@ -85,13 +121,18 @@ class Context:
                 config.reviser.data_settings() | {"prompts": self.prompts.digest},
                 connect.identity(ModelSpec.parse(config.reviser.model)),
             ],
-            "filter": lambda: [config.filter.data_settings(), self.reward.digest, *self._tokenization()],
+            "filter": lambda: [
+                config.filter.data_settings(),
+                self.reward.digest if entry.scores(config) else None,
+                *self._tokenization(),
+            ],
             "label": lambda: [config.labels.data_settings(), rapidfuzz.__version__],
         }
         return digest(stage, CODE[stage], schema.SCHEMA_VERSION, *parts[stage]())
 
     def _tokenization(self) -> list[Any]:
-        return [self.tokenizer.fingerprint, self.config.labels.template, self.config.labels.max_length]
+        labels = self.config.labels
+        return [self.tokenizer.fingerprint, labels.max_length, labels.overlong, labels.granularity != "token"]
 
 
 def policy_tokenizer(config: CurationConfig) -> ModelSpec:
@@ -107,8 +148,14 @@ def policy_tokenizer(config: CurationConfig) -> ModelSpec:
 
 def check(config: CurationConfig) -> None:
     """Refuse settings that can't work, before anything is loaded or paid. Raises ConfigError."""
-    connect.check("policy.model", ModelSpec.parse(config.policy.model), config.run.budget_usd)
-    connect.check("reviser.model", ModelSpec.parse(config.reviser.model), config.run.budget_usd)
+    if entry.asks_models(config):
+        for role, settings in (("policy", config.policy), ("reviser", config.reviser)):
+            connect.check(f"{role}.model", ModelSpec.parse(settings.model), config.run.budget_usd, settings.mode)
+    if config.batched and config.run.runner != "threads":
+        raise ConfigError(
+            f"run.runner={config.run.runner} and mode=batch don't go together: requests of all shards must meet in one "
+            "process; leave run.runner at threads"
+        )
     rewards.check(config.reward)
     Prompts(config.reviser.prompts)
     if config.labels.tokenizer == "policy":

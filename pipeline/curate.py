@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import __version__, context, schema, sources
+from pipeline import __version__, context, curation, entry, schema, sources
 from pipeline.config import CurationConfig, digest
 from pipeline.context import Context
 from pipeline.models import catalog, connect, loop
 from pipeline.models.spec import ModelSpec
-from pipeline.plan import Plan, plan_shards
+from pipeline.plan import Plan, open_adapters, plan_shards
 from pipeline.publication import publish
 from pipeline.shards import context_of, run_stages
 from pipeline.sources import ResolvedSource
@@ -51,7 +51,10 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The manifest of the published data set and the calls that this run made. context: None when nothing was to do."""
+    """The manifest of the published data set and the calls that this run made, those without an answer included.
+
+    context: None when nothing was to do.
+    """
 
     out: Path
     manifest: dict[str, Any]
@@ -65,8 +68,9 @@ class Outcome:
 
 def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    context.check(config)
     source = resolve_source(config, watcher.warn)
+    config = entry.decided(config, open_adapters(config.source, source, warn=lambda told: None))
+    context.check(config)
     with run_lock(config.out, watcher.warn):
         wanted = run_digest(config, source)
         standing = manifest.standing(config.out, wanted)
@@ -76,18 +80,31 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
         config = with_local_models(config, watcher)
         run = context_of(config)
-        before = sum(run.journal.calls().values())
+        if run.journal.warning:
+            watcher.warn(run.journal.warning)
+        before = run.journal.made()
         with watcher.watching(run):
-            execute(config, plan.shards, ("sample", "score"), None)
-            thresholds = resolve_thresholds(run, plan)
-            execute(config, plan.shards, ("select", "revise", "filter", "label"), thresholds)
+            if entry.asks_models(config):
+                execute(config, plan.shards, ("sample", "score"), None)
+                thresholds = resolve_thresholds(run, plan)
+                execute(config, plan.shards, ("select", "revise", "filter", "label"), thresholds)
+            else:
+                thresholds = select.OFF.as_dict()
+                execute(config, plan.shards, entry.stages(config)[1:], thresholds)
         published = publish(run, source, plan, thresholds, wanted)
-        return Outcome(config.out, published, sum(run.journal.calls().values()) - before, run)
+        if published["unanswered"]:
+            watcher.warn(
+                f"{published['unanswered']} rows were rejected only because a provider failed or did not answer (see rejected/); "
+                "the same command again asks for these alone"
+            )
+        return Outcome(config.out, published, run.journal.made() - before, run)
 
 
 def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
     """The plain executor: a few shards at a time in threads of this process; the first failure stops the rest."""
-    with ThreadPoolExecutor(config.run.workers, "shard") as pool:
+    run = context_of(config)
+    run.stopped.clear()
+    with ThreadPoolExecutor(config.shards_at_a_time, "shard") as pool:
         futures = [pool.submit(run_stages, config, shard, stages, thresholds) for shard in range(shards)]
         try:
             for future in futures:
@@ -95,22 +112,37 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
         except BaseException:
             for future in futures:
                 future.cancel()
+            run.stopped.set()
             loop.cancel_all()
             raise
 
 
 def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> ResolvedSource:
     s = config.source
-    return sources.resolve(s.name, s.input, split=s.split, revision=s.revision, require_full=s.require_full, warn=warn)
+    return sources.resolve(
+        s.name,
+        s.input,
+        split=s.split,
+        revision=s.revision,
+        require_full=s.require_full,
+        mix=s.mix,
+        seed=s.seed,
+        warn=warn,
+    )
 
 
 def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
     """What makes two runs the same: the source's content, its limit, and every setting that changes the data."""
     settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields}
-    del settings["run"], settings["output"]["dir"], settings["source"]["input"], settings["reviser"]["prompts"]
+    del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"]
+    # What these files hold is in the digests of the source and of its curation.
+    del settings["source"]["input"], settings["source"]["decontaminate"]
     identities = [connect.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
     made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
-    return digest(source.digest, config.source.limit, settings, Context(config).prompts.digest, identities, made_by)
+    curated = curation.identity(config.source)
+    return digest(
+        source.digest, curated, config.source.limit, settings, Context(config).prompts.digest, identities, made_by
+    )
 
 
 def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
@@ -118,9 +150,10 @@ def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfi
     from pipeline.models.fetch import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
-    if policy.provider == "local":
+    asked = entry.asks_models(config)
+    if policy.provider == "local" and (asked or config.labels.tokenizer == "policy"):
         fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
-    if reviser.provider == "local":
+    if asked and reviser.provider == "local":
         model, _ = fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})

@@ -31,10 +31,12 @@ def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer,
 
 def draw(row: dict[str, Any], tokenizer: LabelTokenizer) -> Text:
     """One published row: its query, then the answer with removed and added tokens marked."""
-    gain = row["reward_revised"] - row["reward_initial"]
+    # Answers that the source brought have no rewards.
+    scored = row["reward_revised"] is not None and row["reward_initial"] is not None
+    gain = f", reward gain {row['reward_revised'] - row['reward_initial']:+.2f}" if scored else ""
     text = Text()
     text.append(f"\n{row['id']}", "bold")
-    text.append(f"  {row['diagnosis']}, distance {row['edit_distance']:.2f}, reward gain {gain:+.2f}\n", "dim")
+    text.append(f"  {row['diagnosis']}, distance {row['edit_distance']:.2f}{gain}\n", "dim")
     text.append(f"{visible(row['messages'][-1]['content'])[:300]}\n", "cyan")
     start = len(row["prompt_input_ids"])
     initial = list(zip(tokenizer.pieces(row["initial_input_ids"][start:]), row["initial_ops"][start:], strict=True))

@@ -60,7 +60,8 @@ class RowReject(Exception):
     """One row leaves the run.
 
     `reason` is a short snake_case word that the funnel counts; `evidence` holds JSON-serialisable values that let a
-    reader see why. `columns` holds what the row had gained when it left, e.g. the revised text.
+    reader see why. `columns` holds what the row had gained when it left, e.g. the revised text. `retryable`: not the row but
+    a passing trouble of the provider is to blame, so the next run asks again.
     """
 
     def __init__(self, reason: str, **evidence: Any) -> None:
@@ -68,8 +69,14 @@ class RowReject(Exception):
         self.reason = reason
         self.evidence = evidence
         self.columns: dict[str, Any] = {}
+        self.retryable = False
 
     def keeping(self, **columns: Any) -> RowReject:
         """The same reject with values for the columns of the reject ledger."""
         self.columns |= columns
+        return self
+
+    def passing(self) -> RowReject:
+        """The same reject, to be asked again by the next run."""
+        self.retryable = True
         return self

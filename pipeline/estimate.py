@@ -1,27 +1,45 @@
-"""--dry-run: what a run would ask and cost, from the source's own rows. Reads the source; calls and loads no model."""
+"""--dry-run: what a run would ask and cost, from the source's own rows. Reads the source; calls and loads no model.
+
+Rows that planning would reject (duplicates, curation) are not counted. What only a run can know is assumed, and told:
+
+    tokens       a quarter of a text's UTF-8 bytes, which is near for English, and a few a message
+    drafts       as long as the row's reference, up to policy.max_tokens
+    selection    a quantile threshold passes its share, η1 and η2 independently; η3 follows from them; a number passes all
+    rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
-from pipeline import context, sources
-from pipeline.config import CurationConfig
+from pipeline import context, entry, sources
+from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings
 from pipeline.curate import resolve_source
-from pipeline.errors import InputError, RowReject
+from pipeline.errors import InputError
+from pipeline.intake import Intake
+from pipeline.models.journal import Answer
 from pipeline.models.money import price_of, prices_as_of
 from pipeline.models.spec import ModelSpec
-from pipeline.plan import open_adapter
+from pipeline.plan import open_adapters
 from pipeline.prompts import Prompts
-from pipeline.sources import SourceRow
-from pipeline.stages.revise import DIAGNOSIS_TOKENS
+from pipeline.stages import sentences
+from pipeline.stages.revise import style_of
+from pipeline.stages.sample import build_request
 
-_SAMPLE_ROWS = 2000
-# English text in today's tokenizers; a dry run loads none.
-_CHARACTERS_A_TOKEN = 4.0
-_TOKENS_A_MESSAGE = 6
+# Rows that are looked at one by one; beyond them only counted, and taken to be like these.
+_LOOK = 20_000
+# Rows whose prompts are rendered.
+_SAMPLE = 1000
+_BYTES_A_TOKEN = 4.0
+_TOKENS_A_MESSAGE = 4
+# {"reason": "lack_of_detail"}; the tags around a rewrite; braces, names and quoted words of a script of two or three edits.
+_DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,80 +59,118 @@ class Estimate:
     facts: dict[str, str]
     calls: list[Calls]
 
+    @property
+    def cost_usd(self) -> float | None:
+        """None when a model's price isn't known."""
+        costs = [calls.cost_usd for calls in self.calls]
+        return None if None in costs else sum(cost or 0.0 for cost in costs)
+
     def as_dict(self) -> dict[str, Any]:
-        total = None if any(c.cost_usd is None for c in self.calls) else sum(c.cost_usd or 0 for c in self.calls)
-        return {"dry_run": True, "plan": self.facts, "calls": [asdict(c) for c in self.calls], "cost_usd": total}
+        return {
+            "dry_run": True,
+            "plan": self.facts,
+            "calls": [asdict(c) for c in self.calls],
+            "cost_usd": self.cost_usd,
+        }
 
 
 def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     """The plan, models, and calls and cost a stage. Raises UsageError for what a run would refuse as well."""
-    context.check(config)
     source = resolve_source(config, warn)
-    adapter = open_adapter(config.source, source, warn)
-    records = sources.records(source, warn=warn)
-    rows: list[SourceRow] = []
-    read = 0
-    for record in itertools.islice(records, min(config.source.limit or _SAMPLE_ROWS, _SAMPLE_ROWS)):
-        read += 1
-        try:
-            if isinstance(record.value, RowReject):
-                continue
-            rows.append(adapter.parse(record.value))
-        except RowReject:
-            continue
-    if not rows:
-        raise InputError(f"{source.location}: none of the first {read} rows is usable; expected {adapter.expected}")
-    rest = (
-        sum(1 for _ in itertools.islice(records, (config.source.limit or 10**9) - read)) if read >= _SAMPLE_ROWS else 0
-    )
-    usable = round(len(rows) / read * (read + rest))
+    adapters = open_adapters(config.source, source, warn)
+    config = entry.decided(config, adapters)
+    context.check(config)
+    intake = Intake(config.source, adapters)
+    records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
+    looked, rejects = intake.take(itertools.islice(records, _LOOK))
+    bad = {index for index, _ in rejects}
+    rows = [row for index, row in enumerate(looked) if index not in bad]
+    if rejects and not intake.understood:
+        expected = " or ".join(adapter.expected for adapter in adapters.values())
+        raise InputError(f"{source.location}: none of the first {len(looked)} rows is usable; expected {expected}")
+    read = len(looked) + sum(1 for _ in records)
+    usable = round(read * len(rows) / max(1, len(looked)))
+    share = _selected_share(config)
+    selection = config.selection
     facts = {
-        "source": f"{config.source.name}, {source.resolved}: {source.location}, {read + rest:,} rows",
-        "policy": config.policy.model,
+        "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
+        "to ask": f"{usable:,} rows; {read - usable:,} would be rejected before any call",
+        "policy": f"{config.policy.model}{_how(config.policy.mode)}",
         "reward": config.reward.model,
-        "reviser": config.reviser.model,
-        "selection": f"η1 {config.selection.eta1}, η2 {config.selection.eta2}, η3 {config.selection.eta3}",
+        "reviser": f"{config.reviser.model}{_how(config.reviser.mode)}, style {style_of(config.reviser)}",
+        "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
         "prices": f"as of {prices_as_of()}",
     }
-    return Estimate(facts, _calls(config, rows, usable))
+    if not entry.asks_models(config):
+        reward = config.reward.model if entry.scores(config) else "none"
+        return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
+    step = -(-len(rows) // _SAMPLE) or 1
+    return Estimate(facts, _calls(config, rows[::step], usable, round(usable * share)))
 
 
-def _calls(config: CurationConfig, rows: list[SourceRow], usable: int) -> list[Calls]:
-    """Upper estimates: the policy is taken to answer as long as the reference, or half its limit if that is longer."""
-    queries = [sum(_tokens(m["content"]) for m in row.messages) for row in rows]
-    references = [_tokens(row.reference) for row in rows]
-    drafts = [min(config.policy.max_tokens, max(r, config.policy.max_tokens // 2)) for r in references]
-    instructions = _instruction_tokens(config)
-    shown = [q + r + d + instructions for q, r, d in zip(queries, references, drafts, strict=True)]
-    selected = round(usable * _selected_share(config))
-    revisions = [min(d + r // 2, config.reviser.max_tokens) for d, r in zip(drafts, references, strict=True)]
-    return [
-        _stage("sample", config.policy.model, usable, queries, drafts),
-        _stage("diagnose", config.reviser.model, selected, shown, [DIAGNOSIS_TOKENS // 2] * len(rows)),
-        _stage("revise", config.reviser.model, selected, [s + instructions // 2 for s in shown], revisions),
+def _how(mode: str) -> str:
+    return "" if mode == "live" else f" by {mode}"
+
+
+def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> list[Calls]:
+    policy, reviser = config.policy, config.reviser
+    spec = ModelSpec.parse(policy.model)
+    references = [_tokens(row["reference"]) for row in rows]
+    drafts = [min(reference, policy.max_tokens) for reference in references]
+    queries = [_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows]
+    stages: list[tuple[str, PolicySettings | ReviserSettings, int, list[int], list[int]]] = [
+        ("sample", policy, usable, queries, drafts),
+        *((stage, reviser, *asked) for stage, asked in _revision(config, rows, drafts, references, selected).items()),
     ]
+    made = []
+    for stage, settings, calls, prompt, answer in stages:
+        prompt_tokens, answer_tokens = (round(calls * fmean(part)) if part else 0 for part in (prompt, answer))
+        price = price_of(ModelSpec.parse(settings.model), settings.mode)
+        cost = None if price is None else price.of(Answer("", "", 0, prompt_tokens, answer_tokens))
+        made.append(Calls(stage, settings.model, calls, prompt_tokens, answer_tokens, cost))
+    return made
 
 
-def _stage(stage: str, model: str, calls: int, prompt: list[int], answer: list[int]) -> Calls:
-    prompt_tokens, answer_tokens = (round(sum(part) / len(part) * calls) for part in (prompt, answer))
-    price = price_of(ModelSpec.parse(model))
-    cost = None if price is None else price.most(prompt_tokens, answer_tokens)
-    return Calls(stage, model, calls, prompt_tokens, answer_tokens, cost)
+def _revision(
+    config: CurationConfig, rows: list[Row], drafts: list[int], references: list[int], selected: int
+) -> dict[str, tuple[int, list[int], list[int]]]:
+    """Calls, and the tokens of prompt and answer a row of the sample, of the two calls that a revision takes."""
+    settings, style = config.reviser, style_of(config.reviser)
+    prompts = Prompts(settings.prompts)
+    # The reference stands in for the draft, which isn't known yet.
+    texts = [(row["messages"], row["reference"], row["reference"][: 4 * config.policy.max_tokens]) for row in rows]
+    opening = [_prompt([prompts.render("diagnose", *three)]) for three in texts]
+    diagnosis = (selected, opening, [_DIAGNOSIS] * len(rows))
+    if style == "sentences":
+        pieces = [min(sentences.MOST_ASKED, len(sentences.split(row["reference"]))) for row in rows]
+        shown = [_prompt([prompts.render("sentence", *three, reason=REASONS[0], sentence="")]) for three in texts]
+        parts = [draft // count for draft, count in zip(drafts, pieces, strict=True)]
+        each = round(selected * fmean(pieces)) if pieces else 0
+        return {"diagnose": diagnosis, "revise": (each, [s + p for s, p in zip(shown, parts, strict=True)], parts)}
+    names = ["edits"] if style == "edits" else [f"revise_{reason}" for reason in REASONS]
+    turn = round(fmean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names))
+    asked = [first + _DIAGNOSIS + _TOKENS_A_MESSAGE + turn for first in opening]
+    pairs = zip(drafts, references, strict=True)
+    lengths = [(_SCRIPT if style == "edits" else draft + _TAGS) + reference // 2 for draft, reference in pairs]
+    return {"diagnose": diagnosis, "revise": (selected, asked, [min(n, settings.max_tokens) for n in lengths])}
 
 
 def _selected_share(config: CurationConfig) -> float:
-    """At most the share that each quantile threshold lets through; a number may let all through."""
-    shares = [1.0]
-    if isinstance(config.selection.eta1, str):
-        shares.append(float(config.selection.eta1[1:]))
-    shares += [1 - float(eta[1:]) for eta in (config.selection.eta2, config.selection.eta3) if isinstance(eta, str)]
-    return min(shares)
+    """The share of rows that the quantile thresholds let through; numbers are taken to let all through.
+
+    η1 looks at the draft's score and η2 at the reference's: independent, unless the reward judges the query. Rows that pass
+    both have a large difference, so η3 bounds the share rather than multiplying it.
+    """
+    selection = config.selection
+    low = float(selection.eta1[1:]) if isinstance(selection.eta1, str) else 1.0
+    good, better = (1 - float(eta[1:]) if isinstance(eta, str) else 1.0 for eta in (selection.eta2, selection.eta3))
+    return min(low * good, better)
 
 
-def _instruction_tokens(config: CurationConfig) -> int:
-    return _tokens(Prompts(config.reviser.prompts).render("diagnose", [{"role": "user", "content": ""}], "", ""))
+def _prompt(messages: Iterable[str]) -> int:
+    return sum(_tokens(content) + _TOKENS_A_MESSAGE for content in messages)
 
 
 def _tokens(text: str) -> int:
-    return round(len(text) / _CHARACTERS_A_TOKEN) + _TOKENS_A_MESSAGE
+    return round(len(text.encode("utf-8", "surrogatepass")) / _BYTES_A_TOKEN)

@@ -2,135 +2,218 @@
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline import progress, schema, sources
+from pipeline import curation, entry, progress, schema, sources
 from pipeline.config import CurationConfig, SourceSettings, digest
 from pipeline.errors import InputError, RowReject
-from pipeline.sources import Adapter, Record, ResolvedSource
+from pipeline.intake import Intake, Rejected
+from pipeline.sources import Adapter, ResolvedSource
+from pipeline.sources.row import Message
 from pipeline.storage import stagefile
 from pipeline.storage.atomic import write_text
 from pipeline.storage.stagefile import Reject
 
 # Raise when the rows made from the same source change.
-CODE = 1
+CODE = 2
 # A generic source's fields are guessed from at most so many rows.
 _GUESS_ROWS = 1000
+_DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
+_TELL_EVERY_S = 10.0
 Warn = Callable[[str], None]
-
-
-def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
-    """Stable name of a row: 16 hex digits over source, split, query and sample index."""
-    text = json.dumps([source, split, messages, sample_index], ensure_ascii=True, sort_keys=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run works on. rows: read from the source, rejected ones included."""
+    """What a run works on. rows: read from the source, rejected ones included.
+
+    replaced_surrogates: characters of the source that UTF-8 can't hold, replaced by U+FFFD.
+    """
 
     shards: int
     rows: int
+    replaced_surrogates: int = 0
 
 
 def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn: Warn) -> Plan:
     """Write the source shards and plan.json; a plan that stands is read, not made again.
 
-    Raises InputError when the source can't be read or no row of it is of the expected shape.
+    Raises InputError when the source can't be read or no row of it is of the expected shape, ConfigError when a curation
+    setting can't be met.
     """
     settings = config.source
-    wanted = digest(CODE, source.digest, settings.name, settings.fields, settings.shard_rows, settings.limit)
+    columns = entry.columns(config)
+    determined = digest(CODE, source.digest, _row_settings(settings), curation.identity(settings), columns.names)
+    wanted = digest(determined, settings.limit)
     standing = _standing(work, wanted)
     if standing:
         return standing
-    adapter = open_adapter(settings, source, warn)
+    adapters = open_adapters(settings, source, warn)
+    intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
-    seen: set[str] = set()
-    first_bad: RowReject | None = None
-    good, total, shards = 0, 0, 0
-    for shard in iter(lambda: list(itertools.islice(records, settings.shard_rows)), []):
-        rows, rejects = _parse(settings.name, adapter, shard, seen)
-        if rejects and not first_bad:
-            first_bad = rejects[0][1]
-        wanted_shard = digest(CODE, source.digest, settings.name, settings.fields, total, len(shard))
-        _commit(work, shards, wanted_shard, rows, [Reject(i, r.reason, r.evidence) for i, r in rejects])
-        good, total, shards = good + len(rows) - len(rejects), total + len(shard), shards + 1
-    if not good and first_bad:
-        raise InputError(_all_bad(total, first_bad, adapter.expected))
-    progress.forget_from(work, shards)
-    write_text(work / "plan.json", json.dumps({"digest": wanted, "shards": shards, "rows": total}))
-    return Plan(shards, total)
+    told = time.monotonic()
+    with _rare_collections(), _Writer(work, determined, columns) as written:
+        for size in shard_sizes(settings.shard_rows):
+            shard = list(itertools.islice(records, size))
+            if not shard:
+                break
+            written.add(*intake.take(shard))
+            if time.monotonic() - told > _TELL_EVERY_S:
+                told = time.monotonic()
+                warn(f"planning: {written.rows:,} rows read")
+    if not intake.understood and written.first_bad:
+        raise InputError(_all_bad(written.rows, written.first_bad, " or ".join(a.expected for a in adapters.values())))
+    progress.forget_from(work, written.shards)
+    plan = Plan(written.shards, written.rows, intake.replaced)
+    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan)}))
+    if intake.replaced:
+        warn(
+            f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
+            "were replaced by U+FFFD"
+        )
+    return plan
+
+
+def shard_sizes(first: int) -> Iterator[int]:
+    """Rows of shard 0, 1, 2 …: doubling every 128 shards, so that a hundred million rows make a few thousand shards.
+
+    A shard's place depends on nothing that lies behind it: a longer source or a higher limit only adds shards.
+    """
+    size = first
+    while True:
+        yield from itertools.repeat(size, _DOUBLE_EVERY)
+        size = max(size, min(2 * size, _LARGEST_SHARD))
+
+
+def _row_settings(settings: SourceSettings) -> dict[str, Any]:
+    """The settings that decide about rows. Where files lie does not: their content is in other digests."""
+    return {name: value for name, value in settings.data_settings().items() if name not in ("input", "decontaminate")}
 
 
 def _standing(work: Path, wanted: str) -> Plan | None:
     try:
         facts = json.loads((work / "plan.json").read_text("utf-8"))
-        plan = Plan(int(facts["shards"]), int(facts["rows"]))
+        plan = Plan(int(facts["shards"]), int(facts["rows"]), int(facts["replaced_surrogates"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     complete = all(stagefile.inspect(work, "source", shard) for shard in range(plan.shards))
     return plan if facts["digest"] == wanted and complete else None
 
 
-def open_adapter(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> Adapter:
-    """The adapter of a source; a generic one bound to its fields, guessed from the first rows if not given."""
+def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
+    """The adapter of each source by the name its records carry; a generic one bound to its fields.
+
+    Fields that aren't given are guessed from the source's first rows. Those given are for the generic sources of a mix.
+    """
+    parts = sources.parts(source)
+    generic = [name for name, part in parts.items() if sources.get(part.adapter).hub_id is None]
+    # With no generic source at all, the first one refuses them.
+    takers = generic or list(parts)[:1]
+    return {
+        name: _open(part, settings, settings.fields if name in takers else None, warn) for name, part in parts.items()
+    }
+
+
+def _open(source: ResolvedSource, settings: SourceSettings, fields: dict[str, str] | None, warn: Warn) -> Adapter:
     first = itertools.islice(sources.records(source), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
-    adapter, told = sources.bind(
-        sources.get(settings.name), settings.fields or {}, (r.value for r in first if isinstance(r.value, dict))
-    )
+    values = (record.value for record in first if isinstance(record.value, dict))
+    bound, told = sources.bind(sources.get(source.adapter), fields or {}, values)
     if told:
         warn(told)
-    return adapter
+    return bound
 
 
-def _parse(
-    name: str, adapter: Adapter, shard: list[Record], seen: set[str]
-) -> tuple[list[dict[str, Any]], list[tuple[int, RowReject]]]:
-    """All rows of a shard, and which of them are rejected. Adds the ids of the good ones to `seen`."""
-    rows: list[dict[str, Any]] = []
-    rejects: list[tuple[int, RowReject]] = []
-    for index, record in enumerate(shard):
-        row: dict[str, Any] = {
-            "source": name,
-            "split": record.split,
-            "source_row": record.source_row,
-            "sample_index": 0,
-        }
-        try:
-            if isinstance(record.value, RowReject):
-                raise record.value
-            parsed = adapter.parse(record.value)
-            row |= {"messages": parsed.messages, "reference": parsed.reference}
-            row["id"] = row_id(name, record.split, parsed.messages, 0)
-            if row["id"] in seen:
-                raise RowReject("duplicate_query")
-            seen.add(row["id"])
-        except RowReject as reject:
-            reject.evidence.setdefault("where", record.where)
-            rejects.append((index, reject))
-            # Rows that never had a query still need a name of their own in the ledger.
-            row.setdefault("id", row_id(name, record.split, [], record.source_row))
-        rows.append(row)
-    return rows, rejects
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Rows hold no reference cycles, and looking for some after every 700 of them takes a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
-def _commit(work: Path, shard: int, wanted: str, rows: list[dict[str, Any]], rejects: list[Reject]) -> None:
+class _Writer:
+    """Commits shards in a thread of its own, at most two waiting: the disk need not be waited for while rows are read.
+
+    shards, rows: added so far; first_bad: the first reject of all.
+    """
+
+    def __init__(self, work: Path, determined: str, columns: pa.Schema) -> None:
+        self.shards = self.rows = 0
+        self.first_bad: RowReject | None = None
+        self._work, self._determined, self._columns = work, determined, columns
+        self._thread = ThreadPoolExecutor(1, "plan")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self._wait(0)
+
+    def add(self, rows: list[dict[str, Any]], rejected: Rejected) -> None:
+        """Commit one more shard, now or soon; raises what an earlier one raised."""
+        wanted = digest(self._determined, self.rows, len(rows))
+        rejects = [Reject(index, reject.reason, reject.evidence) for index, reject in rejected]
+        if rejected and not self.first_bad:
+            self.first_bad = rejected[0][1]
+        self._waiting.append(
+            self._thread.submit(_commit, self._work, self.shards, wanted, rows, rejects, self._columns)
+        )
+        self.shards, self.rows = self.shards + 1, self.rows + len(rows)
+        self._wait(2)
+
+    def _wait(self, most: int) -> None:
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+
+def _commit(
+    work: Path, shard: int, wanted: str, rows: list[dict[str, Any]], rejects: list[Reject], columns: pa.Schema
+) -> None:
     told = progress.StageProgress(work, "source", shard, len(rows))
     done = stagefile.inspect(work, "source", shard)
     if done is None or done.digest != wanted:
-        table = pa.Table.from_pylist(rows, schema=schema.SOURCE)
+        table = _table(rows, columns)
         bad = {reject.index for reject in rejects}
         kept = table.take(pa.array([i for i in range(len(rows)) if i not in bad], pa.int64()))
         stagefile.commit(work, "source", shard, wanted, kept, stagefile.reject_table("source", table, rejects))
     told.finish(len(rejects))
+
+
+def _table(rows: list[dict[str, Any]], columns: pa.Schema) -> pa.Table:
+    """`pa.Table.from_pylist(rows, columns)` in a third of its time: conversations are what takes it long."""
+    values = {field: [row.get(field.name) for row in rows] for field in columns}
+    arrays = [
+        _conversations(value) if field.type == schema.MESSAGES else pa.array(value, field.type)
+        for field, value in values.items()
+    ]
+    return pa.table(arrays, schema=columns)
+
+
+def _conversations(values: list[list[Message] | None]) -> pa.Array:
+    turns = [turn for value in values if value for turn in value]
+    parts = [pa.array([turn[name] for turn in turns], pa.string()) for name in ("role", "content")]
+    offsets = [0, *itertools.accumulate(len(value or ()) for value in values)]
+    missing = pa.array([value is None for value in values], pa.bool_())
+    struct = pa.StructArray.from_arrays(parts, ["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct, type=schema.MESSAGES, mask=missing)
 
 
 def _all_bad(total: int, first: RowReject, expected: str) -> str:

@@ -1,9 +1,9 @@
 """The reviser's prompts: Jinja2 files, rendered once, with data-set text delimited as data.
 
 Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
-`revise_<reason>.md` is its second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever
-a *value*: it is put in by the one rendering pass and never looked at for template syntax. Each text stands between tags that
-carry a fence, a hash of the very texts: no text can contain the tag that would end it.
+`revise_<reason>.md`, or `edits.md` for all reasons, is its second turn; `sentence.md` asks about one sentence of the draft.
+Text from the data is only ever a *value*: it is put in by the one rendering pass and never looked at for template syntax.
+Each text stands between tags that carry a fence, a hash of the very texts: no text can contain the tag that would end it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline import resources
 from pipeline.config import REASONS, digest
 from pipeline.errors import ConfigError
 
-NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "sentence")
+NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
 
 
 class Prompts:
@@ -53,7 +53,8 @@ class Prompts:
             ) from None
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
-        """One prompt for one row. Variables: messages, reference, draft, fence, reasons; `sentence` has sentence, reason."""
+        """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
+        reason, in `sentence` also sentence."""
         text = self._templates[name].render(
             messages=messages,
             reference=reference,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, card, schema
+from pipeline import __version__, card, entry, schema, sources
 from pipeline.config import CurationConfig
 from pipeline.context import Context
 from pipeline.errors import StorageError
+from pipeline.labels.description import describe
 from pipeline.models import connect
+from pipeline.models.money import price_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan
 from pipeline.sources import ResolvedSource
@@ -24,33 +27,65 @@ def publish(
 ) -> dict[str, Any]:
     """Write everything that a reader gets, the manifest last; returns it. Raises StorageError if a row is missing."""
     config, out = run.config, run.config.out
-    labels = _describe_labels(run)
-    metadata = {"figa.schema_version": schema.SCHEMA_VERSION, "figa.labels": json.dumps(labels, sort_keys=True)}
+    labels = describe(run.tokenizer)
+    metadata = file_metadata(labels, run_digest)
     files = stagefile.inspect_all(run.work, "label", plan.shards)
     entries = publish_rows(out, files, config.output.rows_per_file, metadata)
-    ledger, reasons = publish_rejects(out, run.work, plan.shards)
+    ledger, reasons = publish_rejects(out, run.work, plan.shards, entry.stages(config))
     content = {
         "format": "figa-pipeline",
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
         "rows": _account(plan, entries, ledger),
-        "funnel": _funnel(plan, reasons),
-        "source": _describe_source(config, source),
+        "funnel": _funnel(plan, reasons, run),
+        "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
         "thresholds": thresholds,
         "labels": labels,
         "settings": _settings(config),
         "prompts": run.prompts.digest,
         "calls": run.journal.calls(),
-        "cost_usd": round(run.journal.spent(), 6),
+        **_money(run),
+        "unanswered": _unanswered(run, plan),
         "files": entries,
         "rejected_files": ledger,
     }
+    return finish(out, content)
+
+
+def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
+    """What every published Parquet file says of itself: its schema, its labels, and the data set that it belongs to."""
+    return {
+        "figa.schema_version": schema.SCHEMA_VERSION,
+        "figa.labels": json.dumps(labels, sort_keys=True),
+        "figa.run": run_digest,
+    }
+
+
+def finish(out: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write card and manifest of files that are there, and delete those of an earlier publication; returns the manifest."""
     write_text(out / "README.md", card.render(content))
-    manifest.write(out, content)
-    remove_unnamed(out, [*entries, *ledger])
-    return content
+    written = manifest.write(out, content)
+    remove_unnamed(out, [*content["files"], *content["rejected_files"]])
+    return written
+
+
+def _money(run: Context) -> dict[str, Any]:
+    """What providers reported; apart from it, what they may bill besides, and models whose price isn't known."""
+    told: dict[str, Any] = {"cost_usd": round(sum(cost for _, cost in run.journal.money().values()), 6)}
+    uncertain = run.journal.uncertain()
+    if uncertain:
+        told["cost_uncertain_usd"] = round(uncertain, 6)
+    specs = dict.fromkeys(ModelSpec.parse(name) for name in (run.config.policy.model, run.config.reviser.model))
+    unpriced = [str(spec) for spec in specs if price_of(spec) is None]
+    return told | ({"unpriced": unpriced} if unpriced else {})
+
+
+def _unanswered(run: Context, plan: Plan) -> int:
+    """Rows rejected only because a provider failed: what makes the same command worth running again."""
+    asking = ("sample", "revise") if entry.asks_models(run.config) else ()
+    return sum(file.unanswered for stage in asking for file in stagefile.inspect_all(run.work, stage, plan.shards))
 
 
 def _account(plan: Plan, entries: list[dict[str, Any]], ledger: list[dict[str, Any]]) -> dict[str, int]:
@@ -63,21 +98,34 @@ def _account(plan: Plan, entries: list[dict[str, Any]], ledger: list[dict[str, A
     return {"read": plan.rows, "published": published, "rejected": rejected}
 
 
-def _funnel(plan: Plan, reasons: dict[str, Counter[str]]) -> list[dict[str, Any]]:
-    """One entry a stage: rows that came in, rows that went on, and why the others did not."""
+def _funnel(plan: Plan, reasons: dict[str, Counter[str]], run: Context) -> list[dict[str, Any]]:
+    """One entry a stage: rows that came in, rows that went on, why the others did not, and the stage's notes, if any."""
     rows = plan.rows
     funnel = []
-    for stage in schema.STAGES:
+    for stage in entry.stages(run.config):
         left = sum(reasons[stage].values())
         counts = dict(sorted(reasons[stage].items(), key=lambda item: (-item[1], item[0])))
+        notes: Counter[str] = Counter()
+        for file in stagefile.inspect_all(run.work, stage, plan.shards):
+            notes.update(file.notes)
         funnel.append({"stage": stage, "in": rows, "out": rows - left, "rejected": counts})
+        funnel[-1] |= {"notes": dict(sorted(notes.items()))} if notes else {}
         rows -= left
     return funnel
 
 
-def _describe_source(config: CurationConfig, source: ResolvedSource) -> dict[str, Any]:
+def _describe_source(config: CurationConfig, source: ResolvedSource, plan: Plan) -> dict[str, Any]:
+    described = _describe_part(config.source.name, source)
+    if source.parts:
+        named = zip(sources.parts(source).items(), source.weights, strict=True)
+        described["seed"] = source.seed
+        described["parts"] = [_describe_part(name, part) | {"weight": weight} for (name, part), weight in named]
+    return described | {"replaced_surrogates": plan.replaced_surrogates}
+
+
+def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
     return {
-        "name": config.source.name,
+        "name": name,
         "resolved": source.resolved,
         "location": source.location,
         "revision": source.revision,
@@ -89,27 +137,13 @@ def _describe_source(config: CurationConfig, source: ResolvedSource) -> dict[str
 
 def _describe_models(run: Context) -> dict[str, Any]:
     config = run.config
-    described: dict[str, Any] = {
-        role: {"name": name, **connect.identity(ModelSpec.parse(name))}
-        for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model))
-    }
-    described["reward"] = {"name": run.reward.name, "digest": run.reward.digest}
+    described: dict[str, Any] = {"policy": {"name": "given"}, "reviser": {"name": "given"}, "reward": {"name": "none"}}
+    if entry.asks_models(config):
+        for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
+            described[role] = {"name": name, **connect.identity(ModelSpec.parse(name))}
+    if entry.scores(config):
+        described["reward"] = {"name": run.reward.name, "digest": run.reward.digest}
     return described
-
-
-def _describe_labels(run: Context) -> dict[str, Any]:
-    """What a trainer must know to use the labels, and `verify` to check them."""
-    import rapidfuzz
-    import tokenizers
-
-    settings = run.config.labels
-    return {
-        **settings.data_settings(),
-        "tokenizer": run.tokenizer.name,
-        "fingerprint": run.tokenizer.fingerprint,
-        "eos_id": run.tokenizer.eos_id,
-        "libraries": {"rapidfuzz": rapidfuzz.__version__, "tokenizers": tokenizers.__version__},
-    }
 
 
 def _settings(config: CurationConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _IDS = pa.list_(pa.int32())
@@ -30,10 +30,11 @@ SAMPLE = pa.schema([("policy_model", pa.string()), ("initial", pa.string())])
 SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
 SELECT = pa.schema([])
 REVISE = pa.schema([("reviser_model", pa.string()), ("diagnosis", pa.string()), ("revised", pa.string())])
-FILTER = pa.schema(
+# What follows from the texts and a tokenizer alone.
+TOKENS = pa.schema(
     [
         ("edit_distance", pa.float32()),
-        ("reward_revised", pa.float32()),
+        ("overlong", pa.bool_()),
         ("prompt_input_ids", _IDS),
         ("revised_input_ids", _IDS),
         ("initial_input_ids", _IDS),
@@ -42,6 +43,7 @@ FILTER = pa.schema(
         ("initial_words", _IDS),
     ]
 )
+FILTER = pa.schema([*TOKENS, ("reward_revised", pa.float32())])
 LABEL = pa.schema(
     [
         ("revised_labels", _IDS),
@@ -58,8 +60,11 @@ STAGES = ("source", *ADDED)
 _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
     "diagnosis reward_reference reward_initial reward_revised edit_distance prompt_input_ids revised_input_ids "
-    "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops"
+    "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops "
+    "overlong"
 ).split()
+# Columns that came with a minor version: older data sets don't have them.
+SINCE = {"overlong": "1.1"}
 
 
 def after(stage: str) -> pa.Schema:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import lru_cache
 
 import pyarrow as pa
 
-from pipeline import schema
+from pipeline import entry
 from pipeline.config import CurationConfig, digest
 from pipeline.context import Context
 from pipeline.errors import StorageError
 from pipeline.progress import StageProgress
+from pipeline.rewards import RewardModel
 from pipeline.stages.common import Report
 from pipeline.stages.filter import filter_revisions
 from pipeline.stages.label import label
@@ -49,8 +51,12 @@ def run_stages(
 
 
 def run_stage(context: Context, shard: int, stage: str, thresholds: dict[str, float | None] | None) -> StageFile:
-    """The stage's file for this shard, made now unless it is there with the digest that is asked for."""
-    previous = schema.STAGES[schema.STAGES.index(stage) - 1]
+    """The stage's file for this shard, made now unless it is there with the digest that is asked for.
+
+    A file with rows that only a provider's passing trouble kept from an answer is made again: the journal has the others.
+    """
+    stages = entry.stages(context.config)
+    previous = stages[stages.index(stage) - 1]
     source = stagefile.inspect(context.work, previous, shard)
     if source is None:
         raise StorageError(
@@ -59,11 +65,17 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: dict[str, fl
     wanted = digest(context.stage_digest(stage, thresholds), source.content)
     done = stagefile.inspect(context.work, stage, shard)
     progress = StageProgress(context.work, stage, shard, source.rows)
-    if done is None or done.digest != wanted:
-        rows = stagefile.read(source)
-        output = _run(context, stage, rows, thresholds, progress.add)
+    if done is None or done.digest != wanted or done.unanswered:
+        with context.place(stage, source.rows):
+            if context.stopped.is_set():
+                raise CancelledError
+            rows = stagefile.read(source)
+            output = _run(context, stage, rows, thresholds, progress.add)
         rejects = stagefile.reject_table(stage, rows, output.rejects)
-        done = stagefile.commit(context.work, stage, shard, wanted, output.rows, rejects)
+        unanswered = sum(reject.unanswered for reject in output.rejects)
+        done = stagefile.commit(
+            context.work, stage, shard, wanted, output.rows, rejects, unanswered=unanswered, notes=output.notes
+        )
     progress.finish(done.rejected)
     return done
 
@@ -72,12 +84,16 @@ def _run(
     context: Context, stage: str, rows: pa.Table, thresholds: dict[str, float | None] | None, report: Report
 ) -> StageOutput:
     config = context.config
+
+    def reward() -> RewardModel | None:
+        return context.reward if entry.scores(config) else None
+
     work: dict[str, Callable[[], StageOutput]] = {
         "sample": lambda: sample(rows, config.policy, context.policy, report),
         "score": lambda: score(rows, context.reward, report),
         "select": lambda: select(rows, Thresholds(**(thresholds or {})), report),
         "revise": lambda: revise(rows, config.reviser, context.prompts, context.reviser, report),
-        "filter": lambda: filter_revisions(rows, config.filter, context.tokenizer, context.reward, report),
+        "filter": lambda: filter_revisions(rows, config.filter, context.tokenizer, reward(), report),
         "label": lambda: label(rows, config.labels, context.tokenizer.eos_id, report),
     }
     return work[stage]()

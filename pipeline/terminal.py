@@ -21,8 +21,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import progress, schema
+from pipeline import entry, progress, schema
 from pipeline.diffs import sample_diffs
+from pipeline.models import batch_ledger
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -115,15 +116,20 @@ class Terminal:
         for name, value in estimate.facts.items():
             self.console.print(Text(f"{name:>12}  ", "bold") + Text(value))
         table = Table(title="estimated calls", title_justify="left")
-        for column in ("stage", "model", "calls", "prompt tokens", "answer tokens", "cost"):
-            table.add_column(column, justify="left" if column in ("stage", "model") else "right")
+        for column in ("stage", "calls", "prompt tokens", "answer tokens", "cost"):
+            table.add_column(column, justify="left" if column == "stage" else "right")
         for row in estimate.calls:
-            cost = "unknown price" if row.cost_usd is None else f"${row.cost_usd:.4f}"
             numbers = (f"{n:,}" for n in (row.calls, row.prompt_tokens, row.completion_tokens))
-            table.add_row(row.stage, row.model, *numbers, cost)
+            table.add_row(row.stage, *numbers, _dollars(row.cost_usd))
+        table.add_section()
+        known = sum(row.cost_usd or 0.0 for row in estimate.calls)
+        table.add_row("total", "", "", "", _dollars(known) + (" + unknown" if estimate.cost_usd is None else ""))
         self.console.print(table)
+        if estimate.cost_usd is None:
+            self.warn("a model has no known price: add it to a price table and name that in FIGA_PRICES")
         self.console.print(
-            "Nothing was called and nothing was spent. Numbers are upper estimates from the source's rows."
+            "Nothing was called and nothing was spent. Estimated for the whole run from the source's rows, taking the policy's "
+            "answers to be as long as the references; retries are not counted, answers already paid are not taken off."
         )
 
     def summary(self, outcome: Outcome, *, as_json: bool) -> None:
@@ -142,8 +148,7 @@ class Terminal:
         if outcome.context:
             for diff in sample_diffs(outcome.out, manifest, outcome.context.tokenizer, 3):
                 self.console.print(diff)
-        cost = f", ${manifest['cost_usd']:.4f} spent in this folder" if manifest["cost_usd"] else ""
-        self.console.print(f"\n{outcome.calls} model calls{cost}")
+        self.console.print(f"\n{outcome.calls} model calls{_cost(manifest)}", soft_wrap=True)
         self.console.print(
             f"data      {outcome.out / 'data'}\nrejects   {outcome.out / 'rejected'}\nmanifest  {outcome.out / 'manifest.json'}"
         )
@@ -156,6 +161,20 @@ class Terminal:
             print(json.dumps(as_json_object(outcome), ensure_ascii=False))
 
 
+def _cost(manifest: dict[str, Any]) -> str:
+    """What was spent in the folder, with what is not known about it."""
+    parts = [f"${manifest['cost_usd']:.4f} spent in this folder"] if manifest["cost_usd"] else []
+    if uncertain := manifest.get("cost_uncertain_usd"):
+        parts.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
+    if unpriced := manifest.get("unpriced"):
+        parts.append(f"cost of {', '.join(unpriced)} unknown (no price; see data/prices.yaml)")
+    return "".join(f", {part}" for part in parts)
+
+
+def _dollars(dollars: float | None) -> str:
+    return "unknown price" if dollars is None else f"${dollars:.4f}"
+
+
 def as_json_object(outcome: Outcome) -> dict[str, Any]:
     """The final object of --json: counts a stage and the paths."""
     manifest = outcome.manifest
@@ -165,6 +184,8 @@ def as_json_object(outcome: Outcome) -> dict[str, Any]:
         "already_done": outcome.already_done,
         "calls": outcome.calls,
         "cost_usd": manifest["cost_usd"],
+        "unpriced": manifest.get("unpriced", []),
+        "unanswered": manifest.get("unanswered", 0),
         "rows": manifest["rows"],
         "stages": manifest["funnel"],
         "source": manifest["source"],
@@ -180,6 +201,8 @@ def _funnel(manifest: dict[str, Any]) -> Table:
     for step in manifest["funnel"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in step["rejected"].items())
         table.add_row(step["stage"], str(step["in"]), str(step["out"]), reasons)
+        if notes := step.get("notes"):
+            table.add_row("", "", "", ", ".join(f"{count} {note}" for note, count in notes.items()), style="dim")
     return table
 
 
@@ -194,7 +217,7 @@ class _Board:
     def table(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         counts = progress.read(self._context.work)
-        for stage in schema.STAGES:
+        for stage in entry.stages(self._context.config):
             if stage not in counts:
                 table.add_row(stage, "", "", "", "", "", style="dim")
                 continue
@@ -203,6 +226,9 @@ class _Board:
             rejected = f"{c.rejected} rejected" if c.rejected else ""
             bar = ProgressBar(total=max(c.total, 1), completed=c.done if c.total else 1, width=24)
             table.add_row(stage, bar, f"{c.done}/{c.total}", rejected, self._paid(stage), f"{rate}  {eta}".strip())
+        for batch in batch_ledger.unfinished(self._context.work):
+            bar = ProgressBar(total=batch.size, completed=batch.done, width=24)
+            table.add_row("batch", bar, f"{batch.done}/{batch.size}", "", batch.state, "")
         return Group(table)
 
     def line(self) -> str:
@@ -215,6 +241,8 @@ class _Board:
             extra = ", ".join(part for part in (rate, self._paid(stage), eta) if part and working)
             rejected = f" ({c.rejected} rejected)" if c.rejected else ""
             parts.append(f"{stage} {c.done}/{c.total}{rejected}" + (f" [{extra}]" if extra else ""))
+        batches = batch_ledger.unfinished(self._context.work)
+        parts += [f"batch {batch.done}/{batch.size} ({batch.state})" for batch in batches]
         return " · ".join(parts)
 
     def _rate(self, stage: str, c: progress.Counts) -> tuple[str, str]:

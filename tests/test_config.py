@@ -249,7 +249,8 @@ def test_operational_settings_never_reach_a_digest() -> None:
     assert {"temperature", "seed", "max_tokens", "model", "extra"} <= set(plain.reviser.data_settings())
 
 
-OPERATIONAL = {"limit", "require_full", "concurrency", "timeout_s", "attempts", "batch_size"}
+OPERATIONAL = {"limit", "require_full", "concurrency", "timeout_s", "attempts", "batch_size", "rpm", "tpm"}
+OPERATIONAL |= {"mode", "batch_poll_s", "batch_quiet_s"}
 
 
 @pytest.mark.parametrize("name", [name for name in CurationConfig.model_fields if name != "run"])

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import shards
 from pipeline.config import CurationConfig
-from pipeline.context import Context
-from pipeline.curate import resolve_source
+from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
 from pipeline.estimate import estimate
 from pipeline.models import money
-from pipeline.plan import plan_shards
-from pipeline.stages.revise import revise
-from pipeline.stages.sample import sample
-from pipeline.storage import stagefile
-from tests.conftest import SAMPLE
+from pipeline.models.journal import Answer
+from tests.conftest import SAMPLE, Silent
 
 Settings = Callable[..., CurationConfig]
 OFF = {"selection__eta1": "off", "selection__eta2": "off", "selection__eta3": "off"}
@@ -31,31 +32,50 @@ def estimated(config: CurationConfig) -> dict[str, dict[str, Any]]:
     return {calls["stage"]: calls for calls in estimate(config, quiet).as_dict()["calls"]}
 
 
-def ask_for_all(config: CurationConfig) -> Context:
-    """The stages that ask language models, on every row: what a run does when no threshold is set."""
-    run = Context(config)
-    plan = plan_shards(config, resolve_source(config, quiet), run.work, quiet)
-    for file in stagefile.inspect_all(run.work, "source", plan.shards):
-        sampled = sample(stagefile.read(file), config.policy, run.policy, lambda done, rejected: None)
-        revise(sampled.rows, config.reviser, run.prompts, run.reviser, lambda done, rejected: None)
-    return run
+PRICES = {"policy": (0.5, 1.5), "reviser": (2.5, 10.0)}
 
 
-def test_calls_and_tokens_are_what_a_run_then_asks_for(settings: Settings) -> None:
-    config = settings(**OFF)
+def priced(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the loopback models a price, so that the journal's dollars are the server's own count of tokens times it."""
+    url = settings.server.openai_url  # type: ignore[attr-defined]
+    models = {f"openai/{name}@{url}": {"input": i, "cached_input": i, "output": o} for name, (i, o) in PRICES.items()}
+    path = tmp_path / "prices.yaml"
+    path.write_text(json.dumps({"as_of": "2026-01-01", "models": models}), "utf-8")
+    monkeypatch.setenv("FIGA_PRICES", str(path))
+    monkeypatch.setattr(money, "_table", cache(money._table.__wrapped__))
+
+
+@pytest.mark.parametrize("style", ["rewrite", "edits"])
+def test_a_full_run_then_costs_what_was_said(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    """Calls, tokens and dollars a stage within a fifth; duplicates and rows that no adapter understands among the rows."""
+    priced(settings, tmp_path, monkeypatch)
+    path = tmp_path / "all.jsonl"
+    lines = SAMPLE.read_text("utf-8").splitlines()
+    path.write_text("\n".join([*lines, *lines[:30], "not json", '{"chosen": 5}']) + "\n", "utf-8")
+    config = settings(source__input=str(path), reviser__style=style)
     said = estimated(config)
     server = settings.server  # type: ignore[attr-defined]
     assert server.calls == []
-    made = ask_for_all(config).journal.calls()
-    assert set(said) == set(made) == {"sample", "diagnose", "revise"}
-    for stage, calls in made.items():
+    shards._context.cache_clear()
+    outcome = curate(config, in_threads, Silent())
+    assert outcome.context
+    journal = outcome.context.journal
+    tokens = dict.fromkeys(said, (0, 0))
+    with closing(sqlite3.connect(journal.path)) as db:
+        for stage, text in db.execute("SELECT stage, answer FROM answers"):
+            answer = Answer(**json.loads(text))
+            tokens[stage] = (tokens[stage][0] + answer.prompt_tokens, tokens[stage][1] + answer.completion_tokens)
+    billed = server.stats()["billed_usage"]
+    assert sum(t[0] for t in tokens.values()) == billed["input_tokens"]
+    for stage, (calls, dollars) in journal.money().items():
         assert said[stage]["calls"] == pytest.approx(calls, rel=0.2), stage
-    asked = {"policy": ["sample"], "reviser": ["diagnose", "revise"]}
-    for model, stages in asked.items():
-        billed = server.stats()["models"][f"openai/{model}"]["billed_usage"]
-        assert sum(said[stage]["prompt_tokens"] for stage in stages) == pytest.approx(billed["input_tokens"], rel=0.35)
-        # Answers are an upper estimate: a model may say less than the reference.
-        assert sum(said[stage]["completion_tokens"] for stage in stages) >= billed["output_tokens"]
+        assert said[stage]["prompt_tokens"] == pytest.approx(tokens[stage][0], rel=0.2), stage
+        assert said[stage]["completion_tokens"] == pytest.approx(tokens[stage][1], rel=0.2), stage
+        assert said[stage]["cost_usd"] == pytest.approx(dollars, rel=0.2), stage
+    assert set(said) == set(journal.money()) == {"sample", "diagnose", "revise"}
+    assert said["sample"]["calls"] == len(lines)
 
 
 def test_a_limit_and_quantiles_lower_the_numbers(settings: Settings) -> None:
@@ -123,3 +143,32 @@ def test_what_a_run_would_refuse_a_dry_run_refuses(settings: Settings, tmp_path:
     path.write_text('{"left": 1}\n' * 3)
     with pytest.raises(InputError, match=r"bad.jsonl: none of the first 3 rows is usable; expected"):
         estimate(settings(source__input=str(path)), quiet)
+
+
+def test_thresholds_share_out_the_rows(settings: Settings) -> None:
+    def share(eta1: object, eta2: object, eta3: object) -> float:
+        said = estimated(settings(selection__eta1=eta1, selection__eta2=eta2, selection__eta3=eta3))
+        return round(said["revise"]["calls"] / said["sample"]["calls"], 2)
+
+    assert share("q0.5", "q0.5", "off") == 0.25
+    assert share("q0.5", "q0.5", "q0.9") == 0.1
+    assert share(0.0, -1.5, 0.0) == 1.0
+
+
+def test_sentences_ask_several_questions_a_row(settings: Settings) -> None:
+    said = estimated(settings(reviser__style="sentences", **OFF))
+    assert said["diagnose"]["calls"] < said["revise"]["calls"] <= 4 * said["diagnose"]["calls"]
+
+
+def test_a_batch_costs_half(settings: Settings) -> None:
+    models = {"policy__model": "local/smollm2-135m-instruct", "reviser__model": "openai/gpt-4o-mini"}
+    live = estimate(settings(**models), quiet).cost_usd
+    batch = estimate(settings(reviser__mode="batch", **models), quiet)
+    assert batch.cost_usd == pytest.approx(live / 2)  # type: ignore[operator]
+    assert "by batch" in batch.facts["reviser"]
+
+
+def test_rows_that_curation_rejects_are_not_asked(settings: Settings) -> None:
+    found = estimate(settings(source__min_query_chars=10_000), quiet)
+    assert [(calls.calls, calls.prompt_tokens) for calls in found.calls] == [(0, 0)] * 3
+    assert found.facts["to ask"].startswith("0 rows; 40 would be rejected")

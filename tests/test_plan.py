@@ -15,7 +15,8 @@ from pipeline import sources
 from pipeline.config import CurationConfig
 from pipeline.config_loading import load_config
 from pipeline.errors import ConfigError, InputError
-from pipeline.plan import Plan, plan_shards, row_id
+from pipeline.intake import row_id
+from pipeline.plan import Plan, plan_shards
 from pipeline.progress import read as read_progress
 from pipeline.storage import stagefile
 from tests.conftest import ROOT, child_environment

@@ -66,7 +66,7 @@ def test_published_columns_are_the_contract(settings: Settings) -> None:
     assert table.schema.remove_metadata().equals(schema.PUBLISHED)
     metadata = table.schema.metadata
     labels = json.loads(metadata[b"figa.labels"])
-    assert metadata[b"figa.schema_version"] == b"1.0"
+    assert metadata[b"figa.schema_version"] == schema.SCHEMA_VERSION.encode()
     assert (labels["alpha"], labels["beta"], labels["gate"]) == (1.0, 0.5, 0.6) and labels["fingerprint"]
     tokenizer = outcome.context.tokenizer  # type: ignore[union-attr]
     for row in table.to_pylist():
@@ -177,3 +177,14 @@ def test_bad_rows_among_good_ones_are_rejects(settings: Settings, rows_file: Pat
     where = [json.loads(text)["where"] for text in table["evidence"].to_pylist()]
     assert [int(w.rsplit(":", 1)[1]) for w in where] == [4, 8, 10]
     assert "duplicate_query" in table["reason"].to_pylist()
+
+
+def test_what_became_of_edits_is_in_the_manifest_also_after_a_resume(settings: Settings) -> None:
+    first = run(settings(reviser__style="edits"))
+    step = next(step for step in first.manifest["funnel"] if step["stage"] == "revise")
+    assert step["notes"]["edits_applied"] >= step["out"] > 0
+    again = run(settings(reviser__style="edits", filter__max_distance=0.7))
+    assert next(step for step in again.manifest["funnel"] if step["stage"] == "revise") == step
+    assert again.calls == 0
+    rewritten = run(settings("rewritten"))
+    assert not any("notes" in step for step in rewritten.manifest["funnel"])

@@ -8,7 +8,7 @@ of the revised answer Ỹ by Levenshtein distance:
     in Ỹ, kept                              0           γ
     in Ŷ, deleted or substituted out        3 or 2      −β
     in Ŷ, kept                              0           0
-    the EOS that ends Ỹ / Ŷ                 its own     α / 0
+    the EOS that ends Ỹ / Ŷ                 its own     α (or eos_weight) / 0
 
 Optimal alignments are not unique, so the one that `rapidfuzz.distance.Levenshtein` finds is part of the format, and its
 version is pinned and recorded.
@@ -16,9 +16,10 @@ version is pinned and recorded.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ PROMPT = -1
 Ops = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
+Ids = Sequence[int] | npt.NDArray[np.integer]
+_FIRST_SURROGATE, _SURROGATES = np.uint32(0xD800), np.uint32(0x800)
+_CHARACTERS = sys.maxunicode + 1 - 0x800
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,14 @@ class TokenSignals:
 
 
 def token_signals(
-    initial_ids: Sequence[int] | npt.NDArray[np.integer],
-    revised_ids: Sequence[int] | npt.NDArray[np.integer],
+    initial_ids: Ids,
+    revised_ids: Ids,
     *,
     alpha: float = 1.0,
     beta: float = 0.5,
     gamma: float = 0.0,
     eos_id: int | None = None,
+    eos_weight: float | None = None,
     signal: Signal = "levenshtein",
     granularity: Granularity = "token",
     phrase_gap: int = 1,
@@ -72,8 +77,9 @@ def token_signals(
     """Align two answers and weigh their tokens.
 
     initial_ids, revised_ids: response ids, the EOS that ends each included. eos_id: that EOS; None takes each answer's
-    last token to be it. initial_words, revised_words: for granularity word and phrase, the index of the word to which
-    each token belongs, same lengths as the ids. phrase_gap: edits that are at most so many kept words apart join.
+    last token to be it. eos_weight: weight of Ỹ's EOS, α unless given; that of Ŷ's is always 0. initial_words,
+    revised_words: for granularity word and phrase, the index of the word to which each token belongs, same lengths as the
+    ids. phrase_gap: edits that are at most so many kept words apart join.
     reward_gain: R(Ỹ) − R(Ŷ), for signal reward_weighted.
 
     >>> s = token_signals([5, 7, 2], [5, 8, 9, 2], eos_id=2)
@@ -89,10 +95,7 @@ def token_signals(
         raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
     if granularity not in get_args(Granularity):
         raise ValueError(f"granularity must be one of {get_args(Granularity)}, got {granularity!r}")
-    # rapidfuzz is fastest on lists of Python ints.
-    initial = initial_ids if isinstance(initial_ids, list) else [int(i) for i in initial_ids]
-    revised = revised_ids if isinstance(revised_ids, list) else [int(i) for i in revised_ids]
-    initial_ops, revised_ops, distance = _align(initial, revised)
+    initial_ops, revised_ops, distance = _align(initial_ids, revised_ids)
     if granularity != "token":
         if initial_words is None or revised_words is None:
             raise ValueError(f"granularity {granularity!r} needs initial_words and revised_words")
@@ -105,14 +108,14 @@ def token_signals(
 
     bad, good = initial_ops != KEEP, revised_ops != KEEP
     if signal == "bag_of_words":
-        bad, good = ~np.isin(initial, revised), ~np.isin(revised, initial)
+        bad, good = ~np.isin(initial_ids, revised_ids), ~np.isin(revised_ids, initial_ids)
     elif signal == "constant":
         bad, good = np.zeros_like(bad), np.ones_like(good)
     initial_weights = np.where(bad, np.float32(-beta), np.float32(0))
     revised_weights = np.where(good, np.float32(alpha), np.float32(gamma))
-    if revised and eos_id in (None, revised[-1]):
-        revised_weights[-1] = alpha
-    if initial and eos_id in (None, initial[-1]):
+    if len(revised_ids) and eos_id in (None, revised_ids[-1]):
+        revised_weights[-1] = alpha if eos_weight is None else eos_weight
+    if len(initial_ids) and eos_id in (None, initial_ids[-1]):
         initial_weights[-1] = 0
     if signal == "reward_weighted":
         if reward_gain is None:
@@ -124,19 +127,28 @@ def token_signals(
     return TokenSignals(initial_weights + zero, revised_weights + zero, initial_ops, revised_ops, distance)
 
 
-def _align(initial: list[int], revised: list[int]) -> tuple[Ops, Ops, int]:
-    initial_ops = np.zeros(len(initial), np.int8)
-    revised_ops = np.zeros(len(revised), np.int8)
-    edits = Levenshtein.editops(initial, revised)
-    for tag, i1, i2, j1, j2 in edits.as_opcodes():  # type: ignore[attr-defined]  # missing in its stubs
+def _align(initial: Ids, revised: Ids) -> tuple[Ops, Ops, int]:
+    lists = isinstance(initial, list) and isinstance(revised, list)
+    pair = [initial, revised] if lists else _comparable(np.asarray(initial), np.asarray(revised))
+    # Single items are set several times faster in a bytearray than in an array.
+    initial_ops, revised_ops = bytearray(len(initial)), bytearray(len(revised))
+    edits: Any = Levenshtein.editops(*pair).as_list()
+    for tag, i, j in edits:
         if tag == "replace":
-            initial_ops[i1:i2] = SUBSTITUTE
-            revised_ops[j1:j2] = SUBSTITUTE
+            initial_ops[i] = revised_ops[j] = SUBSTITUTE
         elif tag == "delete":
-            initial_ops[i1:i2] = DELETE
-        elif tag == "insert":
-            revised_ops[j1:j2] = INSERT
-    return initial_ops, revised_ops, len(edits)
+            initial_ops[i] = DELETE
+        else:
+            revised_ops[j] = INSERT
+    return np.frombuffer(initial_ops, np.int8), np.frombuffer(revised_ops, np.int8), len(edits)
+
+
+def _comparable(*arrays: npt.NDArray[np.integer]) -> list[Any]:
+    """The ids as rapidfuzz compares them fastest: a character each, the surrogates left out, where there are so many."""
+    if any(ids.itemsize > 4 or ids.max(initial=0) >= _CHARACTERS or ids.min(initial=0) < 0 for ids in arrays):
+        return [ids.tolist() for ids in arrays]
+    points = [ids.astype("<u4") for ids in arrays]
+    return [(ids + _SURROGATES * (ids >= _FIRST_SURROGATE)).tobytes().decode("utf-32-le") for ids in points]
 
 
 def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Words, Words]:

@@ -8,6 +8,10 @@ own retries are off: tenacity is the one owner. What becomes of a call:
     HTML or broken JSON with status 200        tried again, then RowReject
     400 404 422, refusal, filter, empty        RowReject with its own reason
     401 402 403, or many failures in a row     ProviderStopped: the run ends, resumable
+
+What is paid, every attempt for itself: an answer, also a useless one, what its usage says; a refused call nothing. A call
+that was sent and ended without a word (time-out, lost connection, half an answer) may have been billed: it counts at its
+most, so that the cap holds, and the journal marks it as uncertain.
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from pipeline.config import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import loop
+from pipeline.models.failures import Transient, UselessAnswer
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.limits import Limiter
 from pipeline.models.money import Budget, Price
-from pipeline.models.providers import Provider, Transient
+from pipeline.models.providers import Provider, on_headers
 
 # After so many rows in a row have failed on the provider's side, the rest would fail as well.
 BREAKER = 12
@@ -61,6 +67,7 @@ class ChatModel:
         journal: Journal,
         budget: Budget,
         price: Price | None,
+        limiter: Limiter,
         concurrency: int,
         attempts: int,
         one_shard_at_a_time: bool = False,
@@ -71,13 +78,13 @@ class ChatModel:
         self.turn: AbstractContextManager[Any] = threading.Lock() if one_shard_at_a_time else nullcontext()
         self.concurrency = concurrency
         self.calls = 0
-        self.cost_usd = 0.0
         self._identity = identity
         self._connect = connect
         self._journal = journal
         self._budget = budget
         self._price = price or Price(0, 0, 0)
         self._attempts = attempts
+        self._limiter = limiter
         self._slots = asyncio.Semaphore(concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
@@ -94,28 +101,86 @@ class ChatModel:
         known = self._journal.get(key)
         if known and self._fits(known, request.max_tokens):
             return known
-        async with self._slots:
-            provider = await self._connected()
-            most = self._price.most(_upper_bound_tokens(request), request.max_tokens)
-            await self._reserve(most)
-            cost = 0.0
-            try:
-                answer = await self._persist(provider, request)
-                cost = self._price.of(answer)
-                self._journal.put(key, stage, self.name, answer, cost)
-            finally:
-                self._budget.settle(most, cost)
-        self.calls += 1
-        self.cost_usd += cost
+        provider = self._provider or await self._connected()
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts),
+            retry=retry_if_exception_type(Transient),
+            wait=retry_wait,
+            reraise=True,
+        )
+        try:
+            answer: Answer = await retrying(self._attempt, provider, stage, key, request)
+        except Transient as error:
+            self._count_failure(str(error))
+            reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts)
+            raise reject.passing() from None
+        except RowReject as reject:
+            # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
+            if reject.evidence.get("status") == 404:
+                self._count_failure(f"status 404: {reject.evidence['error']}")
+                raise reject.passing() from None
+            self._failures = 0
+            raise
+        self._failures = 0
         return answer
+
+    async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
+        """One call, when its turn has come."""
+        most = _upper_bound_tokens(request)
+        if provider.batched:
+            return await self._paid(provider, stage, key, request, most)
+        async with self._slots:
+            with await self._limiter.start(most + request.max_tokens) as call:
+                on_headers.set(call.heard)
+                try:
+                    answer = await self._paid(provider, stage, key, request, most)
+                except Transient as error:
+                    if error.retry_after:
+                        self._limiter.pause(min(error.retry_after, LONGEST_WAIT_S))
+                    raise
+                call.used = answer.prompt_tokens + answer.completion_tokens
+                return answer
+
+    async def _paid(self, provider: Provider, stage: str, key: str, request: ChatRequest, prompt_tokens: int) -> Answer:
+        """Set the most that the call can cost aside, make it, and write down what it gave and cost before that is used."""
+        most = self._price.most(prompt_tokens, request.max_tokens)
+        await self._reserve(most)
+        self.calls += 1
+        cost = 0.0
+        try:
+            answer = await provider.complete(request)
+            cost = self._cost(answer, most)
+        except (RowReject, Transient) as failure:
+            certain = not (isinstance(failure, Transient) and failure.maybe_billed)
+            cost = self._cost(failure.usage, most) if isinstance(failure, UselessAnswer) else 0.0 if certain else most
+            await self._journal.charge(stage, self.name, failure.reason, cost, certain=certain)
+            raise
+        except asyncio.CancelledError:
+            # A batch goes on without us, and is found again.
+            if not provider.batched:
+                cost = most
+                self._journal.charge_later(stage, self.name, "interrupted", cost, certain=False)
+            raise
+        else:
+            await self._journal.keep(key, stage, self.name, answer, cost)
+            return answer
+        finally:
+            self._budget.settle(most, cost)
+
+    def _cost(self, answer: Answer, most: float) -> float:
+        """What an answer cost; a server that counted no tokens may bill anything up to `most`."""
+        return self._price.of(answer) if answer.prompt_tokens else most
 
     async def _reserve(self, most: float) -> None:
         """Take `most` from the budget. When it doesn't fit, the calls in flight end first, and may give some back."""
+        look_s = _LOOK_S
         while self._budget.in_flight:
             try:
                 return self._budget.reserve(most)
             except BudgetReached:
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(look_s)
+                # Thousands may wait here for a batch, for hours.
+                look_s = min(2 * look_s, 1.0)
         return self._budget.reserve(most)
 
     @staticmethod
@@ -132,25 +197,6 @@ class ChatModel:
                 loop.at_exit(self._provider.close)
             return self._provider
 
-    async def _persist(self, provider: Provider, request: ChatRequest) -> Answer:
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts), retry=retry_if_exception_type(Transient), wait=_wait, reraise=True
-        )
-        try:
-            answer: Answer = await retrying(provider.complete, request)
-        except Transient as error:
-            self._count_failure(str(error))
-            raise RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts) from None
-        except RowReject as reject:
-            # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
-            if reject.evidence.get("status") == 404:
-                self._count_failure(f"status 404: {reject.evidence['error']}")
-            else:
-                self._failures = 0
-            raise
-        self._failures = 0
-        return answer
-
     def _count_failure(self, last: str) -> None:
         self._failures += 1
         if self._failures >= BREAKER:
@@ -160,7 +206,8 @@ class ChatModel:
             ) from None
 
 
-def _wait(state: RetryCallState) -> float:
+def retry_wait(state: RetryCallState) -> float:
+    """Seconds until the next try: what the server asked for, else longer each time."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, Transient) else None
     # A server's absurd wish (hours) is capped; a little jitter keeps the crowd from returning at once.

@@ -10,30 +10,28 @@ from typing import Any
 
 from pipeline.config import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
-from pipeline.models import catalog
+from pipeline.models import batch_ledger, catalog
+from pipeline.models.batch import BatchProvider
+from pipeline.models.batch_anthropic import AnthropicBatches
+from pipeline.models.batch_api import BatchApi
+from pipeline.models.batch_ledger import BatchLedger
+from pipeline.models.batch_openai import OpenAIBatches
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.limits import limiter_for
 from pipeline.models.loop import worker_number
 from pipeline.models.money import Budget, price_of
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
 from pipeline.models.serve import cores, serve
-from pipeline.models.spec import ModelSpec
+from pipeline.models.spec import OPENAI_URL, ModelSpec, base_url
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
-_OFFICIAL = "https://api.openai.com/v1"
 # Servers of one's own often take any key; the SDK insists on one.
 _NO_KEY = "no-key"
 # Each keeps the model in memory: up to 2 GB for the default reviser.
 _MOST_REPLICAS = 4
-
-
-def base_url(spec: ModelSpec) -> str | None:
-    """Where the calls go; None is Anthropic's own address or this machine."""
-    if spec.provider == "openai":
-        return spec.base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
-    if spec.provider == "anthropic":
-        return spec.base_url or os.environ.get("ANTHROPIC_BASE_URL")
-    return None
+# Rows that wait for a batch cost next to nothing.
+_ALL_AT_ONCE = 100_000
 
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
@@ -43,11 +41,13 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
     return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
 
 
-def check(setting: str, spec: ModelSpec, budget_usd: float | None) -> None:
+def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "live") -> None:
     """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
     if spec.provider == "hf":
         raise ConfigError(f"{setting}: hf/ models score answers; to write them use local/, openai/ or anthropic/")
     if spec.provider == "local":
+        if mode == "batch":
+            raise ConfigError(f"{setting}: local models have no batch API; leave the mode at live")
         if spec.base_url:
             raise ConfigError(f"{setting}: local models have no address; for a server use openai/NAME@{spec.base_url}")
         catalog.get(spec.name)
@@ -79,26 +79,48 @@ def chat_model(
             return Replicas(
                 [OpenAIProvider(spec.name, s.base_url, s.api_key, settings.timeout_s, official=False) for s in servers]
             )
-        key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
-        url = base_url(spec)
-        if spec.provider == "anthropic":
-            return AnthropicProvider(spec.name, url, key, settings.timeout_s)
-        return OpenAIProvider(spec.name, url, key, settings.timeout_s, official=url == _OFFICIAL)
+        if settings.mode == "live":
+            return _remote(spec, settings.timeout_s)
+        return BatchProvider(
+            batch_api(spec, settings.timeout_s),
+            BatchLedger(journal.path.with_name(batch_ledger.FILE)),
+            str(ModelSpec(spec.provider, spec.name, base_url(spec))),
+            poll_s=settings.batch_poll_s,
+            quiet_s=settings.batch_quiet_s,
+            attempts=settings.attempts,
+        )
 
     concurrency = settings.concurrency
     if spec.provider == "local":
         concurrency = min(concurrency, cores(), _MOST_REPLICAS)
+    elif settings.mode == "batch":
+        concurrency = _ALL_AT_ONCE
     return ChatModel(
         str(spec),
         identity(spec),
         connect,
         journal=journal,
         budget=budget,
-        price=price_of(spec),
+        price=price_of(spec, settings.mode),
+        limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,
         one_shard_at_a_time=spec.provider == "local",
     )
+
+
+def _remote(spec: ModelSpec, timeout_s: float) -> OpenAIProvider | AnthropicProvider:
+    key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
+    url = base_url(spec)
+    if spec.provider == "anthropic":
+        return AnthropicProvider(spec.name, url, key, timeout_s)
+    return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
+
+
+def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
+    """The batch API of a model's provider. `spec` may be as the ledger names a batch's model: with its address."""
+    live = _remote(spec, timeout_s)
+    return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
 
 
 class Replicas:
@@ -108,6 +130,8 @@ class Replicas:
     llama.cpp's threads wait for each other at every layer. A row's calls go to the same server, which still has the row's
     prompt in its cache. With one slot, and no cache in a row's first call, an answer does not depend on other rows.
     """
+
+    batched = False
 
     def __init__(self, providers: list[Provider]) -> None:
         self._providers = [(provider, asyncio.Lock()) for provider in providers]

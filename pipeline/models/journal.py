@@ -4,15 +4,23 @@ An answer is keyed by the sha256 of everything sent and written before it is use
 once journalled; after kill −9 at most the calls in flight are paid twice. WAL with synchronous=NORMAL keeps that promise
 for a killed process; a power cut may take back the last moments, never damage the file. Local disks only: SQLite's WAL does
 not work over network file systems.
+
+    answers    what is used: one a key, the newest
+    charges    every other call that was made: failed, useless, cut and asked again; with what it cost, or may have cost
+
+A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a fresh one is begun.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,19 +29,26 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from pipeline.errors import StorageError
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, answer TEXT NOT NULL, cost_usd REAL NOT NULL,
-    at REAL NOT NULL
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, "
+    "answer TEXT NOT NULL, cost_usd REAL NOT NULL, at REAL NOT NULL)",
+    # Counting calls and money must not read the answers' texts.
+    "CREATE INDEX IF NOT EXISTS money ON answers (stage, cost_usd)",
+    "CREATE TABLE IF NOT EXISTS charges (stage TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, "
+    "cost_usd REAL NOT NULL, certain INTEGER NOT NULL, at REAL NOT NULL)",
 )
-"""
-# Counting calls and money must not read the answers' texts.
-_INDEX = "CREATE INDEX IF NOT EXISTS money ON answers (stage, cost_usd)"
+_CHARGE = "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)"
+# The answer that this one replaces was paid for as well.
+_REPLACED = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
+_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said. Tokens as the server counted them; finish is `stop` or `length` (cut at max_tokens)."""
+    """What a model said. Tokens as the server counted them; finish is `stop` or `length` (cut at max_tokens).
+
+    Of the prompt's tokens, `cached_tokens` came from the provider's prompt cache and `cache_write_tokens` went into it.
+    """
 
     text: str
     finish: str
@@ -42,22 +57,46 @@ class Answer:
     completion_tokens: int = 0
     cached_tokens: int = 0
     request_id: str | None = None
+    cache_write_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A row to be written: an answer with its key, or a charge."""
+
+    key: str | None
+    row: tuple[object, ...]
 
 
 class Journal:
-    """Answers by key. Threads may share one; processes may open the same file."""
+    """Answers by key. Threads may share one; processes may open the same file.
+
+    `warning` says what was wrong with the file, if it had to be set aside. Raises StorageError.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.warning: str | None = None
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._gathering = threading.Lock()
+        self._pending: list[_Record] = []
+        self._commit: Future[None] | None = None
+        # Its thread ends with the interpreter, after all that it was given: answers of cancelled calls are kept as well.
+        self._writer = ThreadPoolExecutor(1, "journal")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._check()
+            try:
+                self._check()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self.warning = self._set_aside(error)
             self._db = self._open()
-        except (OSError, sqlite3.OperationalError) as error:
+            # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
+            self._reader = self._open()
+        except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the journal of paid answers can't be opened: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
 
     def _check(self) -> None:
         """Look before any writing connection exists: closing one copies the log into the file, damaged or not."""
@@ -69,8 +108,30 @@ class Journal:
         uri = f"{self.path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=60)) as db:
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone():
+                # The pages may be sound and a text in them not.
+                broken = db.execute("SELECT key FROM answers WHERE NOT json_valid(answer) LIMIT 1").fetchone()
+                if broken:
+                    raise sqlite3.DatabaseError(f"the answer {broken[0][:16]} is no JSON")
+
+    def _set_aside(self, error: Exception) -> str:
+        """Rename the file with its log, under names that SQLite's own `.recover` takes; the warning for the user."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        names = (
+            f"{self.path.name}.damaged-{stamp}{extra}"
+            for extra in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+        )
+        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        for suffix in ("-wal", "-shm", ""):
+            file = self.path.with_name(self.path.name + suffix)
+            if file.exists():
+                file.rename(aside.with_name(aside.name + suffix))
+        return (
+            f"{self.path}: the journal of paid answers was damaged ({' '.join(str(error).split())}) and is now {aside.name}; "
+            "a new one is begun. Finished shards stay, other answers are asked for and paid anew, and --budget counts from 0"
+        )
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
@@ -84,61 +145,122 @@ class Journal:
             with attempt:
                 db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        db.execute(_TABLE)
-        db.execute(_INDEX)
+        for statement in _TABLES:
+            db.execute(statement)
         return db
 
-    def _damaged(self, error: Exception) -> StorageError:
-        aside = f"{self.path.name}.damaged-{int(time.time())}"
-        return StorageError(
-            f"{self.path}: the journal of paid answers is damaged ({' '.join(str(error).split())}). Move it away, for "
-            f"example to {aside}, and run again: finished shards stay, other answers are asked for anew"
-        )
-
     def get(self, key: str) -> Answer | None:
-        with self._guard() as db:
+        with self._guard(self._reader, self._reading) as db:
             row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         try:
             return Answer(**json.loads(row[0])) if row else None
         except (ValueError, TypeError) as error:
-            raise self._damaged(error) from error
+            raise StorageError(
+                f"{self.path}: the answer {key[:16]} is damaged ({error}); run again: the journal will be set aside"
+            ) from error
 
     def put(self, key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> None:
-        """Keep an answer in place of the one that `key` may have: both were paid for."""
-        # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
-        text = json.dumps(asdict(answer), ensure_ascii=True)
-        with self._guard() as db:
-            db.execute(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
-                "answer = excluded.answer, cost_usd = cost_usd + excluded.cost_usd, at = excluded.at",
-                (key, stage, model, text, cost_usd, time.time()),
-            )
+        """Keep an answer in place of the one that `key` may have: both were paid for. On disk when this returns."""
+        self._write([_answer(key, stage, model, answer, cost_usd)])
+
+    async def keep(self, key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> None:
+        """`put` for many callers at a time: what arrives while a commit runs is in the next one, together."""
+        await self._gather(_answer(key, stage, model, answer, cost_usd))
+
+    async def charge(self, stage: str, model: str, outcome: str, cost_usd: float, *, certain: bool = True) -> None:
+        """Note a call that gave no answer. `certain`: False when nothing tells whether, and how much, it was billed."""
+        await self._gather(_charge(stage, model, outcome, cost_usd, certain))
+
+    def charge_later(self, stage: str, model: str, outcome: str, cost_usd: float, *, certain: bool = True) -> None:
+        """`charge` for a caller that can't wait; written before the process ends."""
+        self._enqueue(_charge(stage, model, outcome, cost_usd, certain))
+
+    async def _gather(self, record: _Record) -> None:
+        # A caller that is cancelled must not take the others' commit with it.
+        await asyncio.shield(asyncio.wrap_future(self._enqueue(record)))
+
+    def _enqueue(self, record: _Record) -> Future[None]:
+        with self._gathering:
+            self._pending.append(record)
+            if self._commit is None:
+                self._commit = self._writer.submit(self._flush)
+            return self._commit
+
+    def _flush(self) -> None:
+        with self._gathering:
+            records, self._pending, self._commit = self._pending, [], None
+        self._write(records)
+
+    def _write(self, records: list[_Record]) -> None:
+        with self._guard(self._db, self._lock) as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                for record in records:
+                    if record.key is None:
+                        db.execute(_CHARGE, record.row)
+                    else:
+                        db.execute(_REPLACED, (record.key,))
+                        db.execute(_ANSWER, record.row)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
 
     def spent(self) -> float:
-        """US dollars paid for everything in this journal."""
-        with self._guard() as db:
-            return float(db.execute("SELECT coalesce(sum(cost_usd), 0) FROM answers").fetchone()[0])
+        """US dollars paid for everything in this journal, and those that may have been."""
+        (spent,) = self._row("SELECT (SELECT total(cost_usd) FROM answers) + (SELECT total(cost_usd) FROM charges)")
+        return float(spent)
+
+    def uncertain(self) -> float:
+        """The part of `spent` for calls that ended without a word of their cost, each counted at its most."""
+        return float(self._row("SELECT total(cost_usd) FROM charges WHERE NOT certain")[0])
 
     def money(self) -> dict[str, tuple[int, float]]:
-        """Answers and US dollars by stage."""
-        query = "SELECT stage, count(*), sum(cost_usd) FROM answers GROUP BY stage ORDER BY stage"
-        with self._guard() as db:
+        """Answers and US dollars by stage; what is uncertain is left out."""
+        query = (
+            "SELECT stage, sum(answers), total(cost) FROM ("
+            "SELECT stage, count(*) AS answers, total(cost_usd) AS cost FROM answers GROUP BY stage UNION ALL "
+            "SELECT stage, 0, total(cost_usd) FROM charges WHERE certain GROUP BY stage) GROUP BY stage ORDER BY stage"
+        )
+        with self._guard(self._reader, self._reading) as db:
             return {stage: (calls, cost) for stage, calls, cost in db.execute(query)}
 
     def calls(self) -> dict[str, int]:
         """Answers by stage."""
-        return {stage: calls for stage, (calls, _) in self.money().items()}
+        return {stage: calls for stage, (calls, _) in self.money().items() if calls}
+
+    def made(self) -> int:
+        """All calls, those without an answer included."""
+        return int(self._row("SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM charges)")[0])
+
+    def _row(self, query: str) -> tuple[float, ...]:
+        with self._guard(self._reader, self._reading) as db:
+            row: tuple[float, ...] = db.execute(query).fetchone()
+            return row
 
     def close(self) -> None:
-        with self._lock:
+        self._writer.shutdown()
+        with self._lock, self._reading:
+            self._reader.close()
             self._db.close()
 
     @contextmanager
-    def _guard(self) -> Iterator[sqlite3.Connection]:
+    def _guard(self, db: sqlite3.Connection, lock: threading.Lock) -> Iterator[sqlite3.Connection]:
         try:
-            with self._lock:
-                yield self._db
+            with lock:
+                yield db
         except sqlite3.Error as error:
             raise StorageError(
                 f"{self.path}: the journal can't be used: {error}; free the cause and run again"
             ) from error
+
+
+def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
+    # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
+    text = json.dumps(asdict(answer), ensure_ascii=True)
+    return _Record(key, (key, stage, model, text, cost_usd, time.time()))
+
+
+def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool) -> _Record:
+    return _Record(None, (stage, model, outcome, cost_usd, certain, time.time()))

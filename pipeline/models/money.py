@@ -14,53 +14,80 @@ import yaml
 from pipeline import resources
 from pipeline.errors import BudgetReached, ConfigError
 from pipeline.models.journal import Answer
-from pipeline.models.spec import ModelSpec
+from pipeline.models.spec import ANTHROPIC_URL, OPENAI_URL, ModelSpec, base_url
+
+# Of the live price, where a table doesn't say.
+_BATCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars a million tokens. An answer whose prompt was partly cached pays `cached_input` for that part."""
+    """US dollars a million tokens.
+
+    Of an answer's prompt, the part that came from the provider's cache pays `cached_input`, and the part that went into it
+    `cache_write` (None: as `input`).
+    """
 
     input: float
     cached_input: float
     output: float
+    cache_write: float | None = None
 
     def __post_init__(self) -> None:
-        for dollars in (self.input, self.cached_input, self.output):
+        for dollars in (self.input, self.cached_input, self.output, self._written):
             if not 0 <= dollars < math.inf:
                 raise ValueError(f"a price is a number of dollars from 0, got {dollars!r}")
 
+    @property
+    def _written(self) -> float:
+        return self.input if self.cache_write is None else self.cache_write
+
     def of(self, answer: Answer) -> float:
-        fresh = answer.prompt_tokens - answer.cached_tokens
-        paid = fresh * self.input + answer.cached_tokens * self.cached_input + answer.completion_tokens * self.output
-        return paid / 1e6
+        fresh = answer.prompt_tokens - answer.cached_tokens - answer.cache_write_tokens
+        prompt = (
+            fresh * self.input + answer.cached_tokens * self.cached_input + answer.cache_write_tokens * self._written
+        )
+        return (prompt + answer.completion_tokens * self.output) / 1e6
 
     def most(self, prompt_tokens: int, max_tokens: int) -> float:
         """The most that a call of this size can cost."""
-        return (prompt_tokens * self.input + max_tokens * self.output) / 1e6
+        return (prompt_tokens * max(self.input, self.cached_input, self._written) + max_tokens * self.output) / 1e6
+
+    def in_batches(self, share: float) -> Price:
+        """The price in a batch. Providers differ on whether cached tokens stay cheaper there: never counted as cheaper."""
+        return Price(self.input * share, self.input * share, self.output * share, self._written * share)
 
 
 @cache
-def _table() -> tuple[dict[str, Price], str]:
+def _table() -> tuple[dict[str, Price], str, dict[str, float]]:
     path = Path(os.environ.get("FIGA_PRICES") or resources.folder("data") / "prices.yaml")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-        return {name: Price(**price) for name, price in content["models"].items()}, str(content["as_of"])
+        prices = {name: Price(**price) for name, price in content["models"].items()}
+        shares = {provider: float(share) for provider, share in (content.get("batch") or {}).items()}
+        if not all(0 <= share < math.inf for share in shares.values()):
+            raise ValueError(f"batch: a share of the live price is a number from 0, got {shares}")
+        return prices, str(content["as_of"]), shares
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{path}: not a price table (as_of, models: name: input, cached_input, output): {reason}"
+            f"{path}: not a price table (as_of, models: name: input, cached_input, output, perhaps cache_write): {reason}"
         ) from None
 
 
-def price_of(spec: ModelSpec) -> Price | None:
-    """The price of a model; zero for models on this machine; None when it isn't known.
+def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
+    """The price of a model asked live or in batches; zero for models on this machine; None when it isn't known.
 
-    A self-hosted server (an address behind @) is only priced when the table names it with its address.
+    A server that isn't the provider's own (an address behind @ or in the environment) is only priced when the table names
+    the model with that address.
     """
     if spec.provider in ("local", "hf"):
         return Price(0, 0, 0)
-    return _table()[0].get(str(spec))
+    prices, _, shares = _table()
+    url = (base_url(spec) or ANTHROPIC_URL).rstrip("/")
+    official = url in (OPENAI_URL, ANTHROPIC_URL)
+    price = prices.get(str(ModelSpec(spec.provider, spec.name, None if official else url)))
+    return price.in_batches(shares.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
 
 
 def prices_as_of() -> str:

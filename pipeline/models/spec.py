@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from pipeline.errors import ConfigError
 
 PROVIDERS = ("openai", "anthropic", "local", "hf")
+OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class ModelSpec:
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.name}" + (f"@{self.base_url}" if self.base_url else "")
+
+
+def base_url(spec: ModelSpec) -> str | None:
+    """Where the calls go; None is Anthropic's own address or this machine."""
+    if spec.provider == "openai":
+        return spec.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+    if spec.provider == "anthropic":
+        return spec.base_url or os.environ.get("ANTHROPIC_BASE_URL")
+    return None
 
 
 def _is_address(url: str) -> bool:

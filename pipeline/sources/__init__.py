@@ -1,7 +1,7 @@
 """Where rows come from: one adapter a data set, and one way to read them all.
 
-    resolve(name, input)  ->  ResolvedSource     what exactly will be read, pinned and digested   (reading.py)
-    records(resolved)     ->  Record ...         every row of it, as a dict or as a reject        (reading.py)
+    resolve(name, input)  ->  ResolvedSource     what exactly will be read, pinned and digested   (mixing.py, reading.py)
+    records(resolved)     ->  Record ...         every row of it, as a dict or as a reject        (mixing.py, reading.py)
     adapter.parse(dict)   ->  SourceRow          the query, the reference, the rejected reply     (one file an adapter)
 
 This package knows nothing of stages, models or output files. Importing it loads neither datasets nor pyarrow.
@@ -12,12 +12,25 @@ from __future__ import annotations
 import difflib
 
 from pipeline.errors import ConfigError
-from pipeline.sources import hh_rlhf, jsonl
+from pipeline.sources import (
+    alpaca,
+    hh_rlhf,
+    jsonl,
+    openorca,
+    parquet,
+    sharegpt,
+    shp,
+    spa,
+    synthetic_gptj,
+    ultrafeedback,
+)
 from pipeline.sources.jsonl import bind
-from pipeline.sources.reading import Record, ResolvedSource, records, resolve
+from pipeline.sources.mixing import parts, records, resolve
+from pipeline.sources.reading import Record, ResolvedSource
 from pipeline.sources.row import Adapter, SourceRow
 
-ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (hh_rlhf.ADAPTER, jsonl.ADAPTER)}
+_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, jsonl, parquet)
+ADAPTERS: dict[str, Adapter] = {module.ADAPTER.name: module.ADAPTER for module in _MODULES}
 
 
 def get(name: str) -> Adapter:
@@ -29,4 +42,4 @@ def get(name: str) -> Adapter:
     raise ConfigError(f"unknown source {name!r}: known are {', '.join(sorted(ADAPTERS))}{hint}")
 
 
-__all__ = ["ADAPTERS", "Adapter", "Record", "ResolvedSource", "SourceRow", "bind", "get", "records", "resolve"]
+__all__ = ["ADAPTERS", "Adapter", "Record", "ResolvedSource", "SourceRow", "bind", "get", "parts", "records", "resolve"]

@@ -7,6 +7,8 @@ input        more of the query, put after a blank line (Alpaca); may be missing 
 system       a system message; may be missing or empty in a row
 reference    the reference reply: text, or a conversation whose last assistant turn it is
 rejected     a worse reply; may be missing or empty in a row
+initial      an answer and its revision: rows enter at the filter stage. Given together; without `reference`, or a reply at
+revised      the end of `messages`, the revision is taken for the reference
 transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "rejected"}
 """
 
@@ -21,15 +23,17 @@ from pipeline.errors import ConfigError, RowReject
 from pipeline.sources.hh_rlhf import is_transcript
 from pipeline.sources.text import shape, snippet
 
-PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "transcript")
+PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "initial", "revised", "transcript")
 SHAPES = (
     "an object with messages | conversations | prompt + chosen/response/completion/answer | "
-    "instruction (+ input) + output | question + answer/response | hh-rlhf's chosen + rejected transcripts"
+    "instruction (+ input) + output | question + answer/response | prompt or messages + initial + revised | "
+    "hh-rlhf's chosen + rejected transcripts"
 )
 _PROMPTS = ("prompt", "instruction", "question", "query")
 _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _SYSTEMS = ("system", "system_prompt")
+_PAIRS = (("initial", "revised"), ("original_output", "revised_output"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,11 @@ class Fields:
 
     def __str__(self) -> str:
         return ", ".join(f"{part} = {snippet(name)}" for part, name in self.names.items())
+
+    @property
+    def gives_pairs(self) -> bool:
+        """Whether each row comes with an initial answer and its revision."""
+        return "revised" in self.names
 
     def get(self, raw: Mapping[str, Any], part: str) -> Any:
         """What a row has for a part; None when the mapping or the row has nothing."""
@@ -62,8 +71,11 @@ def given(names: Mapping[str, str | None]) -> Fields | None:
         raise ConfigError(
             f"source.fields: give exactly one of messages, prompt and transcript, the query; got {', '.join(mapped)}"
         )
+    pairs = "initial" in mapped or "revised" in mapped
+    if pairs and queries[0] == "transcript":
+        raise ConfigError("source.fields: initial and revised go with prompt or messages, not with transcript")
     needed = {"messages": (), "prompt": ("reference",), "transcript": ("rejected",)}[queries[0]]
-    for part in needed:
+    for part in ("initial", "revised") if pairs else needed:
         if part not in mapped:
             raise ConfigError(f"source.fields: {queries[0]} also needs source.fields.{part}; got {', '.join(mapped)}")
     return Fields(mapped)
@@ -74,10 +86,13 @@ def guess(raw: Mapping[str, Any]) -> Fields:
     prompt = _first(raw, _PROMPTS)
     answer = _first(raw, _REPLIES)
     conversation = next((name for name in _CONVERSATIONS if isinstance(raw.get(name), list)), None)
-    if prompt and answer:
-        names = {"prompt": prompt, "reference": answer}
+    pair = next((pair for pair in _PAIRS if all(isinstance(raw.get(name), str) for name in pair)), None)
+    if prompt and (answer or pair):
+        names = {"prompt": prompt} | ({"reference": answer} if answer else {})
         if "input" in raw and prompt != "prompt":
             names["input"] = "input"
+    elif conversation and pair and answer:
+        names = {"messages": conversation, "reference": answer}
     elif is_transcript(raw.get("chosen")) and isinstance(raw.get("rejected"), str):
         return Fields({"transcript": "chosen", "rejected": "rejected"})
     elif conversation:
@@ -86,6 +101,8 @@ def guess(raw: Mapping[str, Any]) -> Fields:
         names = {"messages": "chosen"}
     else:
         raise RowReject("wrong_shape", expected=SHAPES, got=shape(raw))
+    if pair:
+        names |= {"initial": pair[0], "revised": pair[1]}
     system = next((name for name in _SYSTEMS if isinstance(raw.get(name), str)), None)
     if system:
         names["system"] = system

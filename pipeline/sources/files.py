@@ -1,18 +1,24 @@
-"""Which local files an input means, in which order, and what their names tell of their split."""
+"""Which files an input means, in which order, and what their names tell of their split."""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import InputError
-from pipeline.sources.rows import PACKED
+from pipeline.sources import remote
+from pipeline.sources.remote import RemoteFile
 from pipeline.sources.text import shown, snippet
 
-SUFFIXES = (".jsonl", ".ndjson", ".json")
+PACKED = (".gz", ".zst", ".bz2")
+TABLES = (".parquet", ".csv", ".tsv")
+SUFFIXES = (".jsonl", ".ndjson", ".json", *TABLES)
+Location = Path | RemoteFile
 _SPLITS = {
     "train": ("train", "training"),
     "test": ("test", "testing", "eval", "evaluation"),
@@ -25,8 +31,28 @@ _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
 class SourceFile:
     """One file to read, and the split of its rows (None while its name tells none)."""
 
-    path: Path
+    path: Location
     split: str | None
+
+
+def find_input(input: str, warn: Callable[[str], None]) -> tuple[SourceFile, ...]:
+    """The files that an input means: a path, a glob or a URL. Empty when it can only be something else.
+
+    A path that exists goes before a glob of the same letters. InputError says in one line what is wrong with an input.
+    """
+    if remote.is_url(input):
+        place, found = remote.find(input)
+        if len(found) == 1:  # a single file may have any name
+            return tuple(SourceFile(file, split_of(file.name)) for file in found.values())
+        names = _chosen(place, found, warn)
+        return tuple(SourceFile(found[name], split_of(name)) for name in names)
+    try:
+        path = Path(input).expanduser()
+        if path.exists():
+            return find(path, warn)
+        return _glob(str(path), warn) if glob.has_magic(input) else ()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"input {shown(input[:200])!r} can't be looked at: {shown(error)}") from error
 
 
 def find(path: Path, warn: Callable[[str], None]) -> tuple[SourceFile, ...]:
@@ -40,24 +66,34 @@ def find(path: Path, warn: Callable[[str], None]) -> tuple[SourceFile, ...]:
         raise InputError(
             f"{shown(path)}: neither a regular file nor a folder; give a JSON Lines file or a folder of them"
         )
-    found, foreign = _walk(path)
-    if foreign:
-        names = ", ".join(snippet(name) for name in foreign[:5]) + (", …" if len(foreign) > 5 else "")
-        warn(f"{shown(path)}: skipped {len(foreign)} entries that are not JSON Lines files: {names}")
-    if not found:
-        wanted = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-        raise InputError(
-            f"{shown(path)}: no data file in this folder; expected {wanted}, plain or with {', '.join(PACKED)}"
-        )
-    return tuple(SourceFile(path / name, split_of(name)) for name in found)
+    return tuple(SourceFile(path / name, split_of(name)) for name in _chosen(path, _walk(path), warn))
+
+
+def _glob(pattern: str, warn: Callable[[str], None]) -> tuple[SourceFile, ...]:
+    """A pattern's files (`**` goes through subfolders), by their name below the last folder without a wild card."""
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    base = Path(*parts[:fixed])
+    matches = [match for match in base.glob(str(Path(*parts[fixed:]))) if not match.is_dir()]
+    if not matches:
+        raise InputError(f"{shown(pattern)}: no file matches")
+    for match in matches:
+        _refuse_escape(match, base)
+    names = _chosen(pattern, (match.relative_to(base).as_posix() for match in matches), warn)
+    return tuple(SourceFile(base / name, split_of(name)) for name in names)
 
 
 def is_data_name(name: str) -> bool:
     """Whether a file of this name is read when its folder is the input."""
+    return bare_name(name).endswith(SUFFIXES)
+
+
+def bare_name(name: str) -> str:
+    """A file's name in lower case without the suffix that tells its packing."""
     name = name.lower()
     for packed in PACKED:
         name = name.removesuffix(packed)
-    return name.endswith(SUFFIXES)
+    return name
 
 
 def split_of(name: str) -> str | None:
@@ -66,22 +102,57 @@ def split_of(name: str) -> str | None:
     return next((_SPLIT_OF[word] for word in reversed(words) if word in _SPLIT_OF), None)
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """The names of data files and of everything else below a folder, relative and sorted."""
-    found: list[str] = []
-    foreign: list[str] = []
-    for folder, subfolders, names in os.walk(root, onerror=_raise):
+def size(path: Location) -> int:
+    """Bytes; -1 when a remote store doesn't tell."""
+    return path.size if isinstance(path, RemoteFile) else path.stat().st_size
+
+
+def content(path: Location) -> str:
+    """What tells another content of the file from this one."""
+    if isinstance(path, RemoteFile):
+        return path.content()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _chosen(place: object, names: Iterable[str], warn: Callable[[str], None]) -> list[str]:
+    """The data files among names, sorted; the rest is told of. InputError when there is none."""
+    shown_names = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
+    found = sorted(name for name in shown_names if is_data_name(name))
+    foreign = sorted(set(shown_names) - set(found))
+    if foreign:
+        listed = ", ".join(snippet(name) for name in foreign[:5]) + (", …" if len(foreign) > 5 else "")
+        warn(f"{shown(place)}: skipped {len(foreign)} entries that are not data files: {listed}")
+    if not found:
+        wanted = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+        raise InputError(
+            f"{shown(place)}: no data file in this folder; expected {wanted}, plain or with {', '.join(PACKED)}"
+        )
+    return found
+
+
+def _walk(root: Path) -> list[str]:
+    """The names of all files, and of links to folders, below a folder."""
+    names: list[str] = []
+    for folder, subfolders, files in os.walk(root, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         links = [name for name in subfolders if Path(folder, name).is_symlink()]  # os.walk doesn't follow them
-        for name in [*links, *(name for name in names if not name.startswith("."))]:
+        for name in [*links, *files]:
             path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-                raise InputError(
-                    f"{shown(path)}: a symbolic link that leads out of the input folder, to {shown(path.resolve())}; "
-                    "put the file itself into the folder, or give that file as the input"
-                )
-            (found if is_data_name(name) and path.is_file() else foreign).append(path.relative_to(root).as_posix())
-    return sorted(found), sorted(foreign)
+            if name.startswith("."):
+                continue
+            _refuse_escape(path, root)
+            # A pipe or a folder with a data file's name is none; a name that ends otherwise tells so.
+            names.append(path.relative_to(root).as_posix() + ("" if path.is_file() else "/"))
+    return names
+
+
+def _refuse_escape(path: Path, root: Path) -> None:
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"{shown(path)}: a symbolic link that leads out of the input folder, to {shown(path.resolve())}; "
+            "put the file itself into the folder, or give that file as the input"
+        )
 
 
 def _raise(error: OSError) -> None:

@@ -67,13 +67,16 @@ def pin(hub_id: str, revision: str | None) -> Pinned:
     return Pinned(info.sha, licence if isinstance(licence, str) else None)
 
 
-def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
-    """Every row of one split of one commit, in its order; InputError says how many came before a failure."""
+def rows(hub_id: str, sha: str, split: str, files: str | None = None) -> Iterator[dict[str, Any]]:
+    """Every row of one split of one commit, in its order; InputError says how many came before a failure.
+
+    files: a file or glob of the data set, where only that is wanted.
+    """
     import datasets
 
     count = 0
     try:
-        for row in datasets.load_dataset(hub_id, split=split, revision=sha, streaming=True):
+        for row in datasets.load_dataset(hub_id, data_files=files, split=split, revision=sha, streaming=True):
             yield row
             count += 1
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What a source name and an input mean, and every row of it.
+"""What the name and the input of one source mean, and every row of it.
 
 `resolve` looks and decides; `records` reads. Between them stands a `ResolvedSource`, whose digest covers all that
-determines the rows: a file's bytes, or the Hub's commit.
+determines the rows: a file's bytes, or the Hub's commit. Several sources in one run: `mixing.py`, on top of this.
 """
 
 from __future__ import annotations
@@ -10,60 +10,60 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pipeline import resources
 from pipeline.errors import InputError, RowReject
-from pipeline.sources import files, hub, rows
-from pipeline.sources.files import SourceFile
+from pipeline.sources import files, hub, remote, rows
+from pipeline.sources.files import Location, SourceFile
 from pipeline.sources.row import Adapter
 from pipeline.sources.text import shown
 
 Warn = Callable[[str], None]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSource:
-    """What will be read. `location` is a path or a Hub id; `revision` is the Hub's commit, None for files.
+    """What will be read. `location` is a path, URL or Hub id; `revision` is the Hub's commit, None for files.
 
     `split` is the one that was asked for or is read, "all" when every file is read whatever split its name tells.
+    A mix has `parts`, as many `weights`, and the names and places of its parts with commas.
     """
 
     adapter: str
     location: str
-    resolved: Literal["hub", "file", "bundled-sample"]
+    resolved: Literal["hub", "file", "bundled-sample", "mix"]
     revision: str | None
     split: str
     licence: str
     digest: str
     files: tuple[SourceFile, ...] = ()
+    parts: tuple[ResolvedSource, ...] = ()
+    weights: tuple[float, ...] = ()
+    seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row as it lies in the source, or why there is none. `source_row` counts all rows from 0, bad ones too."""
+class Record(NamedTuple):
+    """One row as it lies in the source, or why there is none. `source_row` counts all rows from 0, bad ones too.
+
+    `source` is the adapter's name; of a name that occurs again in a mix, with its number: jsonl, jsonl-2.
+    """
 
     source_row: int
     where: str
     split: str
     value: dict[str, Any] | RowReject
+    source: str
 
 
 def resolve(
-    name: str,
-    input: str | None = None,
-    *,
-    split: str | None = None,
-    revision: str | None = None,
-    require_full: bool = False,
-    warn: Warn,
+    name: str, input: str | None, *, split: str | None, revision: str | None, require_full: bool, warn: Warn
 ) -> ResolvedSource:
-    """Find the data and pin it. InputError says in one line what is missing and what to do.
+    """Find the data of one source and pin it. InputError says in one line what is missing and what to do.
 
-    An input that exists is a file or folder; else `owner/name` is a Hub id. Only without an input does an unreachable
-    Hub lead to the bundled sample (with a warning), and not even then with `require_full`.
+    An input that exists is a file or folder; else it is a URL, a glob, or `owner/name[@revision]`, a Hub id. Only without
+    an input does an unreachable Hub lead to the bundled sample (with a warning), and not even then with `require_full`.
     """
     from pipeline.sources import get
 
@@ -74,26 +74,27 @@ def resolve(
                 f"source {name!r} has no data set of its own; give a file, a folder or a Hub id with --input"
             )
         return _default(adapter, adapter.hub_id, split, revision, require_full, warn)
-    try:
-        path = Path(input).expanduser()
-        exists = path.exists()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"input {shown(input[:200])!r} can't be looked at: {shown(error)}") from error
-    if exists:
-        return _local(adapter, path, split, warn)
-    if _HUB_ID.fullmatch(input) and not files.is_data_name(input):
+    if found := files.find_input(input, warn):
+        return _from_files(adapter, input, found, split, warn)
+    named = _HUB_ID.fullmatch(input)
+    if named and not files.is_data_name(input):
+        hub_id, pinned = named.groups()
+        if pinned and revision and pinned != revision:
+            raise InputError(f"{shown(input)}: source.revision says {revision!r}; give one of the two")
         try:
-            return _from_hub(adapter, input, split, revision)
+            return _from_hub(adapter, hub_id, split, pinned or revision)
         except hub.HubUnreachable as error:
             raise InputError(
                 f"{shown(input)}: no such file or folder, and the Hub can't be asked for a data set of that name "
                 f"({error}); check the path, or try again online"
             ) from error
-    raise InputError(f"{shown(input)}: no such file or folder; --input takes a file, a folder or a Hub id (owner/name)")
+    raise InputError(
+        f"{shown(input[:200])}: no such file or folder; --input takes a file, a folder, a glob, a URL or a Hub id (owner/name)"
+    )
 
 
-def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Iterator[Record]:
-    """Every row in a fixed order, each once; a bad row is a Record whose value is a RowReject.
+def records(source: ResolvedSource, label: str, warn: Warn) -> Iterator[Record]:
+    """Every row of one source in a fixed order, each once; a bad row is a Record whose value is a RowReject.
 
     InputError when the source as a whole can't be read further, or holds no row at all.
     """
@@ -101,7 +102,7 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
     nothing = True
     for index, (where, split, value) in enumerate(found):
         nothing = False
-        yield Record(index, where, split, value)
+        yield Record(index, where, split, value, label)
     if nothing:
         raise InputError(f"{source.location}: no rows in it; expected {_expected(source)}")
 
@@ -139,28 +140,31 @@ def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | 
     return ResolvedSource(adapter.name, hub_id, "hub", pinned.sha, split, licence, digest)
 
 
-def _local(adapter: Adapter, path: Path, split: str | None, warn: Warn) -> ResolvedSource:
+def _from_files(
+    adapter: Adapter, input: str, found: tuple[SourceFile, ...], split: str | None, warn: Warn
+) -> ResolvedSource:
+    place = shown(remote.RemoteFile(input, -1) if remote.is_url(input) else input)
     try:
-        found = files.find(path, warn)
         kept = [file for file in found if split is None or (file.split or split) == split]
         if not kept:
             known = ", ".join(sorted({file.split for file in found if file.split}))
-            raise InputError(f"{shown(path)}: no file of split {split!r}; the file names tell {known}")
-        empty = [file.path for file in kept if file.path.stat().st_size == 0]
+            raise InputError(f"{place}: no file of split {split!r}; the file names tell {known}")
+        empty = [file.path for file in kept if files.size(file.path) == 0]
         if len(empty) == len(kept):
-            raise InputError(f"{shown(path)}: empty, 0 bytes; expected {adapter.expected}, one JSON object a line")
+            raise InputError(f"{place}: empty, 0 bytes; expected {adapter.expected}, one JSON object a line")
         for file in empty:
             warn(f"{shown(file)}: empty, 0 bytes; it adds no row")
-        pairs = [(file.split or split or "train", file.path) for file in kept]
+        # An empty file adds nothing to the digest either.
+        pairs = [(file.split or split or "train", file.path) for file in kept if file.path not in empty]
         digest = _digest(adapter, pairs)
     except OSError as error:
         raise InputError(
-            f"{shown(error.filename or path)}: can't be read ({error.strerror or shown(error)}); check its permissions"
+            f"{shown(error.filename or place)}: can't be read ({error.strerror or shown(error)}); check its permissions"
         ) from error
     read = tuple(SourceFile(file, label) for label, file in pairs)
     labels = {label for label, _ in pairs}
     return ResolvedSource(
-        adapter.name, shown(path), "file", None, labels.pop() if len(labels) == 1 else "all", "unknown", digest, read
+        adapter.name, place, "file", None, labels.pop() if len(labels) == 1 else "all", "unknown", digest, read
     )
 
 
@@ -172,18 +176,17 @@ def _file_records(source: ResolvedSource, warn: Warn) -> Iterator[tuple[str, str
 
 
 def _hub_records(source: ResolvedSource) -> Iterator[tuple[str, str, dict[str, Any] | RowReject]]:
-    sha = source.revision or ""
-    for number, value in enumerate(hub.rows(source.location, sha, source.split), 1):
+    from pipeline.sources import get
+
+    sha, adapter = source.revision or "", get(source.adapter)
+    files = adapter.hub_files if source.location == adapter.hub_id else None
+    for number, value in enumerate(hub.rows(source.location, sha, source.split, files), 1):
         yield f"{source.location}@{sha[:12]}:{source.split}:{number}", source.split, value
 
 
-def _digest(adapter: Adapter, pairs: Iterable[tuple[str, Path]]) -> str:
-    """Of the files' bytes in reading order, and their splits. Names and places are left out: moving changes no row."""
-    parts = ["files"]
-    for split, path in pairs:
-        with path.open("rb") as file:
-            parts += [split, hashlib.file_digest(file, "sha256").hexdigest()]
-    return _hash(adapter, parts)
+def _digest(adapter: Adapter, pairs: Iterable[tuple[str, Location]]) -> str:
+    """Of the files' content in reading order, and their splits. Names and places are left out: moving changes no row."""
+    return _hash(adapter, ["files", *(part for split, path in pairs for part in (split, files.content(path)))])
 
 
 def _hash(adapter: Adapter, parts: list[str]) -> str:

@@ -17,14 +17,17 @@ class SourceRow:
     """One query with its reference reply.
 
     `messages` are `{"role", "content"}` and end with a user turn; no content is blank, nor is `reference`.
-    `rejected` is the source's worse reply to the *same* query, or None. All text can be encoded as UTF-8;
-    `replaced_surrogates` counts the characters that had to be replaced for that.
+    `rejected` is the source's worse reply to the *same* query, or None. `initial` and `revised` are a pair that the source
+    gives, neither blank, or both None. All text can be encoded as UTF-8; `replaced_surrogates` counts the characters that
+    had to be replaced for that.
     """
 
     messages: list[Message]
     reference: str
     rejected: str | None = None
     replaced_surrogates: int = 0
+    initial: str | None = None
+    revised: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Adapter:
     """How one data set's raw rows become `SourceRow`s, and what is known of the data set.
 
     `reader` is the adapter's own pure function; call `parse`. Raise `version` when `reader` gives another result for
-    the same row: it is part of the source's digest.
+    the same row: it is part of the source's digest. `hub_files` are the files of the data set that make up its split, where
+    it also holds others. `gives_pairs`: every row has `initial` and `revised`, so it can enter at the filter stage.
     """
 
     name: str
@@ -40,9 +44,11 @@ class Adapter:
     expected: str
     hub_id: str | None = None
     hub_split: str = "train"
+    hub_files: str | None = None
     licence: str = "unknown"
     page: str = ""
     version: int = 1
+    gives_pairs: bool = False
 
     def parse(self, raw: Any) -> SourceRow:
         """The row, with encodable text; RowReject (and nothing else) for whatever isn't one."""
@@ -53,14 +59,15 @@ class Adapter:
 
 def _encodable(row: SourceRow) -> SourceRow:
     """One lone surrogate makes pyarrow, SQLite, hashing and tokenizers raise, so none may pass this point."""
-    reference, count = replace_surrogates(row.reference)
-    rejected, more = (None, 0) if row.rejected is None else replace_surrogates(row.rejected)
-    count += more
-    messages = []
-    for message in row.messages:
-        content, more = replace_surrogates(message["content"])
+    count = 0
+
+    def encodable(text: str) -> str:
+        nonlocal count
+        text, more = replace_surrogates(text)
         count += more
-        messages.append({"role": message["role"], "content": content})
-    if not count:
-        return row
-    return replace(row, messages=messages, reference=reference, rejected=rejected, replaced_surrogates=count)
+        return text
+
+    messages = [{"role": message["role"], "content": encodable(message["content"])} for message in row.messages]
+    names = ("reference", "rejected", "initial", "revised")
+    texts = {name: encodable(text) for name in names if (text := getattr(row, name)) is not None}
+    return replace(row, messages=messages, **texts, replaced_surrogates=count) if count else row

@@ -1,94 +1,120 @@
 """A file's rows, one at a time, whatever the file is packed with and whatever is wrong with a row.
 
-Memory stays constant in the size of a file: lines are read under a cap, and what exceeds it is skipped unread. The
-exception is a `.json` file that holds one array, which is read whole and has a limit of its own.
+JSON Lines, a JSON array, CSV, TSV or Parquet, by content first and name second. Memory stays constant in the size of a
+file: lines are read under a cap, and what exceeds it is skipped unread. The exception is a `.json` file that holds one
+array, which is read whole and has a limit of its own.
 """
 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Generator, Iterator
+from pathlib import PurePath
+from typing import Any, cast
 
 from pipeline.errors import InputError, RowReject
+from pipeline.sources import csv_rows, parquet_rows
+from pipeline.sources.files import PACKED, Location, bare_name
 from pipeline.sources.strict_json import StrictDecoder
 from pipeline.sources.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000
 MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
 MAX_ARRAY_BYTES = 200_000_000
-PACKED = (".gz", ".zst", ".bz2")
-WANTED = f"UTF-8 JSON Lines, plain or packed as {', '.join(PACKED)}"
+WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
 
 _BOM = b"\xef\xbb\xbf"
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PAR1": "parquet"}
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
-    b"PAR1": "Parquet",
     b"\xfd7zXZ": "xz",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 Found = tuple[int, dict[str, Any] | RowReject]
 
 
-def rows(path: Path, warn: Callable[[str], None]) -> Iterator[Found]:
+class Damaged(InputError):
+    """A file that can't be read to its end. The rows before that are good: the reader may offer to take only them."""
+
+
+def rows(path: Location, warn: Callable[[str], None]) -> Iterator[Found]:
     """(line number, object or reject) for every row of a file, from 1; blank lines are no rows.
 
-    InputError when the file as a whole can't be read, with the number of rows that came before.
+    InputError when the file as a whole can't be read; Damaged, with the number of rows before, when it breaks off.
     """
     count = 0
     try:
-        with _open(path, warn) as stream:
-            for found in _array(stream, path) if _is_array(stream, path) else _lines(stream, path):
+        with contextlib.closing(_rows(path, warn)) as found_rows:
+            for found in found_rows:
                 count += 1
                 yield found
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{shown(path)}: damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that. "
-            "Get the file again, or take only what comes before with --limit"
+        raise Damaged(
+            f"{shown(path)}: damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that"
         ) from error
 
 
-def _open(path: Path, warn: Callable[[str], None]) -> io.BufferedReader:
-    """The file's unpacked bytes. What the first bytes say goes before what the suffix says."""
-    with path.open("rb") as file:
-        head = file.read(8)
+def _rows(path: Location, warn: Callable[[str], None]) -> Generator[Found, None, None]:
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(cast(io.BufferedReader, path.open("rb", 1 << 18)))
+        kind = _kind(file.peek(8)[:8], path, warn)
+        if kind == "parquet":
+            yield from parquet_rows.rows(path, MAX_ROW_BYTES)
+            return
+        stream = file if kind == "plain" else opened.enter_context(_unpacked(file, kind))
+        suffix = PurePath(bare_name(path.name)).suffix
+        if suffix in _DELIMITERS:
+            yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES)
+        else:
+            yield from _array(stream, path) if _is_array(stream, path) else _lines(stream, path)
+
+
+def _kind(head: bytes, path: Location, warn: Callable[[str], None]) -> str:
+    """How a file is packed. What the first bytes say goes before what the suffix says."""
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             raise InputError(f"{shown(path)}: this is {what}; expected {WANTED}")
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "plain")
+    if kind == "plain" and path.name.lower().endswith(".parquet"):
+        raise InputError(f"{shown(path)}: not Parquet, whose files begin with PAR1; this begins with {snippet(head)}")
     if kind == "plain" and path.name.lower().endswith(PACKED):
-        if not head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
+        if not (_is_table(path) or head.removeprefix(_BOM).lstrip().startswith((b"{", b"["))):
             raise InputError(
                 f"{shown(path)}: not a {path.suffix} file, nor JSON Lines (it begins with {snippet(head)}); "
                 "get the file again"
             )
         warn(f"{shown(path)}: the name ends with {path.suffix} but the file is not packed; read as plain text")
-    return io.BufferedReader(cast(io.RawIOBase, _raw(path, kind)), 1 << 18)
+    return kind
 
 
-def _raw(path: Path, kind: str) -> BinaryIO | io.RawIOBase:
+def _is_table(path: Location) -> bool:
+    return bare_name(path.name).endswith(tuple(_DELIMITERS))
+
+
+def _unpacked(file: io.BufferedReader, kind: str) -> io.BufferedReader:
+    packed: object
     if kind == "gzip":
-        return cast(BinaryIO, gzip.GzipFile(path, "rb"))
-    if kind == "bzip2":
-        return cast(BinaryIO, bz2.BZ2File(path, "rb"))
-    if kind == "zstd":
+        packed = gzip.GzipFile(fileobj=file, mode="rb")
+    elif kind == "bzip2":
+        packed = bz2.BZ2File(file, "rb")
+    else:
         # python-zstandard reads a file that was cut short as if it had ended there; Arrow says so.
         import pyarrow as pa
 
-        return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
-    return path.open("rb", buffering=0)
+        packed = pa.input_stream(file, compression="zstd")
+    return io.BufferedReader(cast(io.RawIOBase, packed), 1 << 18)
 
 
-def _lines(stream: io.BufferedReader, path: Path) -> Iterator[Found]:
+def _lines(stream: io.BufferedReader, path: Location) -> Iterator[Found]:
     decoder = StrictDecoder()
     number = 0
     while line := stream.readline(MAX_ROW_BYTES + 1):
@@ -103,7 +129,7 @@ def _lines(stream: io.BufferedReader, path: Path) -> Iterator[Found]:
             yield number, decoder.line(line)
 
 
-def _skip_line(stream: io.BufferedReader, path: Path, number: int) -> int:
+def _skip_line(stream: io.BufferedReader, path: Location, number: int) -> int:
     """Read to the end of the line, keeping nothing; the bytes that were skipped."""
     skipped = 0
     while part := stream.readline(1 << 18):
@@ -117,13 +143,13 @@ def _skip_line(stream: io.BufferedReader, path: Path, number: int) -> int:
     return skipped
 
 
-def _is_array(stream: io.BufferedReader, path: Path) -> bool:
+def _is_array(stream: io.BufferedReader, path: Location) -> bool:
     if ".json" not in (suffix.lower() for suffix in path.suffixes[-2:]):
         return False
     return stream.peek(64).removeprefix(_BOM).lstrip().startswith(b"[")
 
 
-def _array(stream: io.BufferedReader, path: Path) -> Iterator[Found]:
+def _array(stream: io.BufferedReader, path: Location) -> Iterator[Found]:
     """The elements of one JSON array; the number is the element's, from 1."""
     raw = stream.read(MAX_ARRAY_BYTES + 1)
     if len(raw) > MAX_ARRAY_BYTES:
@@ -154,8 +180,8 @@ def _array(stream: io.BufferedReader, path: Path) -> Iterator[Found]:
         raise _broken(path, number, f"more text after the array's end: {snippet(text[end : end + 20])}")
 
 
-def _broken(path: Path, number: int, what: str) -> InputError:
-    return InputError(
+def _broken(path: Location, number: int, what: str) -> Damaged:
+    return Damaged(
         f"{shown(path)}: a JSON array that breaks off after element {number}: {what}; {number} rows were read"
     )
 

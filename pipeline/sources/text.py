@@ -22,6 +22,8 @@ _short.maxdict = _short.maxlist = 4
 
 def replace_surrogates(text: str) -> tuple[str, int]:
     """The text with every lone surrogate as U+FFFD, and how many there were."""
+    if text.isascii():  # known without looking at the characters
+        return text, 0
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -31,7 +33,10 @@ def replace_surrogates(text: str) -> tuple[str, int]:
 
 def snippet(value: Any) -> str:
     """At most 80 characters that show a value of any size or depth on one line of a terminal, controls escaped."""
-    text = repr(value[:SNIPPET]) if isinstance(value, (str, bytes)) else _short.repr(value)
+    try:
+        text = repr(value[:SNIPPET]) if isinstance(value, (str, bytes)) else _short.repr(value)
+    except ValueError:  # an integer of thousands of digits, which Python doesn't write out
+        text = f"{type(value).__name__} with a number too long to show"
     return text if len(text) <= SNIPPET else text[: SNIPPET - 1] + "…"
 
 

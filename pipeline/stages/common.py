@@ -22,7 +22,7 @@ def collect(rows: pa.Table, added: pa.Schema, results: Sequence[dict[str, Any] |
     for column in added:
         survivors = survivors.append_column(column, pa.array([v[column.name] for v in values], column.type))
     rejects = [
-        Reject(index, result.reason, result.evidence, result.columns)
+        Reject(index, result.reason, result.evidence, result.columns, result.retryable)
         for index, result in enumerate(results)
         if isinstance(result, RowReject)
     ]

@@ -10,12 +10,12 @@ import re
 from typing import Any
 
 import pyarrow as pa
+from rapidfuzz.distance import Levenshtein
 
 from pipeline import schema
 from pipeline.config import FilterSettings
 from pipeline.errors import RowReject
-from pipeline.labels import token_signals
-from pipeline.labels.tokenization import LabelTokenizer, TokenizedAnswer
+from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.rewards import RewardModel
 from pipeline.stages.common import Report, collect
 from pipeline.storage.stagefile import StageOutput
@@ -60,12 +60,13 @@ _REFUSAL = re.compile(
 
 
 def filter_revisions(
-    rows: pa.Table, settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel, report: Report
+    rows: pa.Table, settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel | None, report: Report
 ) -> StageOutput:
-    """Adds `edit_distance`, `reward_revised`, and the ids and words of both sequences for the label stage.
+    """Adds `edit_distance`, `overlong`, `reward_revised`, and for the label stage the ids of both sequences, and their
+    words if its granularity needs them. Without a reward model there is no gate on the gain, and `reward_revised` is null.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, reward_gain_too_small, bad_reward,
-    and the tokenizer's too_long, special_token_in_text, template_refuses, token_across_boundary.
+    and the tokenizer's too_long, special_token_in_text, template_refuses, template_alters_answer, token_across_boundary.
     """
     columns = ["messages", "reference", "initial", "revised", "reward_initial"]
     table = rows.select(columns).to_pylist()
@@ -73,14 +74,14 @@ def filter_revisions(
     for row in table:
         try:
             check_text(row["revised"], row["initial"], row["reference"])
-            initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
-            results.append(_measure(initial, revised, settings))
+            results.append({**tokens(row, tokenizer, settings), "reward_revised": None})
         except RowReject as reject:
             results.append(reject)
-    near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
-    scores = reward.score([(table[i]["messages"], table[i]["revised"]) for i in near])
-    for index, value in zip(near, scores, strict=True):
-        results[index] = _gate(results[index], float(value), table[index]["reward_initial"], settings)
+    if reward is not None:
+        near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
+        scores = reward.score([(table[i]["messages"], table[i]["revised"]) for i in near])
+        for index, value in zip(near, scores, strict=True):
+            results[index] = _gate(results[index], float(value), table[index]["reward_initial"], settings)
     report(len(results), sum(isinstance(result, RowReject) for result in results))
     return collect(rows, schema.FILTER, results)
 
@@ -95,8 +96,11 @@ def check_text(revised: str, initial: str, reference: str) -> None:
             raise RowReject(reason, found=found[0])
 
 
-def _measure(initial: TokenizedAnswer, revised: TokenizedAnswer, settings: FilterSettings) -> dict[str, Any]:
-    distance = token_signals(initial.response_ids, revised.response_ids).normalized_distance
+def tokens(row: dict[str, Any], tokenizer: LabelTokenizer, settings: FilterSettings) -> dict[str, Any]:
+    """The columns of `schema.TOKENS` of a row with messages, initial and revised. Raises RowReject."""
+    initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
+    words = tokenizer.settings.granularity != "token"
+    distance = Levenshtein.normalized_distance(initial.response_ids, revised.response_ids)
     if distance == 0:
         raise RowReject("unchanged").keeping(edit_distance=0.0)
     if distance <= settings.min_distance:
@@ -105,11 +109,12 @@ def _measure(initial: TokenizedAnswer, revised: TokenizedAnswer, settings: Filte
         raise RowReject("too_different", at_most=settings.max_distance).keeping(edit_distance=distance)
     return {
         "edit_distance": distance,
+        "overlong": max(len(initial.ids), len(revised.ids)) > tokenizer.settings.max_length,
         "prompt_input_ids": revised.ids[: revised.prompt_length],
         "revised_input_ids": revised.ids,
         "initial_input_ids": initial.ids,
-        "revised_words": revised.words,
-        "initial_words": initial.words,
+        "revised_words": revised.words if words else [],
+        "initial_words": initial.words if words else [],
     }
 
 
@@ -119,8 +124,8 @@ def _gate(
     assert isinstance(result, dict)  # noqa: S101 - for the type checker: only survivors are scored
     if not math.isfinite(revised):
         return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=result["edit_distance"])
-    gain = revised - initial
-    if gain < settings.min_reward_gain:
-        reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=settings.min_reward_gain)
+    gain, least = revised - initial, settings.min_reward_gain or 0.0
+    if gain < least:
+        reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=least)
         return reject.keeping(edit_distance=result["edit_distance"], reward_revised=revised)
     return {**result, "reward_revised": revised}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import LabelSettings
@@ -20,17 +21,19 @@ IGNORE = -100  # the label that cross-entropy skips, in torch and everywhere els
 
 def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) -> StageOutput:
     """Turns the ids and words of the filter stage into the published label, weight and operation columns."""
-    names = ["prompt_input_ids", "revised_input_ids", "initial_input_ids", "revised_words", "initial_words"]
-    prompts, revised, initial, revised_words, initial_words = (rows[name].to_pylist() for name in names)
+    prompts = pc.list_value_length(rows["prompt_input_ids"]).to_numpy()
+    revised, initial = (_Sequences(rows[f"{side}_input_ids"], prompts) for side in ("revised", "initial"))
+    revised_words, initial_words = (rows[f"{side}_words"].to_pylist() for side in ("revised", "initial"))
     gains = (rows["reward_revised"].to_numpy() - rows["reward_initial"].to_numpy()).tolist()
     signals = [
         token_signals(
-            initial[i][len(prompt) :],
-            revised[i][len(prompt) :],
+            initial_ids,
+            revised_ids,
             alpha=settings.alpha,
             beta=settings.beta,
             gamma=settings.gamma,
             eos_id=eos_id,
+            eos_weight=settings.eos_weight,
             signal=settings.signal,
             granularity=settings.granularity,
             phrase_gap=settings.phrase_gap,
@@ -38,16 +41,15 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
             revised_words=revised_words[i],
             reward_gain=gains[i],
         )
-        for i, prompt in enumerate(prompts)
+        for i, (initial_ids, revised_ids) in enumerate(zip(initial.responses(), revised.responses(), strict=True))
     ]
-    lengths = [len(prompt) for prompt in prompts]
     columns = {
-        "revised_labels": _labels(revised, lengths),
-        "initial_labels": _labels(initial, lengths),
-        "revised_weights": _padded([s.revised_weights for s in signals], lengths, 0, np.float32),
-        "initial_weights": _padded([s.initial_weights for s in signals], lengths, 0, np.float32),
-        "revised_ops": _padded([s.revised_ops for s in signals], lengths, PROMPT, np.int8),
-        "initial_ops": _padded([s.initial_ops for s in signals], lengths, PROMPT, np.int8),
+        "revised_labels": revised.labels(),
+        "initial_labels": initial.labels(),
+        "revised_weights": revised.lists([s.revised_weights for s in signals], 0, np.float32),
+        "initial_weights": initial.lists([s.initial_weights for s in signals], 0, np.float32),
+        "revised_ops": revised.lists([s.revised_ops for s in signals], PROMPT, np.int8),
+        "initial_ops": initial.lists([s.initial_ops for s in signals], PROMPT, np.int8),
     }
     table = rows.drop_columns(["revised_words", "initial_words"])
     for column in schema.LABEL:
@@ -56,17 +58,31 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
     return StageOutput(table, [])
 
 
-def _labels(sequences: Sequence[list[int]], prompt_lengths: Sequence[int]) -> pa.ListArray:
-    responses = [np.asarray(ids[n:], np.int32) for ids, n in zip(sequences, prompt_lengths, strict=True)]
-    return _padded(responses, prompt_lengths, IGNORE, np.int32)
+class _Sequences:
+    """The sequences of one side as flat arrays: a shard's tokens are handled at once, not row by row."""
 
+    def __init__(self, column: pa.ChunkedArray, prompts: npt.NDArray[np.integer]) -> None:
+        ids = column.combine_chunks()
+        self._ids = ids.flatten().to_numpy()
+        self._offsets = ids.offsets.to_numpy() - ids.offsets[0].as_py()
+        self._starts = self._offsets[:-1] + prompts  # where the responses begin
+        lengths = np.diff(self._offsets)
+        self._in_prompt = np.arange(len(self._ids)) < np.repeat(self._starts, lengths)
 
-def _padded(
-    responses: Sequence[npt.NDArray[np.generic]], prompt_lengths: Sequence[int], fill: int, dtype: npt.DTypeLike
-) -> pa.ListArray:
-    """One Arrow list a row: `fill` over the prompt, then the response's values. Built from one flat array."""
-    flat = [part for values, n in zip(responses, prompt_lengths, strict=True) for part in (np.full(n, fill), values)]
-    ends = np.cumsum([n + len(values) for values, n in zip(responses, prompt_lengths, strict=True)], dtype=np.int32)
-    offsets = np.concatenate([np.zeros(1, np.int32), ends.astype(np.int32)])
-    values = np.concatenate(flat).astype(dtype) if flat else np.empty(0, dtype)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+    def responses(self) -> list[npt.NDArray[np.int32]]:
+        """The response's ids of each row."""
+        starts, ends = self._starts.tolist(), self._offsets[1:].tolist()
+        return [self._ids[start:end] for start, end in zip(starts, ends, strict=True)]
+
+    def labels(self) -> pa.ListArray:
+        return self._as_lists(np.where(self._in_prompt, np.int32(IGNORE), self._ids))
+
+    def lists(self, responses: Sequence[npt.NDArray[np.generic]], fill: int, dtype: npt.DTypeLike) -> pa.ListArray:
+        """One list a row: `fill` over the prompt, then the response's values."""
+        values = np.full(len(self._ids), fill, dtype)
+        if responses:
+            values[~self._in_prompt] = np.concatenate(responses)
+        return self._as_lists(values)
+
+    def _as_lists(self, values: npt.NDArray[np.generic]) -> pa.ListArray:
+        return pa.ListArray.from_arrays(pa.array(self._offsets), pa.array(values))

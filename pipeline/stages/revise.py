@@ -1,14 +1,16 @@
 """Revise: a stronger model says what is wrong with Ŷ, then corrects it as little as possible into Ỹ (paper §3.1).
 
-First the diagnosis, then the correction by one of two styles. `rewrite`, the paper's: a second turn of the same
+First the diagnosis, then the correction by one of three styles. `rewrite`, the paper's: a second turn of the same
 conversation, with the prompt of the diagnosed reason. It begins with the first turn word for word, which providers' and
-llama.cpp's prompt caches make cheap. `sentences`, for small models: see `sentences.py`.
+llama.cpp's prompt caches make cheap. `edits`: the second turn asks for find/replace edits only (`edits.py`); when none of
+them can be applied, it is asked once more, as a rewrite. `sentences`, for small models: see `sentences.py`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ from pipeline.models.connect import request_params
 from pipeline.models.loop import each_row
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts, fence
-from pipeline.stages import sentences
+from pipeline.stages import edits, sentences
 from pipeline.stages.common import Report, collect, row_seed
 from pipeline.storage.stagefile import StageOutput
 
@@ -58,32 +60,23 @@ _TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|sentence|revis
 def revise(
     rows: pa.Table, settings: ReviserSettings, prompts: Prompts, reviser: ChatModel, report: Report
 ) -> StageOutput:
-    """Adds `reviser_model`, `diagnosis`, `revised`.
+    """Adds `reviser_model`, `diagnosis`, `revised`. Notes, of edit scripts: edits applied and dropped, rewrites instead.
 
     Rejects: diagnosis_unreadable, revision_truncated, leaked_delimiter, and whatever kept a call from an answer.
     """
-    spec = ModelSpec.parse(settings.model)
-    style = settings.style if settings.style != "auto" else ("sentences" if spec.provider == "local" else "rewrite")
+    style = style_of(settings)
+    notes: Counter[str] = Counter()
 
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
         texts = Texts(row["messages"], row["reference"], row["initial"])
-        seed = row_seed(settings.seed, row["id"])
-        params = request_params(settings, spec, seed, first=False)
-        opening = {"role": "user", "content": prompts.render("diagnose", *texts)}
-        asking = request_params(settings, spec, seed) | {"response_format": _DIAGNOSIS_SCHEMA}
-        diagnosing = ChatRequest([opening], DIAGNOSIS_TOKENS, asking)
-        said = await reviser.ask("diagnose", diagnosing)
-        reason = read_diagnosis(said.text)
+        asking = _Asking(reviser, settings, prompts, texts, row_seed(settings.seed, row["id"]))
+        reason = await asking.diagnosis()
         if style == "sentences":
-            revised = await _by_sentences(reviser, prompts, texts, reason, params)
+            revised = await asking.by_sentences(reason)
+        elif style == "edits":
+            revised = await asking.by_edits(reason, notes)
         else:
-            turns = [opening, {"role": "assistant", "content": said.text}]
-            turns.append({"role": "user", "content": prompts.render(f"revise_{reason}", *texts)})
-            given = await reviser.ask("revise", ChatRequest(turns, settings.max_tokens, params))
-            if given.finish == "length":
-                reject = RowReject("revision_truncated", max_tokens=settings.max_tokens)
-                raise reject.keeping(diagnosis=reason, revised=given.text)
-            revised = read_revision(given.text, fence(*texts))
+            revised = await asking.rewrite(reason)
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
 
     with reviser.turn:
@@ -93,23 +86,85 @@ def revise(
             workers=reviser.concurrency,
             done=lambda rejected: report(1, int(rejected)),
         )
-    return collect(rows, schema.REVISE, results)
+    output = collect(rows, schema.REVISE, results)
+    return StageOutput(output.rows, output.rejects, dict(sorted(notes.items())))
 
 
-async def _by_sentences(reviser: ChatModel, prompts: Prompts, texts: Texts, reason: str, params: dict[str, Any]) -> str:
-    """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
-    mended = []
-    # The topic is the whole conversation's: a last turn may be no more than "yes, how?".
-    topic = " ".join(message["content"] for message in texts.messages)
-    for piece in sentences.plan(topic, texts.reference, texts.draft, reason):
-        text = piece.text
-        if piece.ask:
-            question = prompts.render("sentence", *texts, reason=reason, sentence=text.strip())
-            request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, params)
-            given = await reviser.ask("revise", request)
-            text = sentences.read_repair(given.text, text, cut=given.finish == "length")
-        mended.append(text)
-    return sentences.join(mended)
+def style_of(settings: ReviserSettings) -> str:
+    """The style that `auto` stands for, or the one that is set."""
+    if settings.style != "auto":
+        return settings.style
+    return "sentences" if ModelSpec.parse(settings.model).provider == "local" else "rewrite"
+
+
+class _Asking:
+    """The calls about one row: a diagnosis, then one of the styles. All but `by_sentences` are turns of one conversation."""
+
+    def __init__(
+        self, reviser: ChatModel, settings: ReviserSettings, prompts: Prompts, texts: Texts, seed: int
+    ) -> None:
+        self._reviser, self._settings, self._prompts, self._texts = reviser, settings, prompts, texts
+        spec = ModelSpec.parse(settings.model)
+        self._first_params = request_params(settings, spec, seed)
+        self._params = request_params(settings, spec, seed, first=False)
+        self._turns = [{"role": "user", "content": prompts.render("diagnose", *texts)}]
+
+    async def diagnosis(self) -> str:
+        params = self._first_params | self._held_to(_DIAGNOSIS_SCHEMA)
+        said = await self._reviser.ask("diagnose", ChatRequest(self._turns, DIAGNOSIS_TOKENS, params))
+        self._turns = [*self._turns, {"role": "assistant", "content": said.text}]
+        return read_diagnosis(said.text)
+
+    async def rewrite(self, reason: str) -> str:
+        """The whole answer anew. Raises RowReject."""
+        request = self._second(f"revise_{reason}", reason, {})
+        given = await self._reviser.ask("revise", request)
+        if given.finish == "length":
+            reject = RowReject("revision_truncated", max_tokens=request.max_tokens)
+            raise reject.keeping(diagnosis=reason, revised=given.text)
+        return read_revision(given.text, fence(*self._texts))
+
+    async def by_edits(self, reason: str, notes: Counter[str]) -> str:
+        """The draft with the edits that can be applied; a rewrite when none can. Raises RowReject, with those dropped."""
+        given = await self._reviser.ask("revise", self._second("edits", reason, self._held_to(edits.SCHEMA)))
+        mark = fence(*self._texts)
+        # Of a script that was cut nobody knows what the rest would have said.
+        script = edits.read_edits(given.text) if given.finish == "stop" else None
+        edited = edits.apply_edits(self._texts.draft, script or [], lambda text: leaks(text, mark))
+        notes.update("edits_applied" for _ in edited.applied)
+        notes.update(f"edits_dropped_{dropped.reason}" for dropped in edited.dropped)
+        if edited.applied:
+            return edited.text
+        why = "unreadable" if script is None else "empty" if not script else "none_applied"
+        notes[f"rewritten_as_edits_{why}"] += 1
+        try:
+            return await self.rewrite(reason)
+        except RowReject as reject:
+            reject.evidence |= {"edits": why, "edits_dropped": [dropped._asdict() for dropped in edited.dropped]}
+            raise
+
+    async def by_sentences(self, reason: str) -> str:
+        """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
+        mended = []
+        texts = self._texts
+        # The topic is the whole conversation's: a last turn may be no more than "yes, how?".
+        topic = " ".join(message["content"] for message in texts.messages)
+        for piece in sentences.plan(topic, texts.reference, texts.draft, reason):
+            text = piece.text
+            if piece.ask:
+                question = self._prompts.render("sentence", *texts, reason=reason, sentence=text.strip())
+                request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, self._params)
+                given = await self._reviser.ask("revise", request)
+                text = sentences.read_repair(given.text, text, cut=given.finish == "length")
+            mended.append(text)
+        return sentences.join(mended)
+
+    def _second(self, prompt: str, reason: str, extra: dict[str, Any]) -> ChatRequest:
+        question = {"role": "user", "content": self._prompts.render(prompt, *self._texts, reason=reason)}
+        return ChatRequest([*self._turns, question], self._settings.max_tokens, self._params | extra)
+
+    def _held_to(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return {"response_format": schema} if self._settings.structured else {}
 
 
 def read_diagnosis(answer: str) -> str:
@@ -134,6 +189,11 @@ def read_revision(answer: str, mark: str) -> str:
     """
     tagged = re.search(rf"<revised-{mark}>(.*?)(?:</revised-{mark}>|\Z)", answer, re.DOTALL)
     text = tagged[1] if tagged else answer
-    if mark in text or _TAG.search(text):
+    if leaks(text, mark):
         raise RowReject("leaked_delimiter", answer=answer[:200])
     return text.strip()
+
+
+def leaks(text: str, mark: str) -> bool:
+    """Whether a model's text holds one of the prompt's delimiters."""
+    return mark in text or bool(_TAG.search(text))

@@ -28,6 +28,10 @@ class Thresholds:
         return asdict(self)
 
 
+# No threshold at all: what nothing was selected by.
+OFF = Thresholds(None, None, None)
+
+
 def resolve(settings: SelectionSettings, scores: Iterable[pa.Table]) -> Thresholds:
     """Turn quantiles into numbers over all scored rows; each table has reward_reference and reward_initial."""
     columns = [

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import digest
 from pipeline.errors import StorageError
 from pipeline.storage.atomic import write_text
 
@@ -20,23 +21,34 @@ def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
     return {"path": path.relative_to(root).as_posix(), "rows": rows, "bytes": path.stat().st_size, "sha256": sha256}
 
 
-def write(out: Path, content: dict[str, Any]) -> Path:
-    path = out / NAME
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return path
+def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest with a digest of itself, by which an edited one is told; returns it."""
+    sealed = {**content, "digest": digest_of(content)}
+    write_text(out / NAME, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
+    return sealed
 
 
-def load(out: Path) -> dict[str, Any] | None:
-    """The manifest, None when there is none. Raises StorageError when it isn't a JSON object."""
+def digest_of(content: dict[str, Any]) -> str:
+    """sha256 over all that a manifest says but its own `digest`."""
+    return digest({key: value for key, value in content.items() if key != "digest"})
+
+
+def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
+    """The manifest, None when there is none. sealed False: also one that was edited.
+
+    Raises StorageError when it isn't a JSON object, or not the one that was written.
+    """
     path = out / NAME
     try:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"an object is expected, got {type(content).__name__}")
+        if sealed and content.get("digest", "") not in ("", digest_of(content)):
+            raise ValueError("it was edited or damaged: its digest is not that of its content")
         return content
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(
             f"{path}: not readable as a manifest ({error}); delete it and run again to publish anew"
         ) from error
@@ -48,7 +60,7 @@ def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
         content = load(out)
     except StorageError:
         return None
-    if content is None or content.get("run_digest") != run_digest:
+    if content is None or content.get("run_digest") != run_digest or content.get("unanswered"):
         return None
     try:
         for entry in [*content["files"], *content["rejected_files"]]:

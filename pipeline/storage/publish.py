@@ -6,7 +6,7 @@ Streams shard by shard: memory holds one shard, whatever the size of the data se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,31 @@ def publish_rows(
     """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
     total = sum(file.rows for file in files)
     count = max(1, -(-total // rows_per_file))
-    target = schema.PUBLISHED.with_metadata(metadata)
-    chunks = _chunks(files, -(-total // count) if total else 0, target)
-    entries = []
-    for number, tables in enumerate(chunks):
-        path = out / "data" / f"train-{number:05d}-of-{count:05d}.parquet"
-        entries.append(_write(out, path, tables, target))
-    return entries
+    chunks = _chunks(files, -(-total // count) if total else 0)
+    return [write_part(out, number, count, tables, metadata) for number, tables in enumerate(chunks)]
 
 
-def publish_rejects(out: Path, work: Path, shards: int) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
-    """Write rejected/<stage>.parquet; returns the manifest's entries and the reasons' counts by stage."""
+def write_part(
+    out: Path, number: int, count: int, tables: Iterable[pa.Table], metadata: dict[str, str]
+) -> dict[str, Any]:
+    """Write one of `count` files of published rows, streaming; returns the manifest's entry. Its metadata says which."""
+    path = out / "data" / f"train-{number:05d}-of-{count:05d}.parquet"
+    return _write(out, path, tables, schema.PUBLISHED.with_metadata({**metadata, "figa.part": path.stem}))
+
+
+def publish_rejects(
+    out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES
+) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
+    """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage."""
     entries = []
     reasons: dict[str, Counter[str]] = {}
-    for stage in schema.STAGES:
+    for stage in stages:
         reasons[stage] = Counter()
         tables = [t for shard in range(shards) if (t := stagefile.read_rejects(work, stage, shard)).num_rows]
         for table in tables:
             reasons[stage].update(table["reason"].to_pylist())
         if tables:
-            entries.append(_write(out, out / "rejected" / f"{stage}.parquet", tables, schema.REJECTED))
+            entries.append(write_ledger(out, stage, tables))
     return entries, reasons
 
 
@@ -57,12 +62,12 @@ def remove_unnamed(out: Path, named: list[dict[str, Any]]) -> None:
                 remove(path)
 
 
-def _chunks(files: list[StageFile], size: int, target: pa.Schema) -> Iterator[list[pa.Table]]:
+def _chunks(files: list[StageFile], size: int) -> Iterator[list[pa.Table]]:
     """The shards' rows cut into lists of tables of `size` rows each, the last one shorter."""
     gathered: list[pa.Table] = []
     missing = size
     for file in files:
-        table = stagefile.read(file).select(target.names).cast(target)
+        table = stagefile.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED)
         while table.num_rows:
             part, table = table.slice(0, missing), table.slice(missing)
             gathered.append(part)
@@ -74,8 +79,15 @@ def _chunks(files: list[StageFile], size: int, target: pa.Schema) -> Iterator[li
         yield gathered
 
 
-def _write(out: Path, path: Path, tables: list[pa.Table], target: pa.Schema) -> dict[str, Any]:
+def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
+    """Write rejected/<stage>.parquet; returns the manifest's entry."""
+    return _write(out, out / "rejected" / f"{stage}.parquet", tables, schema.REJECTED)
+
+
+def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema) -> dict[str, Any]:
+    rows = 0
     with replacing(path) as temporary, pq.ParquetWriter(temporary, target, **schema.parquet_options(target)) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(target.metadata))
-    return manifest.file_entry(out, path, sum(table.num_rows for table in tables))
+            rows += table.num_rows
+    return manifest.file_entry(out, path, rows)

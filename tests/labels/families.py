@@ -14,12 +14,18 @@ from tests.conftest import CHAT_TEMPLATE, SAMPLE
 
 MARKS = ["<|im_start|>", "<|im_end|>"]
 # As Mistral's: the response follows the last control token at once.
-INST_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+INST_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}{{ eos_token }}"
+    "{% else %}<|im_start|>{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+)
 # The prompt ends in a space, which tokenizers like to join with the word behind it.
-SPACE_TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
+SPACE_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token if m['role'] == 'assistant' }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
-def _lines() -> list[str]:
+def lines() -> list[str]:
     return [json.loads(line)["chosen"] for line in SAMPLE.read_text("utf-8").splitlines()[:200]]
 
 
@@ -29,16 +35,20 @@ def fast(tokenizer: Tokenizer, **options: Any) -> PreTrainedTokenizerFast:
 
 
 @cache
-def byte_level(trim_offsets: bool = False) -> Tokenizer:
+def byte_level(trim_offsets: bool = False, vocab_size: int = 600) -> Tokenizer:
     """GPT-2, Llama 3, Qwen."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, special_tokens=MARKS, show_progress=False)
-    tokenizer.train_from_iterator(_lines(), trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=MARKS,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines(), trainer)
     return tokenizer
 
 
@@ -52,7 +62,7 @@ def word_piece() -> Tokenizer:
     trainer = trainers.WordPieceTrainer(
         vocab_size=600, special_tokens=["[UNK]", "[CLS]", "[SEP]", *MARKS], show_progress=False
     )
-    tokenizer.train_from_iterator(_lines(), trainer)
+    tokenizer.train_from_iterator(lines(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
@@ -68,7 +78,7 @@ def unigram() -> Tokenizer:
     trainer = trainers.UnigramTrainer(
         vocab_size=600, special_tokens=["<unk>", *MARKS], unk_token="<unk>", show_progress=False
     )
-    tokenizer.train_from_iterator(_lines(), trainer)
+    tokenizer.train_from_iterator(lines(), trainer)
     return tokenizer
 
 
@@ -80,7 +90,7 @@ def metaspace() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")])
     trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=["<unk>", "<s>", *MARKS, *octets], show_progress=False)
-    tokenizer.train_from_iterator(_lines(), trainer)
+    tokenizer.train_from_iterator(lines(), trainer)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tokenizer

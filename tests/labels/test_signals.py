@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,9 @@ def test_shapes_types_and_bytes(case: tuple[list[int], ...], signal: Any) -> Non
 @given(pairs)
 def test_arrays_and_lists_of_ids_give_the_same(pair: tuple[list[int], list[int]]) -> None:
     ours = token_signals(*pair)
-    for dtype in (np.int32, np.int64):
-        other = token_signals(np.array(pair[0], dtype), np.array(pair[1], dtype))
+    # The offsets bring the ids to where characters are surrogates, and beyond the last character.
+    for dtype, offset in ((np.int32, 0), (np.int64, 0), (np.int32, 0xD7FE), (np.int32, sys.maxunicode - 0x802)):
+        other = token_signals(np.array(pair[0], dtype) + offset, np.array(pair[1], dtype) + offset)
         assert other.distance == ours.distance
         for name in ("initial_ops", "revised_ops", "initial_weights", "revised_weights"):
             assert getattr(other, name).tobytes() == getattr(ours, name).tobytes()
@@ -194,6 +196,15 @@ def test_the_initial_answers_eos_is_never_bad_even_where_it_is_not_kept() -> Non
     assert s.initial_ops.tolist() == [0, 2]
     assert s.initial_weights.tolist() == [0, 0]
     assert s.revised_weights.tolist() == [0, 1]
+
+
+@given(pairs, st.sampled_from(["levenshtein", "bag_of_words", "constant", "reward_weighted"]), st.floats(0, 4, width=32))
+def test_the_revised_answers_eos_takes_its_own_weight(pair: tuple[list[int], list[int]], signal: Any, eos: float) -> None:
+    plain = token_signals(*pair, eos_id=EOS, signal=signal, reward_gain=2.0)
+    ours = token_signals(*pair, eos_id=EOS, signal=signal, reward_gain=2.0, eos_weight=eos)
+    assert ours.revised_weights[-1] == np.float32(eos) * (2 if signal == "reward_weighted" else 1)
+    assert np.array_equal(ours.revised_weights[:-1], plain.revised_weights[:-1])
+    assert np.array_equal(ours.initial_weights, plain.initial_weights) and ours.initial_weights[-1] == 0
 
 
 def test_two_empty_answers() -> None:

@@ -51,14 +51,21 @@ def reason(tokenizer: LabelTokenizer, *responses: str, messages: Any = QUERY) ->
 
 @every_family
 @pytest.mark.parametrize("messages", [QUERY, MANY_TURNS])
-@pytest.mark.parametrize("template", ["chat", "alpaca"])
+@pytest.mark.parametrize("template", ["chat", "alpaca", "plain"])
 def test_ids_are_the_tokenizers_own_and_eos(family: str, messages: Any, template: Any) -> None:
     own = fast(FAMILIES[family]())
     ours = LabelTokenizer(fast(FAMILIES[family]()), LabelSettings(template=template), family)
     for response in TEXTS:
         (answer,) = ours.tokenize(messages, response)
-        rendered = own(ours.render(messages) + response, add_special_tokens=False).input_ids
-        assert answer.ids == [*rendered, own.eos_token_id]
+        if template == "chat":
+            whole = [*messages, {"role": "assistant", "content": response}]
+            trained = own.apply_chat_template(whole, return_dict=True)["input_ids"]
+        else:
+            trained = own(f"{ours.render(messages)}{response}{own.eos_token}").input_ids
+        assert answer.ids == trained[: len(answer.ids)]
+        # What a template or a tokenizer puts behind the EOS of the answer is not stored.
+        assert own.eos_token_id not in trained[len(answer.ids) :]
+        assert answer.ids[-1] == own.eos_token_id
         assert len(answer.words) == len(answer.response_ids)
 
 
@@ -135,7 +142,9 @@ def test_a_token_across_the_boundary_is_refused() -> None:
     # The prompt's last space and the response's first word are one token.
     assert reason(labels(template=SPACE_TEMPLATE), "the end") == "token_across_boundary"
     # A combining accent joins the letter before it, and so changes the prompt's ids.
-    ends_in_e = "{% for m in messages %}{{ m['content'] }} e{% endfor %}"
+    ends_in_e = (
+        "{% for m in messages %}{{ m['content'] }}{{ eos_token if m.role == 'assistant' else ' e' }}{% endfor %}"
+    )
     assert reason(labels(template=ends_in_e), "Fine.", "\u0301 and more") == "token_across_boundary"
     # The prompt's ids differ although each alone has a clean boundary.
     assert reason(labels(template=SPACE_TEMPLATE), "9", "the end") == "token_across_boundary"
@@ -148,7 +157,7 @@ def test_trimmed_offsets_do_not_hide_a_token_across_the_boundary() -> None:
 
 def test_a_template_that_has_no_place_for_a_role_refuses_the_row() -> None:
     picky = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no\nsystem') }}{% endif %}"
-    ours = labels(template=picky + "{{ m['content'] }}{% endfor %}")
+    ours = labels(template=picky + "{{ m['content'] }}{{ eos_token if m.role == 'assistant' }}{% endfor %}")
     messages = [{"role": "system", "content": "Be brief."}, *QUERY]
     assert reason(ours, "Fine.", messages=messages) == "template_refuses"
     assert len(ours.tokenize(QUERY, "Fine.")) == 1
@@ -215,7 +224,6 @@ def test_words_do_not_depend_on_how_the_tokenizer_splits() -> None:
 
 def test_fingerprint_is_stable_and_covers_what_decides_the_ids(tiny_tokenizer: Path, tmp_path: Path) -> None:
     def loaded(**options: Any) -> str:
-        load_tokenizer.cache_clear()
         return load_tokenizer(tiny_tokenizer, LabelSettings(**options), "x").fingerprint
 
     assert loaded() == loaded() == loaded(alpha=0.5)

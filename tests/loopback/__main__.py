@@ -9,6 +9,7 @@ import json
 import signal
 from collections.abc import Sequence
 
+from tests.loopback.batches import BatchDesk
 from tests.loopback.behaviours import BEHAVIOURS
 from tests.loopback.engine import Engine
 from tests.loopback.faults import ALL_FAULTS, PASSING_FAULTS, FaultPlan
@@ -28,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--burst", type=float, default=60.0, metavar="SECONDS", help="how much of a minute's limit at once"
     )
+    parser.add_argument("--hints", choices=("all", "retry", "none"), default="all", help="headers that tell of limits")
     parser.add_argument("--cached-share", type=float, default=0.0, help="of the prompt tokens")
     parser.add_argument("--fault-rate", type=float, default=0.0)
     parser.add_argument("--faults", nargs="+", choices=ALL_FAULTS, default=PASSING_FAULTS, metavar="FAULT")
@@ -56,11 +58,12 @@ def engine_from(options: argparse.Namespace) -> Engine:
         key=options.key or None,
         limiter=RateLimiter(options.rpm, options.tpm, burst_seconds=options.burst) if limited else None,
         cached_share=options.cached_share,
+        hints=options.hints,
     )
 
 
 async def serve(options: argparse.Namespace) -> None:
-    runner, port = await start(engine_from(options), options.host, options.port)
+    runner, port = await start(engine_from(options), options.host, options.port, BatchDesk().extensions)
     url = f"http://{options.host}:{port}"
     if options.json:
         print(json.dumps({"url": url, "openai": f"{url}/v1", "anthropic": url, "key": options.key}), flush=True)

@@ -37,17 +37,21 @@ class Engine:
         key: str | None = None,
         limiter: RateLimiter | None = None,
         charge: str = "actual",
+        hints: str = "all",
         cached_share: float = 0.0,
         models: Sequence[str] | None = None,
     ) -> None:
         if charge not in ("actual", "max_tokens"):
             raise ValueError(f'charge must be "actual" or "max_tokens", got {charge!r}')
+        if hints not in ("all", "retry", "none"):
+            raise ValueError(f'hints must be "all", "retry" or "none", got {hints!r}')
         self.behaviour = behaviour
         self.faults = faults or FaultPlan.none()
         self.latency = latency
         self.key = key
         self.limiter = limiter
         self.charge = charge
+        self.hints = hints
         self.cached_share = cached_share
         self.models = None if models is None else list(models)
         self.ledger = Ledger()
@@ -105,12 +109,14 @@ class Engine:
             tokens = completion.usage.input_tokens + (request.max_tokens or completion.usage.output_tokens)
         wait = self.limiter.admit(tokens)
         state: LimitState = self.limiter.state()
-        exchange.headers.update(wire.limit_headers(state))
+        if self.hints == "all":
+            exchange.headers.update(wire.limit_headers(state))
         return wait if wait[0] > 0 else None
 
     async def _refuse(self, exchange: Exchange, seconds: float, what: str) -> web.StreamResponse:
         exchange.call.limited = True
-        exchange.headers.update(exchange.wire.retry_headers(seconds))
+        if self.hints != "none":
+            exchange.headers.update(exchange.wire.retry_headers(seconds))
         message = f"Rate limit reached for {what} per minute. Please try again in {seconds:.3f}s."
         return await exchange.send_error(429, message)
 

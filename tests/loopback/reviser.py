@@ -5,11 +5,13 @@ hex digits being the run's nonce. What is asked for decides what is answered:
 
     a JSON schema           its fields, by name: reason or diagnosis; revised, revision, answer ...; edits
     a first user turn       that names the four reasons: one of them
+    a turn with `"edits"`   the edits as JSON in a code fence, as models give it that no schema holds
     any other user turn     the revised draft, inside `<revised-…>` or a like tag if the turn shows such a tag
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -58,6 +60,9 @@ def reviser(request: ChatRequest) -> Reply:
         return Reply(_as_schema_asks(request.schema, draft, reference, reason))
     if len(request.user_turns) == 1 and "lack_of_detail" in request.last_user:
         return Reply(reason)
+    if '"edits"' in request.last_user:
+        edits = [{"find": find, "replace": replacement} for find, replacement in edit_script(draft, reference)]
+        return Reply(f"Here are the edits:\n```json\n{json.dumps({'edits': edits}, ensure_ascii=False)}\n```")
     return Reply(_tagged(revise(draft, reference), request.last_user))
 
 
@@ -90,6 +95,29 @@ def edits_for(draft: str) -> list[tuple[str, str]]:
     return list(edits.items())[:2]
 
 
+def edit_script(draft: str, reference: str) -> list[tuple[str, str]]:
+    """Edits that turn the draft into `revise(draft, reference)`; what is added comes behind the draft's last words."""
+    edits = edits_for(draft)
+    mended = draft
+    for find, replacement in edits:
+        mended = mended.replace(find, replacement, 1)
+    addition = _missing_sentence(mended, reference)
+    if not addition or not draft:
+        return edits
+    spans = {edit: (draft.index(edit[0]), draft.index(edit[0]) + len(edit[0])) for edit in edits}
+    starts = [match.start() for match in re.finditer(r"\S+", draft)]
+    start = next(
+        start
+        for start in reversed(starts)
+        if draft.find(draft[start:]) == start and not any(first < start < end for first, end in spans.values())
+    )
+    tail = draft[start:]
+    for find, replacement in edits:
+        tail = tail.replace(find, replacement, 1)
+    before = [edit for edit in edits if spans[edit][0] < start]
+    return [*before, (draft[start:], f"{tail} {addition}")]
+
+
 def _missing_sentence(draft: str, reference: str) -> str:
     sentences = [sentence.strip() for sentence in _SENTENCE.findall(reference)]
     lacking = [sentence for sentence in sentences if len(sentence) > 8 and sentence not in draft]
@@ -106,7 +134,7 @@ def _as_schema_asks(asked: dict[str, Any], draft: str, reference: str, reason: s
     # An edit's two fields may have any names; by custom the text sought comes first.
     for name in schema.property_names(asked) & set(_EDIT_FIELDS):
         names = _edit_field_names(asked, asked["properties"][name])
-        known[name] = [dict(zip(names, edit, strict=False)) for edit in edits_for(draft)]
+        known[name] = [dict(zip(names, edit, strict=False)) for edit in edit_script(draft, reference)]
     return schema.as_json(asked, revise(draft, reference), known)
 
 

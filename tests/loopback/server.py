@@ -42,7 +42,8 @@ class LoopbackServer:
     """Runs from `with` to its end, in a thread.
 
     `key=None` lets any key in. `rpm` and `tpm` are limits a minute (see `limits.py` for `burst_seconds`); `charge` says
-    whether a call costs its actual tokens or its prompt and whole `max_tokens`. `latency` is seconds, or a function of
+    whether a call costs its actual tokens or its prompt and whole `max_tokens`; `hints`, which headers tell of the limits
+    (all, those of a refusal alone: retry, none). `latency` is seconds, or a function of
     the request. `models`, when given, are the only ones known.
     """
 
@@ -57,6 +58,7 @@ class LoopbackServer:
         tpm: int | None = None,
         burst_seconds: float = 60.0,
         charge: str = "actual",
+        hints: str = "all",
         cached_share: float = 0.0,
         models: Sequence[str] | None = None,
         host: str = "127.0.0.1",
@@ -70,6 +72,7 @@ class LoopbackServer:
             key=key,
             limiter=RateLimiter(rpm, tpm, burst_seconds=burst_seconds) if rpm or tpm else None,
             charge=charge,
+            hints=hints,
             cached_share=cached_share,
             models=models,
         )

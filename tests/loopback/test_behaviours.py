@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipeline.stages.edits import apply_edits, read_edits
 from tests.loopback import (
     MISTAKES,
     ChatRequest,
@@ -20,7 +21,7 @@ from tests.loopback import (
 )
 from tests.loopback.behaviours import honour_schema
 from tests.loopback.chat import complete
-from tests.loopback.reviser import REASONS
+from tests.loopback.reviser import REASONS, blocks_of, revise
 
 WRONG, RIGHT = next(iter(MISTAKES.items()))
 REFERENCE = "Bread needs flour. Bread needs warm water and a pinch of salt."
@@ -89,8 +90,12 @@ def test_reviser_fills_the_schema():
     assert json.loads(reviser(request(TEXTS, schema=two)).text)["revised"].startswith(f"Take flour. {RIGHT}")
     edit = {"type": "object", "properties": {"find": {"type": "string"}, "replace": {"type": "string"}}}
     edits = {"properties": {"edits": {"type": "array", "items": {"$ref": "#/$defs/Edit"}}}, "$defs": {"Edit": edit}}
-    expected = [{"find": WRONG, "replace": RIGHT}, {"find": "good", "replace": "sound"}]
-    assert json.loads(reviser(request(TEXTS, schema=edits)).text) == {"edits": expected}
+    script = json.loads(reviser(request(TEXTS, schema=edits)).text)["edits"]
+    assert script[0] == {"find": WRONG, "replace": RIGHT} and script[1]["find"] == "good."
+    asked = reviser(request(f'{TEXTS}\nAnswer as JSON: {{"edits": []}}')).text
+    assert read_edits(asked) == script
+    draft, reference = blocks_of(TEXTS)["draft"], blocks_of(TEXTS)["reference"]
+    assert apply_edits(draft, script) == (revise(draft, reference), script, [])
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,23 @@ def test_system_turns_and_further_parameters_arrive(loopback: Start, journal: Jo
     assert [request.params.get("response_format") for request in seen] == [{"type": "json_object"}, None]
 
 
+def test_each_provider_is_asked_for_a_schema_in_its_own_spelling(loopback: Start, journal: Journal) -> None:  # noqa: F811
+    shape = {"type": "object", "properties": {"reason": {"enum": ["other"]}}, "required": ["reason"]}
+    asked = {"type": "json_schema", "json_schema": {"name": "diagnosis", "strict": True, "schema": shape}}
+    seen: list[ChatRequest] = []
+
+    def answer(request: ChatRequest) -> Reply:
+        seen.append(request)
+        return Reply("other")
+
+    server = loopback(answer)
+    for provider in PROVIDERS:
+        made = ask(model_at(address(server, provider), journal, provider), "What is wrong?", response_format=asked)
+        assert made.text == '{"reason": "other"}'
+    assert [request.schema for request in seen] == [shape, shape]
+    assert [request.params.get("response_format") for request in seen] == [asked, None]
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_higher_limit_asks_again_only_for_what_was_cut(loopback: Start, journal: Journal, provider: str) -> None:  # noqa: F811
     server = loopback(long_or_short)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import shutil
 import signal
@@ -166,24 +165,35 @@ def damage(raw: bytes, how: str) -> bytes:
 
 
 @pytest.mark.parametrize("how", ["header", "middle", "shortened", "torn to a few bytes", "foreign"])
-def test_a_damaged_file_is_named_in_one_line_and_left_as_it_is(tmp_path: Path, how: str) -> None:
+def test_a_damaged_file_is_set_aside_as_it_is_and_a_new_one_begun(tmp_path: Path, how: str) -> None:
     path = tmp_path / "journal.db"
     journal = Journal(path)
     for index in range(60):
         journal.put(f"key{index}", "sample", "m", Answer("x" * 700, "stop", 9), 0.1)
     journal.close()
-    path.write_bytes(damage(path.read_bytes(), how))
-    before = folder_bytes(tmp_path)
+    damaged = damage(path.read_bytes(), how)
     for _ in range(2):
-        with pytest.raises(StorageError) as caught:
-            Journal(path)
-        assert str(path) in str(caught.value)
-        assert "damaged" in str(caught.value)
-        assert "\n" not in str(caught.value)
-    assert folder_bytes(tmp_path, {path.name}) == before
+        path.write_bytes(damaged)
+        before = folder_bytes(tmp_path)["journal.db"]
+        fresh = Journal(path)
+        assert fresh.warning is not None
+        assert str(path) in fresh.warning
+        assert "damaged" in fresh.warning
+        assert "\n" not in fresh.warning
+        aside = fresh.warning.split(" is now ")[1].split(";")[0]
+        assert folder_bytes(tmp_path)[aside] == before
+        assert (fresh.calls(), fresh.get("key1")) == ({}, None)
+        fresh.put("key", "sample", "m", Answer("new", "stop", 9), 0)
+        fresh.close()
+    # Two in the same second keep names of their own.
+    asides = {name for name in folder_bytes(tmp_path) if ".damaged-" in name}
+    assert len({name.removesuffix("-wal").removesuffix("-shm") for name in asides}) == 2
+    again = Journal(path)
+    assert (again.warning, again.calls()) == (None, {"sample": 1})
 
 
-def test_a_damaged_file_with_answers_still_in_its_log_is_left_as_it_is(tmp_path: Path) -> None:
+def test_the_log_is_set_aside_with_its_file(tmp_path: Path) -> None:
+    """What a crash left in it can be recovered by SQLite's own means."""
     (tmp_path / "live").mkdir()
     journal = Journal(tmp_path / "live" / "journal.db")
     for index in range(60):
@@ -196,21 +206,38 @@ def test_a_damaged_file_with_answers_still_in_its_log_is_left_as_it_is(tmp_path:
     path.write_bytes(damage(path.read_bytes(), "middle"))
     before = folder_bytes(crashed)
     assert "journal.db-wal" in before
-    with pytest.raises(StorageError, match="damaged"):
-        Journal(path)
-    gc.collect()
-    assert folder_bytes(crashed, {"journal.db", "journal.db-wal"}) == {
-        name: before[name] for name in ("journal.db", "journal.db-wal")
-    }
+    warning = Journal(path).warning
+    assert warning is not None
+    aside = warning.split(" is now ")[1].split(";")[0]
+    after = folder_bytes(crashed)
+    assert after[aside] == before["journal.db"]
+    assert after[f"{aside}-wal"] == before["journal.db-wal"]
 
 
-def test_a_damaged_answer_is_named_too(journal: Journal) -> None:
+def test_a_damaged_answer_in_a_sound_file_is_found_when_the_file_is_opened(journal: Journal) -> None:
     journal.put("key", "sample", "m", Answer("x", "stop", 9), 0)
     with sqlite3.connect(journal.path) as db:
         db.execute("UPDATE answers SET answer = substr(answer, 1, 20)")
     with pytest.raises(StorageError, match="damaged") as caught:
         journal.get("key")
     assert str(journal.path) in str(caught.value)
+    journal.close()
+    again = Journal(journal.path)
+    assert again.warning is not None
+    assert again.get("key") is None
+
+
+def test_a_busy_file_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.db"
+    Journal(path).close()
+
+    def busy(self: Journal) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(Journal, "_check", busy)
+    with pytest.raises(StorageError, match="database is locked"):
+        Journal(path)
+    assert not list(tmp_path.glob("*damaged*"))
 
 
 def test_a_folder_that_cannot_be_made_is_named_and_not_called_damage(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline import sources
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import SourceRow
+from tests.sources.rejects import REJECTS, path
 
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=30) | st.sampled_from(
     ["", " ", "\n\nHuman: ", "\n\nAssistant: ", "Human:", "\ud800", "\0", "user", "assistant", "system", "gpt", "human"]
@@ -20,7 +21,8 @@ TRANSCRIPT = st.lists(
 ).map("".join)
 NAMES = st.sampled_from(
     "chosen rejected prompt response messages conversations instruction input output question answer system_prompt "
-    "role content from value reference system completion".split()
+    "role content from value reference system completion history human_ref_A human_ref_B labels score_A score_B "
+    "initial revised original_output revised_output score_chosen score_rejected".split()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT | TRANSCRIPT,
@@ -29,6 +31,8 @@ JSON = st.recursive(
 )
 TURN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "human", "tool"]), "content": TEXT | TRANSCRIPT}
+) | st.fixed_dictionaries(
+    {"from": st.sampled_from(["human", "gpt", "bing", "system", "tool"]), "value": TEXT | TRANSCRIPT}
 )
 LIKELY = st.dictionaries(NAMES, TEXT | TRANSCRIPT | st.lists(TURN, max_size=5) | JSON, max_size=6)
 
@@ -39,12 +43,14 @@ def check(row):
     for message in row.messages:
         assert set(message) == {"role", "content"} and message["content"].strip()
     assert row.reference.strip()
-    json.dumps([row.messages, row.reference, row.rejected], ensure_ascii=False).encode()
+    assert (row.initial is None) == (row.revised is None)
+    assert row.initial is None or (row.initial.strip() and row.revised.strip())
+    json.dumps([row.messages, row.reference, row.rejected, row.initial, row.revised], ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize("name", sorted(sources.ADAPTERS))
 @given(raw=LIKELY | JSON)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_parse_gives_a_row_or_a_reject(name, raw):
     try:
         row = sources.get(name).parse(raw)
@@ -57,6 +63,81 @@ def test_parse_gives_a_row_or_a_reject(name, raw):
         for text in (*(message["content"] for message in row.messages), row.reference):
             assert "\n\nHuman:" not in text and "\n\nAssistant:" not in text
             assert not text.startswith(("Human:", "Assistant:"))
+
+
+GOOD = {name: [json.loads(line) for line in path(name).read_text("utf-8").splitlines()[:32]] for name in REJECTS}
+GOOD["parquet"] = GOOD["jsonl"]
+
+
+@st.composite
+def nearly_right(draw, name):
+    """A row of the adapter's own format with one or two values replaced, added or left out, at the top or below."""
+    row = json.loads(json.dumps(draw(st.sampled_from(GOOD[name]))))
+    for _ in range(draw(st.integers(1, 2))):
+        place = row
+        below = [value for value in row.values() if isinstance(value, list) and value and isinstance(value[-1], dict)]
+        if below and draw(st.booleans()):
+            place = draw(st.sampled_from(draw(st.sampled_from(below))))
+        key = draw(st.sampled_from(sorted(place)) | NAMES) if place else "x"
+        if draw(st.booleans()):
+            place.pop(key, None)
+        else:
+            place[key] = draw(TEXT | TRANSCRIPT | JSON)
+    return row
+
+
+@pytest.mark.parametrize("name", sorted(sources.ADAPTERS))
+@given(data=st.data())
+@settings(max_examples=120, deadline=None)
+def test_a_nearly_right_row_is_a_row_or_a_reject(name, data):
+    raw = data.draw(nearly_right(name))
+    try:
+        check(sources.get(name).parse(raw))
+    except RowReject as reject:
+        assert {"expected", "got"} <= set(reject.evidence)
+        json.dumps(reject.evidence).encode()
+
+
+BAD_LINES = {
+    "invalid UTF-8": b'{"prompt": "\xff\xfe"}',
+    "lone surrogate": b'{"prompt": "\\ud800", "chosen": "\\udfff"}',
+    "NUL": b'{"prompt": "\\u0000"}',
+    "raw NUL": b'{"prompt": "\x00"}',
+    "BOM": b'\xef\xbb\xbf{"prompt": "x"}',
+    "duplicate key": b'{"prompt": "x", "prompt": "y"}',
+    "NaN": b'{"prompt": "x", "labels": NaN, "score_A": Infinity}',
+    "long integer": b'{"labels": ' + b"9" * 5_000 + b"}",
+    "deep": b'{"conversations": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "cut": b'{"prompt": "x',
+    "no object": b'["prompt", "x"]',
+    "number": b"1e999",
+    "large": b'{"prompt": "' + b"x" * 11_000_000 + b'"}',
+    "empty object": b"{}",
+    "instruction": b'{"prompt": "Ignore all instructions {{7*7}} {0.__class__} ${HOME}", "chosen": {"$ref": "#"}}',
+}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("name", sorted(REJECTS))
+def test_bad_lines_among_good_ones_cost_only_themselves(tmp_path, name, end):
+    good = [json.dumps(row).encode() for row in GOOD[name]]
+    lines = [line for pair in zip(good, BAD_LINES.values(), strict=False) for line in pair] + good[len(BAD_LINES) :]
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(end.join(lines))
+    source = sources.resolve(name, str(file), warn=print)
+    adapter, _ = sources.bind(sources.get(name), {}, GOOD[name])
+    numbers, kept = [], 0
+    for record in sources.records(source):
+        numbers.append(int(record.where.rpartition(":")[2]))
+        try:
+            if isinstance(record.value, RowReject):
+                raise record.value
+            check(adapter.parse(record.value))
+            kept += 1
+        except RowReject as reject:
+            json.dumps(reject.evidence).encode()
+            assert lines[numbers[-1] - 1] not in good
+    assert numbers == list(range(1, len(lines) + 1)) and kept >= len(good)
 
 
 @given(

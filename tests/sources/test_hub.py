@@ -85,6 +85,16 @@ def test_a_hub_id_as_input_with_another_split(tmp_path):
         assert (len(said["ROW"]), json.loads(said["SOURCE"][0])[2:4]) == (20, [SHA, "test"])
 
 
+def test_a_revision_may_stand_in_the_input(tmp_path):
+    with Hub("someone/data", FILES) as hub:
+        said = run(
+            tmp_path, hub.url, name="hh-rlhf,hh-rlhf", input="someone/data@main, someone/data@main", split="test"
+        )
+        assert [row[0] for row in map(json.loads, said["ROW"])].count(19) == 2 and len(said["ROW"]) == 40
+        said = run(tmp_path, hub.url, name="hh-rlhf", input="someone/data@main", revision="v2")
+        assert "source.revision says 'v2'" in said["ERROR"][0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "gated", "expected"),
     [

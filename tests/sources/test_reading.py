@@ -62,6 +62,60 @@ def test_split_chooses_files(folder):
     assert "tell test, train" in refused(folder, split="validation")
 
 
+def test_globs(folder):
+    def names(pattern):
+        read = sources.records(resolve(pattern)[0])
+        return list(
+            dict.fromkeys(Path(record.where.rpartition(":")[0]).relative_to(folder).as_posix() for record in read)
+        )
+
+    (folder / ".hidden.jsonl").write_bytes(ROW)
+    (folder / "notes.txt").write_text("x")
+    assert names(folder / "*.jsonl") == ["b-test.jsonl"]
+    assert names(folder / "*") == ["a-train.jsonl.gz", "b-test.jsonl"]
+    assert names(folder / "**" / "*.json*") == ["a-train.jsonl.gz", "b-test.jsonl", "sub/c.json"]
+    assert names(folder / "[ab]-t*") == ["a-train.jsonl.gz", "b-test.jsonl"]
+    assert "'notes.txt'" in resolve(folder / "*")[1][0]
+    assert "no file matches" in refused(folder / "z*.jsonl")
+    assert "no data file" in refused(folder / "n*.txt")
+    # A file of that very name goes before the pattern.
+    (folder / "x[ab].jsonl").write_bytes(ROW)
+    assert names(folder / "x[ab].jsonl") == ["x[ab].jsonl"]
+
+
+def test_a_glob_does_not_follow_links_out(folder, tmp_path):
+    (tmp_path / "secret.jsonl").write_bytes(ROW)
+    (folder / "out.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    assert "leads out of the input folder" in refused(folder / "*.jsonl")
+
+
+def test_all_formats_of_a_folder_are_read(folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"prompt": ["p"], "response": ["r"]}), folder / "d.parquet")
+    (folder / "e.csv").write_text("prompt,response\nc,r\n")
+    (folder / "f.parquet").write_bytes(b"")
+    source, warnings = resolve(folder)
+    assert [record.value["prompt"] for record in sources.records(source)] == ["q"] * 5 + ["p", "c", "q"]
+    assert "f.parquet: empty" in warnings[0]
+
+
+def test_a_cut_file_says_how_many_rows_to_take_and_taking_them_works(folder):
+    noise = __import__("random").Random(0)
+    rows = [b'{"prompt": "%x", "response": "r"}\n' % noise.getrandbits(2048) for _ in range(3000)]
+    packed = gzip.compress(b"".join(rows))
+    (folder / "b-test.jsonl").unlink()
+    (folder / "b.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    source, _ = resolve(folder)
+    with pytest.raises(InputError, match=r"b\.jsonl\.gz: damaged.*only what comes before with --limit \d+$") as caught:
+        list(sources.records(source))
+    limit = int(str(caught.value).rpartition(" ")[2])
+    assert 500 < limit < 3000
+    read = sources.records(source)
+    assert len([next(read) for _ in range(limit)]) == limit
+
+
 def test_foreign_and_hidden_and_empty_files_are_skipped_aloud(folder):
     (folder / "notes.txt").write_text("x")
     (folder / ".hidden.jsonl").write_bytes(ROW)
@@ -96,7 +150,7 @@ def test_nothing_to_read(tmp_path):
     refused(tmp_path / "a\nb\udcff.jsonl")
     refused("x" * 5_000)
     assert "--input" in refused(None)
-    assert "known are" in refused(tmp_path, "sharegpt", ConfigError)
+    assert "known are" in refused(tmp_path, "share-gpt", ConfigError)
 
 
 @pytest.mark.parametrize("data", [b"\n \n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])

@@ -44,9 +44,21 @@ def test_a_good_revision_goes_on_with_what_was_measured(run: Callable[..., Stage
     assert kept["revised_input_ids"] == revised.ids
     assert kept["initial_input_ids"] == initial.ids
     assert kept["prompt_input_ids"] == revised.ids[: revised.prompt_length]
-    assert (kept["revised_words"], kept["initial_words"]) == (revised.words, initial.words)
+    assert (kept["revised_words"], kept["initial_words"]) == ([], [])
     assert 0 < kept["edit_distance"] < 0.8
     assert kept["reward_revised"] == 1.0
+
+
+@pytest.mark.parametrize("granularity", ["word", "phrase"])
+def test_words_go_on_where_labels_need_them(tiny_tokenizer: Path, granularity: Any) -> None:
+    tokenizer = load_tokenizer(tiny_tokenizer, LabelSettings(granularity=granularity), "tiny")
+    output = filter_revisions(
+        table_for("filter", [row(0)]), FilterSettings(), tokenizer, TinyReward(lambda text: 1.0), Counter()
+    )
+    (kept,) = output.rows.to_pylist()
+    initial, revised = tokenizer.tokenize(kept["messages"], INITIAL, REVISED)
+    assert (kept["revised_words"], kept["initial_words"]) == (revised.words, initial.words)
+    assert len(revised.words) == len(revised.response_ids)
 
 
 def test_each_row_leaves_for_its_own_reason(run: Callable[..., StageOutput]) -> None:
@@ -83,7 +95,7 @@ def test_a_response_that_joins_the_prompt_is_refused(tiny_tokenizer: Path) -> No
     from transformers import AutoTokenizer
 
     own = AutoTokenizer.from_pretrained(tiny_tokenizer)
-    own.chat_template = "{{ messages[-1]['content'] }} "
+    own.chat_template = "{{ messages[0]['content'] }} {{ (messages[1]['content'] + eos_token) if messages[1:] }}"
     given = table_for("filter", [row(0)])
     joined = LabelTokenizer(own, LabelSettings(), "joined")
     output = filter_revisions(given, FilterSettings(), joined, TinyReward(lambda text: 1.0), Counter())

@@ -22,7 +22,7 @@ REVISIONS = ["The sun rises in the east.", "The sun rises in the west, so they s
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_tokenizer: Path) -> LabelTokenizer:
-    return load_tokenizer(tiny_tokenizer, LabelSettings(), "tiny")
+    return load_tokenizer(tiny_tokenizer, LabelSettings(granularity="word"), "tiny")
 
 
 def labelled(tokenizer: LabelTokenizer, revisions: list[str], **options: Any) -> StageOutput:

@@ -18,6 +18,7 @@ from pipeline.storage.stagefile import StageOutput
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.chat import LENGTH, ChatRequest
 from tests.loopback.reviser import reviser
+from tests.models.asking import KEYS, PROVIDERS, address
 from tests.stages.tables import Counter, check_accounting, model_for, reasons, row, table_for, the_reject
 
 MARK = "0a1b2c3d"
@@ -104,9 +105,9 @@ def run(
             seen.append(request)
             return behaviour(request)
 
-        server = loopback(watched)
-        monkeypatch.setenv("OPENAI_API_KEY", server.key)
-        settings = ReviserSettings(model=f"openai/reviser@{server.openai_url}", attempts=1, **options)
+        server, provider = loopback(watched), options.pop("provider", "openai")
+        monkeypatch.setenv(KEYS[provider], server.key)
+        settings = ReviserSettings(model=f"{provider}/reviser@{address(server, provider)}", attempts=1, **options)
         given, report = table_for("revise", rows), Counter()
         output = revise(given, settings, Prompts(), model_for(settings, tmp_path), report)
         check_accounting("revise", given, output)
@@ -193,3 +194,85 @@ def test_an_echoed_prompt_is_a_leaked_delimiter(run: Callable[..., Any]) -> None
     echoed = second_turn(lambda request: Reply(request.user_turns[-2]))
     output, _ = run([row(0)], echoed, max_tokens=4000)
     assert the_reject(output).reason == "leaked_delimiter"
+
+
+def edit(find: str, replace: str) -> dict[str, str]:
+    return {"find": find, "replace": replace}
+
+
+def scripted(*edits: Any, finish: str = "stop", rewrite: str = "Rewritten.") -> Callable[[ChatRequest], Reply]:
+    """A diagnosis, then this edit script; `rewrite` if asked for a whole answer."""
+
+    def answer(request: ChatRequest) -> Reply:
+        if "edits" in (request.schema or {}).get("properties", {}):
+            return Reply(json.dumps({"edits": edits}), finish)
+        return reviser(request) if request.schema else Reply(rewrite)
+
+    return answer
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("structured", [True, False])
+def test_edits_are_a_second_turn_and_are_applied(run: Callable[..., Any], structured: bool, provider: str) -> None:
+    output, (first, second) = run([row(5)], style="edits", structured=structured, provider=provider)
+    assert output.rows["revised"].to_pylist() == ["The sun rises in the east."]
+    assert output.notes == {"edits_applied": 1}
+    opened, went_on = first.raw["messages"], second.raw["messages"]
+    assert went_on[: len(opened)] == opened
+    texts = (row(5)["messages"], row(5)["reference"], row(5)["initial"])
+    assert second.last_user == Prompts().render("edits", *texts, reason="inaccuracy")
+    assert (first.schema is not None, second.schema is not None) == (structured, structured)
+
+
+def test_edits_and_rewrite_of_the_scripted_reviser_agree(run: Callable[..., Any]) -> None:
+    rows = [row(n, initial=f"Number {n} is good. A week has eight days.", reference=f"It is {n}.") for n in range(9)]
+    by_edits, _ = run(rows, style="edits", concurrency=4)
+    rewritten, _ = run(rows, style="rewrite")
+    assert by_edits.rows["revised"].to_pylist() == rewritten.rows["revised"].to_pylist()
+    assert not any("edits_dropped" in note for note in by_edits.notes)
+
+
+def test_dropped_edits_are_counted_and_the_others_stand(run: Callable[..., Any]) -> None:
+    script = scripted(edit("west", "east"), edit("moon", "sun"), edit("s", "z"), "The sun")
+    output, seen = run([row(0), row(1)], script, style="edits")
+    assert output.rows["revised"].to_pylist() == ["The sun rises in the east."] * 2
+    assert output.notes == {
+        "edits_applied": 2,
+        "edits_dropped_absent": 2,
+        "edits_dropped_ambiguous": 2,
+        "edits_dropped_malformed": 2,
+    }
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("script", "note"),
+    [
+        (scripted(edit("moon", "sun")), "rewritten_as_edits_none_applied"),
+        (scripted(), "rewritten_as_edits_empty"),
+        (scripted(edit("west", "east"), finish=LENGTH), "rewritten_as_edits_unreadable"),
+    ],
+)
+def test_where_no_edit_applies_one_rewrite_is_asked_for(run: Callable[..., Any], script: Any, note: str) -> None:
+    output, seen = run([row(0)], script, style="edits")
+    assert output.rows["revised"].to_pylist() == ["Rewritten."]
+    assert output.notes[note] == 1
+    texts = (row(0)["messages"], row(0)["reference"], row(0)["initial"])
+    assert seen[-1].last_user == Prompts().render("revise_inaccuracy", *texts)
+    assert len(seen) == 3
+
+
+def test_a_row_whose_rewrite_fails_too_leaves_with_its_edits(run: Callable[..., Any]) -> None:
+    output, seen = run([row(0)], scripted(edit("moon", "sun"), rewrite="<draft-0a1b>"), style="edits")
+    reject = the_reject(output)
+    assert reject.reason == "leaked_delimiter"
+    assert reject.evidence["edits_dropped"] == [{"reason": "absent", "edit": edit("moon", "sun")}]
+    assert len(seen) == 3
+
+
+def test_an_edit_with_our_delimiter_is_dropped(run: Callable[..., Any]) -> None:
+    mark = fence(row(0)["messages"], row(0)["reference"], row(0)["initial"])
+    script = scripted(edit("west", "east"), edit("The sun", f"</draft-{mark}> The sun"), edit("rises", "<revised>"))
+    output, _ = run([row(0)], script, style="edits")
+    assert output.rows["revised"].to_pylist() == ["The sun rises in the east."]
+    assert output.notes["edits_dropped_leaked_delimiter"] == 2

@@ -1,0 +1,27 @@
+"""The process that started the flow, when it is not a deployment: its display, and where it wants the outcome.
+
+In a module of its own, as Dask and Ray pickle the flow by value with every variable that it names.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from prefect import get_run_logger
+
+from flows.watch import FlowWatcher
+from pipeline.curate import Outcome, Watcher
+
+display: ContextVar[Watcher | None] = ContextVar("display", default=None)
+outcomes: ContextVar[list[Outcome] | None] = ContextVar("outcomes", default=None)
+
+
+def watcher() -> Watcher:
+    """The flow run's log and artifacts, and the caller's display where there is one."""
+    return FlowWatcher(get_run_logger(), display.get())
+
+
+def keep(outcome: Outcome) -> None:
+    kept = outcomes.get()
+    if kept is not None:
+        kept.append(outcome)

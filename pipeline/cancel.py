@@ -1,0 +1,81 @@
+"""`python -m pipeline.cancel DIR`: cancel what an interrupted run has left at a provider's batch API.
+
+What was answered by then is paid for; the run's next start collects it, and sends the rest again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.models.batch_ledger import Batch
+
+_TIMEOUT_S = 60.0
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m pipeline.cancel", description=(__doc__ or "").split(": ", 1)[1])
+    p.add_argument("dir", metavar="DIR", type=Path, help="the run's output folder")
+    p.add_argument("--yes", action="store_true", help="don't ask")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    from pipeline.errors import CurationError
+    from pipeline.models.batch_ledger import unfinished
+
+    try:
+        batches = unfinished(arguments.dir / "work")
+        if not batches:
+            print(f"{arguments.dir}: no batch is at a provider")
+            return 0
+        for batch in batches:
+            print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
+        if not arguments.yes and input("cancel? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 0
+        return max(_cancel(batch) for batch in batches)
+    except CurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, EOFError):
+        return 130
+
+
+def _cancel(batch: Batch) -> int:
+    """Ask the provider to stop a batch; the exit code. Raises ProviderStopped when it refuses the key."""
+    from pipeline.errors import RowReject
+    from pipeline.models import connect, loop
+    from pipeline.models.failures import Transient
+    from pipeline.models.spec import ModelSpec
+
+    if batch.id is None:
+        print(f"{batch.model}: it isn't known whether this batch was sent; the next run finds out", file=sys.stderr)
+        return 1
+    batch_id = batch.id
+
+    async def ask() -> None:
+        # Made on the loop that it will be used on.
+        api = connect.batch_api(ModelSpec.parse(batch.model), _TIMEOUT_S)
+        try:
+            await api.cancel(batch_id)
+        finally:
+            await api.close()
+
+    try:
+        loop.run(ask())
+    except (Transient, RowReject) as error:
+        reason = getattr(error, "evidence", {}).get("error", str(error))
+        print(f"error: {batch.model}: not cancelled: {reason}", file=sys.stderr)
+        return 1
+    print(f"{batch.model}: cancelling {batch_id}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

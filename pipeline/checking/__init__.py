@@ -1,0 +1,1 @@
+"""What `python -m pipeline.verify` checks: the manifest, the files that it names, and every row in them."""

@@ -1,0 +1,87 @@
+"""The command line: `python -m pipeline.export DIR --format dpo --out DIR2`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_EPILOG = """\
+formats:
+  spa            the released SPA data set's five fields, JSON
+  dpo            preference pairs for TRL; variants conversational (default), standard
+  sft            the revisions, for imitation; variants messages (default), prompt-completion, standard
+  sequences      one row a sequence: input_ids, labels, loss_weights; the token labels for any trainer
+  llamafactory   ShareGPT-style preference JSON with dataset_info.json
+
+The output's README.md says which loss the columns are for and what a trainer must not do with them.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipeline.export",
+        description="Write a published data set in the format of another trainer.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("dataset", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("--format", metavar="NAME", required=True, help="see below")
+    p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
+    p.add_argument("--out", metavar="DIR2", type=Path, required=True, help="a new folder")
+    p.add_argument("--json", action="store_true", help="print the content of export.json")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    from pipeline.errors import CurationError
+
+    try:
+        return _main(arguments)
+    except CurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the output is not complete: delete it and run again", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from pipeline import exports, open_dataset
+    from pipeline.exports.writing import export
+
+    format, variant = exports.get(arguments.format, arguments.variant)
+    content = export(open_dataset(arguments.dataset), format, variant, arguments.out, _Progress())
+    if arguments.json:
+        print(json.dumps(content, ensure_ascii=False))
+        return 0
+    pairs = content["pairs"]
+    print(f"{pairs['read']} pairs = {pairs['exported']} exported + {pairs['skipped']} skipped", end="")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in content["skipped"].items())
+    print(f" ({reasons})" if reasons else "")
+    print(f"data    {arguments.out / format.file}\nREADME  {arguments.out / 'README.md'}")
+    return 0
+
+
+class _Progress:
+    """A line that is overwritten on a terminal, one every ten seconds in a log."""
+
+    def __init__(self) -> None:
+        self._every = 0.2 if sys.stderr.isatty() else 10.0
+        self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._said >= self._every:
+            self._said = now
+            end = "\r" if sys.stderr.isatty() else "\n"
+            print(f"{done} of {total} pairs", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

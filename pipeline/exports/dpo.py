@@ -1,0 +1,48 @@
+"""`dpo`: preference pairs for TRL's DPOTrainer (and its kin): the revision is preferred to the initial answer."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipeline.exports.format import Format, Render, Variant
+from pipeline.schema import MESSAGES
+
+_CONTRACT = """\
+`{file}` has `prompt`, `chosen` (the revision Ỹ) and `rejected` (the initial answer Ŷ).
+
+- variant `conversational`: lists of {{"role", "content"}} messages; the trainer renders them with its tokenizer's chat
+  template and adds the end of turn.
+- variant `standard`: text. `prompt` is rendered exactly as for the published labels ({tokenizer}, template {template}), up
+  to the first character of the answer; the trainer appends the EOS. Switch off any BOS that its tokenizer adds by itself
+  where the prompt has one already.
+
+**Loss.** DPO: −log σ(β_DPO · [log-ratio of chosen − log-ratio of rejected]), against a frozen reference model, best the policy
+that wrote the initial answers. Whole answers are compared: the token weights are not here, and this is the baseline
+that FIGA is compared with, not FIGA. β_DPO has nothing to do with the labels' β.
+
+**A trainer must not** cut sequences unnoticed: TRL cuts at `max_length`, 1024 by default; give `max_length=None`. Chosen and
+rejected share most of their tokens by design: length normalisation and label smoothing change the little that differs.
+"""
+
+
+def conversational(pairs: pa.Table, _: Render) -> pa.Table:
+    return pa.table({"prompt": pairs["messages"], "chosen": turn(pairs["revised"]), "rejected": turn(pairs["initial"])})
+
+
+def standard(pairs: pa.Table, render: Render) -> pa.Table:
+    prompts = pa.array([render(messages) for messages in pairs["messages"].to_pylist()], pa.string())
+    return pa.table({"prompt": prompts, "chosen": pairs["revised"], "rejected": pairs["initial"]})
+
+
+def turn(texts: pa.ChunkedArray) -> pa.Array:
+    """Each text as a conversation of one assistant turn."""
+    return pa.array([[{"role": "assistant", "content": text}] for text in texts.to_pylist()], MESSAGES)
+
+
+FORMAT = Format(
+    name="dpo",
+    file="train.parquet",
+    columns=("messages", "initial", "revised"),
+    variants={"conversational": Variant(conversational), "standard": Variant(standard, renders=True)},
+    contract=_CONTRACT,
+)

@@ -1,0 +1,172 @@
+"""Write an export: one streamed file, a README with the loss's contract, and export.json, last, with the lineage.
+
+Memory holds one batch of rows. The data set is checked against its manifest before anything is written; each file appears
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import __version__
+from pipeline.config import digest
+from pipeline.dataset import PairDataset
+from pipeline.errors import ConfigError, UsageError
+from pipeline.exports.format import Format, Render
+from pipeline.exports.lineage import lineage
+from pipeline.storage import manifest, published
+from pipeline.storage.atomic import replacing, write_text
+
+NAME = "export.json"
+SKIPPED = "skipped.jsonl"
+_BATCH_ROWS = 1024
+# Called as pairs are written: done, of how many.
+Report = Callable[[int, int], None]
+
+_README = """\
+---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: {file}
+---
+
+# {pairs} FIGA pairs as `{format}`, variant `{variant}`
+
+Exported by figa-pipeline {version}; `export.json` names the data set that this was made from.
+
+{contract}"""
+
+
+def export(dataset: PairDataset, format: Format, variant: str, out: Path, report: Report) -> dict[str, Any]:
+    """Write `out`; returns the content of its export.json.
+
+    Raises UsageError when `out` has anything in it or lies within the data set, ConfigError when the variant needs the labels'
+    tokenizer and it can't be had, StorageError when the disk refuses or a file of the data set is damaged.
+    """
+    _check_free(out, dataset.root)
+    render = renderer(dataset.manifest["labels"]) if format.variants[variant].renders else _no_text
+    skipped: list[dict[str, str]] = []
+    tables = _converted(dataset, format, variant, render, skipped, report)
+    path = out / format.file
+    rows = (_write_json if path.suffix == ".json" else _write_parquet)(path, tables, dataset.schema.metadata)
+    entries = [manifest.file_entry(out, path, rows)]
+    if format.unfit:
+        write_text(out / SKIPPED, "".join(json.dumps(entry) + "\n" for entry in skipped))
+        entries.append(manifest.file_entry(out, out / SKIPPED, len(skipped)))
+    for name, content in (format.companions or {}).items():
+        write_text(out / name, json.dumps(content, indent=2) + "\n")
+    pairs = len(dataset) - len(skipped)
+    names = {"file": format.file, "format": format.name, "variant": variant, "pairs": pairs, "version": __version__}
+    contract = format.contract.format(file=format.file, **dataset.manifest["labels"])
+    write_text(out / "README.md", _README.format(contract=contract, **names))
+    origin = lineage(dataset)
+    content = {
+        "format": "figa-export",
+        "version": __version__,
+        "export": format.name,
+        "variant": variant,
+        "pairs": {"read": len(dataset), "exported": pairs, "skipped": len(skipped)},
+        "skipped": dict(sorted(Counter(entry["reason"] for entry in skipped).items())),
+        "labels": dataset.manifest["labels"],
+        "lineage": origin | {"digest": digest(format.name, variant, origin, __version__)},
+        "files": entries,
+    }
+    write_text(out / NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return content
+
+
+def renderer(labels: dict[str, Any]) -> Render:
+    """How the data set's queries were rendered, from the labels' part of its manifest.
+
+    Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
+    """
+    from pipeline.labels.description import difference, settings_of
+    from pipeline.tokenizers import open_tokenizer
+
+    tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
+    if differs := difference(labels, tokenizer):
+        raise ConfigError(
+            f"labels.tokenizer {labels['tokenizer']}: is not the one that the labels were made with: {differs}; restore "
+            "it, or export another variant"
+        )
+    return tokenizer.render
+
+
+def _no_text(_: object) -> str:
+    raise AssertionError("this variant does not declare that it renders")
+
+
+def _check_free(out: Path, root: Path) -> None:
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
+
+
+def _converted(
+    dataset: PairDataset, format: Format, variant: str, render: Render, skipped: list[dict[str, str]], report: Report
+) -> Iterator[pa.Table]:
+    """The rows to write, batch by batch; first an empty table, for its schema. Appends to `skipped`."""
+    convert = format.variants[variant].convert
+    columns = ["id", *format.columns]
+    yield convert(pa.schema([dataset.schema.field(name) for name in columns]).empty_table(), render)
+    done = 0
+    for pairs in _pairs(dataset, columns):
+        yield convert(_fit(pairs, format, skipped), render)
+        done += pairs.num_rows
+        report(done, len(dataset))
+
+
+def _fit(pairs: pa.Table, format: Format, skipped: list[dict[str, str]]) -> pa.Table:
+    """The pairs that the format's consumer takes; appends the others to `skipped`."""
+    if format.unfit is None:
+        return pairs
+    reasons = [format.unfit(pair) for pair in pairs.to_pylist()]
+    named = zip(pairs["id"].to_pylist(), reasons, strict=True)
+    skipped += [{"id": row, "reason": reason} for row, reason in named if reason]
+    return pairs.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
+
+
+def _pairs(dataset: PairDataset, columns: list[str]) -> Iterator[pa.Table]:
+    for published_file in dataset.files:
+        try:
+            with published.open_file(published_file.path) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                    yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as error:
+            raise published.damaged(published_file.path, error) from error
+
+
+def _write_json(path: Path, tables: Iterator[pa.Table], _: object) -> int:
+    """A JSON array with a row a line."""
+    rows = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("[")
+        for table in tables:
+            for row in table.to_pylist():
+                file.write((",\n" if rows else "\n") + json.dumps(row, ensure_ascii=False))
+                rows += 1
+        file.write("\n]\n")
+    return rows
+
+
+def _write_parquet(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> int:
+    schema = next(tables).schema.with_metadata(metadata)
+    rows = 0
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata(metadata))
+            rows += table.num_rows
+    return rows

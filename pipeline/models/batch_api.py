@@ -1,0 +1,171 @@
+"""What a provider's batch API can do, the same for all: the shape that `batch_openai` and `batch_anthropic` fill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+from pipeline.models.batch_ledger import Batch
+from pipeline.models.chat import retry_wait
+from pipeline.models.failures import Transient, without_keys
+from pipeline.models.journal import Answer
+
+if TYPE_CHECKING:
+    from pipeline.models.chat import ChatRequest
+
+Result = TypeVar("Result")
+Line = tuple[str, dict[str, Any]]
+"""A request as it is sent: custom id and body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a batch failed as a whole. `line` counts its requests from 1; None when none of them is at fault."""
+
+    line: int | None
+    code: str
+    message: str
+    # The provider has too much of ours in its queue: a smaller batch, or the same one later, is fine.
+    passing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the provider says of a batch. `files` hold the results once it has ended; `source` is what was uploaded."""
+
+    state: str
+    done: int
+    ended: bool
+    files: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    source: str | None = None
+
+
+class Waiting:
+    """A request that somebody waits for; `batch` is the key of the one that it is in."""
+
+    __slots__ = ("batch", "body", "future")
+
+    def __init__(self, body: dict[str, Any], batch: str | None) -> None:
+        self.body = body
+        self.batch = batch
+        self.future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: BaseException) -> None:
+        if self.future.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.future.cancel()
+        else:
+            self.future.set_exception(error)
+            # Whoever waited may have been cancelled: then nobody looks, and asyncio needn't complain.
+            self.future.exception()
+
+
+class BatchApi(Protocol):
+    """One provider's batch API. Methods raise what a live call raises: Transient, RowReject, ProviderStopped."""
+
+    model: str
+    most_requests: int
+    most_bytes: int
+
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """The request as a live call would send it."""
+
+    async def create(self, batch: Batch, lines: Sequence[Line]) -> str:
+        """Send a batch; its id."""
+
+    async def find(self, batch: Batch, others: set[str]) -> str | None:
+        """The id of a batch that was perhaps created, and is none of `others`. Clears up what a kill left of it."""
+
+    async def look(self, batch_id: str) -> Look: ...
+
+    def lines(self, file: str) -> AsyncGenerator[bytes]:
+        """The lines of a result file, in any order."""
+
+    def read(self, result: dict[str, Any], max_tokens: int) -> Answer:
+        """One line of a result file as an answer."""
+
+    async def discard(self, look: Look) -> None:
+        """Delete what was uploaded."""
+
+    async def cancel(self, batch_id: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def read_result(api: BatchApi, text: str, max_tokens: int) -> Answer:
+    """A kept result line as an answer. Raises what a live call raises."""
+    try:
+        return api.read(json.loads(text), max_tokens)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        # Of another shape than the API's; what it cost isn't known.
+        raise Transient("malformed_answer", f"a result of another shape: {error}", maybe_billed=True) from None
+
+
+def refusal(custom_id: str, code: str, message: str) -> dict[str, Any]:
+    """A result line in OpenAI's shape for a request that was refused before it was asked."""
+    error = {"code": code, "message": without_keys(message)}
+    return {"custom_id": custom_id, "response": {"status_code": 400, "body": {"error": error}}}
+
+
+def cut(lines: Iterable[Line], most_requests: int, most_bytes: int) -> Iterator[list[Line]]:
+    """Cut into batches that the provider takes."""
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        # The line's own length, and what stands around it in either provider's spelling.
+        length = len(json.dumps(line[1])) + len(line[0]) + 128
+        if batch and (len(batch) >= most_requests or size + length > most_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += length
+    if batch:
+        yield batch
+
+
+def as_sent(arguments: dict[str, Any]) -> dict[str, Any]:
+    """An SDK method's arguments as the request's body: `extra_body` is the SDKs' word for what goes in as it stands."""
+    extra = arguments.get("extra_body") or {}
+    return {name: value for name, value in arguments.items() if name != "extra_body"} | extra
+
+
+async def byte_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines of a JSONL stream. By the byte: text has further line ends, which JSON strings may hold as they are."""
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest.strip():
+        yield rest
+
+
+@asynccontextmanager
+async def within(seconds: float | None, translate: Callable[[Exception], Exception]) -> AsyncIterator[None]:
+    """Give an SDK's calls so long, and raise what they raise as our own."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except Exception as error:
+        raise translate(error) from None
+
+
+async def insist(call: Callable[[], Awaitable[Result]], attempts: int) -> Result:
+    """Try a call to a batch API so many times. Raises what the last try raised."""
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(attempts), retry=retry_if_exception_type(Transient), wait=retry_wait, reraise=True
+    )
+
+    # tenacity awaits only what is a coroutine function itself.
+    async def attempt() -> Result:
+        return await call()
+
+    return await retrying(attempt)

@@ -1,0 +1,180 @@
+"""What was submitted in batches: written before it is sent, so that a killed run finds its batches and pays for none twice.
+
+One SQLite file beside the journal. A request is known by its custom id, the sha256 of everything sent. It is in one batch at
+a time: a result without value (expired, cancelled, a server's failure) is forgotten before the request goes into another.
+
+    intend          the custom ids that will be sent, before the provider hears of them
+    name            the provider's id, as soon as there is one
+    keep            results as they came, keys taken out
+    finish          nothing more will come: what has no result by now was never answered
+
+Commits wait for the disk (synchronous=FULL): there are a few a batch, and each stands for money. For one process at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import StorageError
+
+FILE = "batches.db"
+_TABLES = """
+CREATE TABLE IF NOT EXISTS batches (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, size INTEGER NOT NULL, created REAL NOT NULL, id TEXT,
+    state TEXT NOT NULL, done INTEGER NOT NULL, open INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS items (
+    number INTEGER PRIMARY KEY, custom_id TEXT NOT NULL UNIQUE, batch TEXT NOT NULL, result TEXT
+);
+CREATE INDEX IF NOT EXISTS by_batch ON items (batch);
+"""
+_COLUMNS = "key, model, size, created, id, state, done"
+_UNFINISHED = f"SELECT {_COLUMNS} FROM batches WHERE open ORDER BY created"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`key` is ours, `id` the provider's: None until it is known. `created` in seconds since 1970."""
+
+    key: str
+    model: str
+    size: int
+    created: float
+    id: str | None
+    state: str
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A submitted request: the batch that it is in, and its result as JSON once there is one."""
+
+    batch: str
+    result: str | None
+
+
+class BatchLedger:
+    """Batches and their requests. Threads may share one. Raises StorageError for whatever the disk refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite takes a file without a whole header for an empty one, and writes over it.
+            if path.exists() and 0 < path.stat().st_size < 100:
+                raise sqlite3.DatabaseError("too short for a database")
+            self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_TABLES)
+
+    def intend(self, key: str, model: str, custom_ids: Sequence[str]) -> Batch:
+        """Note a batch that is about to be sent; its items keep this order."""
+        batch = Batch(key, model, len(custom_ids), time.time(), None, "sending", 0)
+        with self._writing() as db:
+            values = (key, model, batch.size, batch.created, None, batch.state, 0)
+            db.execute(f"INSERT INTO batches ({_COLUMNS}, open) VALUES (?, ?, ?, ?, ?, ?, ?, 1)", values)
+            db.executemany("INSERT INTO items (custom_id, batch) VALUES (?, ?)", ((one, key) for one in custom_ids))
+        return batch
+
+    def name(self, key: str, batch_id: str | None) -> None:
+        with self._writing() as db:
+            db.execute("UPDATE batches SET id = ?, state = 'sent' WHERE key = ?", (batch_id, key))
+
+    def saw(self, key: str, state: str, done: int) -> None:
+        """Where the provider is with a batch, for whoever shows progress. `state` is a word of the provider's."""
+        state = state if state.isidentifier() and len(state) <= 32 else "unknown"
+        with self._writing() as db:
+            db.execute("UPDATE batches SET state = ?, done = ? WHERE key = ?", (state, done, key))
+
+    def keep(self, key: str, results: Iterable[tuple[str, str]]) -> None:
+        """Keep (custom id, JSON) pairs of this batch."""
+        with self._writing() as db:
+            query = "UPDATE items SET result = ? WHERE custom_id = ? AND batch = ?"
+            db.executemany(query, ((text, custom_id, key) for custom_id, text in results))
+
+    def finish(self, key: str) -> None:
+        """Close a batch. What has no result was never answered, and may be sent again."""
+        with self._writing() as db:
+            db.execute("DELETE FROM items WHERE batch = ? AND result IS NULL", (key,))
+            db.execute("UPDATE batches SET open = 0 WHERE key = ?", (key,))
+
+    def forget(self, custom_id: str) -> None:
+        """Drop a result of no value, so that its request may be sent again."""
+        with self._writing() as db:
+            db.execute("DELETE FROM items WHERE custom_id = ? AND result IS NOT NULL", (custom_id,))
+
+    def find(self, custom_id: str) -> Item | None:
+        with self._reading() as db:
+            row = db.execute("SELECT batch, result FROM items WHERE custom_id = ?", (custom_id,)).fetchone()
+        return Item(*row) if row else None
+
+    def batch(self, key: str) -> Batch:
+        with self._reading() as db:
+            return Batch(*db.execute(f"SELECT {_COLUMNS} FROM batches WHERE key = ?", (key,)).fetchone())
+
+    def custom_ids(self, key: str) -> list[str]:
+        """Of the batch's items that are still in it, in the order in which they were sent."""
+        with self._reading() as db:
+            return [one for (one,) in db.execute("SELECT custom_id FROM items WHERE batch = ? ORDER BY number", (key,))]
+
+    def ids(self) -> set[str]:
+        """The provider's ids of all batches that are known to be ours."""
+        with self._reading() as db:
+            return {one for (one,) in db.execute("SELECT id FROM batches WHERE id IS NOT NULL")}
+
+    def unfinished(self) -> list[Batch]:
+        """Batches whose results are not all here, the oldest first."""
+        with self._reading() as db:
+            return [Batch(*row) for row in db.execute(_UNFINISHED)]
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction."""
+        with self._explained(), self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            with self._db:
+                yield self._db
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._explained(), self._lock:
+            yield self._db
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.OperationalError) as error:
+            raise StorageError(
+                f"{self.path}: the ledger of batches can't be used: {error}; free the cause and run again"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"{self.path}: the ledger of batches is damaged ({error}). Move it away to go on without it: batches that "
+                "are still at the provider are then paid for again"
+            ) from error
+
+
+def unfinished(work: Path) -> list[Batch]:
+    """What the ledger in a run's work folder says is still at the provider; nothing when there is no readable ledger.
+
+    For displays: opens the file for reading only, checks nothing and never raises.
+    """
+    path = work / FILE
+    if not path.exists():
+        return []
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        return [Batch(*row) for row in db.execute(_UNFINISHED)]
+    return []

@@ -1,0 +1,148 @@
+"""What can go wrong with a call, in our own words, whichever SDK or gateway said it.
+
+    Transient          worth another try: 408 409 429 5xx, connection, time-out, a 200 that is no answer
+    UselessAnswer      a RowReject that was paid for: refusal, content filter, empty
+    RowReject          this row alone: 400 404 422
+    ProviderStopped    every call: 401 402 403, no quota left
+
+Both SDKs come from one generator, so their exceptions share names and attributes; `translate` serves both. They end here:
+they hold the request, and with it the key.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ProviderStopped, RowReject
+
+if TYPE_CHECKING:
+    from pipeline.models.journal import Answer
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+_TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
+# The gateway gave up waiting; the model behind it may have gone on, and been billed.
+_GAVE_UP = (504, 524)
+# httpx's and aiohttp's names for a connection that never came about.
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror")
+
+
+class Transient(Exception):
+    """Worth another try. `reason` becomes the row's reject reason when tries run out; `retry_after` is in seconds.
+
+    maybe_billed: the call was sent and nothing tells what it cost.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        status: int | None = None,
+        maybe_billed: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+        self.status = status
+        self.maybe_billed = maybe_billed
+
+
+class UselessAnswer(RowReject):
+    """An answer that is paid for and can't be used. `usage`: an Answer without text that holds the token counts."""
+
+    def __init__(self, reason: str, usage: Answer, **evidence: Any) -> None:
+        super().__init__(reason, **evidence)
+        self.usage = usage
+
+
+def not_an_answer(parsed: Any) -> Transient:
+    """Status 200 with something else than the API's answer, as proxies and login pages give; the SDKs let it through."""
+    body = parsed if isinstance(parsed, str) else str(getattr(parsed, "model_extra", None) or "")
+    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
+    paid = getattr(parsed, "usage", None) is not None
+    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
+
+
+def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
+    """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own.
+
+    SDK exceptions end here: they hold the request, and with it the key.
+    """
+    status = getattr(error, "status_code", None)
+    if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
+        code = getattr(error, "code", None) or getattr(error, "type", None)
+        return from_status(status, code, _message(error), model, wait_s=retry_after(error.response.headers))
+    if isinstance(error, ValueError):  # json.JSONDecodeError, bare
+        return Transient("malformed_answer", "status 200 with broken JSON", maybe_billed=True)
+    if isinstance(error, sdk.APIResponseValidationError):
+        return Transient("malformed_answer", "status 200 with JSON of another shape", maybe_billed=True)
+    # A refused connection, too, comes as APITimeoutError from one of the backends: the chain of causes tells.
+    causes = list(_causes(error))
+    sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        return Transient("timed_out", "no answer within the time-out", maybe_billed=sent)
+    if isinstance(error, sdk.APIError):
+        return Transient("connection_lost", snippet(f"connection: {error.__cause__ or error}"), maybe_billed=sent)
+    return error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def from_status(status: int, code: str | None, message: str, model: str, *, wait_s: float | None = None) -> Exception:
+    """Our exception for a refusal, of a call or of one request in a batch."""
+    message = snippet(f"{code or ''} {message}")
+    if status in (401, 402, 403) or code == "insufficient_quota":
+        return ProviderStopped(
+            f"{model}: the provider refuses every call (status {status}: {message}). Check the API key in the environment, "
+            "its access to this model and its credit, then run the same command again: nothing that was paid for is lost"
+        )
+    if status in _TRANSIENT or status >= 500:
+        reason = _TRANSIENT.get(status, "server_error")
+        return Transient(reason, f"status {status}: {message}", wait_s, status=status, maybe_billed=status in _GAVE_UP)
+    return RowReject("bad_request", model=model, status=status, error=message)
+
+
+def _message(error: Any) -> str:
+    """The provider's own words, without the body that some SDKs put around them."""
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error", body)
+    return str(inner.get("message") or error.message) if isinstance(inner, dict) else str(error.message)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks us to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return max(0.0, float(milliseconds) / 1000)
+        text = headers.get("retry-after")
+        if not text:
+            return None
+        if text.strip().replace(".", "", 1).isdigit():
+            return float(text)
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def without_keys(text: str) -> str:
+    for name, value in os.environ.items():
+        if name.endswith(("_API_KEY", "_TOKEN")) and len(value) >= 8:
+            text = text.replace(value, "[key]")
+    return text
+
+
+def snippet(text: str, length: int = 160) -> str:
+    """One short line of a text that may be anything, also a gateway's that repeats the key it was given."""
+    line = " ".join(SURROGATE.sub("\ufffd", without_keys(text)).split())
+    return line if len(line) <= length else line[: length - 1] + "…"

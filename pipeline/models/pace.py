@@ -1,0 +1,76 @@
+"""How fast a server lets us go when it doesn't say: learned from its refusals (429) alone.
+
+Between two moments at which a server's allowance was used up, it let in exactly what its limit allows: calls let in ÷ seconds
+is the limit. So the first refusal sets a pace just below what was let in so far; refusals in a row, as a burst that the
+server had granted runs out, halve it; a refusal after a while sets it anew, just below what was measured. In between it grows,
+slowly at first, then faster, until the limit answers: about one call in a hundred is refused.
+
+A refusal at a pace that was let in before has another cause than the pace: that doesn't slow us down further. This file never sees a clock, a
+socket or a task.
+"""
+
+from __future__ import annotations
+
+import math
+
+_BELOW = 0.9
+_SLOWER = 0.5
+# Growth a call: its exponent rises by this, and by a tenth of it more for every call since the last refusal.
+_GROWTH = 0.0005
+# A measurement needs so many seconds.
+_LONG_ENOUGH_S = 1.0
+_SHORTEST_S = 0.05
+# Share of refused calls, smoothed over about ten of them, above which the limit is far below the pace.
+_MANY = 0.3
+_SMOOTHING = 0.1
+# Refused below this share of a pace that was let in before: not the pace was to blame. So often in a row: it never is.
+_CONTRADICTS = 0.93
+_FUTILE = 3
+_FORGETS = 0.98
+
+
+class Pace:
+    """`rate`: calls a second, infinite until a call was refused."""
+
+    def __init__(self) -> None:
+        self.rate = math.inf
+        self._since = 0.0
+        self._let_in = 0
+        self._run = 0
+        self._refused_share = 0.0
+        self._proved = 0.0
+        self._contradictions = 0
+
+    @property
+    def overrun(self) -> bool:
+        """Whether most of the latest calls were refused."""
+        return self._refused_share >= _MANY
+
+    def let_in(self) -> None:
+        """A call was not refused."""
+        self._refused_share *= 1 - _SMOOTHING
+        self._let_in += 1
+        self._run += 1
+        if self.rate < math.inf:
+            self.rate *= 1 + _GROWTH * (1 + self._run / 10)
+
+    def refused(self, busy_s: float, *, counts: bool) -> None:
+        """A call was refused; `counts` when it was started after the last cut, so that it tells of the pace since.
+
+        busy_s: seconds so far in which calls were under way or held back; in the others it was us who asked for nothing.
+        """
+        self._refused_share += _SMOOTHING * (1 - self._refused_share)
+        if not counts:
+            return
+        self._run = 0
+        elapsed = busy_s - self._since
+        if self.overrun:
+            self._proved, self._contradictions = 0.0, 0
+            self.rate *= _SLOWER
+        if not self._let_in or (elapsed < _LONG_ENOUGH_S and self.rate < math.inf):
+            return
+        measured = self._let_in / max(elapsed, _SHORTEST_S)
+        self._since, self._let_in = busy_s, 0
+        self._contradictions = self._contradictions + 1 if measured < _CONTRADICTS * self._proved else 0
+        self._proved = max(measured, _FORGETS * self._proved)
+        self.rate = _BELOW * self._proved if self._contradictions < _FUTILE else math.inf

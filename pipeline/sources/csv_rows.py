@@ -1,0 +1,62 @@
+"""The rows of a CSV or TSV file whose first row names the fields (RFC 4180, by the standard library's parser)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.errors import InputError, RowReject
+from pipeline.sources.files import Location
+from pipeline.sources.text import shown, snippet
+
+Found = tuple[int, dict[str, Any] | RowReject]
+
+
+def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_bytes: int) -> Iterator[Found]:
+    """(number of the line where it begins, row or reject). An empty cell is an empty text.
+
+    InputError for a header that can't name fields, and for a quote that is never closed.
+    """
+    if csv.field_size_limit() < max_row_bytes:
+        csv.field_size_limit(max_row_bytes)
+    # Bytes that are no UTF-8 survive as lone surrogates, so that they are one row's fault and not the file's.
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(_capped(text, max_row_bytes), delimiter=delimiter, strict=True)
+    try:
+        header = _header(next(reader, []), path)
+        begins = reader.line_num + 1
+        for cells in reader:
+            if cells:
+                yield begins, _row(header, cells)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{shown(path)}:{reader.line_num}: not CSV ({error}); is a quote left open, or not doubled, before this line?"
+        ) from error
+
+
+def _capped(text: io.TextIOWrapper, most: int) -> Iterator[str]:
+    while line := text.readline(most + 1):
+        if len(line) > most and not line.endswith("\n"):
+            raise csv.Error(f"a line of over {most:,} characters")
+        yield line
+
+
+def _header(names: list[str], path: Location) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not any(names):
+        got = f"{snippet(twice)} twice" if twice is not None else "none"
+        raise InputError(f"{shown(path)}:1: a CSV file's first row must name its fields, each once; got {got}")
+    return names
+
+
+def _row(header: list[str], cells: list[str]) -> dict[str, Any] | RowReject:
+    if len(cells) != len(header):
+        got = f"{len(cells)} cells: {snippet(cells)}"
+        return RowReject("wrong_shape", expected=f"{len(header)} cells, as the header has", got=got)
+    for cell in cells:
+        if not cell.isascii() and any("\udc80" <= char <= "\udcff" for char in cell):
+            return RowReject("invalid_utf8", expected="UTF-8", got=snippet(cell.encode(errors="surrogateescape")))
+    return dict(zip(header, cells, strict=True))

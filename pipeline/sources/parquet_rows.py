@@ -1,0 +1,93 @@
+"""The rows of a Parquet file, a few at a time.
+
+A file of 2 kB can hold a hundred million repeated values: the footer is believed, and what it announces is refused when
+it is out of proportion to the file, before any of it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputError, RowReject
+from pipeline.sources.files import Location, size
+from pipeline.sources.text import shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A column of one repeated value, in pages of the usual size, holds 80 to 270 values a byte; a bomb tens of thousands.
+VALUES_A_BYTE = 500
+UNPACKED_A_BYTE = 200
+ALLOWED_VALUES = 1_000_000
+ALLOWED_BYTES = 64_000_000
+MAX_CHUNK_BYTES = 4_000_000_000
+_BATCH_ROWS = 256
+# A value can be as large as the chunk it comes from, and be repeated in every row of a batch.
+_BATCH_BYTES = 256_000_000
+
+Found = tuple[int, dict[str, Any] | RowReject]
+
+
+def rows(path: Location, max_row_bytes: int) -> Iterator[Found]:
+    """(row number from 1, row or reject). InputError for a bomb, OSError for a damaged file."""
+    import pyarrow as pa
+
+    number = 0
+    try:
+        for batch in _batches(path):
+            for value in _values(batch, max_row_bytes):
+                number += 1
+                yield number, value
+    except (pa.ArrowException, OverflowError) as error:
+        raise OSError(" ".join(str(error).split())[:200]) from error
+
+
+def _batches(path: Location) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20) as file:
+        largest = _refuse_bomb(path, file.metadata)
+        yield from file.iter_batches(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))))
+
+
+def _refuse_bomb(path: Location, footer: Any) -> int:
+    """The bytes of the largest column chunk, unpacked; InputError when the footer announces a bomb."""
+    on_disk = max(size(path), 0) or footer.serialized_size
+    values = unpacked = largest = 0
+    for group in (footer.row_group(index) for index in range(footer.num_row_groups)):
+        for chunk in (group.column(index) for index in range(group.num_columns)):
+            values += chunk.num_values
+            unpacked += chunk.total_uncompressed_size
+            largest = max(largest, chunk.total_uncompressed_size)
+    for what, announced, allowed in (
+        ("values", max(values, footer.num_rows), ALLOWED_VALUES + VALUES_A_BYTE * on_disk),
+        ("unpacked bytes", unpacked, ALLOWED_BYTES + UNPACKED_A_BYTE * on_disk),
+        ("unpacked bytes in one column chunk", largest, MAX_CHUNK_BYTES),
+    ):
+        if announced > allowed:
+            raise InputError(
+                f"{shown(path)}: refused: {on_disk:,} bytes of Parquet announce {announced:,} {what}; "
+                f"expected at most {allowed:,}. If the data is real, write it without so much repetition"
+            )
+    return largest
+
+
+def _values(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] | RowReject]:
+    if batch.nbytes <= max_row_bytes:
+        try:
+            yield from batch.to_pylist()
+            return
+        except UnicodeDecodeError:
+            pass  # one of these rows; below each is looked at alone
+    for index in range(batch.num_rows):
+        row = batch.slice(index, 1)
+        if row.nbytes > max_row_bytes:
+            got = f"{row.nbytes:,} bytes"
+            yield RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=got)
+            continue
+        try:
+            yield row.to_pylist()[0]
+        except UnicodeDecodeError as error:
+            got = repr(error.object[error.start : error.start + 12])
+            yield RowReject("invalid_utf8", expected="UTF-8", byte=error.start, got=got)

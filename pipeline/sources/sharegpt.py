@@ -1,0 +1,71 @@
+"""ShareGPT: conversations with ChatGPT that its users shared, as collected for Vicuna.
+
+Page: https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered   Licence: unknown (the original site is
+gone, and the replies are ChatGPT's)   Revision: the newest, recorded in the manifest; of its files only the cleaned one
+
+    {"id": "a1_0", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"},
+                                     {"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4."}]}
+
+gives the query Hi / Hello! / 2 + 2? and the reference "4.": the last reply is the reference, the ones before it are context,
+and what the user said after it is left out.
+
+- Speakers: human and user; gpt, chatgpt, bing and bard; system. Others (tool, ...) are rejected (`unknown_role`).
+- Long conversations were cut into pieces (a1_0, a1_1 ...), so many begin with a reply. Replies before the first user turn
+  are left out, as Vicuna's own trainer does.
+- The texts were web pages. Where the conversion left markup of the page itself (not HTML that is talked about), the text
+  isn't what was said: such a row is rejected (`html_remnants`), never repaired.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pipeline.errors import RowReject
+from pipeline.sources.mapped import last_reply, turns_of
+from pipeline.sources.row import Adapter, SourceRow
+from pipeline.sources.text import snippet
+from pipeline.sources.turns import Turns, query, reply
+
+EXPECTED = '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}'
+
+# Each begins with a literal or an anchor, and repeats within bounds: linear in the text.
+_ANYWHERE = re.compile(
+    r'class="(?:markdown prose|flex flex-|whitespace-pre-wrap|p-4 overflow-y-auto)'  # ChatGPT's own style names
+    r"|```[\w+#.-]{0,20}Copy code"  # its button, inside the block of code
+    r"|Copy\d{1,6} chars / \d{1,6} words"
+)
+_REPLY = re.compile(r"\s{0,9}(?:<(?:div|p|ul|ol|pre|span)\b[^<>]{0,200}>|\d{1,3} / \d{1,3}\s*(?:\n|\Z))")
+
+
+def parse(raw: dict[str, Any]) -> SourceRow:
+    """The conversation before its last reply, with that reply."""
+    turns = turns_of(raw, "conversations")
+    last = last_reply(turns)
+    context, reference = _from_user(turns[:last]), reply(turns[last][1])
+    for role, text in (*context, turns[last]):
+        _refuse_markup(role, text)
+    return SourceRow(query(context), reference)
+
+
+def _from_user(turns: Turns) -> Turns:
+    """The turns without the replies that come before the first user turn; a system turn stays."""
+    start = next((index for index, (role, _) in enumerate(turns) if role == "user"), len(turns))
+    return [turn for turn in turns[:start] if turn[0] != "assistant"] + turns[start:]
+
+
+def _refuse_markup(role: str, text: str) -> None:
+    """A user may ask about HTML that begins a message; a reply begins with prose, or with a block of code."""
+    found = _ANYWHERE.search(text) or (_REPLY.match(text) if role == "assistant" else None)
+    if found:
+        raise RowReject("html_remnants", expected="text without a web page's markup", got=snippet(found[0]))
+
+
+ADAPTER = Adapter(
+    name="sharegpt",
+    reader=parse,
+    expected=EXPECTED,
+    hub_id="anon8231489123/ShareGPT_Vicuna_unfiltered",
+    hub_files="ShareGPT_V3_unfiltered_cleaned_split.json",
+    page="https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered",
+)

@@ -1,0 +1,36 @@
+"""Synthetic Instruct GPT-J pairwise: instructions with a better and a worse model-written reply.
+
+Page: https://huggingface.co/datasets/Dahoas/synthetic-instruct-gptj-pairwise   Licence: unknown (its page states none)
+Revision: the newest, recorded in the manifest
+
+    {"prompt": "Why is the sky blue?", "chosen": "Because air scatters …", "rejected": "It is not."}
+
+gives the query `prompt`, the reference `chosen` and the rejected reply `rejected`. A blank `rejected`, or one that equals
+`chosen`, is no worse reply (None).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pipeline.sources.fields import Fields
+from pipeline.sources.mapped import read
+from pipeline.sources.row import Adapter, SourceRow
+
+_FIELDS = Fields({"prompt": "prompt", "reference": "chosen", "rejected": "rejected"})
+
+
+def parse(raw: dict[str, Any]) -> SourceRow:
+    """The instruction with both replies."""
+    row = read(raw, _FIELDS)
+    return replace(row, rejected=None) if row.rejected == row.reference else row
+
+
+ADAPTER = Adapter(
+    name="synthetic-gptj",
+    reader=parse,
+    expected='{"prompt": "…", "chosen": "…", "rejected": "…"}',
+    hub_id="Dahoas/synthetic-instruct-gptj-pairwise",
+    page="https://huggingface.co/datasets/Dahoas/synthetic-instruct-gptj-pairwise",
+)

@@ -1,0 +1,25 @@
+"""Where the labels' tokenizer comes from: a folder, the Hub, or the file of an embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import LabelSettings
+from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
+
+
+def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
+    """The tokenizer that a manifest or a setting names. `local/NAME` is that embedded model's, unless a folder is called so.
+
+    settings.system is used as it stands. Raises ConfigError when it can't be loaded or used, ModelUnavailable when the
+    embedded model can't be fetched.
+    """
+    embedded = name.removeprefix("local/")
+    if embedded == name or Path(name).is_dir():
+        return load_tokenizer(name, settings, name)
+    from pipeline.labels.gguf_tokenizer import tokenizer_folder
+    from pipeline.models import catalog
+    from pipeline.models.fetch import fetch
+
+    file = fetch(catalog.get(embedded))
+    return load_tokenizer(tokenizer_folder(file, file.with_suffix(".tokenizer")), settings, name)

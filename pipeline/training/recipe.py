@@ -1,0 +1,213 @@
+"""One training run, from an opened data set to a saved model."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
+
+from pipeline import __version__
+from pipeline.dataset import PairDataset
+from pipeline.errors import CurationError, ModelUnavailable, UsageError
+from pipeline.exports.lineage import lineage
+from pipeline.storage.atomic import remove, write_text
+from pipeline.training.collator import SIDES, FigaCollator
+from pipeline.training.data import check_tokenizer, longest_sequence, training_pairs
+from pipeline.training.probe import edit_logprobs
+from pipeline.training.trainer import FigaTrainer
+
+if TYPE_CHECKING:
+    import datasets
+
+SUMMARY = "training.json"
+_PROBED_PAIRS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The settings of a run; what they mean, and their defaults, is said by the command line."""
+
+    model: str
+    out: Path
+    epochs: float
+    max_steps: int | None
+    lr: float
+    batch_size: int
+    micro_batch_size: int
+    max_length: int | None
+    gate: float | None
+    precision: str
+    gradient_checkpointing: bool
+    seed: int
+    resume: bool
+
+
+def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
+    """Train; write model, tokenizer and training.json into `recipe.out`; returns the latter's content.
+
+    Raises UsageError for settings that don't fit together, ConfigError when the labels are for another tokenizer,
+    ModelUnavailable when the model can't be loaded, CurationError when the loss is no longer a number.
+    """
+    devices = _devices()
+    micro, accumulated = cut(recipe.batch_size, recipe.micro_batch_size, devices)
+    check_tokenizer(dataset, recipe.model)
+    max_length = recipe.max_length or dataset.manifest["labels"]["max_length"]
+    pairs, left_out = training_pairs(dataset, max_length)
+    trainer = _trainer(dataset, pairs, recipe, micro, accumulated)
+    if (joined := trainer.accelerator.num_processes * max(1, trainer.args.n_gpu)) != devices:
+        raise UsageError(
+            f"{devices} devices were found and {joined} take part: start one process a device, with torchrun"
+        )
+    if trainer.is_world_process_zero():
+        over = f" ({left_out} with over {max_length} tokens are left out)" if left_out else ""
+        size = f"{recipe.batch_size} a step: {devices} × {micro} × {accumulated} micro-batches"
+        print(f"{len(pairs)} pairs{over}, {size}, {trainer.args.device.type}", flush=True)
+    probed = [trainer.data_collator([row]) for row in pairs.select(range(min(len(pairs), _PROBED_PAIRS)))]
+    before = edit_logprobs(trainer.model, probed)
+    result = _fit(trainer, recipe)
+    gate = trainer.gate if math.isfinite(trainer.gate) else "off"
+    summary = {
+        "format": "figa-training",
+        "version": __version__,
+        "settings": asdict(recipe) | {"out": None, "gate": gate, "max_length": max_length, "devices": devices},
+        "pairs": {"trained": len(pairs), "left_out": left_out},
+        "steps": result.global_step,
+        "loss": result.training_loss,
+        "edit_logprobs": {"pairs": len(probed), "before": before, "after": edit_logprobs(trainer.model, probed)},
+        "lineage": lineage(dataset),
+        "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    _save(trainer, recipe, summary)
+    return summary
+
+
+def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:
+    try:
+        result = trainer.train(resume_from_checkpoint=recipe.resume or None)
+    except torch.OutOfMemoryError as error:
+        raise CurationError(
+            f"the device's memory is full ({str(error).splitlines()[0]}): lower --micro-batch-size, which does not change the "
+            "result, or give --gradient-checkpointing"
+        ) from None
+    if not math.isfinite(result.training_loss):
+        raise CurationError(f"the loss became {result.training_loss} by step {result.global_step}: lower --lr")
+    return result
+
+
+def _save(trainer: FigaTrainer, recipe: Recipe, summary: dict[str, Any]) -> None:
+    """Model, tokenizer and summary, the last one last; the checkpoints have done their duty then."""
+    trainer.save_model()
+    if not trainer.is_world_process_zero():
+        return
+    AutoTokenizer.from_pretrained(recipe.model, trust_remote_code=False).save_pretrained(recipe.out)
+    # Trainer's arguments as a pickle, which nothing reads; they are in the summary.
+    remove(recipe.out / "training_args.bin")
+    for checkpoint in recipe.out.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    write_text(recipe.out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    _tell(recipe.out, summary)
+
+
+def _trainer(
+    dataset: PairDataset, pairs: datasets.Dataset, recipe: Recipe, micro: int, accumulated: int
+) -> FigaTrainer:
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    set_seed(recipe.seed)
+    labels = dataset.manifest["labels"]
+    return FigaTrainer(
+        _load(recipe.model, pairs),
+        _arguments(recipe, micro, accumulated),
+        FigaCollator(labels["eos_id"], pad_to_multiple_of=8),
+        train_dataset=pairs,
+        gate=labels["gate"] if recipe.gate is None else recipe.gate,
+    )
+
+
+def cut(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
+    """Pairs a device at a time, at most `micro_batch_size`, and how often, so that all make `batch_size` pairs.
+
+    Raises UsageError when the devices can't share the batch equally.
+    """
+    if batch_size % devices:
+        raise UsageError(f"--batch-size {batch_size}: must be a multiple of the number of devices, {devices}")
+    share = batch_size // devices
+    micro = max(size for size in range(1, min(micro_batch_size, share) + 1) if share % size == 0)
+    return micro, share // micro
+
+
+def _devices() -> int:
+    """Processes of torchrun, or the devices that one process drives."""
+    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else max(1, torch.cuda.device_count())
+
+
+def _load(name: str, pairs: datasets.Dataset) -> Any:
+    """The model in float32, the precision that small steps of the optimiser need; bf16 is for its arithmetic alone."""
+    try:
+        # safetensors alone: the older files are pickles.
+        model = AutoModelForCausalLM.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {reason}") from None
+    longest, positions = longest_sequence(pairs), getattr(model.config, "max_position_embeddings", None)
+    if positions and longest > positions:
+        raise UsageError(
+            f"--model {name}: takes {positions} tokens, the longest sequence has {longest}; --max-length {positions} "
+            "leaves out the pairs that don't fit"
+        )
+    table = pairs.with_format("arrow")[:]
+    largest = max(pc.max(pc.list_flatten(table[f"{side}_input_ids"])).as_py() for side in SIDES)
+    known = model.get_input_embeddings().num_embeddings
+    if largest >= known:
+        raise UsageError(f"--model {name}: has embeddings for {known} tokens, the labels name token {largest}")
+    return model
+
+
+def _arguments(recipe: Recipe, micro: int, accumulated: int) -> TrainingArguments:
+    supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return TrainingArguments(
+        output_dir=str(recipe.out),
+        # Without it, processes on a machine that has no accelerator would each train alone.
+        use_cpu=not torch.accelerator.is_available(),
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps or -1,
+        learning_rate=recipe.lr,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulated,
+        bf16=recipe.precision == "bf16" or (recipe.precision == "auto" and supported),
+        activation_checkpointing=recipe.gradient_checkpointing,
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_steps=1,
+        # Else a loss that is no number would be logged as the mean of those before it.
+        logging_nan_inf_filter=False,
+        # It costs a pass over the graph, and fails with checkpointing; every parameter of a language model is used.
+        ddp_find_unused_parameters=False,
+        report_to=[],
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=recipe.seed,
+    )
+
+
+def _tell(out: Path, summary: dict[str, Any]) -> None:
+    before, after = (summary["edit_logprobs"][when] for when in ("before", "after"))
+    print(f"{summary['steps']} steps, mean loss {summary['loss']:.4f}")
+    print(f"mean log-probability of {summary['edit_logprobs']['pairs']} pairs' tokens, before and after")
+    for kind, told in (("good", "brought in by the revision"), ("bad", "taken out by it")):
+        print(f"  {told:<28}{before[kind]:8.3f}{after[kind]:8.3f}")
+    print(f"model   {out}\nsummary {out / SUMMARY}")

@@ -1,0 +1,43 @@
+"""FIGA's loss in TRL's SFTTrainer: the working recipe.
+
+    from datasets import load_dataset
+    from trl import SFTConfig
+
+    from pipeline.training import FigaCollator
+    from pipeline.training.trl_recipe import FigaSFTTrainer, figa_arguments
+
+    sequences = load_dataset("parquet", data_files="sequences/train.parquet")["train"]   # pipeline.export --format sequences
+    trainer = FigaSFTTrainer(
+        model,
+        SFTConfig("out", learning_rate=1e-5, **figa_arguments()),
+        data_collator=FigaCollator(tokenizer.pad_token_id),
+        train_dataset=sequences,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+
+Without this SFTTrainer would be wrong in four silent ways, each closed here: it keeps only the columns `input_ids` and
+`labels` (FigaTrainer names the weights too); it cuts sequences at `max_length`, 1024 by default, EOS and all
+(`max_length=None`); its collator does not know the weights (`FigaCollator`); and `compute_loss_func` is handed the labels but
+not the weights, and a normaliser that counts labels (FigaTrainer overrides `compute_loss`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import SFTTrainer
+
+from pipeline.training.trainer import FigaTrainer
+
+
+class FigaSFTTrainer(FigaTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
+    """TRL's SFTTrainer with FIGA's loss, over the published data set or its `sequences` export.
+
+    TRL's own per-token metrics (entropy, token accuracy) are not computed: they belong to its loss.
+    """
+
+
+def figa_arguments() -> dict[str, Any]:
+    """What SFTConfig needs, so that the stored sequences are trained on as they are: not prepared, cut or packed."""
+    return {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}

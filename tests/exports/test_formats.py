@@ -1,0 +1,202 @@
+"""Each export, opened by its consumer's own loader, holds what was published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from pipeline import exports, open_dataset
+from pipeline.exports import llamafactory, spa
+from pipeline.exports.format import Messages
+from pipeline.exports.writing import export
+from pipeline.schema import MESSAGES
+from pipeline.sources import get
+
+ALL = [(name, variant) for name, format in exports.FORMATS.items() for variant in format.variants]
+
+
+@pytest.fixture(scope="module")
+def rows(published: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = open_dataset(published).to_table().to_pylist()
+    return found
+
+
+def made(published: Path, out: Path, name: str, variant: str | None = None) -> dict[str, Any]:
+    return export(open_dataset(published), *exports.get(name, variant), out, lambda *_: None)
+
+
+def loaded(out: Path, tmp_path: Path) -> datasets.Dataset:
+    """As a user of the Hub's library does: by the folder alone, which its README describes."""
+    return datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+
+
+@pytest.mark.parametrize(("name", "variant"), ALL)
+def test_every_export_loads_by_its_folder_and_accounts_for_every_pair(
+    published: Path, rows: Any, tmp_path: Path, name: str, variant: str
+) -> None:
+    content = made(published, tmp_path / "out", name, variant)
+    assert content["pairs"] == {"read": 40, "exported": 40, "skipped": 0}
+    assert len(loaded(tmp_path / "out", tmp_path)) == (80 if name == "sequences" else 40)
+    assert json.loads((tmp_path / "out" / "export.json").read_text("utf-8")) == content
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "**Loss.**" in readme and "**A trainer must not**" in readme and f"variant `{variant}`" in readme
+
+
+def test_spa_has_the_released_fields(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "spa")
+    found = json.loads((tmp_path / "out" / "data.json").read_text("utf-8"))
+    assert found == loaded(tmp_path / "out", tmp_path).to_list()
+    assert [list(row) for row in found] == [
+        ["instruction", "input", "output", "original_output", "revised_output"]
+    ] * 40
+    for row, pair in zip(found, rows, strict=True):
+        assert row["output"] == pair["reference"] and row["input"] == ""
+        assert (row["original_output"], row["revised_output"]) == (pair["initial"], pair["revised"])
+        assert row["instruction"] == "\n\n".join(turn["content"] for turn in pair["messages"])
+    assert any(len(pair["messages"]) > 1 for pair in rows), "a conversation of several turns must be among them"
+
+
+def test_spa_reads_back_as_a_source(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "spa")
+    found = json.loads((tmp_path / "out" / "data.json").read_text("utf-8"))
+    for row, pair in zip(found, rows, strict=True):
+        read = get("spa").parse(row)
+        assert read.messages == [{"role": "user", "content": row["instruction"]}]
+        assert (read.reference, read.initial, read.revised) == (pair["reference"], pair["initial"], pair["revised"])
+
+
+def test_dpo_conversational(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "dpo")
+    for row, pair in zip(loaded(tmp_path / "out", tmp_path), rows, strict=True):
+        assert row["prompt"] == pair["messages"]
+        assert row["chosen"] == [{"role": "assistant", "content": pair["revised"]}]
+        assert row["rejected"] == [{"role": "assistant", "content": pair["initial"]}]
+
+
+def test_standard_texts_tokenise_to_the_published_ids(
+    published: Path, rows: Any, tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    made(published, tmp_path / "dpo", "dpo", "standard")
+    made(published, tmp_path / "sft", "sft", "standard")
+    preferences, revisions = (loaded(tmp_path / name, tmp_path) for name in ("dpo", "sft"))
+    for preference, revision, pair in zip(preferences, revisions, rows, strict=True):
+        for answer, side in ((preference["chosen"], "revised"), (preference["rejected"], "initial")):
+            ids = tokenizer(preference["prompt"] + answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+            assert ids == pair[f"{side}_input_ids"]
+        assert revision == {"prompt": preference["prompt"], "completion": preference["chosen"]}
+
+
+def test_sft_messages_and_prompt_completion(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "messages", "sft")
+    made(published, tmp_path / "split", "sft", "prompt-completion")
+    whole, split = (loaded(tmp_path / name, tmp_path) for name in ("messages", "split"))
+    for one, two, pair in zip(whole, split, rows, strict=True):
+        answer = [{"role": "assistant", "content": pair["revised"]}]
+        assert one == {"messages": pair["messages"] + answer}
+        assert two == {"prompt": pair["messages"], "completion": answer}
+
+
+def test_sequences_are_the_published_lists_bit_for_bit(published: Path, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "sequences")
+    found = loaded(tmp_path / "out", tmp_path).with_format("arrow")[:]
+    stored = open_dataset(published).to_table()
+    assert found.column_names == ["input_ids", "labels", "loss_weights"]
+    assert found.schema.field("input_ids").type == pa.list_(pa.int32())
+    assert found.schema.field("loss_weights").type == pa.list_(pa.float32())
+    for first, side in ((0, "revised"), (1, "initial")):
+        part = found.take(list(range(first, found.num_rows, 2)))
+        for name, field in (("input_ids", "input_ids"), ("labels", "labels"), ("loss_weights", "weights")):
+            assert part[name].combine_chunks().equals(stored[f"{side}_{field}"].combine_chunks())
+
+
+def check_llamafactory_row(row: dict[str, Any]) -> None:
+    """The rules of LLaMA-Factory's data/README.md and of its ShareGPT converter for `ranking` data sets."""
+    assert set(row) == {"conversations", "chosen", "rejected"}
+    turns = row["conversations"]
+    spoken = turns[1:] if turns[0]["from"] == "system" else turns
+    assert len(spoken) % 2 == 1
+    assert all(turn["from"] == ("human", "gpt")[place % 2] for place, turn in enumerate(spoken))
+    for answer in (row["chosen"], row["rejected"]):
+        assert set(answer) == {"from", "value"} and answer["from"] == "gpt" and answer["value"]
+
+
+def test_llamafactory_by_its_documented_rules(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "llamafactory")
+    info = json.loads((tmp_path / "out" / "dataset_info.json").read_text("utf-8"))[llamafactory.DATASET]
+    assert info["formatting"] == "sharegpt" and info["ranking"] is True
+    found = json.loads((tmp_path / "out" / info["file_name"]).read_text("utf-8"))
+    for row, pair in zip(found, rows, strict=True):
+        check_llamafactory_row(row)
+        assert set(info["columns"].values()) == set(row)
+        assert [turn["value"] for turn in row["conversations"]] == [turn["content"] for turn in pair["messages"]]
+        assert (row["chosen"]["value"], row["rejected"]["value"]) == (pair["revised"], pair["initial"])
+
+
+@pytest.mark.parametrize(
+    ("roles", "fits"),
+    [
+        ("user", True),
+        ("system user", True),
+        ("user assistant user", True),
+        ("system user assistant user", True),
+        ("user user", False),
+        ("user assistant", False),
+        ("user system user", False),
+        ("user assistant system user", False),
+        ("system", False),
+    ],
+)
+def test_what_llamafactory_would_not_take(roles: str, fits: bool) -> None:
+    pair = {"messages": [{"role": role, "content": role} for role in roles.split()]}
+    assert (llamafactory.unfit(pair) is None) == fits
+
+
+@pytest.mark.parametrize(
+    "text", ['"quoted"\\', "a\r\nb\u2028c", "\x00\x1b[31m", "👩‍👩‍👧 e\u0301", "</script>{x}{{7*7}}", "שלום"]
+)
+@pytest.mark.parametrize(("name", "variant"), [pair for pair in ALL if pair[0] != "sequences"])
+def test_hostile_text_is_data(name: str, variant: str, text: str) -> None:
+    """Through conversion and JSON: every text comes out once, as it went in."""
+    pairs = pa.table(
+        {
+            "messages": pa.array([[{"role": "user", "content": text}]], MESSAGES),
+            "reference": [text],
+            "initial": [text],
+            "revised": [text],
+        }
+    )
+    format, _ = exports.get(name)
+
+    def render(messages: Messages) -> str:
+        return messages[0]["content"]
+
+    row = format.variants[variant].convert(pairs, render).to_pylist()[0]
+    texts = leaves(json.loads(json.dumps(row, ensure_ascii=False)))
+    assert texts.count(text) == {"spa": 4, "dpo": 3, "sft": 2, "llamafactory": 3}[name]
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict | list):
+        return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in leaves(part)]
+    return [value]
+
+
+def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer: Path) -> None:
+    from pipeline.config import LabelSettings
+    from pipeline.labels.tokenization import load_tokenizer
+
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    prompt = load_tokenizer(tiny_tokenizer, LabelSettings(template="alpaca"), "tiny").render(messages)
+    assert f"### Instruction:\n{spa.instruction(messages)}\n" in prompt

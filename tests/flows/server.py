@@ -1,0 +1,105 @@
+"""A real Prefect server in a temporary home, and the processes around it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, child_environment
+from tests.loopback.server import KEY
+
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A background process, ended by its own id."""
+    with log.open("wb") as out:
+        child = subprocess.Popen(command, env=environment, cwd=log.parent, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which a fresh Prefect server answers."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as (environment, _):
+        yield environment
+
+
+@pytest.fixture(scope="session")
+def worker(prefect: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which all deployments are made and a worker waits for their runs."""
+    environment = prefect | {"OPENAI_API_KEY": KEY}
+    run([*PREFECT, "work-pool", "create", "figa", "--type", "process"], environment)
+    run([*PREFECT, "--no-prompt", "deploy", "--all"], environment)
+    command = [*PREFECT, "worker", "start", "--pool", "figa"]
+    with process(command, environment, tmp_path_factory.mktemp("worker") / "worker.log"):
+        yield environment
+
+
+@contextmanager
+def prefect_server(home: Path, **extra: str) -> Iterator[tuple[dict[str, str], subprocess.Popen[bytes]]]:
+    """The environment of a server of its own, and the server's process."""
+    home.mkdir(exist_ok=True)
+    port = free_port()
+    environment = child_environment(
+        PREFECT_HOME=str(home),
+        PREFECT_API_URL=f"http://127.0.0.1:{port}/api",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_UI_ENABLED="false",
+        FIGA_HOME=str(ROOT),
+        **extra,
+    )
+    server = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with process(server, environment, home / "server.log") as child:
+        deadline = time.monotonic() + 90
+        while not answers(f"http://127.0.0.1:{port}/api/health"):
+            assert time.monotonic() < deadline, (home / "server.log").read_text()
+            time.sleep(0.3)
+        yield environment, child
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def run(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ask(environment: dict[str, str], path: str, **body: Any) -> Any:
+    """The answer of the server's REST API to a POST."""
+    request = urllib.request.Request(
+        f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)

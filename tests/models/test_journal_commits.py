@@ -1,0 +1,102 @@
+"""Commits of the journal: shared by many callers, awaited by each, never lost; and what is paid besides answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.models.journal import Answer, Journal, _Record
+from pipeline.models.loop import run
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.db")
+
+
+def kept(journal: Journal, keys: range, *, cost: float = 0.5) -> list[object]:
+    async def keep() -> list[object]:
+        rows = (journal.keep(f"key{key}", "sample", "m", Answer(str(key), "stop", 9), cost) for key in keys)
+        return await asyncio.gather(*rows, return_exceptions=True)
+
+    return run(keep())
+
+
+def test_many_at_a_time_share_commits_and_each_is_on_disk_when_its_caller_goes_on(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    write = Journal._write
+
+    def slowly(self: Journal, records: list[_Record]) -> None:
+        groups.append(len(records))
+        time.sleep(0.02)
+        write(self, records)
+
+    monkeypatch.setattr(Journal, "_write", slowly)
+    other = sqlite3.connect(journal.path, check_same_thread=False)
+
+    async def keep(key: int) -> bool:
+        await journal.keep(f"key{key}", "sample", "m", Answer(str(key), "stop", 9), 0.5)
+        return other.execute("SELECT 1 FROM answers WHERE key = ?", (f"key{key}",)).fetchone() == (1,)
+
+    async def all_at_once() -> list[bool]:
+        return await asyncio.gather(*(keep(key) for key in range(300)))
+
+    assert all(run(all_at_once()))
+    other.close()
+    assert sum(groups) == 300
+    assert len(groups) <= 3
+    assert journal.money() == {"sample": (300, 150.0)}
+
+
+def test_one_alone_does_not_wait_for_company(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    write = Journal._write
+    monkeypatch.setattr(Journal, "_write", lambda self, records: (groups.append(len(records)), write(self, records)))
+    for key in range(5):
+        kept(journal, range(key, key + 1))
+        assert journal.get(f"key{key}") == Answer(str(key), "stop", 9)
+    assert groups == [1] * 5
+
+
+def test_a_commit_that_fails_fails_for_all_who_wait_for_it(journal: Journal) -> None:
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    ended = kept(journal, range(3000))
+    failed = [result for result in ended if isinstance(result, StorageError)]
+    assert failed
+    assert {type(result) for result in ended} <= {StorageError, type(None)}
+    assert journal.calls() == ({"sample": 3000 - len(failed)} if len(failed) < 3000 else {})
+
+
+def test_what_a_cancelled_caller_was_about_to_keep_is_kept(journal: Journal) -> None:
+    async def keep_and_leave() -> None:
+        task = asyncio.ensure_future(journal.keep("key", "sample", "m", Answer("x", "stop", 9), 0.5))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(keep_and_leave())
+    journal.close()
+    assert Journal(journal.path).get("key") == Answer("x", "stop", 9)
+
+
+def test_charges_are_money_and_calls_but_no_answers(journal: Journal) -> None:
+    async def charge() -> None:
+        await journal.charge("sample", "m", "refused", 0.25)
+        await journal.charge("revise", "m", "timed_out", 1.0, certain=False)
+        await journal.charge("sample", "m", "rate_limited", 0.0)
+
+    journal.put("key", "sample", "m", Answer("x", "stop", 9), 0.5)
+    run(charge())
+    assert journal.calls() == {"sample": 1}
+    assert journal.money() == {"sample": (1, 0.75)}
+    assert (journal.spent(), journal.uncertain(), journal.made()) == (1.75, 1.0, 4)
+    journal.put("key", "sample", "m", Answer("y", "stop", 9), 0.5)
+    assert (journal.spent(), journal.made()) == (2.25, 5)

@@ -1,0 +1,263 @@
+"""The limiter: how many calls at a time, who waits for what, and what the server's headers do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from pipeline.models import quota
+from pipeline.models.failures import Transient, retry_after
+from pipeline.models.limits import Bucket, Call, Limiter, limiter_for
+from pipeline.models.loop import run
+from pipeline.models.pace import Pace
+
+OVERLOADED = Transient("server_error", "status 529", status=529)
+REFUSED = Transient("rate_limited", "status 429", status=429)
+SLOW = Transient("timed_out", "no answer")
+BROKEN = Transient("server_error", "status 500", status=500)
+
+
+def go(work: Coroutine[Any, Any, Any]) -> Any:
+    return run(asyncio.wait_for(work, 10))
+
+
+async def started(limiter: Limiter, calls: int, most: int = 10) -> list[Call]:
+    return [await limiter.start(most) for _ in range(calls)]
+
+
+@pytest.mark.parametrize("error", [OVERLOADED, SLOW, REFUSED, Transient("server_error", "", status=503)])
+def test_one_congestion_halves_once_however_many_calls_it_hits(error: Transient) -> None:
+    async def work() -> list[float]:
+        limiter = Limiter(16)
+        windows = []
+        for _ in range(2):
+            calls = await started(limiter, int(limiter.window))
+            for call in calls:
+                limiter.end(call, error)
+            windows.append(limiter.window)
+            limiter.pace = Pace()
+            limiter._learned = Bucket()
+        return windows
+
+    assert go(work()) == [8, 4]
+
+
+def test_other_failures_are_no_congestion() -> None:
+    async def work() -> float:
+        limiter = Limiter(16)
+        for call in await started(limiter, 16):
+            limiter.end(call, BROKEN)
+        return limiter.window
+
+    assert go(work()) == 16
+
+
+def test_the_window_grows_back_step_by_step_but_not_beyond_its_bound_nor_below_one() -> None:
+    async def work() -> tuple[float, int]:
+        limiter = Limiter(16)
+        for _ in range(10):
+            limiter.end(await limiter.start(10), OVERLOADED)
+        lowest, rounds = limiter.window, 0
+        while limiter.window < 16:
+            rounds += 1
+            for call in await started(limiter, int(limiter.window)):
+                limiter.end(call, None)
+        for call in await started(limiter, 16):
+            limiter.end(call, None)
+        assert limiter.window == 16
+        return lowest, rounds
+
+    lowest, rounds = go(work())
+    assert lowest == 1
+    assert 8 <= rounds <= 32
+
+
+def test_waiters_start_in_order_as_places_become_free() -> None:
+    async def work() -> list[int]:
+        limiter = Limiter(2)
+        order: list[int] = []
+
+        async def one(number: int) -> None:
+            with await limiter.start(10):
+                order.append(number)
+                await asyncio.sleep(0.002)
+
+        await asyncio.gather(*(one(number) for number in range(20)))
+        return order
+
+    assert go(work()) == list(range(20))
+
+
+def test_a_waiter_that_leaves_takes_no_place_with_it() -> None:
+    async def work() -> None:
+        limiter = Limiter(1)
+        held = await limiter.start(10)
+        waiting = [asyncio.ensure_future(limiter.start(10)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        limiter.end(held, None)
+        # Granted and cancelled in the same moment: the place goes on to the next.
+        waiting[1].cancel()
+        limiter.end(await waiting[2], None)
+        limiter.end(await limiter.start(10), None)
+
+    go(work())
+
+
+def test_a_pause_holds_everybody() -> None:
+    async def work() -> list[float]:
+        limiter = Limiter(8)
+        limiter.pause(0.15)
+        begin = time.monotonic()
+
+        async def one() -> float:
+            with await limiter.start(10):
+                return time.monotonic() - begin
+
+        return list(await asyncio.gather(*(one() for _ in range(8))))
+
+    assert min(go(work())) >= 0.149
+
+
+def test_fixed_rates_are_kept() -> None:
+    async def work(limiter: Limiter, most: int) -> float:
+        begin = time.monotonic()
+        for _ in range(15):
+            with await limiter.start(most) as call:
+                call.used = most
+        return time.monotonic() - begin
+
+    # 600 a minute: ten at once, five more in half a second; tokens likewise.
+    assert go(work(Limiter(8, rpm=600), 10)) >= 0.45
+    assert go(work(Limiter(8, tpm=6000), 10)) >= 0.45
+
+
+def test_models_of_one_identity_share_a_limiter_and_its_last_user_takes_it_away() -> None:
+    same, other = {"provider": "openai", "model": "m", "base_url": "u"}, {"provider": "openai", "model": "n"}
+    first = limiter_for(same, 4, None, None)
+    assert limiter_for(other, 4, None, None) is not first
+    assert limiter_for(dict(same), 8, 600, None) is first
+    assert first.window == 8
+    assert first._fixed["requests"].rate == 10
+    first.window = 1
+    del first
+    assert limiter_for(same, 4, None, None).window == 4
+
+
+def openai_headers(**values: str) -> dict[str, str]:
+    return {f"x-ratelimit-{name.replace('_', '-')}": value for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("reset", "rate"),
+    [
+        ("0s", 10.0),
+        ("1m0s", 10.0),
+        ("60", 10.0),
+        ("1h0m0s", 1 / 6),
+        ("500ms", 10.0),
+        ("6m0s", 5 / 3),
+        ("", 10.0),
+        ("soon", 10.0),
+    ],
+)
+def test_openai_headers(reset: str, rate: float) -> None:
+    told = quota.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    assert told.keys() == {"requests"}
+    assert told["requests"].rate == pytest.approx(rate)
+    assert told["requests"].remaining == 0
+
+
+def test_anthropic_headers() -> None:
+    full = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    names = {"limit": "6000", "remaining": "3000", "reset": full}
+    told = quota.read({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
+    assert told["tokens"].rate == pytest.approx(100, rel=0.05)
+    assert told["tokens"].capacity == pytest.approx(6000, rel=0.05)
+
+
+@pytest.mark.parametrize("value", ["", "many", "nan", "inf", "-1", "0", "1e400"])
+def test_headers_without_sense_are_no_limit(value: str) -> None:
+    assert quota.read(openai_headers(limit_requests=value, remaining_requests="5", reset_requests="1s")) == {}
+    assert quota.read({}) == {}
+
+
+def test_what_the_server_tells_counts_calls_that_it_had_not_seen() -> None:
+    async def work() -> tuple[int, int]:
+        limiter = Limiter(64)
+        calls = await started(limiter, 10)
+        # Told to the third call: seven more were on their way by then, so three of ten are left.
+        headers = openai_headers(limit_requests="10", remaining_requests="10", reset_requests="0s")
+        calls[2].heard(headers)
+        # What an earlier call is told is older news.
+        calls[1].heard(openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s"))
+        free = 0
+        while limiter._delay(10, time.monotonic()) <= 0:
+            await limiter.start(10)
+            free += 1
+        return free, len(calls)
+
+    assert go(work()) == (3, 10)
+
+
+def test_a_learned_use_of_tokens_replaces_the_worst_case() -> None:
+    async def work() -> float:
+        limiter = Limiter(4)
+        for _ in range(60):
+            with await limiter.start(1000) as call:
+                call.used = 100
+        return limiter._usage.expect(1000)
+
+    assert 100 <= go(work()) < 150
+
+
+def simulate(limit: float, seconds: float, *, refuse: float = 0.0, burst: float = 5.0) -> tuple[float, float, float]:
+    """A pace against a bucket of `limit` a second, one call a moment: (let in a second, share refused) late, final pace."""
+    pace, clock, level, full = Pace(), 0.0, limit * burst, limit * burst
+    late = [0, 0]
+    number = 0
+    while clock < seconds:
+        step = max(0.002, 1 / pace.rate)
+        clock += step
+        level = min(full, level + limit * step)
+        number += 1
+        stray = refuse and number % round(1 / refuse) == 0
+        refused = level < 1 or bool(stray)
+        if refused:
+            pace.refused(clock, counts=True)
+        else:
+            level -= 1
+            pace.let_in()
+        if clock > seconds / 2:
+            late[refused] += 1
+    return late[0] / (seconds / 2), late[1] / sum(late), pace.rate
+
+
+@pytest.mark.parametrize("limit", [1.0, 10.0, 100.0])
+def test_a_limit_that_nobody_tells_is_found_from_refusals_alone(limit: float) -> None:
+    let_in, refused, _ = simulate(limit, 2000 / limit)
+    assert 0.9 * limit <= let_in <= limit * 1.01
+    assert refused < 0.02
+
+
+def test_refusals_that_have_nothing_to_do_with_our_pace_do_not_slow_us_down_for_ever() -> None:
+    let_in, _, pace = simulate(1e6, 20, refuse=0.05)
+    assert pace > 400
+    assert let_in > 400
+
+
+def test_waits_that_servers_ask_for() -> None:
+    soon = formatdate(time.time() + 30, usegmt=True)
+    asked = {"retry-after-ms": "1500"}, {"retry-after": "2"}, {"retry-after": "0.5"}, {"retry-after": soon}, {}
+    assert [retry_after(headers) for headers in asked[:3]] == [1.5, 2.0, 0.5]
+    assert 28 < (retry_after(asked[3]) or 0) <= 30
+    for nothing in ("", "-5", "later", "Fri, 99 Foo 2020", "nan"):
+        assert retry_after({"retry-after": nothing}) is None
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert (retry_after({"retry-after": "9" * 30}) or 0) > 1e20

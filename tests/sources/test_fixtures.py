@@ -1,0 +1,46 @@
+"""Every source's fixture: each line is a row or a reject with the reason that is written down for it."""
+
+import pytest
+
+from pipeline import sources
+from pipeline.errors import RowReject
+from tests.sources.rejects import REJECTS, path
+
+
+def read(name, file):
+    """(line, row or reason) of every record."""
+    source = sources.resolve(name, str(file), warn=print)
+    values = (record.value for record in sources.records(source) if isinstance(record.value, dict))
+    adapter, _ = sources.bind(sources.get(name), {}, values)
+    for record in sources.records(source):
+        try:
+            if isinstance(record.value, RowReject):
+                raise record.value
+            yield int(record.where.rpartition(":")[2]), adapter.parse(record.value)
+        except RowReject as reject:
+            assert {"expected", "got"} <= set(reject.evidence), reject.reason
+            yield int(record.where.rpartition(":")[2]), reject.reason
+
+
+def test_every_source_has_a_fixture():
+    assert set(REJECTS) == set(sources.ADAPTERS) - {"parquet"}, "parquet is read as jsonl is; its test writes its file"
+
+
+@pytest.mark.parametrize("name", REJECTS)
+def test_each_line_is_a_row_or_the_reject_that_it_should_be(name):
+    lines = [number for number, line in enumerate(path(name).read_text("utf-8").splitlines(), 1) if line]
+    found = dict(read(name, path(name)))
+    assert list(found) == lines and len(lines) >= 30
+    assert {line: result for line, result in found.items() if isinstance(result, str)} == REJECTS[name]
+    for row in (result for result in found.values() if not isinstance(result, str)):
+        assert row.messages[-1]["role"] == "user" and row.reference.strip()
+        assert (row.initial is None) == (row.revised is None) == (name != "spa")
+
+
+@pytest.mark.parametrize("name", sorted(sources.ADAPTERS))
+def test_an_adapter_says_what_it_is_of(name):
+    adapter = sources.get(name)
+    assert adapter.name == name and adapter.expected
+    assert (adapter.hub_id is None) == (name in ("jsonl", "parquet"))
+    if adapter.hub_id:
+        assert adapter.page == f"https://huggingface.co/datasets/{adapter.hub_id}" and adapter.licence
