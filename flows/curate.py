@@ -26,7 +26,7 @@ from pipeline.curate import Outcome, Thresholds, Watcher, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import loop
-from pipeline.shards import run_stages
+from pipeline.shards import context_of, run_stages
 
 
 @task(name="shard", task_run_name="{stages[0]} to {stages[1]} {shard:05d}", cache_policy=NO_CACHE, persist_result=False)
@@ -37,7 +37,7 @@ def run_shard(config: CurationConfig, shard: int, stages: tuple[str, ...], thres
 
 def in_tasks(config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
     """The Prefect executor: one task a shard."""
-    mine = share(config)
+    mine = share(config, context_of(config).journal.spent())
     futures = [run_shard.submit(mine, shard, stages, thresholds) for shard in range(shards)]
     try:
         for future in futures:

@@ -1,7 +1,8 @@
 """Who works on the shards: threads of the flow's process, or the workers of a Dask or Ray cluster.
 
 With Dask and Ray every worker is a process with clients of its own. What the configuration allows in all is shared out:
-each of W workers gets 1/W of the calls at a time; the budget is kept by the journal that they share.
+each of W workers gets 1/W of the calls at a time, of the fixed rate caps and of the money. So local models have no more
+servers on a machine than with threads.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from typing import Any
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from pipeline.config import CurationConfig
+from pipeline.config import CurationConfig, PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
+from pipeline.models.connect import calls_at_a_time
 
 
 def task_runner(config: CurationConfig) -> TaskRunner[Any]:
@@ -39,18 +41,30 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
     return runner
 
 
-def share(config: CurationConfig) -> CurationConfig:
-    """The configuration of one worker: its part of the calls at a time. Raises ConfigError when there are too few."""
+def share(config: CurationConfig, spent: float) -> CurationConfig:
+    """The configuration of one worker: its part of the calls at a time, and of the money that is left.
+
+    spent: US dollars spent in the folder so far. A worker counts what it spends itself on top of what it finds spent when
+    it begins, so that all together never pass the cap, also when a dead worker is replaced; one may stop below it.
+    Raises ConfigError when there are fewer calls at a time than workers.
+    """
     run = config.run
     if run.runner == "threads":
         return config
-    parts = {}
-    for role in ("policy", "reviser"):
-        settings = getattr(config, role)
-        if settings.concurrency < run.workers:
-            raise ConfigError(
-                f"{role}.concurrency is {settings.concurrency}, but run.runner={run.runner} has {run.workers} workers "
-                f"that share it: lower run.workers or raise {role}.concurrency"
-            )
-        parts[role] = settings.model_copy(update={"concurrency": settings.concurrency // run.workers})
+    parts: dict[str, Any] = {role: _share_calls(config, role) for role in ("policy", "reviser")}
+    if run.budget_usd is not None:
+        mine = spent + max(0.0, run.budget_usd - spent) / run.workers
+        parts["run"] = run.model_copy(update={"budget_usd": mine})
     return config.model_copy(update=parts)
+
+
+def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserSettings:
+    settings: PolicySettings | ReviserSettings = getattr(config, role)
+    workers, most = config.run.workers, calls_at_a_time(settings)
+    if most < workers:
+        raise ConfigError(
+            f"{role}.model {settings.model} takes {most} calls at a time here, but run.runner={config.run.runner} has "
+            f"{workers} workers that share them: lower run.workers, or raise {role}.concurrency if that is what limits"
+        )
+    caps = {name: value / workers for name in ("rpm", "tpm") if (value := getattr(settings, name))}
+    return settings.model_copy(update={"concurrency": most // workers, **caps})

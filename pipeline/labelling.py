@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, distance: FilterSetti
     """The published table of rows that have texts and rewards; label columns that they have are made anew.
 
     Rejects: unchanged, too_similar, too_different, and the tokenizer's too_long, special_token_in_text, template_refuses,
-    template_alters_answer, token_across_boundary.
+    template_alters_answer, token_across_boundary; for signal reward_weighted, no_reward_gain.
     """
     results: list[dict[str, Any] | RowReject] = []
     for row in rows.select(_TEXTS).to_pylist():
@@ -36,7 +37,10 @@ def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, distance: FilterSetti
     bare = rows.drop_columns([name for name in LABELS if name in rows.column_names])
     tokenized = collect(bare, schema.TOKENS, results)
     labelled = label(tokenized.rows, tokenizer.settings, tokenizer.eos_id, _silent)
-    return StageOutput(labelled.rows.select(schema.PUBLISHED.names).cast(schema.PUBLISHED), tokenized.rejects)
+    kept = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
+    late = [replace(reject, index=kept[reject.index]) for reject in labelled.rejects]
+    rejects = sorted([*tokenized.rejects, *late], key=lambda reject: reject.index)
+    return StageOutput(labelled.rows.select(schema.PUBLISHED.names).cast(schema.PUBLISHED), rejects)
 
 
 def _silent(done: int, rejected: int) -> None: ...

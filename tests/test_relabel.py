@@ -129,6 +129,24 @@ def test_a_row_without_an_edit_in_the_new_tokens_is_rejected(tokenizers: dict[st
     assert table(everything).num_rows == 0 and len(rejects(everything)) == 3
 
 
+def test_pairs_that_were_never_scored_have_no_reward_weighted_labels(
+    tokenizers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tests.pairs as made
+
+    rows = list(made.pairs(5))
+    rows[0]["revised"] = rows[0]["initial"] + " " + "word " * 90
+    for row in rows[1:3]:
+        row["reward_revised"] = row["reward_initial"] = None
+    monkeypatch.setattr(made, "pairs", lambda *_: rows)
+    root = data_set(tmp_path / "set", tokenizers["byte_level"], 5)
+    assert verify(root).count == 0
+    flags = ("--signal", "reward_weighted", "--set", "labels.max_length=160")
+    out = relabelled(root, tmp_path / "there", *flags)
+    assert [row["reason"] for row in rejects(out)] == ["too_long", "no_reward_gain", "no_reward_gain"]
+    assert [row["id"] for row in rejects(out)] == [row["id"] for row in rows[:3]]
+
+
 def test_over_long_pairs_are_marked_and_whole_when_asked(parent: Path, tmp_path: Path) -> None:
     flags = ("--set", "labels.max_length=75", "--set", "labels.overlong=mark")
     marked = table(relabelled(parent, tmp_path / "marked", *flags))

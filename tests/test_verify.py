@@ -6,13 +6,17 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline import open_dataset
+from pipeline.config import CurationConfig
+from pipeline.curate import curate, in_threads
 from pipeline.storage import manifest
 from pipeline.verify import main, verify
+from tests.conftest import Silent
 from tests.corruption import CORRUPTIONS, SIDES, foreign_shard, refit
 from tests.pairs import data_set
 
@@ -169,3 +173,17 @@ def test_rejects_that_the_funnel_does_not_count_are_told(copy: Path) -> None:
     assert any("rejected for refused, the ledger has 0" in line for line in told)
     refit(copy)
     assert told == [problem.what for problem in verify(copy).problems]
+
+
+def test_a_run_is_as_its_manifest_says_without_its_work_folder(settings: Callable[..., CurationConfig]) -> None:
+    config = settings(policy__system="Answer in one line.", labels__granularity="word")
+    outcome = curate(config, in_threads, Silent())
+    shutil.rmtree(outcome.out / "work")
+    report = verify(outcome.out)
+    assert [str(problem) for problem in report.problems] == []
+    assert report.labelled == outcome.manifest["rows"]["published"] > 0
+    # Trained on what the policy was asked with.
+    assert outcome.manifest["labels"]["system"] == "Answer in one line."
+    tokenizer = outcome.context.tokenizer  # type: ignore[union-attr]
+    prompt = open_dataset(outcome.out).to_table(["prompt_input_ids"])["prompt_input_ids"][0].as_py()
+    assert tokenizer.decode(prompt).startswith("<|im_start|>system\nAnswer in one line.<|im_end|>\n")

@@ -100,6 +100,8 @@ class ChatModel:
         key = digest(self._identity, request.messages, request.params)
         known = self._journal.get(key)
         if known and self._fits(known, request.max_tokens):
+            if known.finish not in ("stop", "length"):
+                raise UselessAnswer.kept(known)
             return known
         provider = self._provider or await self._connected()
         retrying = AsyncRetrying(
@@ -150,9 +152,13 @@ class ChatModel:
         try:
             answer = await provider.complete(request)
             cost = self._cost(answer, most)
+        except UselessAnswer as reject:
+            cost = self._cost(reject.usage, most)
+            await self._journal.keep(key, stage, self.name, reject.to_keep(), cost)
+            raise
         except (RowReject, Transient) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
-            cost = self._cost(failure.usage, most) if isinstance(failure, UselessAnswer) else 0.0 if certain else most
+            cost = 0.0 if certain else most
             await self._journal.charge(stage, self.name, failure.reason, cost, certain=certain)
             raise
         except asyncio.CancelledError:
@@ -185,9 +191,10 @@ class ChatModel:
 
     @staticmethod
     def _fits(answer: Answer, max_tokens: int) -> bool:
-        if answer.finish == "length":
-            return answer.max_tokens >= max_tokens
-        return answer.completion_tokens <= max_tokens
+        if answer.finish == "stop":
+            return answer.completion_tokens <= max_tokens
+        # With more room it might be whole, or not be empty.
+        return answer.max_tokens >= max_tokens
 
     async def _connected(self) -> Provider:
         async with self._connecting:

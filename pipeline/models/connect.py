@@ -90,11 +90,7 @@ def chat_model(
             attempts=settings.attempts,
         )
 
-    concurrency = settings.concurrency
-    if spec.provider == "local":
-        concurrency = min(concurrency, cores(), _MOST_REPLICAS)
-    elif settings.mode == "batch":
-        concurrency = _ALL_AT_ONCE
+    concurrency = _ALL_AT_ONCE if settings.mode == "batch" else calls_at_a_time(settings)
     return ChatModel(
         str(spec),
         identity(spec),
@@ -121,6 +117,13 @@ def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
     """The batch API of a model's provider. `spec` may be as the ledger names a batch's model: with its address."""
     live = _remote(spec, timeout_s)
     return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
+
+
+def calls_at_a_time(settings: PolicySettings | ReviserSettings) -> int:
+    """What a process may have in flight: the setting, and for a local model at most a call a core."""
+    if ModelSpec.parse(settings.model).provider == "local":
+        return min(settings.concurrency, cores(), _MOST_REPLICAS)
+    return settings.concurrency
 
 
 class Replicas:

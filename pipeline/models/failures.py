@@ -12,10 +12,12 @@ they hold the request, and with it the key.
 from __future__ import annotations
 
 import email.utils
+import json
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,14 @@ class UselessAnswer(RowReject):
     def __init__(self, reason: str, usage: Answer, **evidence: Any) -> None:
         super().__init__(reason, **evidence)
         self.usage = usage
+
+    def to_keep(self) -> Answer:
+        """For the journal: what was paid for once is not asked again. `finish` is the reason, `text` the evidence as JSON."""
+        return replace(self.usage, finish=self.reason, text=json.dumps(self.evidence))
+
+    @classmethod
+    def kept(cls, answer: Answer) -> UselessAnswer:
+        return cls(answer.finish, answer, **json.loads(answer.text))
 
 
 def not_an_answer(parsed: Any) -> Transient:

@@ -6,7 +6,7 @@ for a killed process; a power cut may take back the last moments, never damage t
 not work over network file systems.
 
     answers    what is used: one a key, the newest
-    charges    every other call that was made: failed, useless, cut and asked again; with what it cost, or may have cost
+    charges    every other call that was made: failed, or cut and asked again; with what it cost, or may have cost
 
 A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a fresh one is begun.
 """
@@ -47,6 +47,7 @@ _ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 class Answer:
     """What a model said. Tokens as the server counted them; finish is `stop` or `length` (cut at max_tokens).
 
+    In the journal alone there are other words for `finish`: those of answers that can't be used, see `UselessAnswer`.
     Of the prompt's tokens, `cached_tokens` came from the provider's prompt cache and `cache_write_tokens` went into it.
     """
 

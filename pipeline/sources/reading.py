@@ -75,6 +75,8 @@ def resolve(
             )
         return _default(adapter, adapter.hub_id, split, revision, require_full, warn)
     if found := files.find_input(input, warn):
+        if revision is not None:
+            raise InputError(f"{shown(input)}: these are files; source.revision is for Hub data sets, leave it out")
         return _from_files(adapter, input, found, split, warn)
     named = _HUB_ID.fullmatch(input)
     if named and not files.is_data_name(input):

@@ -14,17 +14,25 @@ from pipeline.config import LabelSettings
 from pipeline.labels import token_signals
 from pipeline.labels.signals import PROMPT
 from pipeline.stages.common import Report
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stagefile import Reject, StageOutput
 
 IGNORE = -100  # the label that cross-entropy skips, in torch and everywhere else
 
 
 def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) -> StageOutput:
-    """Turns the ids and words of the filter stage into the published label, weight and operation columns."""
+    """Turns the ids and words of the filter stage into the published label, weight and operation columns.
+
+    Rejects: no_reward_gain, for signal reward_weighted alone: a pair that was not scored has no weights.
+    """
+    gains = rows["reward_revised"].to_numpy() - rows["reward_initial"].to_numpy()
+    known = np.isfinite(gains)
+    if settings.signal == "reward_weighted" and not known.all():
+        rejects = [Reject(int(index), "no_reward_gain") for index in np.flatnonzero(~known)]
+        report(len(rejects), len(rejects))
+        return StageOutput(label(rows.filter(pa.array(known)), settings, eos_id, report).rows, rejects)
     prompts = pc.list_value_length(rows["prompt_input_ids"]).to_numpy()
     revised, initial = (_Sequences(rows[f"{side}_input_ids"], prompts) for side in ("revised", "initial"))
     revised_words, initial_words = (rows[f"{side}_words"].to_pylist() for side in ("revised", "initial"))
-    gains = (rows["reward_revised"].to_numpy() - rows["reward_initial"].to_numpy()).tolist()
     signals = [
         token_signals(
             initial_ids,
@@ -39,9 +47,11 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
             phrase_gap=settings.phrase_gap,
             initial_words=initial_words[i],
             revised_words=revised_words[i],
-            reward_gain=gains[i],
+            reward_gain=gain,
         )
-        for i, (initial_ids, revised_ids) in enumerate(zip(initial.responses(), revised.responses(), strict=True))
+        for i, (initial_ids, revised_ids, gain) in enumerate(
+            zip(initial.responses(), revised.responses(), gains.tolist(), strict=True)
+        )
     ]
     columns = {
         "revised_labels": revised.labels(),

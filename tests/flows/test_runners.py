@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -62,9 +64,36 @@ def dask_worker_of(parent: int) -> int:
     return next(int(pid) for pid, ppid, args in children if int(ppid) == parent and "spawn_main" in args)
 
 
-def test_calls_at_a_time_are_shared_out(settings: Callable[..., CurationConfig]) -> None:
-    config = settings(run__runner="dask", run__workers=3, policy__concurrency=16, reviser__concurrency=3)
-    assert (share(config).policy.concurrency, share(config).reviser.concurrency) == (5, 1)
-    assert share(settings(run__workers=3)).policy == settings().policy
-    with pytest.raises(ConfigError, match=r"reviser\.concurrency is 2.*4 workers"):
-        share(settings(run__runner="ray", run__workers=4, reviser__concurrency=2))
+def test_calls_and_money_are_shared_out(settings: Callable[..., CurationConfig]) -> None:
+    config = settings(
+        run__runner="dask",
+        run__workers=3,
+        policy__concurrency=16,
+        policy__rpm=600,
+        reviser__concurrency=3,
+        run__budget_usd=10,
+    )
+    mine = share(config, spent=4.0)
+    assert (mine.policy.concurrency, mine.policy.rpm, mine.reviser.concurrency) == (5, 200, 1)
+    assert mine.run.budget_usd == 6
+    assert share(settings(run__workers=3), 4.0) == settings(run__workers=3)
+    with pytest.raises(ConfigError, match=r"takes 2 calls at a time here.*4 workers"):
+        share(settings(run__runner="ray", run__workers=4, reviser__concurrency=2), 0)
+
+
+def test_workers_together_keep_the_budget(
+    settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("prefect_dask")
+    server = settings.server  # type: ignore[attr-defined]
+    prices = tmp_path / "prices.yaml"
+    names = [f"openai/{role}@{server.openai_url}" for role in ("policy", "reviser")]
+    price = {"input": 0, "cached_input": 0, "output": 1e4}
+    prices.write_text(json.dumps({"as_of": "2026-01-01", "models": dict.fromkeys(names, price)}))
+    config = settings("capped", run__runner="dask", run__workers=2, source__shard_rows=8, run__budget_usd=8)
+    environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"], "FIGA_PRICES": str(prices)}
+    command = [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    spent = sum(call.completion_tokens for call in server.calls if call.completed) / 100
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert 0 < spent <= 8

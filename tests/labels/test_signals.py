@@ -198,8 +198,12 @@ def test_the_initial_answers_eos_is_never_bad_even_where_it_is_not_kept() -> Non
     assert s.revised_weights.tolist() == [0, 1]
 
 
-@given(pairs, st.sampled_from(["levenshtein", "bag_of_words", "constant", "reward_weighted"]), st.floats(0, 4, width=32))
-def test_the_revised_answers_eos_takes_its_own_weight(pair: tuple[list[int], list[int]], signal: Any, eos: float) -> None:
+@given(
+    pairs, st.sampled_from(["levenshtein", "bag_of_words", "constant", "reward_weighted"]), st.floats(0, 4, width=32)
+)
+def test_the_revised_answers_eos_takes_its_own_weight(
+    pair: tuple[list[int], list[int]], signal: Any, eos: float
+) -> None:
     plain = token_signals(*pair, eos_id=EOS, signal=signal, reward_gain=2.0)
     ours = token_signals(*pair, eos_id=EOS, signal=signal, reward_gain=2.0, eos_weight=eos)
     assert ours.revised_weights[-1] == np.float32(eos) * (2 if signal == "reward_weighted" else 1)

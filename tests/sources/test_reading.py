@@ -205,6 +205,11 @@ def test_offline_means_the_bundled_sample_and_says_so(monkeypatch, name):
     assert len(rows) >= 96 and all(row.rejected for row in rows)
 
 
+def test_a_revision_is_for_the_hub(folder):
+    assert "source.revision is for Hub data sets" in refused(folder, revision="abc")
+    assert "source.revision says 'v2'" in refused("someone/data@main", "hh-rlhf", revision="v2")
+
+
 def test_no_silent_substitutes(monkeypatch, tmp_path):
     assert "full source is required" in refused(None, "hh-rlhf", require_full=True)
     assert "no substitute for revision 'abc'" in refused(None, "hh-rlhf", revision="abc")

@@ -92,7 +92,7 @@ def test_a_step_is_the_same_on_two_processes(published: Path, policy: Policy, by
         text=True,
         cwd=ROOT,
         env=child_environment(OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true"),
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,35 @@
+"""Verification as a Prefect flow, so that a published data set can be checked again on a schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+
+from pipeline.diffs import visible
+from pipeline.errors import StorageError
+from pipeline.verify import verify as check
+
+_SHOWN = 100
+
+
+@flow(name="verify", flow_run_name="verify-{data_dir}", persist_result=False)
+def verify(data_dir: str, sample: int | None = None, tokenizer: str | None = None) -> dict[str, Any]:
+    """Check that everything a data set's manifest says is true; fails when it isn't. Returns the counts.
+
+    Args:
+        data_dir: Folder of the published data set
+        sample: Make again the labels of so many rows only; all else is checked whole
+        tokenizer: Folder or Hub id of the labels' tokenizer, where the recorded name is of no use
+    """
+    report = check(data_dir, sample=sample, tokenizer=tokenizer)
+    log = get_run_logger()
+    for note in report.notes:
+        log.warning("%s", visible(note))
+    if report.count:
+        rows = [{name: visible(str(value)) for name, value in p.as_dict().items()} for p in report.problems[:_SHOWN]]
+        create_table_artifact(rows, key="figa-problems", description=f"{report.count} problems in {data_dir}")
+        raise StorageError(f"{data_dir}: {report.count} problems, the first: {visible(str(report.problems[0]))}")
+    log.info("%s: all is as the manifest says; %d rows, labels of %d checked", data_dir, report.rows, report.labelled)
+    return {"rows": report.rows, "labels_checked": report.labelled}

@@ -1,0 +1,169 @@
+"""Whole runs whose calls fail or cost: the cap, what the next run asks again, and what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from tenacity import wait_none
+
+from pipeline import build, shards
+from pipeline.config import CurationConfig
+from pipeline.curate import Outcome, curate, in_threads
+from pipeline.errors import ProviderStopped
+from pipeline.models import chat, money
+from pipeline.models.journal import Journal
+from tests.conftest import Silent, as_arguments
+from tests.loopback import FaultPlan, faults
+
+Settings = Callable[..., CurationConfig]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(chat, "_backoff", wait_none())
+    yield
+    money._table.cache_clear()
+
+
+def run(config: CurationConfig) -> tuple[Outcome, list[str]]:
+    shards._context.cache_clear()
+    watcher = Silent()
+    return curate(config, in_threads, watcher), watcher.warnings
+
+
+def calls(settings: Settings) -> list[Any]:
+    return settings.server.calls  # type: ignore[attr-defined,no-any-return]
+
+
+def set_prices(path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, dollars: float) -> None:
+    url = settings.server.openai_url  # type: ignore[attr-defined]
+    models = {
+        f"openai/{model}@{url}": {"input": dollars, "cached_input": dollars, "output": dollars}
+        for model in ("policy", "reviser")
+    }
+    path.write_text(json.dumps({"as_of": "today", "models": models}), "utf-8")
+    monkeypatch.setenv("FIGA_PRICES", str(path))
+    money._table.cache_clear()
+
+
+def billed(settings: Settings, dollars: float) -> float:
+    """US dollars on the server's own count."""
+    return sum(call.usage.total for call in calls(settings) if call.usage) * dollars / 1e6
+
+
+def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = settings.server  # type: ignore[attr-defined]
+    # What the run costs on the server's count, to be made ten dollars.
+    run(settings("unlimited"))
+    dollars = 10 / (sum(call.usage.total for call in calls(settings)) / 1e6)
+    whole = len(calls(settings))
+    set_prices(tmp_path / "prices.json", settings, monkeypatch, dollars)
+    # Useless but billed answers and time-outs among them.
+    useless = (faults.REFUSED, faults.FILTERED, faults.WHITESPACE, faults.HALF_BODY, faults.MALFORMED_JSON)
+    server.engine.faults = FaultPlan.random(0.1, seed=3, faults=useless, keyed_by="content")
+    server.reset()
+    shards._context.cache_clear()
+    assert build.main([*as_arguments(settings("capped")), "--budget", "1", "--prefect", "off"]) == 3
+    told = capsys.readouterr().err
+    assert "budget of $1.00 reached" in told and "higher --budget" in told
+    spent = billed(settings, dollars)
+    assert 0 < spent <= 1.0
+    journal = Journal(tmp_path / "capped" / "work" / "journal.db")
+    assert spent <= journal.spent() + 1e-9 <= 1.0 + 2e-9
+    first = len(calls(settings))
+    assert journal.made() == first
+    # The rest, without faults: nothing that was answered is asked again.
+    answered = {call.key for call in calls(settings) if call.completed and call.fault is None}
+    server.engine.faults = FaultPlan.none()
+    shards._context.cache_clear()
+    assert build.main([*as_arguments(settings("capped")), "--budget", "100", "--prefect", "off"]) == 0
+    later = [call.key for call in calls(settings)[first:]]
+    assert not answered & set(later)
+    assert len(answered) + len(later) == pytest.approx(whole, abs=0.1 * whole)
+
+
+def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settings: Settings) -> None:
+    server = settings.server  # type: ignore[attr-defined]
+    down = FaultPlan.random(0.3, seed=5, faults=[faults.SERVER_ERROR, faults.REFUSED], keyed_by="content")
+
+    def always_the_same(number: int, request: Any, attempt: int) -> str | None:
+        return down.draw(number, request, 1)
+
+    server.engine.faults = FaultPlan(always_the_same)
+    config = settings(policy__attempts=2, reviser__attempts=2)
+    first, warnings = run(config)
+    ledger = rejects(first)
+    unanswered = {row["id"] for row in ledger if row["reason"] == "server_error"}
+    assert unanswered
+    assert first.manifest["unanswered"] == len(unanswered)
+    assert any("asks for these alone" in line for line in warnings)
+    assert first.calls == len(calls(settings))
+    # Still down: the same rows, and only they, are asked again.
+    before = len(calls(settings))
+    again, _ = run(config)
+    asked = calls(settings)[before:]
+    assert again.manifest["rows"] == first.manifest["rows"]
+    assert again.calls == len(asked) == 2 * len(unanswered)
+    assert {call.fault for call in asked} == {faults.SERVER_ERROR}
+    # Up again: they are answered, and nothing remains to be done.
+    server.engine.faults = FaultPlan.none()
+    healed, warnings = run(config)
+    assert healed.manifest["unanswered"] == 0
+    assert not any("asks for these alone" in line for line in warnings)
+    reasons = {row["reason"] for row in rejects(healed)}
+    assert "server_error" not in reasons
+    before = len(calls(settings))
+    done, _ = run(config)
+    assert (done.already_done, done.calls, len(calls(settings))) == (True, 0, before)
+
+
+def rejects(outcome: Outcome) -> list[dict[str, Any]]:
+    files = sorted((outcome.out / "rejected").glob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def test_an_outage_stops_the_run_and_rejects_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "BREAKER", 5)
+    server = settings.server  # type: ignore[attr-defined]
+    server.engine.faults = FaultPlan(lambda number, request, attempt: faults.UNAVAILABLE if number > 10 else None)
+    config = settings(policy__attempts=2)
+    with pytest.raises(ProviderStopped, match=r"5 rows in a row failed, the last with: status 503"):
+        run(config)
+    assert not (config.out / "manifest.json").exists()
+    completed = {call.key for call in calls(settings) if call.completed}
+    before = len(calls(settings))
+    server.engine.faults = FaultPlan.none()
+    outcome, _ = run(config)
+    assert outcome.manifest["unanswered"] == 0
+    assert not completed & {call.key for call in calls(settings)[before:]}
+
+
+def test_a_damaged_journal_is_told_and_finished_shards_stay(settings: Settings) -> None:
+    first, _ = run(settings())
+    journal = first.out / "work" / "journal.db"
+    first.context.journal.close()  # type: ignore[union-attr]
+    journal.write_bytes(b"not a journal at all " * 500)
+    before = len(calls(settings))
+    (first.out / "manifest.json").unlink()
+    second, warnings = run(settings())
+    assert any("the journal of paid answers was damaged" in line for line in warnings)
+    assert len(calls(settings)) == before
+    assert second.manifest["rows"] == first.manifest["rows"]
+
+
+def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    shards._context.cache_clear()
+    config = settings()
+    assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in shown
+    manifest = json.loads((config.out / "manifest.json").read_text("utf-8"))
+    assert manifest["unpriced"] == [config.policy.model, config.reviser.model]
+    assert "unknown price" in (config.out / "README.md").read_text("utf-8")
