@@ -9,75 +9,16 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.errors import ConfigError
-from pipeline.models.spec import ModelSpec
+from pipeline.config_values import Finite, Model, Operational, Share, Threshold, comma_list, json_only
 
 REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
 Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]
 Granularity = Literal["token", "word", "phrase"]
-
-
-# Marks a field that changes how a run is executed, not what it produces.
-Operational = object()
-
-
-def _threshold(value: object) -> object:
-    """`0.3` is a score, `q0.3` the 0.3 quantile of this run's scores, `null` or `off` no threshold."""
-    # YAML reads a bare `off` as False.
-    if value is None or value is False or value == "off":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("expected a number, a quantile such as q0.3, or off")
-    text = str(value)
-    try:
-        number = float(text.removeprefix("q"))
-    except ValueError:
-        raise ValueError(f"expected a number, a quantile such as q0.3, or off; got {text!r}") from None
-    if not math.isfinite(number):
-        raise ValueError(f"expected a finite number, got {text!r}")
-    if not text.startswith("q"):
-        return number
-    if not 0 <= number <= 1:
-        raise ValueError(f"a quantile lies between q0 and q1, got {text!r}")
-    return f"q{number}"
-
-
-def _model_spec(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected provider/model[@base_url]")
-    try:
-        return str(ModelSpec.parse(value))
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-
-
-def _json_only(value: object) -> object:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "expected values that JSON has: text, finite numbers, true, false, null, lists, mappings"
-        ) from None
-    return value
-
-
-def _comma_list(value: object) -> object:
-    """`0.7,0.3` or `en, de`, as typed on a command line, is a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")] if value.strip() else []
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Threshold = Annotated[float | str | None, BeforeValidator(_threshold)]
-Model = Annotated[str, BeforeValidator(_model_spec)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -104,7 +45,7 @@ class SourceSettings(Section):
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
     fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
-    mix: Annotated[tuple[Share, ...] | None, BeforeValidator(_comma_list)] = Field(
+    mix: Annotated[tuple[Share, ...] | None, BeforeValidator(comma_list)] = Field(
         None, description="Shares of several sources, e.g. 0.7,0.3; default: equal"
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
@@ -118,17 +59,17 @@ class SourceSettings(Section):
     max_query_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
     min_reference_chars: int = Field(1, ge=0, description="Reject references shorter than this")
     max_reference_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
-    languages: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = Field(
+    languages: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
         (), description="Keep only queries in these languages (ISO 639-1, e.g. en,de); needs the extra curation"
     )
     near_duplicates: float | None = Field(
         None, gt=0, le=1, description="Reject queries this similar (Jaccard, e.g. 0.8) to one before; extra curation"
     )
-    decontaminate: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = Field(
+    decontaminate: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
         (), description="Files of evaluation sets; rows that share an n-gram of words with one are rejected"
     )
     decontaminate_words: int = Field(13, ge=1, le=100, description="Words of that n-gram")
-    plugins: Annotated[tuple[str, ...], BeforeValidator(_comma_list)] = Field(
+    plugins: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
         (),
         description="module:function each, called as f(messages, reference); returns None, or why the row is rejected",
     )
@@ -157,7 +98,7 @@ class _Calls(Section):
     batch_quiet_s: Annotated[float, Operational] = Field(
         5.0, gt=0, allow_inf_nan=False, description="A batch is sent when no further request came for so many seconds"
     )
-    extra: Annotated[dict[str, Any], BeforeValidator(_json_only)] = Field(
+    extra: Annotated[dict[str, Any], BeforeValidator(json_only)] = Field(
         default_factory=dict, description="Further request parameters that this server understands"
     )
 
@@ -224,7 +165,7 @@ class LabelSettings(Section):
 
     tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
     template: Literal["chat", "alpaca", "plain"] = Field("chat", description="How a query becomes a prompt")
-    template_options: Annotated[dict[str, Any], BeforeValidator(_json_only)] = Field(
+    template_options: Annotated[dict[str, Any], BeforeValidator(json_only)] = Field(
         default_factory=dict,
         description="Variables of the chat template, e.g. enable_thinking: false; give them to the trainer",
     )

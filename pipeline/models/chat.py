@@ -187,7 +187,11 @@ class ChatModel:
                 await asyncio.sleep(look_s)
                 # Thousands may wait here for a batch, for hours.
                 look_s = min(2 * look_s, 1.0)
-        return self._budget.reserve(most)
+        try:
+            self._budget.reserve(most)
+        except BudgetReached:
+            self._budget.close()
+            raise
 
     @staticmethod
     def _fits(answer: Answer, max_tokens: int) -> bool:

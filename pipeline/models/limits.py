@@ -190,7 +190,7 @@ class Limiter:
         if refused or (isinstance(error, Transient) and (error.status in (503, 529) or error.reason == "timed_out")):
             self._congested(call, refused=refused)
         else:
-            self.pace.let_in()
+            self.pace.let_in(self._busy())
             # A window that nobody fills says nothing of what the server can bear.
             if self._active + 1 > self.window / 2:
                 self.window = min(self._bound, self.window + self._bound * _STEP / self.window)
@@ -200,11 +200,15 @@ class Limiter:
         if not self._active and not self._waiting:
             self._busy_s += time.monotonic() - self._busy_since
 
+    def _busy(self) -> float:
+        """Seconds so far in which calls were under way or held back."""
+        return self._busy_s + time.monotonic() - self._busy_since
+
     def _congested(self, call: Call, *, refused: bool) -> None:
         counts = call.number >= self._cut_at
         paced = self._told["requests"].rate < math.inf or self.pace.rate < math.inf
         if refused:
-            self.pace.refused(self._busy_s + time.monotonic() - self._busy_since, counts=counts)
+            self.pace.refused(self._busy(), counts=counts)
         if not counts:
             return
         self._cut_at = next(self._numbers)

@@ -105,11 +105,17 @@ class Budget:
         self.spent = spent
         self._reserved = 0.0
         self._reservations = 0
+        self._closed = False
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Nothing more may be reserved: the run ends, and would only cut off what a smaller call begins now."""
+        with self._lock:
+            self._closed = True
 
     def reserve(self, most: float) -> None:
         with self._lock:
-            if self.limit is not None and most and self.spent + self._reserved + most > self.limit:
+            if self.limit is not None and most and (self._closed or self.spent + self._reserved + most > self.limit):
                 raise BudgetReached(
                     f"budget of ${self.limit:.2f} reached: ${self.spent:.4f} spent, the next call could cost ${most:.4f}. "
                     "Finished work is kept; run the same command with a higher --budget to go on"

@@ -5,8 +5,8 @@ is the limit. So the first refusal sets a pace just below what was let in so far
 server had granted runs out, halve it; a refusal after a while sets it anew, just below what was measured. In between it grows,
 slowly at first, then faster, until the limit answers: about one call in a hundred is refused.
 
-A refusal at a pace that was let in before has another cause than the pace: that doesn't slow us down further. This file never sees a clock, a
-socket or a task.
+A refusal at a pace that was let in before has another cause than the pace, and doesn't slow us down further.
+This file never sees a clock, a socket or a task.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.rate = math.inf
-        self._since = 0.0
+        self._since: float | None = None
         self._let_in = 0
         self._run = 0
         self._refused_share = 0.0
@@ -46,8 +46,11 @@ class Pace:
         """Whether most of the latest calls were refused."""
         return self._refused_share >= _MANY
 
-    def let_in(self) -> None:
-        """A call was not refused."""
+    def let_in(self, busy_s: float) -> None:
+        """A call was not refused. busy_s: seconds so far in which calls were under way or held back, not those without any."""
+        if self._since is None:
+            # From the first answer: connecting takes time that says nothing of a limit.
+            self._since = busy_s
         self._refused_share *= 1 - _SMOOTHING
         self._let_in += 1
         self._run += 1
@@ -55,15 +58,12 @@ class Pace:
             self.rate *= 1 + _GROWTH * (1 + self._run / 10)
 
     def refused(self, busy_s: float, *, counts: bool) -> None:
-        """A call was refused; `counts` when it was started after the last cut, so that it tells of the pace since.
-
-        busy_s: seconds so far in which calls were under way or held back; in the others it was us who asked for nothing.
-        """
+        """A call was refused; `counts` when it was started after the last cut, so that it tells of the pace since."""
         self._refused_share += _SMOOTHING * (1 - self._refused_share)
         if not counts:
             return
         self._run = 0
-        elapsed = busy_s - self._since
+        elapsed = busy_s - (busy_s if self._since is None else self._since)
         if self.overrun:
             self._proved, self._contradictions = 0.0, 0
             self.rate *= _SLOWER

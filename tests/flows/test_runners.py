@@ -94,6 +94,6 @@ def test_workers_together_keep_the_budget(
     environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"], "FIGA_PRICES": str(prices)}
     command = [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
-    spent = sum(call.completion_tokens for call in server.calls if call.completed) / 100
+    spent = sum(call.usage.output_tokens for call in server.calls if call.usage) / 100
     assert done.returncode == 3, done.stdout + done.stderr
     assert 0 < spent <= 8

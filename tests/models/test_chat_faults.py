@@ -13,6 +13,7 @@ from tenacity import wait_none
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models import chat
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.money import Price
 from tests.loopback import ALL_FAULTS, ChatRequest, FaultPlan, LoopbackServer, Reply, faults
 from tests.loopback.chat import BadRequest
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
@@ -106,13 +107,10 @@ def test_every_fault_ends_as_the_policy_says(
     server.reset()
     server.engine.faults = FaultPlan.always(fault, retry_after=0.01, trickle_interval=0.02)
     slow = fault in (faults.HANG, faults.TRICKLE)
-    model = model_at(
-        address(server, provider),
-        Journal(tmp_path / "journal.db"),
-        provider,
-        attempts=ATTEMPTS,
-        timeout_s=0.25 if slow else 20,
-    )
+    journal = Journal(tmp_path / "journal.db")
+    model = model_at(address(server, provider), journal, provider, attempts=ATTEMPTS, timeout_s=0.25 if slow else 20)
+    # A dollar a token.
+    model._price = Price(1e6, 1e6, 1e6)
     ended = caught(model)
     reason, calls = expected(fault, provider)
     if reason == STOPPED:
@@ -129,6 +127,13 @@ def test_every_fault_ends_as_the_policy_says(
             assert ended.evidence["attempts"] == ATTEMPTS
             assert ended.evidence["error"]
     assert len(server.calls) == calls == model.calls
+    billed = sum(call.usage.total for call in server.calls if call.usage)
+    assert journal.spent() >= billed - 1e-6
+    if calls == 1:
+        assert journal.spent() == pytest.approx(billed)
+        assert journal.uncertain() == 0
+    if isinstance(ended, RowReject):
+        assert ended.retryable == (calls > 1 or fault == faults.NOT_FOUND)
     assert CANARY not in everything_told(ended)
     assert CANARY not in caplog.text
     assert CANARY.encode() not in journals_bytes(tmp_path)

@@ -233,7 +233,7 @@ def simulate(limit: float, seconds: float, *, refuse: float = 0.0, burst: float 
             pace.refused(clock, counts=True)
         else:
             level -= 1
-            pace.let_in()
+            pace.let_in(clock)
         if clock > seconds / 2:
             late[refused] += 1
     return late[0] / (seconds / 2), late[1] / sum(late), pace.rate

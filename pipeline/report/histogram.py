@@ -1,0 +1,43 @@
+"""Counts in bins that several distributions share, so that they can be laid over one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# What lies outside is counted in the outermost bins: one outlier must not flatten all else.
+_CENTRAL = (0.001, 0.999)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """edges: bins + 1 ascending numbers; counts: for each distribution, rows a bin. Values beyond the edges are in the
+    outermost bins."""
+
+    edges: list[float]
+    counts: dict[str, list[int]]
+
+
+def histogram(
+    values: Mapping[str, npt.NDArray[np.floating]], bins: int = 40, limits: tuple[float, float] | None = None
+) -> Histogram:
+    """One histogram of all distributions that have values. limits: lowest and highest edge; default: those of the central
+    99.8 % of the values. Values that are not finite are left out."""
+    finite = {name: found for name, all_ in values.items() if len(found := all_[np.isfinite(all_)])}
+    if not finite:
+        return Histogram([], {})
+    low, high = limits or np.quantile(np.concatenate(list(finite.values())), _CENTRAL).tolist()
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, bins + 1)
+    counts = {name: np.histogram(np.clip(found, low, high), edges)[0].tolist() for name, found in finite.items()}
+    return Histogram(edges.tolist(), counts)
+
+
+def median(values: npt.NDArray[np.floating]) -> float | None:
+    """None where there is no finite value."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None

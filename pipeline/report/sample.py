@@ -1,0 +1,159 @@
+"""Which rows the viewer shows. Ids are hashes, so the rows with the smallest ids are a fair sample, the same every time.
+
+Strata (diagnoses; for rejects, stage and reason) are filled in turns: rare ones are shown whole, common ones share the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.report import tokens
+from pipeline.report.measures import Files, Measures, batches
+
+PAIRS, REJECTS = 2000, 500
+_PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000
+_TEXT = 20_000
+_TOKENS = 4000
+_REJECT_COLUMNS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
+_PAIR_COLUMNS = ("id", "source", "source_row", "reference", "diagnosis")
+_SCORES = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
+
+
+@dataclass(slots=True)
+class Shown:
+    """What the viewer holds. vocabulary: [id, text] of every token that occurs, which rows refer to by position.
+
+    cut: texts shown up to a length; inexact: pairs shown as words; pairs_of, rejects_of: rows there are.
+    """
+
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    vocabulary: list[tuple[int | None, str]] = field(default_factory=list)
+    cut: int = 0
+    inexact: int = 0
+    pairs_of: int = 0
+    rejects_of: int = 0
+
+
+def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> Shown:
+    """Read the chosen rows. Raises StorageError for a damaged file."""
+    shown = Shown(pairs_of=measured.rows, rejects_of=sum(measured.rejected.values()))
+    place: dict[tuple[int | None, str], int] = {}
+    left = _PAIR_BYTES
+    chosen = _smallest_ids(measured.ids, measured.diagnoses, PAIRS)
+    rank = {row: n for n, row in enumerate(chosen)}
+    found = sorted(_rows_at(files.published, np.sort(chosen)), key=lambda item: rank[item[0]])
+    for _, row in found:
+        known = len(place)
+        pair = _pair(row, tokenizer, place, shown)
+        left -= _size(pair) + sum(len(text) + 12 for _, text in list(place)[known:])
+        if left < 0 and shown.pairs:
+            break
+        shown.pairs.append(pair)
+    shown.vocabulary = list(place)
+    left = _REJECT_BYTES
+    for row in _rejected(files.rejected, measured):
+        left -= _size(row)
+        if left < 0 and shown.rejects:
+            break
+        shown.rejects.append(row)
+    shown.cut = sum(row.pop("cut", False) for row in [*shown.pairs, *shown.rejects])
+    return shown
+
+
+def _smallest_ids(ids: npt.NDArray[Any], strata: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """At most `count` row numbers: the smallest ids of each stratum, one stratum after the other in turns."""
+    order = np.argsort(ids, kind="stable")
+    turn = np.empty(len(ids), np.int64)
+    for name in np.unique(strata):
+        rows = order[strata[order] == name]
+        turn[rows] = np.arange(len(rows))
+    return np.lexsort((ids, turn))[:count] if len(ids) else np.empty(0, np.int64)
+
+
+def _rows_at(paths: list[Path], positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows at ascending positions over all files, with their position."""
+    first = 0
+    for path in paths:
+        for batch in batches(path):
+            inside = positions[(positions >= first) & (positions < first + batch.num_rows)]
+            for position, row in zip(inside.tolist(), batch.take(pa.array(inside - first)).to_pylist(), strict=True):
+                yield position, row
+            first += batch.num_rows
+
+
+def _pair(
+    row: dict[str, Any], tokenizer: LabelTokenizer | None, place: dict[tuple[int | None, str], int], shown: Shown
+) -> dict[str, Any]:
+    made = _bounded({name: row[name] for name in _PAIR_COLUMNS}) | _scores(row)
+    made["messages"] = [_bounded(message) for message in row["messages"]]
+    sides = tokens.of_row(row, tokenizer)
+    shown.inexact += sides["initial"].ids is None
+    for side, own in sides.items():
+        ids = own.ids or [None] * len(own.texts)
+        weights = own.weights or [None] * len(own.texts)
+        items = list(zip(ids, own.texts, own.ops, weights, strict=True))
+        made["cut"] = made.get("cut") or len(items) > _TOKENS
+        items = items[:_TOKENS]
+        made[side] = {
+            "t": [place.setdefault((id_, text[:_TEXT]), len(place)) for id_, text, _, _ in items],
+            "r": [[count, *value] for count, value in tokens.runs((op, weight) for _, _, op, weight in items)],
+        }
+    made["cut"] |= any(message.pop("cut", False) for message in made["messages"])
+    return made
+
+
+def _scores(row: dict[str, Any]) -> dict[str, Any]:
+    scores = {name: None if row[name] is None else round(row[name], 4) for name in _SCORES}
+    both = row["reward_revised"] is not None and row["reward_initial"] is not None
+    return scores | {"reward_gain": round(row["reward_revised"] - row["reward_initial"], 4) if both else None}
+
+
+def _rejected(paths: list[Path], measured: Measures) -> list[dict[str, Any]]:
+    """The smallest ids of each reason, reasons in turns."""
+    reasons = max(1, len(measured.rejected))
+    most = max(REJECTS // reasons, 20)
+    kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in paths:
+        for batch in batches(path):
+            new: dict[tuple[str, str], list[int]] = {}
+            for n, key in enumerate(zip(batch["stage"].to_pylist(), batch["reason"].to_pylist(), strict=True)):
+                new.setdefault(key, []).append(n)
+            ids = batch["id"].to_pylist()
+            for key, places in new.items():
+                best = nsmallest(most, places, key=lambda n: str(ids[n]))
+                rows = [_reject(row) for row in batch.take(pa.array(best, pa.int64())).to_pylist()]
+                kept[key] = nsmallest(most, kept.get(key, []) + rows, key=lambda row: str(row["id"]))
+    turns = [(n, row["stage"], row["reason"], row) for rows in kept.values() for n, row in enumerate(rows)]
+    return [turn[-1] for turn in sorted(turns, key=lambda turn: turn[:3])]
+
+
+def _reject(row: dict[str, Any]) -> dict[str, Any]:
+    made = _bounded({name: row[name] for name in _REJECT_COLUMNS}) | _scores(row)
+    made["messages"] = [_bounded(message) for message in row["messages"] or []]
+    made["cut"] = made.get("cut", False) | any(message.pop("cut", False) for message in made["messages"])
+    return made
+
+
+def _bounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Texts up to a length, with what is left out said in their place."""
+    made = dict(row)
+    for name, value in row.items():
+        if isinstance(value, str) and len(value) > _TEXT:
+            made[name] = f"{value[:_TEXT]} […{len(value) - _TEXT} more characters are in the data set]"
+            made["cut"] = True
+    return made
+
+
+def _size(row: dict[str, Any]) -> int:
+    return len(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
