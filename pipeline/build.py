@@ -24,7 +24,8 @@ examples:
   python -m pipeline.build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run
   python -m pipeline.build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5
 
-exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 3 budget reached (resumable) · 130 interrupted (resumable)
+exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 3 budget reached (resumable)
+130 interrupted · 143 terminated (both resumable; a second Ctrl-C leaves at once)
 """
 
 
@@ -60,14 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
 
+    from pipeline.interrupts import Stopped, stoppable
+
     try:
-        return _main(arguments)
+        with stoppable():
+            return _main(arguments)
     except CurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
 
 
 def _main(arguments: argparse.Namespace) -> int:

@@ -1,95 +1,172 @@
-"""The data card: README.md of the output folder, which the Hub and `datasets.load_dataset` read as well."""
+"""The data card: README.md of the output folder, which the Hub and `datasets.load_dataset` read as well.
+
+No text of any row goes into it. What does come from outside (names, addresses, licences) is one line, and escaped.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-_TEMPLATE = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
-task_categories:
-- text-generation
-tags:
-- preference
-- figa
----
+import yaml
 
-# FIGA pairs from {source}
+from pipeline import schema
+
+_CARD = """# FIGA pairs from {source}
 
 {published} pairs of an *initial* answer and its minimally *revised* version, with a weight for every token, made by
-figa-pipeline {version} after Guo et al., *Beyond Imitation: Leveraging Fine-grained Quality Signals for Alignment*
-(ICLR 2024, arXiv 2311.04072).
+figa-pipeline {version} after the method FIGA (citation below). Every row that was read is published or in `rejected/`, with
+stage, reason and evidence: {read} = {published} + {rejected}.
 
-| | |
-|---|---|
-| Source | {source} ({resolved}{revision}), split {split}, licence {licence} |
-| Policy (initial answers) | {policy} |
-| Reward model | {reward} |
-| Reviser | {reviser} |
-| Thresholds | η1 = {eta1}, η2 = {eta2}, η3 = {eta3} |
-| Tokenizer of the labels | {tokenizer}, fingerprint `{fingerprint}` |
-| Labels | signal {signal}, granularity {granularity}, α = {alpha}, β = {beta}, γ = {gamma} |
-| Paid for language models | ${cost:.4f}{unpriced} |
-{lineage}
+```python
+import datasets
+
+pairs = datasets.load_dataset("PATH_OR_HUB_ID")["train"]
+```
+
+## What it was made from
+
+{origin}
+
 ## Where the rows went
 
 | stage | in | out | rejected |
 |---|---:|---:|---|
 {funnel}
 
-Every row read is published or in `rejected/`, with stage, reason and evidence: {read} = {published} + {rejected}.
+## Columns
 
-## Use
+| column | type | meaning |
+|---|---|---|
+{columns}
 
-`revised_input_ids` and `initial_input_ids` are whole sequences: prompt, response, EOS. `*_labels` are −100 on the prompt.
-`*_weights` are signed: {alpha} on tokens that the revision brought in, {gamma} on those it kept, −{beta} on tokens of the
-initial answer that it took out, 0 elsewhere. The loss of one pair is Σ w·CE over the revised sequence plus Σ w·CE over the
-initial one (its weights are negative: unlikelihood), divided by the number of tokens with a non-zero weight; a negative
-term counts only while the cross-entropy is at most {gate} nats. A trainer that divides by the *sum* of the weights, or drops
-unknown columns, computes something else.
+## Loss contract
+
+The loss of one pair is Σ w·CE over the revised sequence plus Σ w·CE over the initial one (its weights are negative:
+unlikelihood), divided by the number of tokens with a non-zero weight; a negative term counts only while the cross-entropy
+is at most {gate} nats. `*_weights` are signed: α = {alpha} on tokens that the revision brought in, γ = {gamma} on those it
+kept, −β = −{beta} on tokens of the initial answer that it took out, 0 elsewhere. A trainer that divides by the *sum* of
+the weights, or drops unknown columns, computes something else.
 
 ## Limits
 
-Texts are the source's and the models' own, unfiltered but for the stages above. A reward model decided which rows are here:
-its blind spots are the data's. Revisions by small models copy the reference more than the method intends.
+Texts are the source's and the models' own, unfiltered but for the stages above; they may be wrong, biased or offensive. A
+reward model decided which rows are here: its blind spots are the data's. Revisions by small models copy the reference more
+than the method intends. The licence above is the source's; that of the models' answers depends on the models.
+
+## Citation
+
+```bibtex
+@inproceedings{{guo2024beyond,
+  title = {{Beyond Imitation: Leveraging Fine-grained Quality Signals for Alignment}},
+  author = {{Guo, Geyang and Zhao, Ranchi and Tang, Tianyi and Zhao, Wayne Xin and Wen, Ji-Rong}},
+  booktitle = {{International Conference on Learning Representations}},
+  year = {{2024}},
+  note = {{arXiv:2311.04072}}
+}}
+```
 """
+_MEANINGS = {
+    "id": "hash of source, split, query and sample index; unique",
+    "sample_index": "which sample of the policy, from 0",
+    "policy_model": "who gave the initial answer",
+    "reviser_model": "who revised it",
+    "reward_model": "who scored",
+    "source": "data set that the row came from",
+    "split": "its split",
+    "source_row": "its row",
+    "messages": "the query X, ends with a user turn",
+    "reference": "the source's answer Y",
+    "initial": "the policy's answer Ŷ",
+    "revised": "the revised answer Ỹ",
+    "diagnosis": "why the initial answer was poor",
+    "reward_reference": "R(X, Y)",
+    "reward_initial": "R(X, Ŷ)",
+    "reward_revised": "R(X, Ỹ)",
+    "edit_distance": "token edits / tokens of the longer answer",
+    "prompt_input_ids": "the rendered query",
+    "overlong": "longer than labels.max_length",
+}
+_LISTS = {
+    "input_ids": "whole sequence: prompt, response, EOS",
+    "labels": "the ids, −100 on the prompt",
+    "weights": "signed weight of each token",
+    "ops": "0 keep, 1 insert, 2 substitute, 3 delete, −1 prompt",
+}
+# What the Hub accepts as `license`; anything else is `other`, with its name beside it.
+_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "odc-by", "bsd-3-clause"}
 
 
 def render(manifest: dict[str, Any]) -> str:
-    """The card's Markdown. Names from settings are single-line; no text of any row goes into it."""
-    source, models, labels = manifest["source"], manifest["models"], manifest["labels"]
+    """The card's Markdown, behind the YAML header that names the splits."""
+    labels = manifest["labels"]
     funnel = "\n".join(
-        f"| {step['stage']} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |"
+        f"| {cell(step['stage'])} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |"
         for step in manifest["funnel"]
     )
-    return _TEMPLATE.format(
-        source=source["name"],
-        resolved=source["resolved"],
-        revision=f" at {source['revision']}" if source["revision"] else "",
-        split=source["split"],
-        licence=source["licence"],
-        version=manifest["version"],
-        policy=models["policy"]["name"],
-        reward=models["reward"]["name"],
-        reviser=models["reviser"]["name"],
-        cost=manifest["cost_usd"],
-        unpriced=f", without {', '.join(manifest['unpriced'])} (unknown price)" if manifest.get("unpriced") else "",
+    return _header(manifest) + _CARD.format(
+        source=cell(manifest["source"]["name"]),
+        version=cell(manifest["version"]),
+        origin=_origin(manifest),
         funnel=funnel,
-        lineage="".join(
-            f"| Relabelled from | the data set whose manifest has the digest `{parent['manifest']}` |\n"
-            for parent in manifest.get("lineage", [])[-1:]
-        ),
-        **manifest["thresholds"],
+        columns="\n".join(_columns()),
         **manifest["rows"],
-        **{
-            k: labels[k]
-            for k in ("tokenizer", "fingerprint", "signal", "granularity", "alpha", "beta", "gamma", "gate")
-        },
+        **{name: labels[name] for name in ("alpha", "beta", "gamma", "gate")},
     )
+
+
+def cell(value: object) -> str:
+    """Text that Markdown and HTML take for nothing but text, in one line: control and direction characters become spaces."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    return re.sub(r"([\\`*\[\]<>|~&])", r"\\\1", line) or "–"
+
+
+def _header(manifest: dict[str, Any]) -> str:
+    published = [{"split": "train", "path": "data/train-*.parquet"}]
+    configs: list[dict[str, Any]] = [{"config_name": "default", "data_files": published, "default": True}]
+    if manifest["rejected_files"]:
+        configs.append({"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected/*.parquet"}]})
+    header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {manifest['source']['name']}", "configs": configs}
+    licence = str(manifest["source"].get("licence") or "unknown")
+    known = licence.lower() in _LICENCES
+    header |= {"license": licence.lower()} if known else {"license": "other", "license_name": licence}
+    header |= {"task_categories": ["text-generation"], "tags": ["preference", "figa"]}
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, width=1000)}---\n\n"
+
+
+def _origin(manifest: dict[str, Any]) -> str:
+    source, labels = manifest["source"], manifest["labels"]
+    where = [source["resolved"], *([f"at {source['revision']}"] if source.get("revision") else [])]
+    facts = [("Source", f"{source['name']} ({' '.join(map(str, where))}), split {source['split']}")]
+    facts.append(("Licence of the source", str(source["licence"])))
+    facts += [
+        ("Part", f"{part['name']} ({part['resolved']}), weight {part['weight']:g}, licence {part['licence']}")
+        for part in source.get("parts", [])
+    ]
+    names = {"policy": "Policy (initial answers)", "reviser": "Reviser", "reward": "Reward model"}
+    facts += [(names.get(role, role), model["name"]) for role, model in manifest["models"].items()]
+    etas = {name: "off" if value is None else f"{value:.4g}" for name, value in manifest["thresholds"].items()}
+    facts.append(("Thresholds", ", ".join(f"{name} = {value}" for name, value in etas.items())))
+    facts.append(("Prompts of the reviser", f"digest {manifest.get('prompts') or 'none'}"))
+    facts.append(("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"))
+    facts.append(("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}"))
+    unknown = manifest.get("unpriced")
+    extra = f", without {', '.join(unknown)} (unknown price)" if unknown else ""
+    facts.append(("Paid for language models", f"{manifest['cost_usd']:.4f} US dollars{extra}"))
+    for parent in manifest.get("lineage", [])[-1:]:
+        facts.append(("Relabelled from", f"the data set whose manifest has the digest {parent['manifest']}"))
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in facts)])
+
+
+def _columns() -> list[str]:
+    lines = []
+    for field in schema.PUBLISHED:
+        side, _, kind = field.name.partition("_")
+        meaning = _MEANINGS.get(field.name) or f"{side} answer: {_LISTS[kind]}"
+        kind_ = str(field.type).replace("element: ", "").replace("item: ", "").replace("|", "")
+        lines.append(f"| `{field.name}` | `{kind_}` | {meaning} |")
+    return lines
 
 
 def _reasons(counts: dict[str, int]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    return ", ".join(f"{cell(reason)} {count}" for reason, count in counts.items())

@@ -15,7 +15,7 @@ from pipeline import entry, rewards, schema
 from pipeline.config import CurationConfig, digest
 from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.models import catalog, connect
+from pipeline.models import batch_ledger, catalog, connect
 from pipeline.models.chat import ChatModel
 from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
@@ -73,7 +73,9 @@ class Context:
 
     @cached_property
     def budget(self) -> Budget:
-        return Budget(self.config.run.budget_usd, self.journal.spent())
+        limit = self.config.run.budget_usd
+        held = {} if limit is None else batch_ledger.holds(self.journal.path)
+        return Budget(limit, self.journal.spent(), held)
 
     @cached_property
     def policy(self) -> ChatModel:

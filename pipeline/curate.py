@@ -27,6 +27,7 @@ from pipeline.stages import select
 from pipeline.storage import manifest, stagefile
 from pipeline.storage.atomic import remove_temporaries
 from pipeline.storage.lock import run_lock
+from pipeline.storage.publish import supersede
 
 Thresholds = dict[str, float | None]
 
@@ -75,6 +76,8 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
         wanted = run_digest(config, source)
         standing = manifest.standing(config.out, wanted)
         if standing:
+            # A run that was killed behind its manifest has left this to do.
+            supersede(config.out, [*standing["files"], *standing["rejected_files"]])
             return Outcome(config.out, standing, 0, None)
         remove_temporaries(config.out)
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
@@ -94,8 +97,8 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
         published = publish(run, source, plan, thresholds, wanted)
         if published["unanswered"]:
             watcher.warn(
-                f"{published['unanswered']} rows were rejected only because a provider failed or did not answer (see rejected/); "
-                "the same command again asks for these alone"
+                f"{published['unanswered']} rows were rejected only because a provider failed or did not answer "
+                "(see rejected/); the same command again asks for these alone"
             )
         return Outcome(config.out, published, run.journal.made() - before, run)
 

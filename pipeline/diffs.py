@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from pipeline.labels.tokenization import LabelTokenizer
 
 # Brackets beside the colours keep the diff readable without them.
 _REMOVED, _ADDED = ("[-", "-]", "red"), ("{+", "+}", "green")
+# Texts of tokens, and their operations.
+Pieces = tuple[Sequence[str], Sequence[int]]
 
 
 def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer, count: int) -> Iterator[Text]:
@@ -31,30 +32,53 @@ def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer,
 
 def draw(row: dict[str, Any], tokenizer: LabelTokenizer) -> Text:
     """One published row: its query, then the answer with removed and added tokens marked."""
+    text = heading(row)
+    start = len(row["prompt_input_ids"])
+    initial, revised = (tokenizer.pieces(row[f"{side}_input_ids"][start:]) for side in ("initial", "revised"))
+    append_diff(text, (initial, row["initial_ops"][start:]), (revised, row["revised_ops"][start:]))
+    return text
+
+
+def heading(row: dict[str, Any]) -> Text:
+    """What a published row is: id, diagnosis, distance, reward gain, and its query."""
     # Answers that the source brought have no rewards.
     scored = row["reward_revised"] is not None and row["reward_initial"] is not None
     gain = f", reward gain {row['reward_revised'] - row['reward_initial']:+.2f}" if scored else ""
     text = Text()
-    text.append(f"\n{row['id']}", "bold")
-    text.append(f"  {row['diagnosis']}, distance {row['edit_distance']:.2f}{gain}\n", "dim")
+    text.append(f"\n{visible(row['id'])}", "bold")
+    text.append(f"  {visible(row['diagnosis'])}, distance {row['edit_distance']:.2f}{gain}\n", "dim")
     text.append(f"{visible(row['messages'][-1]['content'])[:300]}\n", "cyan")
-    start = len(row["prompt_input_ids"])
-    initial = list(zip(tokenizer.pieces(row["initial_input_ids"][start:]), row["initial_ops"][start:], strict=True))
-    revised = list(zip(tokenizer.pieces(row["revised_input_ids"][start:]), row["revised_ops"][start:], strict=True))
-    while initial or revised:
-        removed, added = _edited(initial), _edited(revised)
-        for pieces, (opening, closing, style) in ((removed, _REMOVED), (added, _ADDED)):
-            if pieces:
-                text.append(f"{opening}{visible(''.join(pieces))}{closing}", style)
-        initial, revised = initial[len(removed) :], revised[len(added) :]
-        if initial and revised:
-            text.append(visible(revised[0][0]))
-            initial, revised = initial[1:], revised[1:]
     return text
 
 
-def _edited(tokens: Sequence[tuple[str, int]]) -> list[str]:
-    return [piece for piece, _ in takewhile(lambda token: token[1] != KEEP, tokens)]
+def append_diff(text: Text, initial: Pieces, revised: Pieces) -> None:
+    """Both answers as one text: removed and added pieces marked, kept ones as the revised answer has them."""
+    for removed, added in aligned(initial[1], revised[1]):
+        kept = bool(removed and initial[1][removed[0]] == KEEP) or bool(added and revised[1][added[0]] == KEEP)
+        if kept:
+            pieces, places = (revised[0], added) if added else (initial[0], removed)
+            text.append(visible("".join(pieces[n] for n in places)))
+            continue
+        for (pieces, _), places, (opening, closing, style) in ((initial, removed, _REMOVED), (revised, added, _ADDED)):
+            if places:
+                text.append(f"{opening}{visible(''.join(pieces[n] for n in places))}{closing}", style)
+
+
+def aligned(initial: Sequence[int], revised: Sequence[int]) -> Iterator[tuple[range, range]]:
+    """Blocks of the two answers' operations in reading order: removed and added tokens, then a kept one of each, and so on.
+
+    How many tokens were kept need not agree for every signal; what is left over comes at the end.
+    """
+    i = j = 0
+    while i < len(initial) or j < len(revised):
+        a, b = i, j
+        while i < len(initial) and initial[i] != KEEP:
+            i += 1
+        while j < len(revised) and revised[j] != KEEP:
+            j += 1
+        if (a, b) == (i, j):
+            i, j = min(i + 1, len(initial)), min(j + 1, len(revised))
+        yield range(a, i), range(b, j)
 
 
 def visible(text: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, card, entry, schema, sources
+from pipeline import __version__, card, entry, report, schema, sources
 from pipeline.config import CurationConfig
 from pipeline.context import Context
 from pipeline.errors import StorageError
@@ -19,7 +19,7 @@ from pipeline.plan import Plan
 from pipeline.sources import ResolvedSource
 from pipeline.storage import manifest, stagefile
 from pipeline.storage.atomic import write_text
-from pipeline.storage.publish import publish_rejects, publish_rows, remove_unnamed
+from pipeline.storage.publish import forget_superseded, publish_rejects, publish_rows, supersede
 
 
 def publish(
@@ -51,6 +51,7 @@ def publish(
         "files": entries,
         "rejected_files": ledger,
     }
+    report.write(out, content, run.tokenizer)
     return finish(out, content)
 
 
@@ -64,16 +65,19 @@ def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
 
 
 def finish(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write card and manifest of files that are there, and delete those of an earlier publication; returns the manifest."""
+    """Write card and manifest of files that are there, and set aside those of an earlier publication; returns the manifest."""
+    forget_superseded(out)
     write_text(out / "README.md", card.render(content))
     written = manifest.write(out, content)
-    remove_unnamed(out, [*content["files"], *content["rejected_files"]])
+    supersede(out, [*content["files"], *content["rejected_files"]])
     return written
 
 
 def _money(run: Context) -> dict[str, Any]:
     """What providers reported; apart from it, what they may bill besides, and models whose price isn't known."""
-    told: dict[str, Any] = {"cost_usd": round(sum(cost for _, cost in run.journal.money().values()), 6)}
+    paid = {call: cost for call, (_, cost) in run.journal.money().items()}
+    told: dict[str, Any] = {"cost_usd": round(sum(paid.values()), 6)}
+    told["cost_usd_by_call"] = {call: round(cost, 6) for call, cost in paid.items()}
     uncertain = run.journal.uncertain()
     if uncertain:
         told["cost_uncertain_usd"] = round(uncertain, 6)

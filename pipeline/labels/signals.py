@@ -35,6 +35,7 @@ Words = npt.NDArray[np.int64]
 Ids = Sequence[int] | npt.NDArray[np.integer]
 _FIRST_SURROGATE, _SURROGATES = np.uint32(0xD800), np.uint32(0x800)
 _CHARACTERS = sys.maxunicode + 1 - 0x800
+_SIGNALS, _GRANULARITIES = get_args(Signal), get_args(Granularity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,10 @@ def token_signals(
     Raises ValueError for an unknown signal or granularity, or when words or reward_gain are missing for one that needs
     them.
     """
-    if signal not in get_args(Signal):
-        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
-    if granularity not in get_args(Granularity):
-        raise ValueError(f"granularity must be one of {get_args(Granularity)}, got {granularity!r}")
+    if signal not in _SIGNALS:
+        raise ValueError(f"signal must be one of {_SIGNALS}, got {signal!r}")
+    if granularity not in _GRANULARITIES:
+        raise ValueError(f"granularity must be one of {_GRANULARITIES}, got {granularity!r}")
     initial_ops, revised_ops, distance = _align(initial_ids, revised_ids)
     if granularity != "token":
         if initial_words is None or revised_words is None:
@@ -145,10 +146,13 @@ def _align(initial: Ids, revised: Ids) -> tuple[Ops, Ops, int]:
 
 def _comparable(*arrays: npt.NDArray[np.integer]) -> list[Any]:
     """The ids as rapidfuzz compares them fastest: a character each, the surrogates left out, where there are so many."""
-    if any(ids.itemsize > 4 or ids.max(initial=0) >= _CHARACTERS or ids.min(initial=0) < 0 for ids in arrays):
+    points = [ids.astype("<u4", copy=False) for ids in arrays]  # negative ones become too large
+    largest = max(int(ids.max(initial=0)) for ids in points)
+    if largest >= _CHARACTERS or any(ids.itemsize > 4 for ids in arrays):
         return [ids.tolist() for ids in arrays]
-    points = [ids.astype("<u4") for ids in arrays]
-    return [(ids + _SURROGATES * (ids >= _FIRST_SURROGATE)).tobytes().decode("utf-32-le") for ids in points]
+    if largest >= _FIRST_SURROGATE:
+        points = [ids + _SURROGATES * (ids >= _FIRST_SURROGATE) for ids in points]
+    return [ids.tobytes().decode("utf-32-le") for ids in points]
 
 
 def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Words, Words]:

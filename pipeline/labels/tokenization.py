@@ -129,7 +129,7 @@ class LabelTokenizer:
             if any(special in text for text in texts):
                 raise RowReject("special_token_in_text", token=special)
         prompt = self.render(messages)
-        texts = [prompt + self._template.answer(messages, prompt, response) for response in responses]
+        texts = [prompt + answer for answer in self._template.answers(messages, prompt, responses)]
         encodings = self._tokenizer.backend_tokenizer.encode_batch(
             [text + self._template.end for text in texts], add_special_tokens=False
         )

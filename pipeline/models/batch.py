@@ -30,8 +30,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config import digest
 from pipeline.errors import CurationError, ProviderStopped, RowReject
-from pipeline.models.batch_api import BatchApi, Line, Look, Problem, Waiting, cut, insist, read_result, refusal
+from pipeline.models.batch_api import (
+    BatchApi,
+    Line,
+    Look,
+    Problem,
+    Waiting,
+    cut,
+    insist,
+    read_result,
+    refusal,
+    until_ended,
+)
 from pipeline.models.batch_ledger import Batch, BatchLedger
+from pipeline.models.batch_money import BatchMoney
 from pipeline.models.failures import Transient, without_keys
 from pipeline.models.journal import Answer
 
@@ -40,8 +52,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _KEPT_AT_ONCE = 500
-# Looks in a row that may fail, each of them tried several times.
-_PATIENCE = 20
 
 
 class BatchProvider:
@@ -54,10 +64,19 @@ class BatchProvider:
     batched = True
 
     def __init__(
-        self, api: BatchApi, ledger: BatchLedger, target: str, *, poll_s: float, quiet_s: float, attempts: int
+        self,
+        api: BatchApi,
+        ledger: BatchLedger,
+        money: BatchMoney,
+        target: str,
+        *,
+        poll_s: float,
+        quiet_s: float,
+        attempts: int,
     ) -> None:
         self._api = api
         self._ledger = ledger
+        self._money = money
         self._target = target
         self._poll_s = poll_s
         self._quiet_s = quiet_s
@@ -69,11 +88,17 @@ class BatchProvider:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed_in_a_row = 0
         self._strangers: set[str] = set()
+        self._adopted = False
+
+    def custom_id(self, request: ChatRequest) -> str:
+        if not self._adopted:
+            self._adopted = True
+            self._adopt()
+        return digest(self._target, self._api.body(request))
 
     async def complete(self, request: ChatRequest) -> Answer:
-        body = self._api.body(request)
-        custom_id = digest(self._target, body)
-        text = await self._result(custom_id, body)
+        custom_id = self.custom_id(request)
+        text = await self._result(custom_id, request)
         try:
             return read_result(self._api, text, request.max_tokens)
         except Transient:
@@ -85,19 +110,27 @@ class BatchProvider:
             task.cancel()
         await self._api.close()
 
-    async def _result(self, custom_id: str, body: dict[str, Any]) -> str:
+    async def _result(self, custom_id: str, request: ChatRequest) -> str:
         known = self._ledger.find(custom_id)
         if known and known.result is not None:
             return known.result
         waiting = self._waiting.get(custom_id)
         if waiting is None:
-            waiting = self._waiting[custom_id] = Waiting(body, known.batch if known else None)
+            waiting = Waiting(self._api.body(request), self._money.most(request), known.batch if known else None)
+            self._waiting[custom_id] = waiting
             if known:
                 self._start(known.batch, self._follow(known.batch))
             else:
                 self._enqueue(custom_id)
-        # Of several that wait for one result, each may be cancelled alone.
-        return await asyncio.shield(waiting.future)
+        try:
+            # Of several that wait for one result, each may be cancelled alone.
+            return await asyncio.shield(waiting.future)
+        except Transient:
+            raise
+        except BaseException:
+            if waiting.batch:
+                self._money.still_out(custom_id, waiting.most)
+            raise
 
     def _enqueue(self, custom_id: str) -> None:
         self._queue.append(custom_id)
@@ -138,8 +171,10 @@ class BatchProvider:
                 await self._send(lines)
 
     async def _send(self, lines: list[Line]) -> None:
-        batch = self._ledger.intend(uuid.uuid4().hex, self._target, [custom_id for custom_id, _ in lines])
-        for custom_id, _ in lines:
+        custom_ids = [custom_id for custom_id, _ in lines]
+        most = [self._waiting[one].most for one in custom_ids]
+        batch = self._ledger.intend(uuid.uuid4().hex, self._target, custom_ids, most)
+        for custom_id in custom_ids:
             self._waiting[custom_id].batch = batch.key
         first_try = True
 
@@ -151,7 +186,7 @@ class BatchProvider:
             try:
                 return known or await self._api.create(batch, lines)
             except (RowReject, ProviderStopped):
-                self._ledger.finish(batch.key)
+                self._money.finish(batch.key)
                 raise
 
         self._ledger.name(batch.key, await self._insist(create))
@@ -176,11 +211,26 @@ class BatchProvider:
 
     # -- following ------------------------------------------------------------------------------------------------
 
+    def _adopt(self) -> None:
+        """Look after what earlier runs have sent, also when no row asks for it: what it costs is known then."""
+        for batch in self._ledger.unfinished():
+            if batch.model == self._target:
+                self._start(batch.key, self._follow_alone(batch.key))
+
+    async def _follow_alone(self, key: str) -> None:
+        """`_follow` a batch that perhaps nobody waits for; then it is no reason to stop when it can't be had."""
+        with self._money.expecting():
+            try:
+                await self._follow(key)
+            except ProviderStopped:
+                if self._of(key):
+                    raise
+
     async def _follow(self, key: str) -> None:
         """See a batch to its end, and give its results to those who wait for them."""
         uncertain = self._ledger.batch(key).id is None
         if uncertain and not await self._recovered(key):
-            self._ledger.finish(key)
+            self._money.finish(key)
             self._again(key)
             return
         look = await self._until_ended(key)
@@ -195,7 +245,7 @@ class BatchProvider:
             self._ledger.name(key, None)
             await self._follow(key)
             return
-        self._ledger.finish(key)
+        self._money.finish(key)
         with suppress(Transient, RowReject, ProviderStopped):
             await self._api.discard(look)
         for one in self._of(key):
@@ -211,26 +261,14 @@ class BatchProvider:
         return found is not None
 
     async def _until_ended(self, key: str) -> Look:
+        def saw(look: Look) -> None:
+            self._ledger.saw(key, look.state, look.done)
+
         batch_id = str(self._ledger.batch(key).id)
-        last = None
-        failed = 0
-        while True:
-            try:
-                look = await insist(lambda: self._api.look(batch_id), self._attempts)
-            except (Transient, RowReject) as error:
-                failed += 1
-                # The batch is in good hands while the provider doesn't answer.
-                if isinstance(error, RowReject) or failed > _PATIENCE:
-                    raise self._unusable(error) from None
-                await asyncio.sleep(self._poll_s)
-                continue
-            failed = 0
-            if look != last:
-                self._ledger.saw(key, look.state, look.done)
-                last = look
-            if look.ended:
-                return look
-            await asyncio.sleep(self._poll_s)
+        try:
+            return await until_ended(self._api, batch_id, saw, poll_s=self._poll_s, attempts=self._attempts)
+        except (Transient, RowReject) as error:
+            raise self._unusable(error) from None
 
     async def _collect(self, key: str, file: str) -> bool:
         """Keep a file's results and wake those who wait for them; whether there was any of this batch."""
@@ -250,6 +288,7 @@ class BatchProvider:
 
     def _keep(self, key: str, results: list[tuple[str, str]]) -> bool:
         self._ledger.keep(key, results)
+        self._money.unclaimed([(one, text) for one, text in results if one not in self._waiting])
         for custom_id, text in results:
             waiting = self._waiting.pop(custom_id, None)
             if waiting and not waiting.future.done():
@@ -261,7 +300,7 @@ class BatchProvider:
         sent = self._ledger.custom_ids(key)
         named = {sent[p.line - 1]: p for p in problems if p.line and p.line <= len(sent)}
         self._keep(key, [(one, json.dumps(refusal(one, p.code, p.message))) for one, p in named.items()])
-        self._ledger.finish(key)
+        self._money.finish(key)
         # Of several batches of one size, the first says it for all.
         self._failed_in_a_row += len(sent) <= self._most
         first = problems[0]

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
 
 Result = TypeVar("Result")
+# Looks in a row that may fail, each of them tried several times.
+_PATIENCE = 20
 Line = tuple[str, dict[str, Any]]
 """A request as it is sent: custom id and body."""
 
@@ -48,12 +51,13 @@ class Look:
 
 
 class Waiting:
-    """A request that somebody waits for; `batch` is the key of the one that it is in."""
+    """A request that somebody waits for, `most` what it can cost in US dollars; `batch` is the key of the one that it is in."""
 
-    __slots__ = ("batch", "body", "future")
+    __slots__ = ("batch", "body", "future", "most")
 
-    def __init__(self, body: dict[str, Any], batch: str | None) -> None:
+    def __init__(self, body: dict[str, Any], most: float, batch: str | None) -> None:
         self.body = body
+        self.most = most
         self.batch = batch
         self.future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -169,3 +173,31 @@ async def insist(call: Callable[[], Awaitable[Result]], attempts: int) -> Result
         return await call()
 
     return await retrying(attempt)
+
+
+async def until_ended(
+    api: BatchApi, batch_id: str, saw: Callable[[Look], None], *, poll_s: float, attempts: int
+) -> Look:
+    """Look at a batch every `poll_s` seconds until it has ended. `saw` is told whatever is new.
+
+    Raises Transient or RowReject when the provider doesn't answer for long, or doesn't know the batch.
+    """
+    last = None
+    failed = 0
+    while True:
+        try:
+            look = await insist(partial(api.look, batch_id), attempts)
+        except Transient:
+            failed += 1
+            # The batch is in good hands while the provider doesn't answer.
+            if failed > _PATIENCE:
+                raise
+            await asyncio.sleep(poll_s)
+            continue
+        failed = 0
+        if look != last:
+            saw(look)
+            last = look
+        if look.ended:
+            return look
+        await asyncio.sleep(poll_s)

@@ -8,6 +8,8 @@ a time: a result without value (expired, cancelled, a server's failure) is forgo
     keep            results as they came, keys taken out
     finish          nothing more will come: what has no result by now was never answered
 
+Each request holds money from `intend` on, its worst case, until its cost is in the journal or it ends without value.
+
 Commits wait for the disk (synchronous=FULL): there are a few a batch, and each stands for money. For one process at a time.
 """
 
@@ -33,6 +35,7 @@ CREATE TABLE IF NOT EXISTS items (
     number INTEGER PRIMARY KEY, custom_id TEXT NOT NULL UNIQUE, batch TEXT NOT NULL, result TEXT
 );
 CREATE INDEX IF NOT EXISTS by_batch ON items (batch);
+CREATE TABLE IF NOT EXISTS holds (custom_id TEXT PRIMARY KEY, usd REAL NOT NULL);
 """
 _COLUMNS = "key, model, size, created, id, state, done"
 _UNFINISHED = f"SELECT {_COLUMNS} FROM batches WHERE open ORDER BY created"
@@ -75,13 +78,15 @@ class BatchLedger:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_TABLES)
 
-    def intend(self, key: str, model: str, custom_ids: Sequence[str]) -> Batch:
-        """Note a batch that is about to be sent; its items keep this order."""
+    def intend(self, key: str, model: str, custom_ids: Sequence[str], most_usd: Sequence[float] = ()) -> Batch:
+        """Note a batch that is about to be sent; its items keep this order. `most_usd`: what each can cost at most."""
         batch = Batch(key, model, len(custom_ids), time.time(), None, "sending", 0)
         with self._writing() as db:
             values = (key, model, batch.size, batch.created, None, batch.state, 0)
             db.execute(f"INSERT INTO batches ({_COLUMNS}, open) VALUES (?, ?, ?, ?, ?, ?, ?, 1)", values)
             db.executemany("INSERT INTO items (custom_id, batch) VALUES (?, ?)", ((one, key) for one in custom_ids))
+            holds = [(one, usd) for one, usd in zip(custom_ids, most_usd, strict=False) if usd]
+            db.executemany("INSERT OR REPLACE INTO holds VALUES (?, ?)", holds)
         return batch
 
     def name(self, key: str, batch_id: str | None) -> None:
@@ -100,16 +105,36 @@ class BatchLedger:
             query = "UPDATE items SET result = ? WHERE custom_id = ? AND batch = ?"
             db.executemany(query, ((text, custom_id, key) for custom_id, text in results))
 
-    def finish(self, key: str) -> None:
-        """Close a batch. What has no result was never answered, and may be sent again."""
+    def finish(self, key: str) -> list[str]:
+        """Close a batch. What has no result was never answered and may be sent again: returned, it holds no money now."""
         with self._writing() as db:
-            db.execute("DELETE FROM items WHERE batch = ? AND result IS NULL", (key,))
+            query = "DELETE FROM items WHERE batch = ? AND result IS NULL RETURNING custom_id"
+            unanswered = [one for (one,) in db.execute(query, (key,)).fetchall()]
+            db.executemany("DELETE FROM holds WHERE custom_id = ?", ((one,) for one in unanswered))
             db.execute("UPDATE batches SET open = 0 WHERE key = ?", (key,))
+        return unanswered
 
     def forget(self, custom_id: str) -> None:
         """Drop a result of no value, so that its request may be sent again."""
         with self._writing() as db:
-            db.execute("DELETE FROM items WHERE custom_id = ? AND result IS NOT NULL", (custom_id,))
+            gone = db.execute("DELETE FROM items WHERE custom_id = ? AND result IS NOT NULL", (custom_id,)).rowcount
+            if gone:
+                db.execute("DELETE FROM holds WHERE custom_id = ?", (custom_id,))
+
+    def hold(self, costs: Iterable[tuple[str, float]]) -> None:
+        """Change what requests hold: (custom id, US dollars) pairs."""
+        with self._writing() as db:
+            db.executemany("UPDATE holds SET usd = ? WHERE custom_id = ?", ((usd, one) for one, usd in costs))
+
+    def holds(self, journal: Path) -> dict[str, float]:
+        """US dollars that each request holds; what the journal has counted by now holds none any more."""
+        with self._reading() as db:
+            db.execute("ATTACH ? AS journal", (str(journal),))
+            try:
+                db.execute("DELETE FROM holds WHERE custom_id IN (SELECT custom_id FROM journal.collected)")
+            finally:
+                db.execute("DETACH journal")
+            return dict(db.execute("SELECT custom_id, usd FROM holds"))
 
     def find(self, custom_id: str) -> Item | None:
         with self._reading() as db:
@@ -178,3 +203,12 @@ def unfinished(work: Path) -> list[Batch]:
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
         return [Batch(*row) for row in db.execute(_UNFINISHED)]
     return []
+
+
+def holds(journal: Path) -> dict[str, float]:
+    """What the ledger beside the journal holds, by custom id, in US dollars. Raises StorageError."""
+    path = journal.with_name(FILE)
+    if not path.exists():
+        return {}
+    with closing(BatchLedger(path)) as ledger:
+        return ledger.holds(journal)

@@ -33,7 +33,7 @@ from pipeline.models.failures import Transient, UselessAnswer
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.limits import Limiter
 from pipeline.models.money import Budget, Price
-from pipeline.models.providers import Provider, on_headers
+from pipeline.models.providers import Batched, Provider, on_headers
 
 # After so many rows in a row have failed on the provider's side, the rest would fail as well.
 BREAKER = 12
@@ -128,7 +128,7 @@ class ChatModel:
 
     async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
         """One call, when its turn has come."""
-        most = _upper_bound_tokens(request)
+        most = upper_bound_tokens(request)
         if provider.batched:
             return await self._paid(provider, stage, key, request, most)
         async with self._slots:
@@ -146,7 +146,8 @@ class ChatModel:
     async def _paid(self, provider: Provider, stage: str, key: str, request: ChatRequest, prompt_tokens: int) -> Answer:
         """Set the most that the call can cost aside, make it, and write down what it gave and cost before that is used."""
         most = self._price.most(prompt_tokens, request.max_tokens)
-        await self._reserve(most)
+        custom_id = provider.custom_id(request) if isinstance(provider, Batched) else None
+        await self._reserve(most, custom_id)
         self.calls += 1
         cost = 0.0
         try:
@@ -154,12 +155,14 @@ class ChatModel:
             cost = self._cost(answer, most)
         except UselessAnswer as reject:
             cost = self._cost(reject.usage, most)
-            await self._journal.keep(key, stage, self.name, reject.to_keep(), cost)
+            await self._journal.keep(key, stage, self.name, reject.to_keep(), cost, custom_id=custom_id)
             raise
         except (RowReject, Transient) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
             cost = 0.0 if certain else most
-            await self._journal.charge(stage, self.name, failure.reason, cost, certain=certain)
+            # What is worth another try is forgotten there, and goes into another batch.
+            paid = custom_id if isinstance(failure, RowReject) else None
+            await self._journal.charge(stage, self.name, failure.reason, cost, certain=certain, custom_id=paid)
             raise
         except asyncio.CancelledError:
             # A batch goes on without us, and is found again.
@@ -168,7 +171,7 @@ class ChatModel:
                 self._journal.charge_later(stage, self.name, "interrupted", cost, certain=False)
             raise
         else:
-            await self._journal.keep(key, stage, self.name, answer, cost)
+            await self._journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id)
             return answer
         finally:
             self._budget.settle(most, cost)
@@ -177,18 +180,18 @@ class ChatModel:
         """What an answer cost; a server that counted no tokens may bill anything up to `most`."""
         return self._price.of(answer) if answer.prompt_tokens else most
 
-    async def _reserve(self, most: float) -> None:
-        """Take `most` from the budget. When it doesn't fit, the calls in flight end first, and may give some back."""
+    async def _reserve(self, most: float, name: str | None) -> None:
+        """Take `most` from the budget, with what is held for `name`. When it doesn't fit, the calls in flight end first, and may give some back."""
         look_s = _LOOK_S
         while self._budget.in_flight:
             try:
-                return self._budget.reserve(most)
+                return self._budget.reserve(most, name)
             except BudgetReached:
                 await asyncio.sleep(look_s)
                 # Thousands may wait here for a batch, for hours.
                 look_s = min(2 * look_s, 1.0)
         try:
-            self._budget.reserve(most)
+            self._budget.reserve(most, name)
         except BudgetReached:
             self._budget.close()
             raise
@@ -227,7 +230,7 @@ def retry_wait(state: RetryCallState) -> float:
     )
 
 
-def _upper_bound_tokens(request: ChatRequest) -> int:
+def upper_bound_tokens(request: ChatRequest) -> int:
     """No tokenizer makes more tokens than a text has UTF-8 bytes; a few more a message for the template.
 
     A schema to answer in is put into the prompt by the provider, and billed.

@@ -15,6 +15,7 @@ from pipeline.models.batch import BatchProvider
 from pipeline.models.batch_anthropic import AnthropicBatches
 from pipeline.models.batch_api import BatchApi
 from pipeline.models.batch_ledger import BatchLedger
+from pipeline.models.batch_money import BatchMoney
 from pipeline.models.batch_openai import OpenAIBatches
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.journal import Answer, Journal
@@ -81,9 +82,12 @@ def chat_model(
             )
         if settings.mode == "live":
             return _remote(spec, settings.timeout_s)
+        api = batch_api(spec, settings.timeout_s)
+        ledger = BatchLedger(journal.path.with_name(batch_ledger.FILE))
         return BatchProvider(
-            batch_api(spec, settings.timeout_s),
-            BatchLedger(journal.path.with_name(batch_ledger.FILE)),
+            api,
+            ledger,
+            BatchMoney(api, ledger, budget, price_of(spec, "batch")),
             str(ModelSpec(spec.provider, spec.name, base_url(spec))),
             poll_s=settings.batch_poll_s,
             quiet_s=settings.batch_quiet_s,

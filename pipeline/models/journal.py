@@ -7,6 +7,7 @@ not work over network file systems.
 
     answers    what is used: one a key, the newest
     charges    every other call that was made: failed, or cut and asked again; with what it cost, or may have cost
+    collected  requests of batches whose cost is in one of the two
 
 A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a fresh one is begun.
 """
@@ -22,7 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -36,6 +37,7 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS money ON answers (stage, cost_usd)",
     "CREATE TABLE IF NOT EXISTS charges (stage TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, "
     "cost_usd REAL NOT NULL, certain INTEGER NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS collected (custom_id TEXT PRIMARY KEY)",
 )
 _CHARGE = "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)"
 # The answer that this one replaces was paid for as well.
@@ -63,10 +65,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A row to be written: an answer with its key, or a charge."""
+    """A row to be written: an answer with its key, or a charge. `custom_id`: of the request in a batch that it pays for."""
 
     key: str | None
     row: tuple[object, ...]
+    custom_id: str | None = None
 
 
 class Journal:
@@ -164,13 +167,27 @@ class Journal:
         """Keep an answer in place of the one that `key` may have: both were paid for. On disk when this returns."""
         self._write([_answer(key, stage, model, answer, cost_usd)])
 
-    async def keep(self, key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> None:
-        """`put` for many callers at a time: what arrives while a commit runs is in the next one, together."""
-        await self._gather(_answer(key, stage, model, answer, cost_usd))
+    async def keep(
+        self, key: str, stage: str, model: str, answer: Answer, cost_usd: float, *, custom_id: str | None = None
+    ) -> None:
+        """`put` for many callers at a time: what arrives while a commit runs is in the next one, together.
 
-    async def charge(self, stage: str, model: str, outcome: str, cost_usd: float, *, certain: bool = True) -> None:
+        custom_id: of the request in a batch that this pays for.
+        """
+        await self._gather(replace(_answer(key, stage, model, answer, cost_usd), custom_id=custom_id))
+
+    async def charge(
+        self,
+        stage: str,
+        model: str,
+        outcome: str,
+        cost_usd: float,
+        *,
+        certain: bool = True,
+        custom_id: str | None = None,
+    ) -> None:
         """Note a call that gave no answer. `certain`: False when nothing tells whether, and how much, it was billed."""
-        await self._gather(_charge(stage, model, outcome, cost_usd, certain))
+        await self._gather(replace(_charge(stage, model, outcome, cost_usd, certain), custom_id=custom_id))
 
     def charge_later(self, stage: str, model: str, outcome: str, cost_usd: float, *, certain: bool = True) -> None:
         """`charge` for a caller that can't wait; written before the process ends."""
@@ -202,6 +219,8 @@ class Journal:
                     else:
                         db.execute(_REPLACED, (record.key,))
                         db.execute(_ANSWER, record.row)
+                    if record.custom_id:
+                        db.execute("INSERT OR IGNORE INTO collected VALUES (?)", (record.custom_id,))
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,14 +99,17 @@ def prices_as_of() -> str:
 class Budget:
     """A cap in US dollars that is never passed: the worst case of a call is reserved before it is made.
 
-    Raises BudgetReached from `reserve` when the next call could pass the cap.
+    Raises BudgetReached from `reserve` when the next call could pass the cap. `held`: US dollars set aside for requests that
+    were submitted and not yet paid, by their names; a call for one of them takes its place.
     """
 
-    def __init__(self, limit: float | None, spent: float) -> None:
+    def __init__(self, limit: float | None, spent: float, held: Mapping[str, float] | None = None) -> None:
         self.limit = limit
         self.spent = spent
         self._reserved = 0.0
         self._reservations = 0
+        self._holds = dict(held or {})
+        self._held = math.fsum(self._holds.values())
         self._closed = False
         self._lock = threading.Lock()
 
@@ -113,13 +118,45 @@ class Budget:
         with self._lock:
             self._closed = True
 
-    def reserve(self, most: float) -> None:
+    @property
+    def committed(self) -> float:
+        """US dollars spent, and those held for what was submitted."""
         with self._lock:
-            if self.limit is not None and most and (self._closed or self.spent + self._reserved + most > self.limit):
+            return self.spent + self._held
+
+    def hold(self, name: str, usd: float) -> None:
+        """Set aside so much for the request of that name, in place of what it held."""
+        with self._lock:
+            self._held += usd - self._holds.pop(name, 0.0)
+            if usd:
+                self._holds[name] = usd
+            elif not self._holds:
+                self._held = 0.0
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While what is held may come back: who finds no money left waits for that."""
+        with self._lock:
+            self._reservations += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reservations -= 1
+
+    def reserve(self, most: float, name: str | None = None) -> None:
+        """Set `most` aside for a call, in place of what `name` holds: what was submitted is asked for at no new cost."""
+        with self._lock:
+            held = self._holds.get(name, 0.0) if name else 0.0
+            others = self.spent + self._reserved + self._held - held
+            if self.limit is not None and most > held and (self._closed or others + most > self.limit):
+                out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
                 raise BudgetReached(
-                    f"budget of ${self.limit:.2f} reached: ${self.spent:.4f} spent, the next call could cost ${most:.4f}. "
-                    "Finished work is kept; run the same command with a higher --budget to go on"
+                    f"budget of ${self.limit:.2f} reached: ${self.spent:.4f} spent{out}, the next call could cost "
+                    f"${most:.4f}. Finished work is kept; run the same command with a higher --budget to go on"
                 )
+            if name and self._holds.pop(name, None):
+                self._held = self._held - held if self._holds else 0.0
             self._reserved += most
             self._reservations += most > 0
 

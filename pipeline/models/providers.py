@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pipeline.models.failures import SURROGATE, UselessAnswer, not_an_answer, snippet, translate
 from pipeline.models.journal import Answer
@@ -32,6 +32,13 @@ class Provider(Protocol):
     async def complete(self, request: ChatRequest) -> Answer: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Batched(Provider, Protocol):
+    """A provider that gathers requests: each has a name, under which money may be held for it."""
+
+    def custom_id(self, request: ChatRequest) -> str: ...
 
 
 class OpenAIProvider:

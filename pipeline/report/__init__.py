@@ -1,9 +1,9 @@
 """report.html: one self-contained file that shows a data set, made from its folder alone.
 
-    measures   one pass over the published files: a few numbers a row
-    sample     which rows the viewer shows, and their texts and tokens
-    charts     histograms and shares as SVG
-    page       the template, with style and script under a strict Content Security Policy
+measures   one pass over the published files: a few numbers a row
+sample     which rows the viewer shows, and their texts and tokens
+charts     histograms and shares as SVG
+page       the template, with style and script under a strict Content Security Policy
 """
 
 from __future__ import annotations

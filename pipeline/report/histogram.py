@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,16 +23,21 @@ class Histogram:
 
 
 def histogram(
-    values: Mapping[str, npt.NDArray[np.floating]], bins: int = 40, limits: tuple[float, float] | None = None
+    values: Mapping[str, npt.NDArray[np.floating]], bins: int | None = None, limits: tuple[float, float] | None = None
 ) -> Histogram:
-    """One histogram of all distributions that have values. limits: lowest and highest edge; default: those of the central
-    99.8 % of the values. Values that are not finite are left out."""
+    """One histogram of all distributions that have values; what is not finite is left out.
+
+    bins: default: by Rice's rule for the largest distribution, at most 40. limits: lowest and highest edge; default: those
+    of the central 99.8 % of the values.
+    """
     finite = {name: found for name, all_ in values.items() if len(found := all_[np.isfinite(all_)])}
     if not finite:
         return Histogram([], {})
     low, high = limits or np.quantile(np.concatenate(list(finite.values())), _CENTRAL).tolist()
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
+    if bins is None:
+        bins = min(40, math.ceil(2 * max(map(len, finite.values())) ** (1 / 3)))
     edges = np.linspace(low, high, bins + 1)
     counts = {name: np.histogram(np.clip(found, low, high), edges)[0].tolist() for name, found in finite.items()}
     return Histogram(edges.tolist(), counts)

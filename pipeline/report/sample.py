@@ -6,7 +6,7 @@ Strata (diagnoses; for rejects, stage and reason) are filled in turns: rare ones
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
@@ -87,8 +87,7 @@ def _rows_at(paths: list[Path], positions: npt.NDArray[np.int64]) -> Iterator[tu
     for path in paths:
         for batch in batches(path):
             inside = positions[(positions >= first) & (positions < first + batch.num_rows)]
-            for position, row in zip(inside.tolist(), batch.take(pa.array(inside - first)).to_pylist(), strict=True):
-                yield position, row
+            yield from zip(inside.tolist(), batch.take(pa.array(inside - first)).to_pylist(), strict=True)
             first += batch.num_rows
 
 
@@ -100,8 +99,8 @@ def _pair(
     sides = tokens.of_row(row, tokenizer)
     shown.inexact += sides["initial"].ids is None
     for side, own in sides.items():
-        ids = own.ids or [None] * len(own.texts)
-        weights = own.weights or [None] * len(own.texts)
+        ids: Sequence[int | None] = own.ids or [None] * len(own.texts)
+        weights: Sequence[float | None] = own.weights or [None] * len(own.texts)
         items = list(zip(ids, own.texts, own.ops, weights, strict=True))
         made["cut"] = made.get("cut") or len(items) > _TOKENS
         items = items[:_TOKENS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -36,7 +36,7 @@ def of_row(row: dict[str, Any], tokenizer: LabelTokenizer | None) -> dict[str, T
         except RowReject:
             answers = None
     if not answers or any(a.ids != row[f"{side}_input_ids"] for side, a in zip(SIDES, answers, strict=True)):
-        return _words(row["initial"], row["revised"])
+        return words(row["initial"], row["revised"])
     start = len(row["prompt_input_ids"])
     return {
         side: Tokens(
@@ -61,7 +61,8 @@ def _pieces(answer: TokenizedAnswer) -> list[str]:
     return [*pieces, ""]
 
 
-def _words(initial: str, revised: str) -> dict[str, Tokens]:
+def words(initial: str, revised: str) -> dict[str, Tokens]:
+    """Both texts as words, with the operations that make the first the second; no ids, no weights."""
     words = [re.findall(r"\s*\S+|\s+$", text) for text in (initial, revised)]
     ops: list[list[int]] = [[KEEP] * len(part) for part in words]
     for step in Levenshtein.opcodes(*words):
@@ -78,19 +79,3 @@ def _words(initial: str, revised: str) -> dict[str, Tokens]:
 def runs(values: Iterable[Any]) -> list[list[Any]]:
     """Run lengths: [a, a, b] becomes [[2, a], [1, b]]."""
     return [[sum(1 for _ in group), value] for value, group in groupby(values)]
-
-
-def aligned(initial: Sequence[int], revised: Sequence[int]) -> list[tuple[range, range]]:
-    """Blocks of the two answers' operations as they are read one after the other: removed and added tokens, then a kept one
-    of each, and so on. Which tokens were kept need not agree in number for every signal: what is left over ends the list."""
-    blocks, i, j = [], 0, 0
-    while i < len(initial) or j < len(revised):
-        a, b = i, j
-        while i < len(initial) and initial[i] != KEEP:
-            i += 1
-        while j < len(revised) and revised[j] != KEEP:
-            j += 1
-        if (a, b) == (i, j):
-            i, j = min(i + 1, len(initial)), min(j + 1, len(revised))
-        blocks.append((range(a, i), range(b, j)))
-    return blocks

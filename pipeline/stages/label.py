@@ -54,8 +54,8 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
         )
     ]
     columns = {
-        "revised_labels": revised.labels(),
-        "initial_labels": initial.labels(),
+        "revised_labels": revised.lists(revised.responses(), IGNORE, np.int32),
+        "initial_labels": initial.lists(initial.responses(), IGNORE, np.int32),
         "revised_weights": revised.lists([s.revised_weights for s in signals], 0, np.float32),
         "initial_weights": initial.lists([s.initial_weights for s in signals], 0, np.float32),
         "revised_ops": revised.lists([s.revised_ops for s in signals], PROMPT, np.int8),
@@ -69,30 +69,22 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
 
 
 class _Sequences:
-    """The sequences of one side as flat arrays: a shard's tokens are handled at once, not row by row."""
+    """The sequences of one side as flat arrays: no list of Python numbers is made of a shard's tokens."""
 
     def __init__(self, column: pa.ChunkedArray, prompts: npt.NDArray[np.integer]) -> None:
         ids = column.combine_chunks()
         self._ids = ids.flatten().to_numpy()
         self._offsets = ids.offsets.to_numpy() - ids.offsets[0].as_py()
-        self._starts = self._offsets[:-1] + prompts  # where the responses begin
-        lengths = np.diff(self._offsets)
-        self._in_prompt = np.arange(len(self._ids)) < np.repeat(self._starts, lengths)
+        starts = (self._offsets[:-1] + prompts).tolist()
+        self._responses = [slice(start, end) for start, end in zip(starts, self._offsets[1:].tolist(), strict=True)]
 
     def responses(self) -> list[npt.NDArray[np.int32]]:
         """The response's ids of each row."""
-        starts, ends = self._starts.tolist(), self._offsets[1:].tolist()
-        return [self._ids[start:end] for start, end in zip(starts, ends, strict=True)]
-
-    def labels(self) -> pa.ListArray:
-        return self._as_lists(np.where(self._in_prompt, np.int32(IGNORE), self._ids))
+        return [self._ids[place] for place in self._responses]
 
     def lists(self, responses: Sequence[npt.NDArray[np.generic]], fill: int, dtype: npt.DTypeLike) -> pa.ListArray:
         """One list a row: `fill` over the prompt, then the response's values."""
         values = np.full(len(self._ids), fill, dtype)
-        if responses:
-            values[~self._in_prompt] = np.concatenate(responses)
-        return self._as_lists(values)
-
-    def _as_lists(self, values: npt.NDArray[np.generic]) -> pa.ListArray:
+        for place, response in zip(self._responses, responses, strict=True):
+            values[place] = response
         return pa.ListArray.from_arrays(pa.array(self._offsets), pa.array(values))

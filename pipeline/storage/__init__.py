@@ -1,0 +1,24 @@
+"""Where a run keeps what it made: stage files, published files, the manifest, one lock.
+
+The commit protocol, from the smallest step to the largest:
+
+    file       temporary name in the same folder → write → fsync → rename → fsync of the folder          atomic.py
+    shard      old facts removed → rejects → rows → facts (JSON with the rows' sha256), each a file       stagefile.py
+    answer     in the journal before it is used                                                           models/journal.py
+    data set   new Parquet files → card → manifest → files of the publication before set aside            publish.py
+
+Promised, whenever the process or its machine stops:
+- A file has its old bytes or its new ones. A shard is done when its facts say so, a data set exists when its manifest names
+  its files; whatever else lies there is ignored, and made again or removed by the next run.
+- The manifest that stands is true of files that stand: no file that it names is written over with other bytes. The first
+  publication has the plain names, train-00000-of-00004.parquet; a later one adds the first 8 digits of a changed file's
+  sha256, train-00000-of-00004-1a2b3c4d.parquet, and keeps the name of a file whose bytes are the same.
+- Who has opened a data set can read it to the end: what the new manifest doesn't name moves to .superseded/, where readers
+  (published.open_file) find it, and is deleted by the publication after that.
+- Resumed or not, the same configuration and answers give the same bytes in an empty folder. The names of a republication
+  depend on what stood there before.
+
+Not promised: that temporary files (.tmp-…) are gone before the next run; that a program which reads data/*.parquet and not
+the manifest sees one publication only, while the next one is being written; anything about disks that lie about fsync, and
+network file systems without atomic renames, or for the journal without POSIX locks.
+"""

@@ -8,7 +8,7 @@ target holds its old bytes or its new ones. What is not promised: that a leftove
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,9 +18,10 @@ TEMPORARY = ".tmp-"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, named: Callable[[Path], Path] | None = None) -> Iterator[Path]:
     """Yield a temporary path; when the block ends well, its file takes the place of `path`.
 
+    named: gives, from the finished temporary file, the path to take in place of `path`.
     Raises StorageError naming `path` when the disk refuses; the target is then untouched and the temporary file gone.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
@@ -29,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(named(temporary) if named else path)
         _fsync_folder(path.parent)
     except OSError as error:
         raise _refused(path, "written", error) from error
@@ -49,6 +50,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise _refused(path, "removed", error) from error
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file into another folder of the same disk. Raises StorageError naming it when the disk refuses."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    except OSError as error:
+        raise _refused(path, f"moved to {target.parent}", error) from error
 
 
 def _refused(path: Path, what: str, error: OSError) -> StorageError:

@@ -1,10 +1,13 @@
 """Publish: the shards of the last stage become evenly sized Parquet files, the rejects their ledger, then the manifest.
 
-Streams shard by shard: memory holds one shard, whatever the size of the data set.
+Streams shard by shard: memory holds one shard, whatever the size of the data set. How files are named, and what becomes
+of those of an earlier publication: see the package's docstring.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
+from pipeline.errors import StorageError
 from pipeline.storage import manifest, stagefile
-from pipeline.storage.atomic import remove, replacing
+from pipeline.storage.atomic import move, remove, replacing
+from pipeline.storage.published import SUPERSEDED
 from pipeline.storage.stagefile import StageFile
+
+_FOLDERS = ("data", "rejected")
+# A row group, from the first of these on: small ones compress badly, large ones are what a writer holds in memory.
+_GROUP_ROWS, _GROUP_BYTES = 1024, 64_000_000
 
 
 def publish_rows(
@@ -25,8 +34,9 @@ def publish_rows(
     """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
     total = sum(file.rows for file in files)
     count = max(1, -(-total // rows_per_file))
-    chunks = _chunks(files, -(-total // count) if total else 0)
-    return [write_part(out, number, count, tables, metadata) for number, tables in enumerate(chunks)]
+    parts = itertools.groupby(_cut(files, -(-total // count)), key=lambda part: part[0])
+    entries = [write_part(out, number, count, (table for _, table in part), metadata) for number, part in parts]
+    return entries or [write_part(out, 0, 1, [], metadata)]
 
 
 def write_part(
@@ -45,38 +55,45 @@ def publish_rejects(
     reasons: dict[str, Counter[str]] = {}
     for stage in stages:
         reasons[stage] = Counter()
-        tables = [t for shard in range(shards) if (t := stagefile.read_rejects(work, stage, shard)).num_rows]
-        for table in tables:
-            reasons[stage].update(table["reason"].to_pylist())
-        if tables:
-            entries.append(write_ledger(out, stage, tables))
+        tables = _rejects(work, stage, shards, reasons[stage])
+        first = next(tables, None)
+        if first is not None:
+            entries.append(write_ledger(out, stage, itertools.chain([first], tables)))
     return entries, reasons
 
 
-def remove_unnamed(out: Path, named: list[dict[str, Any]]) -> None:
-    """Delete Parquet files of an earlier publication that the manifest just written doesn't name."""
+def forget_superseded(out: Path) -> None:
+    """Delete what the publication before the standing one left for its readers."""
+    for path in (out / SUPERSEDED).glob("*/*.parquet"):
+        remove(path)
+
+
+def supersede(out: Path, named: list[dict[str, Any]]) -> None:
+    """Set aside the Parquet files that the manifest just written doesn't name: readers may be in the middle of them."""
     keep = {out / entry["path"] for entry in named}
-    for folder in ("data", "rejected"):
+    for folder in _FOLDERS:
         for path in (out / folder).glob("*.parquet"):
             if path not in keep:
-                remove(path)
+                move(path, out / SUPERSEDED / folder / path.name)
 
 
-def _chunks(files: list[StageFile], size: int) -> Iterator[list[pa.Table]]:
-    """The shards' rows cut into lists of tables of `size` rows each, the last one shorter."""
-    gathered: list[pa.Table] = []
-    missing = size
+def _cut(files: list[StageFile], size: int) -> Iterator[tuple[int, pa.Table]]:
+    """The shards' rows as tables, each with the number of the file of `size` rows that it goes to whole."""
+    row = 0
     for file in files:
         table = stagefile.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED)
         while table.num_rows:
-            part, table = table.slice(0, missing), table.slice(missing)
-            gathered.append(part)
-            missing -= part.num_rows
-            if not missing:
-                yield gathered
-                gathered, missing = [], size
-    if gathered or not size:
-        yield gathered
+            part = table.slice(0, size - row % size)
+            yield row // size, part
+            row, table = row + part.num_rows, table.slice(part.num_rows)
+
+
+def _rejects(work: Path, stage: str, shards: int, reasons: Counter[str]) -> Iterator[pa.Table]:
+    for shard in range(shards):
+        table = stagefile.read_rejects(work, stage, shard)
+        if table.num_rows:
+            reasons.update(table["reason"].to_pylist())
+            yield table
 
 
 def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
@@ -86,8 +103,44 @@ def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> dict[str,
 
 def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema) -> dict[str, Any]:
     rows = 0
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, target, **schema.parquet_options(target)) as writer:
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata(target.metadata))
+    chosen = path
+
+    def named(finished: Path) -> Path:
+        nonlocal chosen
+        chosen = _name(out, path, finished)
+        return chosen
+
+    options = schema.parquet_options(target)
+    with replacing(path, named=named) as temporary, pq.ParquetWriter(temporary, target, **options) as writer:
+        for table in _row_groups(tables):
+            writer.write_table(table.replace_schema_metadata(target.metadata), row_group_size=table.num_rows)
             rows += table.num_rows
-    return manifest.file_entry(out, path, rows)
+    return manifest.file_entry(out, chosen, rows)
+
+
+def _name(out: Path, path: Path, finished: Path) -> Path:
+    """`path`, but one of its own for new content where a manifest stands: its readers must find what it names."""
+    try:
+        standing = manifest.load(out)
+    except StorageError:
+        standing = None
+    if standing is None:
+        return path
+    with finished.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    known = [*standing.get("files", ()), *standing.get("rejected_files", ())]
+    same = (out / entry["path"] for entry in known if entry["sha256"] == sha256)
+    return next((p for p in same if p.parent == path.parent), path.with_stem(f"{path.stem}-{sha256[:8]}"))
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables joined until they make a row group, so that files don't depend on how small shards became on their way."""
+    gathered: list[pa.Table] = []
+    for table in tables:
+        if table.num_rows:
+            gathered.append(table)
+        if sum(t.num_rows for t in gathered) >= _GROUP_ROWS or sum(t.nbytes for t in gathered) >= _GROUP_BYTES:
+            yield pa.concat_tables(gathered)
+            gathered = []
+    if gathered:
+        yield pa.concat_tables(gathered)

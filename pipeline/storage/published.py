@@ -17,6 +17,8 @@ from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
 from pipeline.storage import manifest
 
 Verify = Literal["hashes", "sizes"]
+# Files that the manifest before the last one named, for readers that opened that data set.
+SUPERSEDED = ".superseded"
 _SLOW_BYTES = 2_000_000_000  # takes over a second to hash
 
 
@@ -90,6 +92,10 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open a published file, also one that a newer publication has set aside since its manifest was read."""
+    if not path.exists():
+        aside = path.parents[1] / SUPERSEDED / path.parent.name / path.name
+        path = aside if aside.exists() else path
     # One file, not a data set: no guessing of partitions from folder names.
     return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
 

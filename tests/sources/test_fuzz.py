@@ -75,10 +75,11 @@ def nearly_right(draw, name):
     row = json.loads(json.dumps(draw(st.sampled_from(GOOD[name]))))
     for _ in range(draw(st.integers(1, 2))):
         place = row
-        below = [value for value in row.values() if isinstance(value, list) and value and isinstance(value[-1], dict)]
+        lists = (value for value in row.values() if isinstance(value, list))
+        below = [part for parts in lists for part in parts if isinstance(part, dict)]
         if below and draw(st.booleans()):
-            place = draw(st.sampled_from(draw(st.sampled_from(below))))
-        key = draw(st.sampled_from(sorted(place)) | NAMES) if place else "x"
+            place = draw(st.sampled_from(below))
+        key = draw(st.sampled_from(sorted(place, key=str)) | NAMES) if place else "x"
         if draw(st.booleans()):
             place.pop(key, None)
         else:

@@ -13,7 +13,8 @@ import pytest
 from pipeline import schema
 from pipeline.errors import StorageError
 from pipeline.storage import manifest, stagefile
-from pipeline.storage.publish import publish_rejects, publish_rows, remove_unnamed
+from pipeline.storage.publish import forget_superseded, publish_rejects, publish_rows, supersede
+from pipeline.storage.published import SUPERSEDED, open_file
 from tests.storage.rows import commit_shards, table
 
 METADATA = {"figa.schema_version": schema.SCHEMA_VERSION, "figa.labels": "{}"}
@@ -99,16 +100,19 @@ def test_rejects_are_one_file_a_stage_with_their_reasons_counted(tmp_path: Path)
     check_entries(tmp_path, entries)
 
 
-def test_what_an_earlier_publication_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_what_an_earlier_publication_left_is_set_aside_and_nothing_else(tmp_path: Path) -> None:
     files = commit_shards(tmp_path / "work", SIZES, rejected=2)
     first = [*publish_rows(tmp_path, files, 5, METADATA), *publish_rejects(tmp_path, tmp_path / "work", 6)[0]]
     (tmp_path / "data" / "notes.txt").write_text("mine")
     second = publish_rows(tmp_path, files, 20, METADATA)
     assert len(parquet_files(tmp_path)) == len(first) - 1 + len(second)
-    remove_unnamed(tmp_path, second)
+    supersede(tmp_path, second)
     assert [path.name for path in parquet_files(tmp_path)] == [Path(entry["path"]).name for entry in second]
     assert not list(tmp_path.glob("rejected/*"))
     assert (tmp_path / "data" / "notes.txt").exists()
+    assert len(list((tmp_path / SUPERSEDED).rglob("*.parquet"))) == len(first)
+    forget_superseded(tmp_path)
+    assert not list((tmp_path / SUPERSEDED).rglob("*.parquet"))
     assert len(list((tmp_path / "work").glob("label/*.parquet"))) == 6
 
 
@@ -167,3 +171,24 @@ def test_a_manifest_that_is_none_is_named(published: Path, content: bytes) -> No
     (published / manifest.NAME).write_bytes(content)
     with pytest.raises(StorageError, match=r"manifest.json: .* delete it and run again"):
         manifest.load(published)
+
+
+def test_a_republication_leaves_readers_of_the_one_before_undisturbed(published: Path) -> None:
+    before = manifest.load(published)
+    assert before is not None
+    old = {entry["path"]: (published / entry["path"]).read_bytes() for entry in before["files"]}
+    files = commit_shards(published / "work", [*SIZES, 9], rejected=2)
+    entries = publish_rows(published, files, 10, METADATA)
+    assert not {entry["path"] for entry in entries} & old.keys()
+    assert all(
+        Path(entry["path"]).stem.endswith(f"-{entry['sha256'][:8]}") and entry["path"].count("-") == 4
+        for entry in entries
+    )
+    assert {name: (published / name).read_bytes() for name in old} == old, "the standing manifest is still true"
+    manifest.write(published, {"files": entries, "rejected_files": []})
+    supersede(published, entries)
+    for entry in before["files"]:
+        assert not (published / entry["path"]).exists()
+        with open_file(published / entry["path"]) as file:
+            assert file.metadata.num_rows == entry["rows"]
+    assert publish_rows(published, files, 10, METADATA) == entries, "the same bytes keep their name"

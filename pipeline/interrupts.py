@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the first one ends the run in order, a second one, or five seconds, at once. Either can be resumed.
+
+In order means: calls in flight are cancelled, answers that were received are journalled, shards at work end or are given up,
+the lock is let go. What a stage computes meanwhile can't be stopped, so the process leaves when the time is up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_PATIENCE_S = 4.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was asked to end. exit_code: 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise Stopped in the main thread at the first signal. In other threads of a process: no effect."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            _leave(number)
+        asked = True
+        timer = threading.Timer(_PATIENCE_S, _leave, [number])
+        timer.daemon = True
+        timer.start()
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        # Once asked to end, the process does: a second Ctrl-C counts until the interpreter is gone.
+        if not asked:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _leave(number: int) -> None:
+    """End without another step. What is journalled or committed is on disk already."""
+    print("interrupted at once; run the same command again to go on", file=sys.stderr, flush=True)
+    os._exit(128 + number)

@@ -1,0 +1,73 @@
+"""The command line: `python -m pipeline.report DIR`. Writes report.html again from what is in the folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.labels.tokenization import LabelTokenizer
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipeline.report",
+        description="Write DIR/report.html: figures, charts and a viewer of the pairs. One file, which loads nothing.",
+    )
+    p.add_argument("dir", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument(
+        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    from pipeline.errors import CurationError
+
+    try:
+        return _main(arguments)
+    except CurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; an earlier report.html is untouched", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from pipeline import report
+    from pipeline.counting import counting
+    from pipeline.storage.published import read_manifest
+
+    manifest = read_manifest(arguments.dir)
+    tokenizer, note = labels_tokenizer(manifest, arguments.tokenizer)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    with counting(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
+        path = report.write(arguments.dir, manifest, tokenizer, note=note, advance=advance)
+    print(f"report  {path}")
+    return 0
+
+
+def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:
+    """The tokenizer that the labels were made with; None, and why in words, where it can't be had."""
+    from pipeline.errors import CurationError
+    from pipeline.labels.description import settings_of
+    from pipeline.tokenizers import open_tokenizer
+
+    labels = manifest["labels"]
+    try:
+        return open_tokenizer(name or str(labels["tokenizer"]), settings_of(labels)), ""
+    except CurationError as error:
+        if name:
+            raise
+        return None, f"pairs are compared word by word, without tokens and weights: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""`python -m tests.kills --kills 300`: kill runs at random moments and at chosen steps, resume them, compare every byte.
+
+Half of the kills fall at a random moment, half at the n-th fsync, rename or removal of a file. A run that survives is
+compared with one that nobody disturbed, and a new one is begun, every third time as a republication over a finished data set.
+Ends with exit code 1 and a message when bytes differ, a row is lost, or more calls were repeated than were in flight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import CurationConfig
+from tests.kills import harness
+from tests.loopback import LoopbackProcess
+
+
+class Undisturbed:
+    """The bytes of a run and of its republication, made without kills, with what they take."""
+
+    def __init__(self, make: Callable[..., CurationConfig], folder: Path) -> None:
+        self.out = folder / "undisturbed"
+        start = time.monotonic()
+        harness.finished(make(self.out))
+        self.seconds = time.monotonic() - start
+        self.first = harness.published(self.out)
+        self.steps = harness.count_steps(make(folder / "counted"))
+        again = folder / "again"
+        shutil.copytree(self.out, again)
+        harness.finished(make(again, filter__max_distance=0.7))
+        self.second = harness.published(again)
+
+
+def one_cycle(
+    config: CurationConfig, expected: harness.Published, reference: Undisturbed, most: int, moments: random.Random
+) -> Counter[str]:
+    """Run, kill, resume until it is done; the kills by kind."""
+    kills: Counter[str] = Counter()
+    while kills.total() < most:
+        if moments.random() < 0.5:
+            kind, code = "moment", harness.killed_after(config, moments.uniform(0, reference.seconds))
+        else:
+            step = moments.randint(1, reference.steps)
+            kind, code = "step", harness.ended(harness.forked(config, harness.at_step(step, harness.kill_self)))
+        if code == 0:
+            break
+        assert code == -9, f"a resumed run ended with {code}"
+        kills[kind] += 1
+    harness.finished(config)
+    found = harness.published(config.out)
+    different = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+    assert not different, f"after {dict(kills)} kills other bytes in {different}"
+    assert not harness.leftovers(config.out)
+    return kills
+
+
+def repeated(server: LoopbackProcess) -> int:
+    """Calls that the server did more than once."""
+    calls = [call for call in server.stats(records=True)["records"] if call["completed"]]
+    return len(calls) - len({call["key"] for call in calls})
+
+
+def run(kills: int, seed: int, folder: Path, tokenizer: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    moments, done, cycles, repeats = random.Random(seed), Counter[str](), 0, 0
+    harness.preload()
+    with harness.server(latency=0.01) as server:
+        make = harness.configuration(server, folder, tokenizer)
+        reference = Undisturbed(make, folder)
+        while done.total() < kills:
+            out = folder / f"cycle-{cycles}"
+            republished = cycles % 3 == 2
+            if republished:
+                shutil.copytree(reference.out, out)
+            config = make(out, **({"filter__max_distance": 0.7} if republished else {}))
+            server.reset()
+            most = min(10, kills - done.total())
+            expected = reference.second if republished else reference.first
+            killed = one_cycle(config, expected, reference, most, moments)
+            again = repeated(server)
+            assert again <= killed.total() * 2 * harness.CONCURRENCY, f"{again} calls repeated in {killed.total()} kills"
+            done, cycles, repeats = done + killed, cycles + 1, repeats + again
+            shutil.rmtree(out)
+            tell(f"{done.total()} kills, {cycles} runs finished, {repeats} calls repeated")
+    return {"kills": done.total(), **done, "runs": cycles, "repeated_calls": repeats}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer's folder, with a chat template")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        told = run(
+            arguments.kills, arguments.seed, Path(folder), arguments.tokenizer, lambda line: print(line, flush=True)
+        )
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The report in a real browser: inert, usable by mouse and keyboard, quick, accessible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import open_dataset
+from pipeline.report.__main__ import main
+from tests import pairs
+from tests.report import hostile
+from tests.report.browser import Opened, chromium
+
+ROWS = 2000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def data(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = pairs.data_set(tmp_path_factory.mktemp("report") / "out", tiny_tokenizer, ROWS, rows_per_file=1000)
+    assert main([str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def hostile_report(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = hostile.data_set(tmp_path_factory.mktemp("hostile") / "out", tiny_tokenizer)
+    assert main([str(out)]) == 0
+    return out / "report.html"
+
+
+def test_opens_without_a_complaint_or_a_request(browser: Any, data: Path) -> None:
+    opened = Opened(browser, data / "report.html")
+    assert opened.page.locator("figure svg.pygal-chart").count() == 6
+    assert opened.status == "2000 of 2000 pairs"
+    assert (data / "report.html").stat().st_size < 8_000_000
+    opened.settle()
+
+
+def test_the_policy_blocks_what_is_not_ours(browser: Any, data: Path) -> None:
+    opened = Opened(browser, data / "report.html")
+    opened.page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s);"
+        " document.body.insertAdjacentHTML('beforeend', '<img src=https://example.org/x.png onerror=\"window.ran = 1\">'); }"
+    )
+    opened.page.wait_for_timeout(200)
+    assert opened.page.evaluate("window.ran") is None
+    assert any("Content Security Policy" in text for text in opened.complaints)
+
+
+def test_search_filters_and_sort(browser: Any, data: Path) -> None:
+    table = open_dataset(data).to_table(["id", "reward_revised", "reward_initial", "edit_distance"]).to_pylist()
+    gains = {row["id"]: row["reward_revised"] - row["reward_initial"] for row in table}
+    opened = Opened(browser, data / "report.html")
+    page = opened.page
+    page.fill("#search", table[7]["id"])
+    assert opened.status == "1 of 2000 pairs" and opened.row == table[7]["id"]
+    page.fill("#search", "no such text anywhere")
+    assert opened.status == "0 of 2000 pairs" and page.locator("#row").text_content() == "No row matches."
+    page.click("text=Reset")
+    page.fill("#gain-min", "1.5")
+    # The page knows four decimals.
+    assert opened.status == f"{sum(round(gain, 4) >= 1.5 for gain in gains.values())} of 2000 pairs"
+    page.fill("#distance-max", "0.1")
+    both = sum(round(gains[r["id"]], 4) >= 1.5 and round(r["edit_distance"], 4) <= 0.1 for r in table)
+    assert 0 < both < 2000 and opened.status == f"{both} of 2000 pairs"
+    page.click("text=Reset")
+    page.select_option("#sort", "reward_gain:-1")
+    assert gains[opened.row] == pytest.approx(max(gains.values()), abs=1e-4)
+    page.select_option("#reason", "inaccuracy")
+    assert opened.status == "2000 of 2000 pairs"
+    page.select_option("#kind", "rejects")
+    assert opened.status == "2 of 2 rejected rows"
+    assert "rejected at sample: truncated" in str(page.locator("#row").text_content())
+    opened.settle()
+
+
+def test_keyboard_and_deep_link(browser: Any, data: Path) -> None:
+    opened = Opened(browser, data / "report.html")
+    first = opened.row
+    opened.page.keyboard.press("j")
+    second = opened.row
+    assert second != first and opened.page.url.endswith(f"#row={second}")
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("k")
+    assert opened.row == second
+    opened.page.keyboard.press("k")
+    assert opened.row == first
+    opened.page.keyboard.press("/")
+    opened.page.keyboard.type("jj")
+    assert opened.page.input_value("#search") == "jj"
+    opened.settle()
+    linked = Opened(browser, data / "report.html", f"#row={second}")
+    assert linked.row == second
+    linked.page.evaluate("location.hash = '#row=nothere'")
+    linked.page.wait_for_timeout(50)
+    assert linked.status == "The row nothere is not among those shown here."
+
+
+def test_tokens_have_their_stored_ids_weights_and_marks(browser: Any, data: Path) -> None:
+    row = open_dataset(data).to_table().slice(3, 1).to_pylist()[0]
+    opened = Opened(browser, data / "report.html", f"#row={row['id']}")
+    start = len(row["prompt_input_ids"])
+    names = ("kept", "ins", "sub", "del")
+    for side in ("initial", "revised"):
+        shown = opened.page.locator(f".answer.{side} .tok")
+        facts = shown.evaluate_all("all => all.map(t => [t.dataset.facts, t.classList[1]])")
+        stored = zip(
+            row[f"{side}_input_ids"][start:], row[f"{side}_weights"][start:], row[f"{side}_ops"][start:], strict=True
+        )
+        for n, ((told, kind), (id_, weight, op)) in enumerate(zip(facts, stored, strict=True)):
+            assert told.startswith(f"token {n}  id {id_}  weight {weight:g}  ") and kind == names[op]
+        signs = shown.locator(".sign").count()
+        assert signs > 0 or not any(row[f"{side}_ops"][start:])
+    opened.page.locator(".answer.revised .tok").first.hover()
+    assert str(opened.page.locator("#token").text_content()).startswith("token 0  id ")
+    opened.page.select_option("#layout", "inline")
+    assert opened.page.locator(".answer.inline .tok").count() > len(row["revised_ops"]) - start
+    opened.settle()
+
+
+def test_only_rows_in_sight_are_in_the_document(browser: Any, data: Path) -> None:
+    """What keeps thousands of pairs quick; how quick is measured in tests/benchmarks/report.py."""
+    opened = Opened(browser, data / "report.html")
+    drawn = opened.page.locator("#list li[data-n]")
+    assert 0 < drawn.count() < 40
+    opened.page.evaluate("document.getElementById('list').scrollTop = 1e7")
+    opened.page.wait_for_selector(f"#list li[data-n='{ROWS - 1}']", state="attached")
+    assert drawn.count() < 40
+    opened.settle()
+
+
+def test_hostile_rows_are_inert_and_visible(browser: Any, hostile_report: Path) -> None:
+    opened = Opened(browser, hostile_report)
+    seen = ""
+    for _ in range(len(hostile.TEXTS) + 1):
+        seen += str(opened.page.locator("#row").text_content())
+        opened.page.keyboard.press("j")
+    opened.page.select_option("#kind", "rejects")
+    opened.page.select_option("#layout", "inline")
+    assert opened.page.evaluate("window.ran") is None
+    assert opened.page.locator("#row img, #row script, #row a").count() == 0
+    for text in (
+        "<script>window.ran = 1</script>",
+        "</script>",
+        "</style>",
+        "javascript:",
+        "onerror=",
+        "⟨202e⟩",
+        "⟨001b⟩",
+        "⍽",
+    ):
+        assert text in seen, text
+    assert "more characters are in the data set" in seen
+    opened.settle()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1300, 390])
+def test_accessible_in_light_and_dark_and_on_a_phone(browser: Any, data: Path, scheme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    opened = Opened(browser, data / "report.html", color_scheme=scheme, viewport={"width": width, "height": 800})
+    found = axe.Axe().run(opened.page).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"][:100]) for v in found if v["impact"] in ("serious", "critical")] == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_button_turns_light_and_dark(browser: Any, data: Path) -> None:
+    opened = Opened(browser, data / "report.html", color_scheme="light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    before = opened.page.evaluate(background)
+    opened.page.click("#theme")
+    assert opened.page.evaluate(background) != before
