@@ -116,9 +116,13 @@ def render(manifest: dict[str, Any]) -> str:
 
 
 def cell(value: object) -> str:
-    """Text that Markdown and HTML take for nothing but text, in one line: control and direction characters become spaces."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
-    return re.sub(r"([\\`*\[\]<>|~&])", r"\\\1", line) or "–"
+    """Text that Markdown and HTML take for nothing but text, in one line."""
+    return re.sub(r"[\\`*\[\]<>|~&]", lambda found: f"&#{ord(found[0])};", _line(value)) or "–"
+
+
+def _line(value: object) -> str:
+    """Control and direction characters become spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def _header(manifest: dict[str, Any]) -> str:
@@ -126,8 +130,8 @@ def _header(manifest: dict[str, Any]) -> str:
     configs: list[dict[str, Any]] = [{"config_name": "default", "data_files": published, "default": True}]
     if manifest["rejected_files"]:
         configs.append({"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected/*.parquet"}]})
-    header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {manifest['source']['name']}", "configs": configs}
-    licence = str(manifest["source"].get("licence") or "unknown")
+    header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {_line(manifest['source']['name'])}", "configs": configs}
+    licence = _line(manifest["source"].get("licence") or "unknown")
     known = licence.lower() in _LICENCES
     header |= {"license": licence.lower()} if known else {"license": "other", "license_name": licence}
     header |= {"task_categories": ["text-generation"], "tags": ["preference", "figa"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -23,15 +24,19 @@ def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index
     return _row_id(source, split, _canonical(messages), sample_index)
 
 
-def _row_id(source: str, split: str, canonical: str, sample_index: int) -> str:
-    text = f"[{quoted(source)}, {quoted(split)}, {canonical}, {sample_index}]"
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+def _row_id(source: str, split: str, canonical: bytes, sample_index: int) -> str:
+    return hashlib.sha256(b"%b%b, %d]" % (_origin(source, split), canonical, sample_index)).hexdigest()[:16]
 
 
-def _canonical(messages: list[dict[str, str]]) -> str:
+@lru_cache
+def _origin(source: str, split: str) -> bytes:
+    return f"[{quoted(source)}, {quoted(split)}, ".encode("ascii")
+
+
+def _canonical(messages: list[dict[str, str]]) -> bytes:
     """The messages as `json.dumps(messages, sort_keys=True)` writes them, in a fifth of its time."""
     turns = [f'{{"content": {quoted(m["content"])}, "role": {quoted(m["role"])}}}' for m in messages]
-    return f"[{', '.join(turns)}]"
+    return f"[{', '.join(turns)}]".encode("ascii")
 
 
 class Intake:
@@ -80,7 +85,7 @@ class Intake:
             row |= _BROUGHT | {"initial": parsed.initial, "revised": parsed.revised}
         canonical = _canonical(parsed.messages)
         row["id"] = _row_id(record.source, record.split, canonical, 0)
-        key = int.from_bytes(hashlib.sha256(canonical.encode("ascii")).digest()[:8])
+        key = int.from_bytes(hashlib.sha256(canonical).digest()[:8])
         if key in self._kept:
             raise RowReject("duplicate_query", duplicate_of=f"{self._kept[key]:016x}")
         self._check(parsed, record, row["id"])

@@ -28,59 +28,49 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config import digest
+from pipeline.config import PolicySettings, ReviserSettings, digest
 from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models.batch_api import (
     BatchApi,
     Line,
-    Look,
     Problem,
     Waiting,
     cut,
     insist,
     read_result,
     refusal,
+    results,
     until_ended,
 )
 from pipeline.models.batch_ledger import Batch, BatchLedger
 from pipeline.models.batch_money import BatchMoney
-from pipeline.models.failures import Transient, without_keys
+from pipeline.models.failures import Transient
 from pipeline.models.journal import Answer
 
 if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
 
 Result = TypeVar("Result")
-_KEPT_AT_ONCE = 500
+Settings = PolicySettings | ReviserSettings
 
 
 class BatchProvider:
     """Gathers requests and asks them in batches. Belongs to the shared loop, as every provider does.
 
-    `target` is the model with its address. Batches are looked at every `poll_s` seconds, and sent when
-    no request came for `quiet_s`. A call to the batch API is tried `attempts` times.
+    `target` is the model with its address. Batches are looked at every `batch_poll_s` seconds, and sent when
+    no request came for `batch_quiet_s`. A call to the batch API is tried `attempts` times.
     """
 
     batched = True
 
-    def __init__(
-        self,
-        api: BatchApi,
-        ledger: BatchLedger,
-        money: BatchMoney,
-        target: str,
-        *,
-        poll_s: float,
-        quiet_s: float,
-        attempts: int,
-    ) -> None:
+    def __init__(self, api: BatchApi, ledger: BatchLedger, money: BatchMoney, target: str, settings: Settings) -> None:
         self._api = api
         self._ledger = ledger
         self._money = money
         self._target = target
-        self._poll_s = poll_s
-        self._quiet_s = quiet_s
-        self._attempts = attempts
+        self._poll_s = settings.batch_poll_s
+        self._quiet_s = settings.batch_quiet_s
+        self._attempts = settings.attempts
         self._most = api.most_requests
         self._waiting: dict[str, Waiting] = {}
         self._queue: list[str] = []
@@ -93,7 +83,11 @@ class BatchProvider:
     def custom_id(self, request: ChatRequest) -> str:
         if not self._adopted:
             self._adopted = True
-            self._adopt()
+            # What earlier runs have sent is looked after, also when no row asks for it: then it is known what it costs.
+            for batch in self._ledger.unfinished():
+                if batch.model == self._target:
+                    self._start(batch.key, self._follow_alone(batch.key))
+                    self._money.expect(self._tasks[batch.key])
         return digest(self._target, self._api.body(request))
 
     async def complete(self, request: ChatRequest) -> Answer:
@@ -125,10 +119,8 @@ class BatchProvider:
         try:
             # Of several that wait for one result, each may be cancelled alone.
             return await asyncio.shield(waiting.future)
-        except Transient:
-            raise
-        except BaseException:
-            if waiting.batch:
+        except BaseException as error:
+            if waiting.batch and not isinstance(error, Transient):
                 self._money.still_out(custom_id, waiting.most)
             raise
 
@@ -171,7 +163,7 @@ class BatchProvider:
                 await self._send(lines)
 
     async def _send(self, lines: list[Line]) -> None:
-        custom_ids = [custom_id for custom_id, _ in lines]
+        custom_ids = [one for one, _ in lines]
         most = [self._waiting[one].most for one in custom_ids]
         batch = self._ledger.intend(uuid.uuid4().hex, self._target, custom_ids, most)
         for custom_id in custom_ids:
@@ -196,35 +188,29 @@ class BatchProvider:
         return await self._api.find(batch, self._ledger.ids() | self._strangers)
 
     async def _insist(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Try a call to the batch API several times. No row is at fault when it fails, so the run stops."""
-        try:
-            return await insist(call, self._attempts)
-        except (Transient, RowReject) as error:
-            raise self._unusable(error) from None
+        """Try a call to the batch API several times."""
+        return await self._usable(insist(call, self._attempts))
 
-    def _unusable(self, error: Transient | RowReject) -> ProviderStopped:
-        reason = getattr(error, "evidence", {}).get("error", str(error))
-        return ProviderStopped(
-            f"{self._target}: the batch API can't be used: {reason}. What was sent is kept in {self._ledger.path.name}; "
-            "run the same command again to go on, or with mode=live to do without batches"
-        )
+    async def _usable(self, call: Awaitable[Result]) -> Result:
+        """No row is at fault when the batch API fails, so the run stops."""
+        try:
+            return await call
+        except (Transient, RowReject) as error:
+            reason = getattr(error, "evidence", {}).get("error", str(error))
+            raise ProviderStopped(
+                f"{self._target}: the batch API can't be used: {reason}. What was sent is kept in {self._ledger.path.name}; "
+                "run the same command again to go on, or with mode=live to do without batches"
+            ) from None
 
     # -- following ------------------------------------------------------------------------------------------------
 
-    def _adopt(self) -> None:
-        """Look after what earlier runs have sent, also when no row asks for it: what it costs is known then."""
-        for batch in self._ledger.unfinished():
-            if batch.model == self._target:
-                self._start(batch.key, self._follow_alone(batch.key))
-
     async def _follow_alone(self, key: str) -> None:
         """`_follow` a batch that perhaps nobody waits for; then it is no reason to stop when it can't be had."""
-        with self._money.expecting():
-            try:
-                await self._follow(key)
-            except ProviderStopped:
-                if self._of(key):
-                    raise
+        try:
+            await self._follow(key)
+        except ProviderStopped:
+            if self._of(key):
+                raise
 
     async def _follow(self, key: str) -> None:
         """See a batch to its end, and give its results to those who wait for them."""
@@ -233,7 +219,8 @@ class BatchProvider:
             self._money.finish(key)
             self._again(key)
             return
-        look = await self._until_ended(key)
+        ended = until_ended(self._api, self._ledger, key, poll_s=self._poll_s, attempts=self._attempts)
+        look = await self._usable(ended)
         if look.problems:
             await self._failed(key, look.problems)
             return
@@ -260,40 +247,23 @@ class BatchProvider:
             self._ledger.name(key, found)
         return found is not None
 
-    async def _until_ended(self, key: str) -> Look:
-        def saw(look: Look) -> None:
-            self._ledger.saw(key, look.state, look.done)
-
-        batch_id = str(self._ledger.batch(key).id)
-        try:
-            return await until_ended(self._api, batch_id, saw, poll_s=self._poll_s, attempts=self._attempts)
-        except (Transient, RowReject) as error:
-            raise self._unusable(error) from None
-
     async def _collect(self, key: str, file: str) -> bool:
         """Keep a file's results and wake those who wait for them; whether there was any of this batch."""
         mine = set(self._ledger.custom_ids(key))
-        kept: list[tuple[str, str]] = []
         some = False
-        async with aclosing(self._api.lines(file)) as lines:
-            async for line in lines:
-                text = without_keys(line.decode("utf-8", "replace"))
-                with suppress(ValueError, TypeError, KeyError, RecursionError):
-                    custom_id = json.loads(text)["custom_id"]
-                    if custom_id in mine:
-                        kept.append((custom_id, text))
-                if len(kept) >= _KEPT_AT_ONCE:
-                    some, kept = self._keep(key, kept), []
-        return self._keep(key, kept) or some
+        async with aclosing(results(self._api, file, mine)) as groups:
+            async for group in groups:
+                self._keep(key, group)
+                some = True
+        return some
 
-    def _keep(self, key: str, results: list[tuple[str, str]]) -> bool:
+    def _keep(self, key: str, results: list[tuple[str, str]]) -> None:
         self._ledger.keep(key, results)
         self._money.unclaimed([(one, text) for one, text in results if one not in self._waiting])
         for custom_id, text in results:
             waiting = self._waiting.pop(custom_id, None)
             if waiting and not waiting.future.done():
                 waiting.future.set_result(text)
-        return bool(results)
 
     async def _failed(self, key: str, problems: Sequence[Problem]) -> None:
         """The provider took none of a batch's requests: those that it names are refused, the others go again."""

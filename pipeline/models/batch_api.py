@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from pipeline.models.batch_ledger import Batch
+from pipeline.models.batch_ledger import Batch, BatchLedger
 from pipeline.models.chat import retry_wait
 from pipeline.models.failures import Transient, without_keys
 from pipeline.models.journal import Answer
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
 
 Result = TypeVar("Result")
+_KEPT_AT_ONCE = 500
 # Looks in a row that may fail, each of them tried several times.
 _PATIENCE = 20
 Line = tuple[str, dict[str, Any]]
@@ -152,6 +153,23 @@ async def byte_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield rest
 
 
+async def results(api: BatchApi, file: str, mine: set[str]) -> AsyncGenerator[list[tuple[str, str]]]:
+    """A result file's lines for the custom ids `mine`, as groups of (custom id, JSON) without keys."""
+    group: list[tuple[str, str]] = []
+    async with aclosing(api.lines(file)) as lines:
+        async for line in lines:
+            text = without_keys(line.decode("utf-8", "replace"))
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
+                custom_id = json.loads(text)["custom_id"]
+                if custom_id in mine:
+                    group.append((custom_id, text))
+            if len(group) >= _KEPT_AT_ONCE:
+                yield group
+                group = []
+    if group:
+        yield group
+
+
 @asynccontextmanager
 async def within(seconds: float | None, translate: Callable[[Exception], Exception]) -> AsyncIterator[None]:
     """Give an SDK's calls so long, and raise what they raise as our own."""
@@ -175,13 +193,12 @@ async def insist(call: Callable[[], Awaitable[Result]], attempts: int) -> Result
     return await retrying(attempt)
 
 
-async def until_ended(
-    api: BatchApi, batch_id: str, saw: Callable[[Look], None], *, poll_s: float, attempts: int
-) -> Look:
-    """Look at a batch every `poll_s` seconds until it has ended. `saw` is told whatever is new.
+async def until_ended(api: BatchApi, ledger: BatchLedger, key: str, *, poll_s: float, attempts: int) -> Look:
+    """Look at a batch every `poll_s` seconds until it has ended; the ledger gets what is new.
 
     Raises Transient or RowReject when the provider doesn't answer for long, or doesn't know the batch.
     """
+    batch_id = str(ledger.batch(key).id)
     last = None
     failed = 0
     while True:
@@ -196,7 +213,7 @@ async def until_ended(
             continue
         failed = 0
         if look != last:
-            saw(look)
+            ledger.saw(key, look.state, look.done)
             last = look
         if look.ended:
             return look

@@ -6,8 +6,9 @@ in the budget instead. A result that no row asks for holds what it cost, as noth
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 
 from pipeline.errors import RowReject
 from pipeline.models.batch_api import BatchApi, read_result
@@ -29,8 +30,10 @@ class BatchMoney:
     def most(self, request: ChatRequest) -> float:
         return self._price.most(upper_bound_tokens(request), request.max_tokens)
 
-    def expecting(self) -> AbstractContextManager[None]:
-        return self._budget.expecting()
+    def expect(self, task: asyncio.Task[None]) -> None:
+        """Until the task is done, rows that find no money left wait for what it may give back."""
+        self._budget.expect(1)
+        task.add_done_callback(lambda _: self._budget.expect(-1))
 
     def still_out(self, custom_id: str, most: float) -> None:
         """Nobody waits for it any more, and it will be billed."""

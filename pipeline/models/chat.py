@@ -147,7 +147,7 @@ class ChatModel:
         """Set the most that the call can cost aside, make it, and write down what it gave and cost before that is used."""
         most = self._price.most(prompt_tokens, request.max_tokens)
         custom_id = provider.custom_id(request) if isinstance(provider, Batched) else None
-        await self._reserve(most, custom_id)
+        reserved = await self._reserve(most, custom_id)
         self.calls += 1
         cost = 0.0
         try:
@@ -174,14 +174,17 @@ class ChatModel:
             await self._journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id)
             return answer
         finally:
-            self._budget.settle(most, cost)
+            self._budget.settle(reserved, cost)
 
     def _cost(self, answer: Answer, most: float) -> float:
         """What an answer cost; a server that counted no tokens may bill anything up to `most`."""
         return self._price.of(answer) if answer.prompt_tokens else most
 
-    async def _reserve(self, most: float, name: str | None) -> None:
-        """Take `most` from the budget, with what is held for `name`. When it doesn't fit, the calls in flight end first, and may give some back."""
+    async def _reserve(self, most: float, name: str | None) -> float:
+        """Take `most`, or what is held for `name`, from the budget; what was taken.
+
+        When it doesn't fit, the calls in flight end first, and may give some back.
+        """
         look_s = _LOOK_S
         while self._budget.in_flight:
             try:
@@ -191,7 +194,7 @@ class ChatModel:
                 # Thousands may wait here for a batch, for hours.
                 look_s = min(2 * look_s, 1.0)
         try:
-            self._budget.reserve(most, name)
+            return self._budget.reserve(most, name)
         except BudgetReached:
             self._budget.close()
             raise

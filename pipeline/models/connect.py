@@ -89,9 +89,7 @@ def chat_model(
             ledger,
             BatchMoney(api, ledger, budget, price_of(spec, "batch")),
             str(ModelSpec(spec.provider, spec.name, base_url(spec))),
-            poll_s=settings.batch_poll_s,
-            quiet_s=settings.batch_quiet_s,
-            attempts=settings.attempts,
+            settings,
         )
 
     concurrency = _ALL_AT_ONCE if settings.mode == "batch" else calls_at_a_time(settings)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,12 +117,6 @@ class Budget:
         with self._lock:
             self._closed = True
 
-    @property
-    def committed(self) -> float:
-        """US dollars spent, and those held for what was submitted."""
-        with self._lock:
-            return self.spent + self._held
-
     def hold(self, name: str, usd: float) -> None:
         """Set aside so much for the request of that name, in place of what it held."""
         with self._lock:
@@ -133,32 +126,31 @@ class Budget:
             elif not self._holds:
                 self._held = 0.0
 
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
-        """While what is held may come back: who finds no money left waits for that."""
+    def expect(self, batches: int) -> None:
+        """So many batches more (or less) are looked after, whose holds may come back: `in_flight` until none is."""
         with self._lock:
-            self._reservations += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._reservations -= 1
+            self._reservations += batches
 
-    def reserve(self, most: float, name: str | None = None) -> None:
-        """Set `most` aside for a call, in place of what `name` holds: what was submitted is asked for at no new cost."""
+    def reserve(self, most: float, name: str | None = None) -> float:
+        """Set `most` aside for a call, or what `name` holds: what was submitted costs nothing new. Gives the sum set aside."""
         with self._lock:
-            held = self._holds.get(name, 0.0) if name else 0.0
-            others = self.spent + self._reserved + self._held - held
-            if self.limit is not None and most > held and (self._closed or others + most > self.limit):
+            held = self._holds.pop(name, 0.0) if name else 0.0
+            if held:
+                self._held = self._held - held if self._holds else 0.0
+                most = held
+            elif self.limit is not None and most and (self._closed or self._committed + most > self.limit):
                 out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
                 raise BudgetReached(
                     f"budget of ${self.limit:.2f} reached: ${self.spent:.4f} spent{out}, the next call could cost "
                     f"${most:.4f}. Finished work is kept; run the same command with a higher --budget to go on"
                 )
-            if name and self._holds.pop(name, None):
-                self._held = self._held - held if self._holds else 0.0
             self._reserved += most
             self._reservations += most > 0
+            return most
+
+    @property
+    def _committed(self) -> float:
+        return self.spent + self._reserved + self._held
 
     @property
     def in_flight(self) -> bool:

@@ -129,7 +129,8 @@ def _final(raw: Mapping[str, Any], name: str) -> str:
 
 def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str | None:
     """Text that a row may lack; None when it is blank."""
-    if fields.get(raw, part) is None:
+    name = fields.names.get(part)
+    if name is None or raw.get(name) is None:
         return None
-    text = text_of(raw, fields.names[part])
+    text = text_of(raw, name)
     return text if text.strip() else None

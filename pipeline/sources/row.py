@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pipeline.errors import RowReject
-from pipeline.sources.text import replace_surrogates, shape
+from pipeline.sources.text import encodable, replace_surrogates, shape
 
 Message = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+class SourceRow(NamedTuple):
     """One query with its reference reply.
 
     `messages` are `{"role", "content"}` and end with a user turn; no content is blank, nor is `reference`.
@@ -59,15 +58,19 @@ class Adapter:
 
 def _encodable(row: SourceRow) -> SourceRow:
     """One lone surrogate makes pyarrow, SQLite, hashing and tokenizers raise, so none may pass this point."""
+    names = ("reference", "rejected", "initial", "revised")
+    texts = {name: text for name in names if (text := getattr(row, name)) is not None}
+    contents = [message["content"] for message in row.messages]
+    if encodable("".join([*contents, *texts.values()])):
+        return row
     count = 0
 
-    def encodable(text: str) -> str:
+    def replaced(text: str) -> str:
         nonlocal count
         text, more = replace_surrogates(text)
         count += more
         return text
 
-    messages = [{"role": message["role"], "content": encodable(message["content"])} for message in row.messages]
-    names = ("reference", "rejected", "initial", "revised")
-    texts = {name: encodable(text) for name in names if (text := getattr(row, name)) is not None}
-    return replace(row, messages=messages, **texts, replaced_surrogates=count) if count else row
+    messages = [message | {"content": replaced(content)} for message, content in zip(row.messages, contents, strict=True)]
+    texts = {name: replaced(text) for name, text in texts.items()}
+    return row._replace(messages=messages, **texts, replaced_surrogates=count)

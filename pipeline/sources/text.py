@@ -20,15 +20,20 @@ _short.maxlevel = 2
 _short.maxdict = _short.maxlist = 4
 
 
-def replace_surrogates(text: str) -> tuple[str, int]:
-    """The text with every lone surrogate as U+FFFD, and how many there were."""
+def encodable(text: str) -> bool:
+    """Whether UTF-8 can hold the text: there is no lone surrogate in it."""
     if text.isascii():  # known without looking at the characters
-        return text, 0
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
-        return _SURROGATE.subn("\ufffd", text)
-    return text, 0
+        return False
+    return True
+
+
+def replace_surrogates(text: str) -> tuple[str, int]:
+    """The text with every lone surrogate as U+FFFD, and how many there were."""
+    return (text, 0) if encodable(text) else _SURROGATE.subn("\ufffd", text)
 
 
 def snippet(value: Any) -> str:

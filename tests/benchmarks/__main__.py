@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks [SUITE ...] [--quick] [--json FILE] [--markdown FILE]`: run suites, print their tables.
 
-A suite is a module of this package with `run(*, quick: bool) -> list[Figure]`; its docstring's first line says what it measures.
+A suite is a module of this package with `run(*, quick: bool) -> list[Figure]`; the first line of its docstring says what it
+measures.
 """
 
 from __future__ import annotations

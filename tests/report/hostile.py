@@ -22,8 +22,11 @@ TEXTS = (
 )
 
 
-def data_set(out: Path, tokenizer: Path) -> Path:
-    """Published pairs with each text in every field that can hold it: query, reference, diagnosis, source, answers."""
+def data_set(out: Path, tokenizer: Path, revised: str = "") -> Path:
+    """Published pairs with each text in every field that can hold it: query, reference, diagnosis, source, answers.
+
+    revised: the revised answer of all rows; default: one of each row's own.
+    """
 
     def hostile(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         for row, text in zip(own(count, seed), TEXTS * 2, strict=False):
@@ -34,7 +37,7 @@ def data_set(out: Path, tokenizer: Path) -> Path:
                 "diagnosis": f"other {short}",
                 "reference": text,
                 "initial": f"{row['initial']} {short}",
-                "revised": f"{short} {row['revised']} ",
+                "revised": revised or f"{short} {row['revised']} ",
             }
 
     own = pairs.pairs

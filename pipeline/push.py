@@ -1,0 +1,111 @@
+"""The command line: `python -m pipeline.push DIR HUB_ID`. A published data set to the Hugging Face Hub, in one commit.
+
+Sent is what the manifest names, the manifest, the card and the report: never work/, with its journal of calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_BESIDE = ("manifest.json", "README.md", "report.html")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipeline.push",
+        description="Send a published data set to the Hugging Face Hub. The token is that of HF_TOKEN or `hf auth login`.",
+    )
+    p.add_argument("dir", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("hub_id", metavar="HUB_ID", help="owner/name; made if it isn't there")
+    p.add_argument("--private", action="store_true", help="a new data set is private")
+    p.add_argument("--dry-run", action="store_true", help="check the files and say what would be sent")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    from pipeline.errors import CurationError
+
+    try:
+        return _main(arguments)
+    except CurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the Hub shows a commit whole or not at all: run the same command again", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    names = checked_files(arguments.dir)
+    total = sum((arguments.dir / name).stat().st_size for name in names)
+    print(f"{len(names)} files, {total / 1e6:.1f} MB, all as the manifest says")
+    if arguments.dry_run:
+        print("\n".join(names))
+        print(f"nothing was sent; without --dry-run they go to {arguments.hub_id}")
+        return 0
+    print(f"sent  {_send(arguments.dir, names, arguments.hub_id, private=arguments.private)}")
+    return 0
+
+
+def checked_files(root: Path) -> list[str]:
+    """What would be sent, relative to the folder. Raises StorageError when anything isn't as the manifest says."""
+    from pipeline.errors import StorageError
+    from pipeline.storage.published import read_manifest
+    from pipeline.verify import verify
+
+    found = verify(root, labels=False)
+    if found.count:
+        raise StorageError(f"{root}: {found.count} problems, the first: {found.problems[0]}; nothing was sent")
+    content: dict[str, Any] = read_manifest(root)
+    named = [entry["path"] for key in ("files", "rejected_files") for entry in content[key]]
+    return [*(name for name in _BESIDE if (root / name).is_file()), *named]
+
+
+def _send(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
+    """Make the repository, if need be, and commit; returns the commit's address."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub import errors as hub
+
+    from pipeline.errors import CurationError, UsageError
+
+    api = HfApi()
+    try:
+        api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=hub_id,
+            repo_type="dataset",
+            folder_path=root,
+            allow_patterns=names,
+            # Files of an earlier push that this manifest doesn't name would be read with it.
+            delete_patterns=["data/*.parquet", "rejected/*.parquet"],
+            commit_message="Publish by figa-pipeline",
+        )
+    except hub.HFValidationError as error:
+        raise UsageError(f"{hub_id}: not a Hub id ({_line(error)}); expected owner/name") from None
+    except hub.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise UsageError(
+                f"{hub_id}: the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
+            ) from None
+        raise CurationError(f"{hub_id}: the Hub answered {_line(error)}; run the same command again") from None
+    except (httpx.HTTPError, OSError) as error:
+        raise CurationError(
+            f"{hub_id}: the Hub can't be reached ({_line(error)}); run the same command again"
+        ) from None
+    return str(commit.commit_url)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The data card: a header that loads, facts, and nothing that breaks out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+
+from pipeline import card, open_dataset, schema
+from tests import pairs
+
+
+@pytest.fixture
+def out(tiny_tokenizer: Path, tmp_path: Path) -> Path:
+    return pairs.data_set(tmp_path / "out", tiny_tokenizer, 20)
+
+
+def header(text: str) -> dict[str, object]:
+    opening, yaml_text, _ = text.split("---\n", 2)
+    assert opening == ""
+    loaded: dict[str, object] = yaml.safe_load(yaml_text)
+    return loaded
+
+
+def test_the_folder_loads_as_it_is(out: Path, tmp_path: Path) -> None:
+    own = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    assert list(own) == ["train"] and own["train"].num_rows == 20
+    rejected = datasets.load_dataset(str(out), "rejected", cache_dir=str(tmp_path / "cache"))
+    assert rejected["train"]["reason"] == ["truncated"]
+
+
+def test_names_columns_funnel_models_and_licence(out: Path) -> None:
+    manifest = open_dataset(out).manifest
+    text = (out / "README.md").read_text("utf-8")
+    assert all(f"| `{name}` |" in text for name in schema.PUBLISHED.names)
+    assert "| sample | 21 | 20 | truncated 1 |" in text
+    assert manifest["labels"]["fingerprint"] in text and "2402" not in text and "arXiv:2311.04072" in text
+    assert header(text)["license"] == "other" and header(text)["license_name"] == "synthetic"
+    manifest["source"]["licence"] = "MIT"
+    assert header(card.render(manifest))["license"] == "mit"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "x\n---\nlicense: evil\n# heading",
+        "<script>alert(1)</script>",
+        "a | b | c",
+        "`code` [link](javascript:alert(1)) ![i](x)",
+        "\u202ebidi\x1b[31m",
+        '"quoted": {yaml: [1',
+    ],
+)
+def test_hostile_names_stay_text(out: Path, hostile: str) -> None:
+    manifest = open_dataset(out).manifest
+    plain = card.render(manifest)
+    manifest["source"] |= {"name": hostile, "licence": hostile, "revision": hostile, "split": hostile}
+    manifest["models"]["policy"]["name"] = hostile
+    manifest["funnel"][1]["rejected"] = {hostile: 1}
+    text = card.render(manifest)
+    assert header(text)["license"] == "other" and "evil" not in header(text)
+    assert "\n" not in str(header(text)["license_name"])
+    body = text.split("---\n", 2)[2]
+    assert body.count("\n") == plain.split("---\n", 2)[2].count("\n")
+    assert "<script" not in body and "\x1b" not in body and "\u202e" not in body and "](javascript" not in body
+    # Every row of a table keeps its number of cells.
+    was = plain.split("---\n", 2)[2].splitlines()
+    assert [line.count("|") for line in body.splitlines()] == [line.count("|") for line in was]

@@ -1,0 +1,83 @@
+"""Pairs in the terminal: the chosen ones, with their marks, and no escape sequence of theirs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline import open_dataset
+from pipeline.show import main
+from tests import pairs
+from tests.report import hostile
+
+
+@pytest.fixture(scope="module")
+def out(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pairs.data_set(tmp_path_factory.mktemp("show") / "out", tiny_tokenizer, 60, rows_per_file=30)
+
+
+def shown(out: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([str(out), *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_one_row(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = open_dataset(out).to_table().slice(40, 1).to_pylist()[0]
+    text = shown(out, "--row", row["id"], capsys=capsys)
+    diff = text.split("\n", 3)[3].split("\nreference")[0]
+    assert re.sub(r"\{\+|\+\}|\[-.*?-\]", "", diff).strip() == row["revised"].strip()
+    assert re.sub(r"\[-|-\]|\{\+.*?\+\}", "", diff).strip() == row["initial"].strip()
+
+
+def test_rows_by_a_condition(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = open_dataset(out).to_table(["id", "reward_revised", "reward_initial", "edit_distance"]).to_pylist()
+    wanted = [r["id"] for r in table if r["reward_revised"] - r["reward_initial"] > 1 and r["edit_distance"] <= 0.2]
+    assert 0 < len(wanted) < 60
+    condition = "reward_gain>1 and edit_distance<=0.2 and diagnosis = 'inaccuracy'"
+    text = shown(out, "--where", condition, "--limit", "0", capsys=capsys)
+    assert re.findall(r"^([0-9a-f]{16})  ", text, re.MULTILINE) == wanted
+    assert shown(out, "--where", "diagnosis~NOTHING", capsys=capsys) == ""
+
+
+def test_rejected_rows_with_their_reason(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(out, "--rejected", "--where", "reason=truncated", capsys=capsys)
+    assert text.count("rejected at sample: truncated") == 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("nothing>1", "no field 'nothing'"),
+        ("edit_distance>high", "edit_distance is a number"),
+        ("edit_distance>1 or id=2", "expected `and`, found 'or id=2'"),
+        ("__import__('os')", "expected FIELD OPERATOR VALUE"),
+        ("edit_distance>nan", "edit_distance is a number"),
+        ("messages=1", "no field 'messages'"),
+    ],
+)
+def test_a_bad_condition_is_one_clear_line(
+    out: Path, condition: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(out), "--where", condition]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and told in error
+
+
+def test_an_unknown_row_and_no_data_set_are_told(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(out), "--row", "none"]) == 2
+    assert "no row has the id 'none'" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 2
+
+
+def test_no_escape_sequence_of_a_row_reaches_the_terminal(
+    tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = hostile.data_set(tmp_path / "out", tiny_tokenizer)
+    text = shown(out, "--limit", "0", capsys=capsys) + shown(out, "--rejected", capsys=capsys)
+    own = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert len(own) < len(text), "colours were on"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b\u2028]", own)
+    assert "<001b>[31mred" in own and "<202e>evil" in own and "<script>window.ran = 1</script>" in own
