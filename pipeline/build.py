@@ -100,17 +100,23 @@ def _main(arguments: argparse.Namespace) -> int:
             _tell_of_batches(config.out)
             raise
         screen.summary(outcome, as_json=arguments.json)
+        _tell_of_batches(config.out, finished=True)
         return 0
 
 
-def _tell_of_batches(out: Path) -> None:
-    """What a run that ends early leaves at a provider, and how to call it off."""
+def _tell_of_batches(out: Path, *, finished: bool = False) -> None:
+    """What a run leaves at a provider, and how to call it off: when it has `finished`, what no row asks for any more."""
     from pipeline.models.batch_ledger import unfinished
 
     if left := unfinished(out / "work"):
         requests = sum(batch.size for batch in left)
+        fate = (
+            "No row asks for them, and --budget counts their worst case"
+            if finished
+            else "The same command collects them"
+        )
         print(
-            f"batches still at the provider: {len(left)}, with {requests} requests. The same command collects them; "
+            f"batches still at the provider: {len(left)}, with {requests} requests. {fate}; "
             f"python -m pipeline.cancel {shlex.quote(str(out))} cancels them",
             file=sys.stderr,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import rapidfuzz
 
-from pipeline import entry, rewards, schema
+from pipeline import entry, parts, rewards, schema
 from pipeline.config import CurationConfig, digest
 from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import LabelTokenizer
@@ -97,6 +97,10 @@ class Context:
         return Prompts(self.config.reviser.prompts)
 
     @cached_property
+    def parts(self) -> dict[str, dict[str, str]]:
+        return parts.by_stage(self.config)
+
+    @cached_property
     def tokenizer(self) -> LabelTokenizer:
         settings = self.config.labels
         name = str(policy_tokenizer(self.config)) if settings.tokenizer == "policy" else settings.tokenizer
@@ -115,7 +119,7 @@ class Context:
     def stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
         """Covers everything but the input that determines a stage's output."""
         config = self.config
-        parts: dict[str, Callable[[], list[Any]]] = {
+        settings: dict[str, Callable[[], list[Any]]] = {
             "sample": lambda: [config.policy.data_settings(), connect.identity(ModelSpec.parse(config.policy.model))],
             "score": lambda: [config.reward.data_settings(), self.reward.digest],
             "select": lambda: [thresholds],
@@ -130,7 +134,7 @@ class Context:
             ],
             "label": lambda: [config.labels.data_settings(), rapidfuzz.__version__],
         }
-        return digest(stage, CODE[stage], schema.SCHEMA_VERSION, *parts[stage]())
+        return digest(stage, CODE[stage], schema.SCHEMA_VERSION, *settings[stage]())
 
     def _tokenization(self) -> list[Any]:
         labels = self.config.labels

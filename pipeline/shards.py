@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import pyarrow as pa
 
-from pipeline import entry
+from pipeline import entry, parts
 from pipeline.config import CurationConfig, digest
 from pipeline.context import Context
 from pipeline.errors import StorageError
@@ -74,7 +74,15 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: dict[str, fl
         rejects = stagefile.reject_table(stage, rows, output.rejects)
         unanswered = sum(reject.unanswered for reject in output.rejects)
         done = stagefile.commit(
-            context.work, stage, shard, wanted, output.rows, rejects, unanswered=unanswered, notes=output.notes
+            context.work,
+            stage,
+            shard,
+            wanted,
+            output.rows,
+            rejects,
+            unanswered=unanswered,
+            notes=output.notes,
+            parts={"input": parts.short(source.content), **context.parts.get(stage, {})},
         )
     progress.finish(done.rejected)
     return done

@@ -58,7 +58,7 @@ class Status:
             if missing > 0:
                 told.append(f"{stage.stage}: make {missing} of {self.shards} shards that are missing or damaged")
             if stage.stale:
-                reasons = ", ".join(f"{name} changed" for name in stage.why) or "its input changed"
+                reasons = ", ".join(f"{name} changed" for name in stage.why) or "other settings"
                 told.append(f"{stage.stage}: make {stage.stale} shards again: {reasons}")
             if stage.unanswered:
                 told.append(f"{stage.stage}: ask again for {stage.unanswered} rows that a provider left unanswered")
@@ -82,8 +82,9 @@ def status(out: Path, wanted: dict[str, dict[str, str]] | None = None) -> Status
         problems.append(str(error) if isinstance(error, StorageError) else f"{out / manifest.NAME}: lacks {error}")
     shards = _planned(work, problems)
     stages = stages or [name for name in _STAGES if (work / name).is_dir()]
-    found = Status(str(out), shards, [_stage(work, s, shards, wanted or {}, problems) for s in stages], published)
-    found.problems = problems
+    found = Status(str(out), shards, [], published, problems=problems)
+    for previous, stage in zip([None, *stages], stages, strict=False):
+        found.stages.append(_stage(work, stage, previous, shards, (wanted or {}).get(stage, {}), problems))
     _money(work, found)
     owner = work / "run.owner"
     found.owner = owner.read_text("utf-8", "replace") if owner.is_file() else None
@@ -112,7 +113,7 @@ def _planned(work: Path, problems: list[str]) -> int | None:
 
 
 def _stage(
-    work: Path, stage: str, shards: int | None, wanted: dict[str, dict[str, str]], problems: list[str]
+    work: Path, stage: str, previous: str | None, shards: int | None, wanted: dict[str, str], problems: list[str]
 ) -> StageStatus:
     from pipeline.storage import stagefile
 
@@ -123,12 +124,16 @@ def _stage(
         if facts is None:
             if stagefile.file_path(work, stage, number).with_suffix(".json").exists():
                 found.damaged += 1
-                problems.append(f"{stagefile.file_path(work, stage, number)}: damaged or incomplete; a rerun makes it again")
+                problems.append(
+                    f"{stagefile.file_path(work, stage, number)}: damaged or incomplete; a rerun makes it again"
+                )
             continue
         found.rows += facts.rows
         found.rejected += facts.rejected
         found.unanswered += facts.unanswered
-        changed = [name for name, value in wanted.get(stage, {}).items() if facts.parts.get(name, value) != value]
+        source = stagefile.inspect(work, previous, number) if previous else None
+        asked = wanted | ({"input": source.content[:8]} if source else {})
+        changed = [name for name, value in asked.items() if facts.parts.get(name, value) != value]
         found.stale += bool(changed)
         found.done += not changed
         found.why.update(changed)
@@ -195,7 +200,9 @@ def _print(found: Status) -> None:
 
     print(f"{'stage':8} {'done':>7} {'stale':>6} {'damaged':>8} {'rows':>10} {'rejected':>9}")
     for s in found.stages:
-        print(f"{s.stage:8} {s.done:>3}/{found.shards or '?':<3} {s.stale:>6} {s.damaged:>8} {s.rows:>10} {s.rejected:>9}")
+        print(
+            f"{s.stage:8} {s.done:>3}/{found.shards or '?':<3} {s.stale:>6} {s.damaged:>8} {s.rows:>10} {s.rejected:>9}"
+        )
     calls = ", ".join(f"{stage} {count}" for stage, count in found.calls.items()) or "none"
     print(f"answers   {calls}; ${found.cost_usd:.4f} spent")
     rows = found.published

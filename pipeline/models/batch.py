@@ -36,11 +36,11 @@ from pipeline.models.batch_api import (
     Problem,
     Waiting,
     cut,
+    ended,
     insist,
     read_result,
     refusal,
     results,
-    until_ended,
 )
 from pipeline.models.batch_ledger import Batch, BatchLedger
 from pipeline.models.batch_money import BatchMoney
@@ -219,8 +219,8 @@ class BatchProvider:
             self._money.finish(key)
             self._again(key)
             return
-        ended = until_ended(self._api, self._ledger, key, poll_s=self._poll_s, attempts=self._attempts)
-        look = await self._usable(ended)
+        at_end = ended(self._api, self._ledger, key, poll_s=self._poll_s, attempts=self._attempts)
+        look = await self._usable(at_end)
         if look.problems:
             await self._failed(key, look.problems)
             return

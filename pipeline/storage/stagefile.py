@@ -2,7 +2,7 @@
 
     work/<stage>/00000.parquet            the rows that go on
     work/<stage>/00000.rejects.parquet    the rows that left here, when there are any
-    work/<stage>/00000.json               written last: {digest, content, rows, rejected, unanswered, notes}
+    work/<stage>/00000.json               written last: {digest, parts, content, rows, rejected, …}
 
 `digest` covers everything that determined the content: the stage's settings and the `content` of its input; a shard whose
 JSON has the digest that is asked for is done. `content` is the sha256 of the rows' file, so a stage re-runs when its input
@@ -56,7 +56,8 @@ class StageOutput:
 class StageFile:
     """The JSON of a shard: enough to plan and to count without reading rows.
 
-    Of the rejected rows, `unanswered` may still pass. notes: as in StageOutput.
+    Of the rejected rows, `unanswered` may still pass. notes: as in StageOutput. parts: short digests of what `digest` is
+    made of, by name, to tell what changed.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class StageFile:
     rejected: int
     unanswered: int = 0
     notes: dict[str, int] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 def file_path(work: Path, stage: str, shard: int) -> Path:
@@ -81,7 +83,13 @@ def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
     path = file_path(work, stage, shard)
     try:
         facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        counted = [facts["rows"], facts["rejected"], facts.get("unanswered", 0), facts.get("notes", {})]
+        counted = [
+            facts["rows"],
+            facts["rejected"],
+            facts.get("unanswered", 0),
+            facts.get("notes", {}),
+            facts.get("parts", {}),
+        ]
         file = StageFile(path, facts["digest"], facts["content"], *counted)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -121,6 +129,7 @@ def commit(
     *,
     unanswered: int = 0,
     notes: dict[str, int] | None = None,
+    parts: dict[str, str] | None = None,
 ) -> StageFile:
     """Write a shard's rows and rejects, then the JSON; when this returns, all are on disk."""
     path = file_path(work, stage, shard)
@@ -133,7 +142,7 @@ def commit(
         remove(rejected)
     _write(path, rows)
     content = _sha256(path)
-    file = StageFile(path, digest, content, rows.num_rows, rejects.num_rows, unanswered, notes or {})
+    file = StageFile(path, digest, content, rows.num_rows, rejects.num_rows, unanswered, notes or {}, parts or {})
     facts = {name: value for name, value in asdict(file).items() if name != "path"}
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return file

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cancel, context
+from pipeline import build, cancel, context
 from pipeline.config import CurationConfig
 from pipeline.context import RowsInFlight
 from pipeline.errors import ConfigError
@@ -132,6 +132,15 @@ def test_the_display_shows_how_far_batches_are(at_desk: Settings, capsys: pytest
     with Terminal() as screen, screen.watching(run_context):
         pass
     assert "batch" not in capsys.readouterr().out
+
+
+def test_a_run_tells_of_batches_that_no_row_asks_for(at_desk: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    config = at_desk("out")
+    BatchLedger(config.out / "work" / "batches.db").intend("k", "openai/another", ["a", "b"], [0.25, 0.25])
+    assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
+    told = capsys.readouterr().err
+    assert "batches still at the provider: 1, with 2 requests. No row asks for them" in told
+    assert f"python -m pipeline.cancel {config.out}" in told
 
 
 def test_batches_need_one_process(at_desk: Settings) -> None:
