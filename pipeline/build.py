@@ -60,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
-
     from pipeline.interrupts import Stopped, stoppable
 
     try:

@@ -30,18 +30,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config import PolicySettings, ReviserSettings, digest
 from pipeline.errors import CurationError, ProviderStopped, RowReject
-from pipeline.models.batch_api import (
-    BatchApi,
-    Line,
-    Problem,
-    Waiting,
-    cut,
-    ended,
-    insist,
-    read_result,
-    refusal,
-    results,
-)
+from pipeline.models import batch_api
+from pipeline.models.batch_api import BatchApi, Line, Problem, Waiting, cut, insist, read_result, refusal
 from pipeline.models.batch_ledger import Batch, BatchLedger
 from pipeline.models.batch_money import BatchMoney
 from pipeline.models.failures import Transient
@@ -219,7 +209,7 @@ class BatchProvider:
             self._money.finish(key)
             self._again(key)
             return
-        at_end = ended(self._api, self._ledger, key, poll_s=self._poll_s, attempts=self._attempts)
+        at_end = batch_api.until_ended(self._api, self._ledger, key, poll_s=self._poll_s, attempts=self._attempts)
         look = await self._usable(at_end)
         if look.problems:
             await self._failed(key, look.problems)
@@ -251,7 +241,7 @@ class BatchProvider:
         """Keep a file's results and wake those who wait for them; whether there was any of this batch."""
         mine = set(self._ledger.custom_ids(key))
         some = False
-        async with aclosing(results(self._api, file, mine)) as groups:
+        async with aclosing(batch_api.results(self._api, file, mine)) as groups:
             async for group in groups:
                 self._keep(key, group)
                 some = True

@@ -193,7 +193,7 @@ async def insist(call: Callable[[], Awaitable[Result]], attempts: int) -> Result
     return await retrying(attempt)
 
 
-async def ended(api: BatchApi, ledger: BatchLedger, key: str, *, poll_s: float, attempts: int) -> Look:
+async def until_ended(api: BatchApi, ledger: BatchLedger, key: str, *, poll_s: float, attempts: int) -> Look:
     """Look at a batch every `poll_s` seconds until it has ended; the ledger gets what is new.
 
     Raises Transient or RowReject when the provider doesn't answer for long, or doesn't know the batch.
