@@ -81,7 +81,9 @@ def status(out: Path, wanted: dict[str, dict[str, str]] | None = None) -> Status
         published, stages = None, []
         problems.append(str(error) if isinstance(error, StorageError) else f"{out / manifest.NAME}: lacks {error}")
     shards = _planned(work, problems)
-    stages = stages or [name for name in _STAGES if (work / name).is_dir()]
+    # Answers that the source brings skip the first stages; the last two are in every run.
+    there = [name for name in _STAGES if (work / name).is_dir() or name in _STAGES[-2:]]
+    stages = stages or (list(_STAGES) if "sample" in there or there[0] != "source" else there)
     found = Status(str(out), shards, [], published, problems=problems)
     for previous, stage in zip([None, *stages], stages, strict=False):
         found.stages.append(_stage(work, stage, previous, shards, (wanted or {}).get(stage, {}), problems))
@@ -160,7 +162,7 @@ def _money(work: Path, found: Status) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m pipeline.status", description=(__doc__ or "").split("`. ", 1)[1])
+    p = argparse.ArgumentParser(prog="python -m pipeline.status", description=(__doc__ or "").split("`. ", 1)[-1])
     p.add_argument("dir", metavar="DIR", type=Path, help="an output folder")
     p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings that a rerun would have; --set before it")
     p.add_argument("--set", metavar="key.sub=value", action="append", default=[], help="one of them; repeatable")

@@ -71,6 +71,8 @@ def _encodable(row: SourceRow) -> SourceRow:
         count += more
         return text
 
-    messages = [message | {"content": replaced(content)} for message, content in zip(row.messages, contents, strict=True)]
+    messages = [
+        message | {"content": replaced(content)} for message, content in zip(row.messages, contents, strict=True)
+    ]
     texts = {name: replaced(text) for name, text in texts.items()}
     return row._replace(messages=messages, **texts, replaced_surrogates=count)

@@ -11,7 +11,6 @@ gives the query `prompt`, the reference `chosen` and the rejected reply `rejecte
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pipeline.sources.fields import Fields
@@ -24,7 +23,7 @@ _FIELDS = Fields({"prompt": "prompt", "reference": "chosen", "rejected": "reject
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The instruction with both replies."""
     row = read(raw, _FIELDS)
-    return replace(row, rejected=None) if row.rejected == row.reference else row
+    return row._replace(rejected=None) if row.rejected == row.reference else row
 
 
 ADAPTER = Adapter(

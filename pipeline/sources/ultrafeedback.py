@@ -16,7 +16,6 @@ gives the query "2 + 2?", the reference "4." and the rejected reply "5.". `messa
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pipeline.sources.fields import Fields
@@ -32,7 +31,7 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     scores = (raw.get("score_chosen"), raw.get("score_rejected"))
     chosen, rejected = (score if isinstance(score, int | float) else None for score in scores)
     tied = chosen is not None and rejected is not None and not rejected < chosen
-    return replace(row, rejected=None) if tied else row
+    return row._replace(rejected=None) if tied else row
 
 
 ADAPTER = Adapter(
