@@ -149,14 +149,10 @@ class Terminal:
             for diff in sample_diffs(outcome.out, manifest, outcome.context.tokenizer, 3):
                 self.console.print(diff)
         self.console.print(f"\n{outcome.calls} model calls{_cost(manifest)}", soft_wrap=True)
-        self.console.print(
-            f"data      {outcome.out / 'data'}\nrejects   {outcome.out / 'rejected'}\nmanifest  {outcome.out / 'manifest.json'}"
-        )
-        where = shlex.quote(str(outcome.out / "data"))
-        self.console.print(
-            f"next      python -c \"import datasets; print(datasets.load_dataset('parquet', data_dir={where!r})['train'][0])\"",
-            soft_wrap=True,
-        )
+        paths = {"report": "report.html", "data": "data", "rejects": "rejected", "manifest": "manifest.json"}
+        for what, name in paths.items():
+            self.console.print(f"{what:<10}{outcome.out / name}", soft_wrap=True)
+        self.console.print(f"next      python -m pipeline.show {shlex.quote(str(outcome.out))}", soft_wrap=True)
         if as_json:
             print(json.dumps(as_json_object(outcome), ensure_ascii=False))
 
@@ -181,6 +177,7 @@ def as_json_object(outcome: Outcome) -> dict[str, Any]:
     return {
         "out": str(outcome.out),
         "manifest": str(outcome.out / "manifest.json"),
+        "report": str(outcome.out / "report.html"),
         "already_done": outcome.already_done,
         "calls": outcome.calls,
         "cost_usd": manifest["cost_usd"],
