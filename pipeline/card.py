@@ -158,7 +158,11 @@ def _origin(manifest: dict[str, Any]) -> str:
     extra = f", without {', '.join(unknown)} (unknown price)" if unknown else ""
     facts.append(("Paid for language models", f"{manifest['cost_usd']:.4f} US dollars{extra}"))
     for parent in manifest.get("lineage", [])[-1:]:
-        facts.append(("Relabelled from", f"the data set whose manifest has the digest {parent['manifest']}"))
+        if "manifest" in parent:
+            facts.append(("Relabelled from", f"the data set whose manifest has the digest {parent['manifest']}"))
+        for part in parent.get("merged", ()):
+            pairs = f"{part['published']} of {part['rows']['published']} pairs"
+            facts.append(("Merged from", f"{part['path']}: {pairs}, manifest {part['manifest']}"))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in facts)])
 
 

@@ -20,14 +20,12 @@ from pipeline.context import Context
 from pipeline.models import catalog, connect, loop
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan, open_adapters, plan_shards
-from pipeline.publication import publish
+from pipeline.publication import publish, standing
 from pipeline.shards import context_of, run_stages
 from pipeline.sources import ResolvedSource
 from pipeline.stages import select
-from pipeline.storage import manifest, stagefile
-from pipeline.storage.atomic import remove_temporaries
+from pipeline.storage import stagefile
 from pipeline.storage.lock import run_lock
-from pipeline.storage.publish import supersede
 
 Thresholds = dict[str, float | None]
 
@@ -74,12 +72,9 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
     context.check(config)
     with run_lock(config.out, watcher.warn):
         wanted = run_digest(config, source)
-        standing = manifest.standing(config.out, wanted)
-        if standing:
-            # A run that was killed behind its manifest has left this to do.
-            supersede(config.out, [*standing["files"], *standing["rejected_files"]])
-            return Outcome(config.out, standing, 0, None)
-        remove_temporaries(config.out)
+        found = standing(config.out, wanted)
+        if found:
+            return Outcome(config.out, found, 0, None)
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
         config = with_local_models(config, watcher)
         run = context_of(config)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline import __version__, card, entry, report, schema, sources
 from pipeline.config import CurationConfig
 from pipeline.context import Context
 from pipeline.errors import StorageError
 from pipeline.labels.description import describe
+from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.models import connect
 from pipeline.models.money import price_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan
 from pipeline.sources import ResolvedSource
 from pipeline.storage import manifest, stagefile
-from pipeline.storage.atomic import write_text
+from pipeline.storage.atomic import remove_temporaries, write_text
 from pipeline.storage.publish import forget_superseded, publish_rejects, publish_rows, supersede
 
 
@@ -51,8 +52,7 @@ def publish(
         "files": entries,
         "rejected_files": ledger,
     }
-    report.write(out, content, run.tokenizer)
-    return finish(out, content)
+    return finish(out, content, run.tokenizer)
 
 
 def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
@@ -64,13 +64,49 @@ def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
     }
 
 
-def finish(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write card and manifest of files that are there, and set aside those of an earlier publication; returns the manifest."""
+def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None, note: str = "") -> dict[str, Any]:
+    """Write report, card and manifest of files that are there, and set aside those of an earlier publication; returns the
+    manifest, with the number of the `publication` in this folder: 1, then one more whenever anything in it changed.
+
+    tokenizer: None shows the report's pairs without tokens, and `note` should say why.
+    """
+    content = numbered(out, content)
+    report.write(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
     written = manifest.write(out, content)
     supersede(out, [*content["files"], *content["rejected_files"]])
     return written
+
+
+def numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with its publication's number, behind `format`."""
+    try:
+        before = manifest.load(out)
+    except StorageError:
+        before = None
+    number = before.get("publication", 1) if before else 0
+    known = {key: value for key, value in (before or {}).items() if key not in ("publication", "digest")}
+    if known != json.loads(json.dumps(content)):
+        number += 1
+    return {"format": content["format"], "publication": number, **content}
+
+
+def made_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
+    """Which command made the data set of a manifest."""
+    last = content.get("lineage", [])[-1:]
+    return ("merge" if "merged" in last[0] else "relabel") if last else "build"
+
+
+def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
+    """The manifest of this very run when it stands, its files at their sizes; else None, and leftovers are gone."""
+    found = manifest.standing(out, run_digest)
+    if found:
+        # Who was killed behind the manifest has left this to do.
+        supersede(out, [*found["files"], *found["rejected_files"]])
+    else:
+        remove_temporaries(out)
+    return found
 
 
 def _money(run: Context) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.storage import manifest, published, stagefile
 from pipeline.storage.atomic import replacing
 from pipeline.storage.lock import run_lock
-from pipeline.storage.publish import write_part
+from pipeline.storage.publish import name_for, write_part
 from pipeline.tokenizers import open_tokenizer
 
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
-_NOT_INHERITED = {"digest", "unpriced", "cost_uncertain_usd"}
+_NOT_INHERITED = {"digest", "publication", "unanswered", "unpriced", "cost_uncertain_usd", "cost_usd_by_call"}
 # Called with rows that are done.
 Advance = Callable[[int], None]
 Warn = Callable[[str], None]
@@ -62,7 +62,7 @@ def relabel(
     run_digest = digest("relabel", lineage, described, settings, schema.SCHEMA_VERSION, __version__)
     _check_out(root, out)
     with run_lock(out, warn):
-        standing = manifest.standing(out, run_digest)
+        standing = publication.standing(out, run_digest)
         if standing:
             return standing
         metadata = publication.file_metadata(described, run_digest)
@@ -72,7 +72,7 @@ def relabel(
                 tables = _labelled(file.path, tokenizer, distance or ANY_DISTANCE, rejects, advance)
                 entries.append(write_part(out, number, len(files), tables, metadata))
         content = _content(parent, described, settings, run_digest, entries, rejects)
-        return publication.finish(out, content)
+        return publication.finish(out, content, tokenizer)
 
 
 def _check_out(root: Path, out: Path) -> None:
@@ -80,28 +80,20 @@ def _check_out(root: Path, out: Path) -> None:
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
     with suppress(StorageError):
         there = manifest.load(out)
-        if (there is not None and "lineage" not in there) or (out / "work" / "journal.db").exists():
+        if (there is not None and publication.made_by(there) != "relabel") or (out / "work" / "journal.db").exists():
             raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
 
 
 def _labelled(
     path: Path, tokenizer: LabelTokenizer, distance: FilterSettings, rejects: _Rejects, advance: Advance
 ) -> Iterator[pa.Table]:
-    for table in _batches(path):
+    for batch in published.batches(path, rows=_BATCH):
+        table = pa.Table.from_batches([batch])
         made = label_texts(table, tokenizer, distance)
         # A reject's distance is that of the new tokens.
         rejects.add(stagefile.reject_table("label", table.drop_columns(["edit_distance"]), made.rejects))
         yield made.rows
         advance(table.num_rows)
-
-
-def _batches(path: Path) -> Iterator[pa.Table]:
-    try:
-        with published.open_file(path) as file:
-            for batch in file.iter_batches(_BATCH):
-                yield pa.Table.from_batches([batch])
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise published.damaged(path, error) from error
 
 
 class _Rejects:
@@ -124,11 +116,15 @@ class _Rejects:
         if not rejects.num_rows:
             return
         if self._writer is None:
-            temporary = self._open.enter_context(replacing(self.path))
+            temporary = self._open.enter_context(replacing(self.path, named=self._named))
             options = schema.parquet_options(schema.REJECTED)
             self._writer = self._open.enter_context(pq.ParquetWriter(temporary, schema.REJECTED, **options))
         self._writer.write_table(rejects)
         self.reasons.update(rejects["reason"].to_pylist())
+
+    def _named(self, finished: Path) -> Path:
+        self.path = name_for(self.out, self.path, finished)
+        return self.path
 
     def entries(self) -> list[dict[str, Any]]:
         return [manifest.file_entry(self.out, self.path, self.reasons.total())] if self.reasons else []

@@ -67,9 +67,9 @@ def _main(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pipeline.errors import UsageError
-    from pipeline.report.__main__ import labels_tokenizer
     from pipeline.report.measures import files_of
     from pipeline.storage.published import read_manifest
+    from pipeline.tokenizers import labels_tokenizer
 
     manifest = read_manifest(arguments.dir)
     files = files_of(arguments.dir, manifest)
@@ -106,7 +106,7 @@ def _rejected(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str,
 
 def _matching(paths: list[Path], columns: Any, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from pipeline.report import where
-    from pipeline.report.measures import batches
+    from pipeline.storage.published import batches
 
     conditions = where.parse(arguments.where, columns) if arguments.where.strip() else []
     if arguments.row:

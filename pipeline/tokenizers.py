@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import LabelSettings
+from pipeline.errors import CurationError
+from pipeline.labels.description import settings_of
 from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
 
 
@@ -23,3 +26,15 @@ def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
 
     file = fetch(catalog.get(embedded))
     return load_tokenizer(tokenizer_folder(file, file.with_suffix(".tokenizer")), settings, name)
+
+
+def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:
+    """The tokenizer that a data set's labels were made with, or `name` in its place; None, and why in words, where it can't
+    be had."""
+    labels = manifest["labels"]
+    try:
+        return open_tokenizer(name or str(labels["tokenizer"]), settings_of(labels)), ""
+    except CurationError as error:
+        if name:
+            raise
+        return None, f"pairs are compared word by word, without tokens and weights: {error}"

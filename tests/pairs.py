@@ -94,6 +94,7 @@ def data_set(
             "files": entries,
             "rejected_files": ledger,
         },
+        own,
     )
     return out
 

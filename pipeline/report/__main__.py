@@ -6,10 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pipeline.labels.tokenization import LabelTokenizer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +39,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from pipeline import report
     from pipeline.counting import counting
     from pipeline.storage.published import read_manifest
+    from pipeline.tokenizers import labels_tokenizer
 
     manifest = read_manifest(arguments.dir)
     tokenizer, note = labels_tokenizer(manifest, arguments.tokenizer)
@@ -52,21 +49,6 @@ def _main(arguments: argparse.Namespace) -> int:
         path = report.write(arguments.dir, manifest, tokenizer, note=note, advance=advance)
     print(f"report  {path}")
     return 0
-
-
-def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:
-    """The tokenizer that the labels were made with; None, and why in words, where it can't be had."""
-    from pipeline.errors import CurationError
-    from pipeline.labels.description import settings_of
-    from pipeline.tokenizers import open_tokenizer
-
-    labels = manifest["labels"]
-    try:
-        return open_tokenizer(name or str(labels["tokenizer"]), settings_of(labels)), ""
-    except CurationError as error:
-        if name:
-            raise
-        return None, f"pairs are compared word by word, without tokens and weights: {error}"
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipeline.diffs import visible
 from pipeline.report import charts, facts, measures, page
 from pipeline.report.histogram import histogram, median
-from pipeline.report.measures import Files, Measures, batches
-from pipeline.storage.published import read_manifest
+from pipeline.report.measures import Files, Measures
+from pipeline.storage.published import batches, read_manifest
 
 _SHOWN = 50
 _TEXTS = ["id", "messages", "initial", "revised", "reward_initial", "reward_revised", "edit_distance"]

@@ -73,7 +73,8 @@ def gain_note(manifest: dict[str, Any]) -> str:
 def band(manifest: dict[str, Any]) -> tuple[float, float] | None:
     """Edit distances that are accepted: above the first, up to the second."""
     settings = _filter(manifest)
-    return (settings["min_distance"], settings["max_distance"]) if settings else None
+    limits = settings.get("min_distance"), settings.get("max_distance")
+    return None if None in limits else (float(limits[0]), float(limits[1]))  # type: ignore[arg-type]
 
 
 def band_note(manifest: dict[str, Any]) -> str:

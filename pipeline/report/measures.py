@@ -6,7 +6,7 @@ Memory: 40 bytes a published row, whatever its texts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline.checking.files import entries_of
 from pipeline.errors import StorageError
 from pipeline.storage import published
+from pipeline.storage.published import batches
 
 Numbers = npt.NDArray[np.float32]
 REWARDS = ("reward_reference", "reward_initial", "reward_revised")
@@ -26,7 +27,6 @@ OPERATIONS = ("kept", "inserted", "substituted", "deleted")
 _TOKENS = ("prompt_input_ids", "revised_input_ids", "initial_input_ids")
 _OPS = {"initial": "initial_ops", "revised": "revised_ops"}
 _COLUMNS = ["id", "diagnosis", "source", *REWARDS, "edit_distance", *_TOKENS, *_OPS.values()]
-_ROWS_A_READ = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,6 @@ def files_of(root: Path, manifest: dict[str, Any]) -> Files:
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{root / 'manifest.json'}: its list of rejected files can't be read ({error!r})") from None
     return Files(root, [file.path for file in checked], [entry.path for entry in entries])
-
-
-def batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The file's rows, some thousands at a time. Raises StorageError when it is damaged."""
-    try:
-        with published.open_file(path) as file:
-            yield from file.iter_batches(_ROWS_A_READ, columns=columns)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise published.damaged(path, error) from error
 
 
 def measure(files: Files, advance: Callable[[int], None] = lambda rows: None) -> Measures:

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.report import tokens
-from pipeline.report.measures import Files, Measures, batches
+from pipeline.report.measures import Files, Measures
+from pipeline.storage.published import batches
 
 PAIRS, REJECTS = 2000, 500
 _PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000

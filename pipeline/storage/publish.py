@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,16 @@ def publish_rows(
     out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str]
 ) -> list[dict[str, Any]]:
     """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
-    total = sum(file.rows for file in files)
+    tables = (stagefile.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for file in files)
+    return write_rows(out, tables, sum(file.rows for file in files), rows_per_file, metadata)
+
+
+def write_rows(
+    out: Path, tables: Iterable[pa.Table], total: int, rows_per_file: int, metadata: dict[str, str]
+) -> list[dict[str, Any]]:
+    """As publish_rows, of tables that have `total` rows together, however these are divided among them."""
     count = max(1, -(-total // rows_per_file))
-    parts = itertools.groupby(_cut(files, -(-total // count)), key=lambda part: part[0])
+    parts = itertools.groupby(_cut(tables, -(-total // count)), key=lambda part: part[0])
     entries = [write_part(out, number, count, (table for _, table in part), metadata) for number, part in parts]
     return entries or [write_part(out, 0, 1, [], metadata)]
 
@@ -51,11 +58,20 @@ def publish_rejects(
     out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES
 ) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
     """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage."""
+    return write_ledgers(
+        out, {stage: (stagefile.read_rejects(work, stage, shard) for shard in range(shards)) for stage in stages}
+    )
+
+
+def write_ledgers(
+    out: Path, ledgers: Mapping[str, Iterable[pa.Table]]
+) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
+    """As publish_rejects, of tables of rejects by stage. A stage without any has no file."""
     entries = []
     reasons: dict[str, Counter[str]] = {}
-    for stage in stages:
+    for stage, ledger in ledgers.items():
         reasons[stage] = Counter()
-        tables = _rejects(work, stage, shards, reasons[stage])
+        tables = _counted(ledger, reasons[stage])
         first = next(tables, None)
         if first is not None:
             entries.append(write_ledger(out, stage, itertools.chain([first], tables)))
@@ -77,20 +93,19 @@ def supersede(out: Path, named: list[dict[str, Any]]) -> None:
                 move(path, out / SUPERSEDED / folder / path.name)
 
 
-def _cut(files: list[StageFile], size: int) -> Iterator[tuple[int, pa.Table]]:
-    """The shards' rows as tables, each with the number of the file of `size` rows that it goes to whole."""
+def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
+    """The rows as smaller tables, each with the number of the file of `size` rows that it goes to whole."""
     row = 0
-    for file in files:
-        table = stagefile.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED)
-        while table.num_rows:
-            part = table.slice(0, size - row % size)
+    for table in tables:
+        done = 0
+        while done < table.num_rows:
+            part = table.slice(done, size - row % size)
             yield row // size, part
-            row, table = row + part.num_rows, table.slice(part.num_rows)
+            row, done = row + part.num_rows, done + part.num_rows
 
 
-def _rejects(work: Path, stage: str, shards: int, reasons: Counter[str]) -> Iterator[pa.Table]:
-    for shard in range(shards):
-        table = stagefile.read_rejects(work, stage, shard)
+def _counted(tables: Iterable[pa.Table], reasons: Counter[str]) -> Iterator[pa.Table]:
+    for table in tables:
         if table.num_rows:
             reasons.update(table["reason"].to_pylist())
             yield table
@@ -107,7 +122,7 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
 
     def named(finished: Path) -> Path:
         nonlocal chosen
-        chosen = _name(out, path, finished)
+        chosen = name_for(out, path, finished)
         return chosen
 
     options = schema.parquet_options(target)
@@ -118,8 +133,11 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
     return manifest.file_entry(out, chosen, rows)
 
 
-def _name(out: Path, path: Path, finished: Path) -> Path:
-    """`path`, but one of its own for new content where a manifest stands: its readers must find what it names."""
+def name_for(out: Path, path: Path, finished: Path) -> Path:
+    """`path`, but a name of its own for new content where a manifest stands: its readers must find what it names.
+
+    finished: the file that is to be named, under its temporary name.
+    """
     try:
         standing = manifest.load(out)
     except StorageError:
@@ -134,13 +152,19 @@ def _name(out: Path, path: Path, finished: Path) -> Path:
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Tables joined until they make a row group, so that files don't depend on how small shards became on their way."""
+    """Row groups, which depend on the rows alone and not on the tables that they come in, unless rows are very large."""
     gathered: list[pa.Table] = []
     for table in tables:
-        if table.num_rows:
-            gathered.append(table)
-        if sum(t.num_rows for t in gathered) >= _GROUP_ROWS or sum(t.nbytes for t in gathered) >= _GROUP_BYTES:
-            yield pa.concat_tables(gathered)
-            gathered = []
-    if gathered:
-        yield pa.concat_tables(gathered)
+        gathered.append(table)
+        if sum(t.num_rows for t in gathered) < _GROUP_ROWS and sum(t.nbytes for t in gathered) < _GROUP_BYTES:
+            continue
+        joined = pa.concat_tables(gathered)
+        while joined.num_rows >= _GROUP_ROWS:
+            yield joined.slice(0, _GROUP_ROWS)
+            joined = joined.slice(_GROUP_ROWS)
+        if joined.nbytes >= _GROUP_BYTES:
+            yield joined
+            joined = joined.slice(joined.num_rows)
+        gathered = [joined]
+    if gathered and (rest := pa.concat_tables(gathered)).num_rows:
+        yield rest

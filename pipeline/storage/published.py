@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +77,7 @@ def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[Pu
     for path, rows, size, sha256 in track(
         entries, f"checking {root}", console=Console(stderr=True), transient=True, disable=silent
     ):
-        _check_bytes(path, size, sha256 if verify == "hashes" else None)
+        check_bytes(path, size, sha256 if verify == "hashes" else None)
         files.append(_check_footer(path, rows))
     return tuple(files)
 
@@ -100,6 +100,15 @@ def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.Parquet
     return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
 
 
+def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+    """A published file's rows, so many at a time. Raises StorageError when it is damaged."""
+    try:
+        with open_file(path) as file:
+            yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
 def damaged(path: Path, reason: object) -> StorageError:
     line = " ".join(str(reason).split())[:160]
     return StorageError(f"{path}: not as it was published ({line}); restore it, or run again to publish anew")
@@ -112,7 +121,8 @@ def _inside(root: Path, name: str) -> Path:
     return path
 
 
-def _check_bytes(path: Path, size: int, sha256: str | None) -> None:
+def check_bytes(path: Path, size: int, sha256: str | None) -> None:
+    """Compare a file's size, and its sha256 unless that is None. Raises StorageError."""
     try:
         found = path.stat().st_size
         if found != size:
