@@ -50,6 +50,8 @@ class Status:
     @property
     def rerun(self) -> list[str]:
         """What the same command would do, a line each; empty when nothing."""
+        if self.shards is None and self.published:
+            return []
         if self.shards is None:
             return ["plan the source and run every stage: there is no plan yet"]
         told = []

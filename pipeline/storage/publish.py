@@ -58,9 +58,7 @@ def publish_rejects(
     out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES
 ) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
     """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage."""
-    return write_ledgers(
-        out, {stage: (stagefile.read_rejects(work, stage, shard) for shard in range(shards)) for stage in stages}
-    )
+    return write_ledgers(out, {stage: _rejects(work, stage, shards) for stage in stages})
 
 
 def write_ledgers(
@@ -102,6 +100,10 @@ def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]
             part = table.slice(done, size - row % size)
             yield row // size, part
             row, done = row + part.num_rows, done + part.num_rows
+
+
+def _rejects(work: Path, stage: str, shards: int) -> Iterator[pa.Table]:
+    return (stagefile.read_rejects(work, stage, shard) for shard in range(shards))
 
 
 def _counted(tables: Iterable[pa.Table], reasons: Counter[str]) -> Iterator[pa.Table]:
