@@ -52,7 +52,7 @@ def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
     ("path", "told"),
     [
         ("work/score/00002.json", "score: make 1 of 3"),
-        ("work/plan.json", "plan the source"),
+        ("work/plan.json", "plan.json: damaged"),
         ("manifest.json", "not readable"),
         ("work/journal.db", "journal can't be read"),
         ("data/train-00000-of-00001.parquet", "missing or not of the size"),
