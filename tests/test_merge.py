@@ -32,7 +32,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Make
     def make(name: str, first: int, end: int, *, seed: int = 0, **labels: Any) -> Path:
         if not (root / name).exists():
             rows = [
-                row | {"id": pairs.row_id("synthetic", "train", messages, 0), "messages": messages, "source_row": number}
+                row
+                | {"id": pairs.row_id("synthetic", "train", messages, 0), "messages": messages, "source_row": number}
                 for number, row in zip(range(first, end), pairs.pairs(end - first, seed), strict=True)
                 for messages in [[{"role": "user", "content": f"question {number}?"}]]
             ]
