@@ -2,13 +2,17 @@
 
 With Dask and Ray every worker is a process with clients of its own. What the configuration allows in all is shared out:
 each of W workers gets 1/W of the calls at a time, of the fixed rate caps and of the money. So local models have no more
-servers on a machine than with threads.
+servers on a machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
 
+from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from pipeline.config import CurationConfig, PolicySettings, ReviserSettings
@@ -16,11 +20,22 @@ from pipeline.errors import ConfigError
 from pipeline.models.connect import calls_at_a_time
 
 
+@contextmanager
+def running_on(config: CurationConfig) -> Iterator[None]:
+    """Have the flow run that is going on submit its tasks to the runner that the configuration names.
+
+    A flow's own runner is chosen before its parameters are known, and a deployment takes no other.
+    """
+    mine = cast("FlowRunContext", FlowRunContext.get())
+    with task_runner(config) as runner, mine.model_copy(update={"task_runner": runner}):
+        yield
+
+
 def task_runner(config: CurationConfig) -> TaskRunner[Any]:
     """The runner that `run.runner` names. Raises ConfigError when its package is not installed."""
     run = config.run
     if run.runner == "threads":
-        return ThreadPoolTaskRunner(max_workers=run.workers)
+        return ThreadPoolTaskRunner(max_workers=config.shards_at_a_time)
     try:
         if run.runner == "dask":
             from prefect_dask import DaskTaskRunner
@@ -46,16 +61,50 @@ def share(config: CurationConfig, spent: float) -> CurationConfig:
 
     spent: US dollars spent in the folder so far. A worker counts what it spends itself on top of what it finds spent when
     it begins, so that all together never pass the cap, also when a dead worker is replaced; one may stop below it.
-    Raises ConfigError when there are fewer calls at a time than workers.
+    Folders are made absolute: a worker may have been started anywhere. Raises ConfigError when there are fewer calls at a
+    time than workers, or more workers than the money is shared out among.
     """
     run = config.run
     if run.runner == "threads":
         return config
+    _check_cluster(config)
     parts: dict[str, Any] = {role: _share_calls(config, role) for role in ("policy", "reviser")}
+    parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
+    if prompts := config.reviser.prompts:
+        parts["reviser"] = parts["reviser"].model_copy(update={"prompts": str(Path(prompts).absolute())})
     if run.budget_usd is not None:
         mine = spent + max(0.0, run.budget_usd - spent) / run.workers
         parts["run"] = run.model_copy(update={"budget_usd": mine})
     return config.model_copy(update=parts)
+
+
+def _check_cluster(config: CurationConfig) -> None:
+    run, tokenizer = config.run, Path(config.labels.tokenizer)
+    if not run.runner_address:
+        return
+    if tokenizer.is_dir() and not tokenizer.is_absolute():
+        raise ConfigError(
+            f"labels.tokenizer {tokenizer}: the workers at {run.runner_address} may run in another folder; give its whole "
+            f"path, {tokenizer.absolute()}"
+        )
+    there = _workers_of_cluster(run.runner)
+    if run.budget_usd is not None and there > run.workers:
+        raise ConfigError(
+            f"run.workers is {run.workers}, but the cluster at {run.runner_address} has {there} workers, any of which may get "
+            f"shards: a budget is shared out among all, so set run.workers to at least {there}"
+        )
+
+
+def _workers_of_cluster(runner: str) -> int:
+    """Processes that may work on shards, now."""
+    if runner == "dask":
+        context = cast("FlowRunContext", FlowRunContext.get())
+        return len(cast("Any", context.task_runner).client.scheduler_info(n_workers=-1)["workers"])
+    import ray
+
+    return int(
+        ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
+    )
 
 
 def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserSettings:

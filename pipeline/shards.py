@@ -39,6 +39,12 @@ def context_of(config: CurationConfig) -> Context:
         return _context(config.model_dump_json())
 
 
+def forget_contexts() -> None:
+    """What is asked for next is made anew: for a process that works for one run after another."""
+    with _making:
+        _context.cache_clear()
+
+
 def run_stages(
     config: CurationConfig, shard: int, stages: tuple[str, ...], thresholds: dict[str, float | None] | None = None
 ) -> int:

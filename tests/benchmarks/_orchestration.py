@@ -12,7 +12,7 @@ from typing import Any
 from prefect import flow
 
 import flows.curate
-from flows.runners import task_runner
+from flows.runners import running_on
 from pipeline.config import CurationConfig
 from pipeline.config_loading import load_config
 from pipeline.curate import curate, in_threads
@@ -39,15 +39,13 @@ def timed_run(run: Callable[[CurationConfig], Any], settings: dict[str, Any], ou
 def many_tasks(settings: dict[str, Any], count: int) -> float:
     """Seconds for `count` task runs that do nothing, in one flow."""
     flows.curate.run_stages = lambda *arguments: 0  # type: ignore[assignment]
-    flows.curate.share = lambda config, spent: config
-    flows.curate.context_of = lambda config: type(
-        "Context", (), {"journal": type("J", (), {"spent": lambda self: 0.0})()}
-    )()
     config = load_config(flags=settings)
 
-    @flow(name="many", persist_result=False, validate_parameters=False, task_runner=task_runner(config))
+    @flow(name="many", persist_result=False, validate_parameters=False)
     def many() -> None:
-        flows.curate.in_tasks(config, count, ("sample", "score"), None)
+        with running_on(config):
+            flows.curate.in_tasks(config, count // 2, ("sample", "score"), None)
+            flows.curate.in_tasks(config, count // 2, ("select", "revise", "filter", "label"), None)
 
     start = time.perf_counter()
     many()

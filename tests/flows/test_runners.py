@@ -31,7 +31,7 @@ def test_workers_in_other_processes_give_the_same_bytes(
     config = settings(runner, run__runner=runner, run__workers=2)
     environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
     said = run([sys.executable, "-m", "pipeline.build", *as_arguments(config)], environment)
-    assert "Prefect failed" not in said
+    assert "Prefect failed" not in said, said
     assert files(config.out) == files(plain.out)
 
 

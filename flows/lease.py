@@ -1,0 +1,108 @@
+"""How the workers of a standing cluster learn that their run has ended, however it did: from a file beside the stage files.
+
+The flow's process writes `work/run.alive` every second while shards are out, and removes it behind them. A worker that
+finds it gone, another run's, or silent for half a minute stops its calls: a cancelled or killed run pays for nothing more,
+and the run that resumes it has the folder to itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from pipeline.config import CurationConfig
+from pipeline.models import loop
+from pipeline.shards import context_of, forget_contexts
+from pipeline.storage.atomic import write_text
+
+_NAME = "run.alive"
+_EVERY_S = 1.0
+_SILENCE_S = 30.0
+
+# By folder: whose shards this process worked on last.
+_latest: dict[Path, str] = {}
+_taking = threading.Lock()
+
+
+@contextmanager
+def held(config: CurationConfig) -> Iterator[str | None]:
+    """Keep the lease for as long as the block runs; gives its name. None with threads, which end with their process."""
+    if config.run.runner == "threads":
+        yield None
+        return
+    # A flow run that Prefect starts a second time is another run to workers that are still at the first.
+    run, ended = f"{flow_run.id}/{os.getpid()}", threading.Event()
+    path = config.out / "work" / _NAME
+    write_text(path, f"{run} 0")
+
+    def renew() -> None:
+        for beat in itertools.count(1):
+            if ended.wait(_EVERY_S):
+                return
+            # What a full disk leaves undone is noticed by the stages.
+            with suppress(Exception):
+                write_text(path, f"{run} {beat}")
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield run
+    finally:
+        ended.set()
+        thread.join()
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def obeyed(config: CurationConfig, run: str | None) -> Iterator[None]:
+    """Stop this process's calls, and its next stage, when the run ends before the block does."""
+    if run is None:
+        yield
+        return
+    _begin(config.out, run)
+    context, ended = context_of(config), threading.Event()
+    path = context.work / _NAME
+
+    def watch() -> None:
+        last, since = "", time.monotonic()
+        while not ended.wait(_EVERY_S):
+            told = _read(path, last)
+            if told != last:
+                last, since = told, time.monotonic()
+            if not told.startswith(f"{run} ") or time.monotonic() - since > _SILENCE_S:
+                context.stopped.set()
+                loop.cancel_all()
+
+    thread = threading.Thread(target=watch, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _begin(out: Path, run: str) -> None:
+    """A worker outlives runs: the journal and the money that it knows from an earlier one may not be there any more."""
+    with _taking:
+        if _latest.get(out) != run:
+            forget_contexts()
+            _latest[out] = run
+
+
+def _read(path: Path, last: str) -> str:
+    """What the file says; empty when it is gone, and as before when a network disk hiccups."""
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+    except OSError:
+        return last
