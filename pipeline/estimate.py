@@ -19,12 +19,11 @@ from typing import Any
 from pipeline import context, entry, sources
 from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings
 from pipeline.curate import resolve_source
-from pipeline.errors import InputError
 from pipeline.intake import Intake
 from pipeline.models.journal import Answer
 from pipeline.models.money import price_of, prices_as_of
 from pipeline.models.spec import ModelSpec
-from pipeline.plan import open_adapters
+from pipeline.plan import all_bad, open_adapters
 from pipeline.prompts import Prompts
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
@@ -86,8 +85,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     bad = {index for index, _ in rejects}
     rows = [row for index, row in enumerate(looked) if index not in bad]
     if rejects and not intake.understood:
-        expected = " or ".join(adapter.expected for adapter in adapters.values())
-        raise InputError(f"{source.location}: none of the first {len(looked)} rows is usable; expected {expected}")
+        raise all_bad(len(looked), rejects[0][1], adapters)
     read = len(looked) + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, len(looked)))
     share = _selected_share(config)

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +30,8 @@ from pipeline.storage.stagefile import Reject
 CODE = 2
 # A generic source's fields are guessed from at most so many rows.
 _GUESS_ROWS = 1000
+# If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
+_ALL_BAD_ROWS = 1_000_000
 _DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
 _TELL_EVERY_S = 10.0
 Warn = Callable[[str], None]
@@ -70,11 +72,13 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
             if not shard:
                 break
             written.add(*intake.take(shard))
+            if not intake.understood and written.rows >= _ALL_BAD_ROWS:
+                break
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
                 warn(f"planning: {written.rows:,} rows read")
     if not intake.understood and written.first_bad:
-        raise InputError(_all_bad(written.rows, written.first_bad, " or ".join(a.expected for a in adapters.values())))
+        raise all_bad(written.rows, written.first_bad, adapters)
     progress.forget_from(work, written.shards)
     plan = Plan(written.shards, written.rows, intake.replaced)
     write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan)}))
@@ -216,8 +220,10 @@ def _conversations(values: list[list[Message] | None]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct, type=schema.MESSAGES, mask=missing)
 
 
-def _all_bad(total: int, first: RowReject, expected: str) -> str:
+def all_bad(read: int, first: RowReject, adapters: Mapping[str, Adapter]) -> InputError:
+    """The error for a source of which no row is of the expected shape: what was wrong with its `first` row."""
     evidence = first.evidence
+    expected = evidence.get("expected") or " or ".join(adapter.expected for adapter in adapters.values())
     got = f", got {evidence['got']}" if "got" in evidence else ""
-    count = f"none of {total} rows is usable" if total > 1 else "its only row is not usable"
-    return f"{evidence.get('where')}: {first.reason}: expected {evidence.get('expected', expected)}{got}; {count}"
+    count = f"none of the {read:,} rows read is usable" if read > 1 else "its only row is not usable"
+    return InputError(f"{evidence.get('where')}: {first.reason}: expected {expected}{got}; {count}")

@@ -20,7 +20,7 @@ from pipeline.curation.check import Check
 from pipeline.sources import files
 
 # Raise when a check decides otherwise about the same row.
-CODE = 1
+CODE = 2
 
 
 def checks(settings: SourceSettings) -> list[Check]:

@@ -28,7 +28,8 @@ def checks(settings: SourceSettings) -> Iterator[Check]:
     n, known = settings.decontaminate_words, _known(settings.decontaminate, settings.decontaminate_words)
 
     def check(row: SourceRow) -> None:
-        for text in (row.reference, *(message["content"] for message in row.messages)):
+        brought = (row.initial or "", row.revised or "")
+        for text in (row.reference, *(message["content"] for message in row.messages), *brought):
             for ngram in _ngrams(text, n):
                 if ngram in known:
                     raise RowReject(

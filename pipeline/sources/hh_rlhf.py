@@ -1,6 +1,7 @@
 r"""Anthropic's HH-RLHF: pairs of transcripts that differ in their last reply.
 
-Page: https://huggingface.co/datasets/Anthropic/hh-rlhf   Licence: MIT
+Page: https://huggingface.co/datasets/Anthropic/hh-rlhf   Licence: MIT   Revision: the newest, recorded in the manifest;
+format as of 09be8c5
 Paper: Bai et al., Training a Helpful and Harmless Assistant with RLHF, 2022, arXiv 2204.05862
 
     {"chosen":   "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: 2 + 2?\n\nAssistant: 4.",
@@ -35,7 +36,8 @@ _TURN = re.compile(r"\n\r?\n(Human|Assistant):")  # begins with a literal, for w
 _LABELS = ("Human:", "Assistant:")
 _LABEL = re.compile(r"\b(?:Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
-_SENTENCE_ENDS = tuple(".!?…:;,\"'”’)]*")
+_FULL_STOPS = tuple(".!?…")
+_SENTENCE_ENDS = (*_FULL_STOPS, *":;,\"'”’)]*")
 
 
 def is_transcript(value: Any) -> bool:
@@ -87,7 +89,8 @@ def _refuse_marker(text: str) -> None:
         before = text[max(0, label.start() - 8) : label.start()]
         words = before.rstrip()
         space = before[len(words) :]
-        if not words or "\n" in space or len(space) > 1 or (space and words.endswith(_SENTENCE_ENDS)):
+        ended = words.endswith(_SENTENCE_ENDS if space else _FULL_STOPS)
+        if not words or ended or space not in ("", " "):
             got = snippet(text[max(0, label.start() - 30) :])
             raise RowReject("marker_in_message", expected="no speaker's label inside a turn", got=got)
 
@@ -103,4 +106,5 @@ ADAPTER = Adapter(
     hub_id="Anthropic/hh-rlhf",
     licence="MIT",
     page="https://huggingface.co/datasets/Anthropic/hh-rlhf",
+    version=2,
 )

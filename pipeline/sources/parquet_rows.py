@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources.files import Location, size
-from pipeline.sources.text import shown
+from pipeline.sources.text import shown, snippet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,14 +39,20 @@ def rows(path: Location, max_row_bytes: int) -> Iterator[Found]:
             for value in _values(batch, max_row_bytes):
                 number += 1
                 yield number, value
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, ValueError) as error:  # of the names in a damaged footer, too
         raise OSError(" ".join(str(error).split())[:200]) from error
 
 
 def _batches(path: Location) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    with path.open("rb") as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20) as file:
+    with (
+        path.open("rb") as raw,
+        pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True) as file,
+    ):
+        names = file.schema_arrow.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"{shown(path)}: two columns named {snippet(twice)}; expected each name once")
         largest = _refuse_bomb(path, file.metadata)
         yield from file.iter_batches(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))))
 
@@ -76,18 +82,27 @@ def _refuse_bomb(path: Location, footer: Any) -> int:
 def _values(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] | RowReject]:
     if batch.nbytes <= max_row_bytes:
         try:
-            yield from batch.to_pylist()
+            values = batch.to_pylist()
+        except Exception:  # one of these rows; below each is looked at alone
+            values = None
+        if values is not None:
+            yield from values
             return
-        except UnicodeDecodeError:
-            pass  # one of these rows; below each is looked at alone
-    for index in range(batch.num_rows):
-        row = batch.slice(index, 1)
-        if row.nbytes > max_row_bytes:
-            got = f"{row.nbytes:,} bytes"
-            yield RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=got)
-            continue
-        try:
-            yield row.to_pylist()[0]
-        except UnicodeDecodeError as error:
-            got = repr(error.object[error.start : error.start + 12])
-            yield RowReject("invalid_utf8", expected="UTF-8", byte=error.start, got=got)
+    yield from (_value(batch.slice(index, 1), max_row_bytes) for index in range(batch.num_rows))
+
+
+def _value(row: pa.RecordBatch, max_row_bytes: int) -> dict[str, Any] | RowReject:
+    if row.nbytes > max_row_bytes:
+        return RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=f"{row.nbytes:,} bytes")
+    try:
+        value: dict[str, Any] = row.to_pylist()[0]
+        return value
+    except UnicodeDecodeError as error:
+        got = repr(error.object[error.start : error.start + 12])
+        return RowReject("invalid_utf8", expected="UTF-8", byte=error.start, got=got)
+    except Exception as error:  # a date in the year 100,000, an unknown time zone: each library has its own
+        return RowReject(
+            "unreadable_value",
+            expected="values that Python can hold; leave out the columns that aren't needed",
+            got=f"{type(error).__name__}: {snippet(str(error))}",
+        )

@@ -1,35 +1,31 @@
 """A file's rows, one at a time, whatever the file is packed with and whatever is wrong with a row.
 
-JSON Lines, a JSON array, CSV, TSV or Parquet, by content first and name second. Memory stays constant in the size of a
-file: lines are read under a cap, and what exceeds it is skipped unread. The exception is a `.json` file that holds one
-array, which is read whole and has a limit of its own.
+JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content first and name second. Memory stays constant in
+the size of a file: rows are read under a cap, and what exceeds it is skipped unread.
 """
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
 import io
-import re
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import PurePath
 from typing import Any, cast
 
 from pipeline.errors import InputError, RowReject
-from pipeline.sources import csv_rows, parquet_rows
+from pipeline.sources import csv_rows, parquet_rows, unpacking
 from pipeline.sources.files import PACKED, Location, bare_name
+from pipeline.sources.json_array import ArrayReader, Broken
 from pipeline.sources.strict_json import StrictDecoder
 from pipeline.sources.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000
 MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
-MAX_ARRAY_BYTES = 200_000_000
 WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
 
 _BOM = b"\xef\xbb\xbf"
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PAR1": "parquet"}
+_MAGIC = unpacking.MAGIC | {b"PAR1": "parquet"}
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
     b"\xfd7zXZ": "xz",
@@ -37,7 +33,6 @@ _FOREIGN = {
     b"\xfe\xff": "UTF-16 text",
 }
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 Found = tuple[int, dict[str, Any] | RowReject]
 
@@ -70,7 +65,7 @@ def _rows(path: Location, warn: Callable[[str], None]) -> Generator[Found, None,
         if kind == "parquet":
             yield from parquet_rows.rows(path, MAX_ROW_BYTES)
             return
-        stream = file if kind == "plain" else opened.enter_context(_unpacked(file, kind))
+        stream = file if kind == "plain" else opened.enter_context(unpacking.unpacked(file, kind, path))
         suffix = PurePath(bare_name(path.name)).suffix
         if suffix in _DELIMITERS:
             yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES)
@@ -98,20 +93,6 @@ def _kind(head: bytes, path: Location, warn: Callable[[str], None]) -> str:
 
 def _is_table(path: Location) -> bool:
     return bare_name(path.name).endswith(tuple(_DELIMITERS))
-
-
-def _unpacked(file: io.BufferedReader, kind: str) -> io.BufferedReader:
-    packed: object
-    if kind == "gzip":
-        packed = gzip.GzipFile(fileobj=file, mode="rb")
-    elif kind == "bzip2":
-        packed = bz2.BZ2File(file, "rb")
-    else:
-        # python-zstandard reads a file that was cut short as if it had ended there; Arrow says so.
-        import pyarrow as pa
-
-        packed = pa.input_stream(file, compression="zstd")
-    return io.BufferedReader(cast(io.RawIOBase, packed), 1 << 18)
 
 
 def _lines(stream: io.BufferedReader, path: Location) -> Iterator[Found]:
@@ -151,42 +132,11 @@ def _is_array(stream: io.BufferedReader, path: Location) -> bool:
 
 def _array(stream: io.BufferedReader, path: Location) -> Iterator[Found]:
     """The elements of one JSON array; the number is the element's, from 1."""
-    raw = stream.read(MAX_ARRAY_BYTES + 1)
-    if len(raw) > MAX_ARRAY_BYTES:
-        raise InputError(
-            f"{shown(path)}: a JSON array of over {MAX_ARRAY_BYTES:,} bytes; write one object a line (.jsonl)"
-        )
+    number = 0
     try:
-        text = raw.removeprefix(_BOM).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{shown(path)}: invalid UTF-8 at byte {error.start} of a JSON array; expected UTF-8"
+        for number, value in ArrayReader(stream, MAX_ROW_BYTES).rows():
+            yield number, value
+    except Broken as error:
+        raise Damaged(
+            f"{shown(path)}: a JSON array that breaks off after element {number}: {error}; {number} rows were read"
         ) from error
-    del raw
-    decoder, number, at = StrictDecoder(), 0, _gap(text, text.index("[") + 1)
-    while text[at : at + 1] != "]":
-        value, end = decoder.element(text, at)
-        if end is None:
-            what = cast(RowReject, value)
-            raise _broken(path, number, f"{what.reason}: {what.evidence['got']}")
-        number += 1
-        yield number, value
-        at = _gap(text, end)
-        if text[at : at + 1] == ",":
-            at = _gap(text, at + 1)
-        elif text[at : at + 1] != "]":
-            raise _broken(path, number, f"expected ',' or ']' at character {at + 1}, got {snippet(text[at : at + 20])}")
-    if (end := _gap(text, at + 1)) < len(text):
-        raise _broken(path, number, f"more text after the array's end: {snippet(text[end : end + 20])}")
-
-
-def _broken(path: Location, number: int, what: str) -> Damaged:
-    return Damaged(
-        f"{shown(path)}: a JSON array that breaks off after element {number}: {what}; {number} rows were read"
-    )
-
-
-def _gap(text: str, start: int) -> int:
-    """Where the white space at `start` ends."""
-    match = _SPACE.match(text, start)
-    return match.end() if match else start

@@ -37,6 +37,13 @@ class StrictDecoder:
             return RowReject(
                 "invalid_utf8", expected="UTF-8", byte=error.start, got=snippet(raw[error.start : error.start + 12])
             )
+        value = self.whole(text)
+        if isinstance(value, RowReject) and text.lstrip().startswith("["):
+            value.evidence["expected"] = "one JSON object a line; a file that is one array of them is named .json"
+        return value
+
+    def whole(self, text: str) -> dict[str, Any] | RowReject:
+        """The object that a text holds and nothing else, or why it doesn't."""
         text = text.strip(" \t\r\n")
         value, end = self.element(text, 0)
         if end is not None and end < len(text):
@@ -95,4 +102,4 @@ class StrictDecoder:
 def _malformed(error: json.JSONDecodeError) -> RowReject:
     near = error.doc[max(0, error.pos - 20) : error.pos + 40]
     got = f"{error.msg} at character {error.pos + 1}: {snippet(near)}"
-    return RowReject("malformed_json", expected="one JSON object", got=got)
+    return RowReject("malformed_json", expected="one JSON object a line", got=got)

@@ -96,6 +96,8 @@ def test_reject_reasons(chosen, expected):
         "Human: You mean a pen?",
         "No.  Human: Why?",
         "No. Human: Why?",
+        "No.Human: Why?",
+        "No\u2028Human: Why?",
         "No\nHuman: Why?",
         "No\n \nAssistant: Why?",
         "No \t Assistant: Why?",
@@ -108,7 +110,14 @@ def test_no_marker_is_left_in_a_message_or_reference(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["I am an Executive Assistant: busy", "Actually, human: no", "a SuperHuman: x", "Human rights"]
+    "text",
+    [
+        "I am an Executive Assistant: busy",
+        "Actually, human: no",
+        "a SuperHuman: x",
+        'A play: "Human: Hi"',
+        "Human rights",
+    ],
 )
 def test_prose_is_no_marker(text):
     assert PARSE(pair(f"\n\nHuman: A\n\nAssistant: {text}")).reference == text
