@@ -221,9 +221,9 @@ def _conversations(values: list[list[Message] | None]) -> pa.Array:
 
 
 def all_bad(read: int, first: RowReject, adapters: Mapping[str, Adapter]) -> InputError:
-    """The error for a source of which no row is of the expected shape: what was wrong with its `first` row."""
+    """The error for a source of whose `read` rows none is of the expected shape: what was wrong with the `first`."""
     evidence = first.evidence
     expected = evidence.get("expected") or " or ".join(adapter.expected for adapter in adapters.values())
     got = f", got {evidence['got']}" if "got" in evidence else ""
-    count = f"none of the {read:,} rows read is usable" if read > 1 else "its only row is not usable"
+    count = f"none of {read:,} rows is usable" if read > 1 else "its only row is not usable"
     return InputError(f"{evidence.get('where')}: {first.reason}: expected {expected}{got}; {count}")

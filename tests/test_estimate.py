@@ -141,7 +141,7 @@ def test_a_source_longer_than_what_is_looked_at_is_counted_too(settings: Setting
 def test_what_a_run_would_refuse_a_dry_run_refuses(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"left": 1}\n' * 3)
-    with pytest.raises(InputError, match=r"bad.jsonl: none of the first 3 rows is usable; expected"):
+    with pytest.raises(InputError, match=r"bad.jsonl:1: wrong_shape: expected .*, got left: number; none of 3 rows"):
         estimate(settings(source__input=str(path)), quiet)
 
 

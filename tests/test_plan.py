@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline import plan as plan_module
 from pipeline import sources
 from pipeline.config import CurationConfig
 from pipeline.config_loading import load_config
@@ -112,6 +113,13 @@ def test_when_no_row_is_usable_the_first_is_named(tmp_path: Path, count: int) ->
     )
     assert message.endswith("its only row is not usable" if count == 1 else "none of 7 rows is usable")
     assert not (tmp_path / "work" / "plan.json").exists()
+
+
+def test_a_file_of_another_kind_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "_ALL_BAD_ROWS", 100)
+    path = write(tmp_path / "in.jsonl", [{"left": "a"}] * 5000)
+    with pytest.raises(InputError, match=r"in.jsonl:1: wrong_shape: .* none of 100 rows is usable"):
+        planned(config(path), tmp_path / "work")
 
 
 def test_when_no_shape_fits_the_known_ones_are_named(tmp_path: Path) -> None:

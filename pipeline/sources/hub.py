@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: one commit of a data set, streamed through `datasets`.
+"""The Hugging Face Hub: one commit of a data set, streamed through `datasets`, or one file of it.
 
 Nothing here decides what to do when the Hub doesn't answer; `reading.py` does.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.sources.remote import RemoteFile
 
 TIMEOUT = 5.0
 
@@ -67,16 +68,13 @@ def pin(hub_id: str, revision: str | None) -> Pinned:
     return Pinned(info.sha, licence if isinstance(licence, str) else None)
 
 
-def rows(hub_id: str, sha: str, split: str, files: str | None = None) -> Iterator[dict[str, Any]]:
-    """Every row of one split of one commit, in its order; InputError says how many came before a failure.
-
-    files: a file or glob of the data set, where only that is wanted.
-    """
+def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
+    """Every row of one split of one commit, in its order; InputError says how many came before a failure."""
     import datasets
 
     count = 0
     try:
-        for row in datasets.load_dataset(hub_id, data_files=files, split=split, revision=sha, streaming=True):
+        for row in datasets.load_dataset(hub_id, split=split, revision=sha, streaming=True):
             yield row
             count += 1
     except Exception as error:
@@ -85,6 +83,14 @@ def rows(hub_id: str, sha: str, split: str, files: str | None = None) -> Iterato
             f"{count} rows were read before that. "
             "Check the split and try again, or download the files and give their folder as --input"
         ) from error
+
+
+def file(hub_id: str, sha: str, name: str) -> RemoteFile:
+    """One file of one commit, to be read by blocks as any other remote file.
+
+    `datasets` streams what has rows as lines or as Parquet; of a JSON array it holds all, in eight times its size.
+    """
+    return RemoteFile(f"hf://datasets/{hub_id}@{sha}/{name}", -1)
 
 
 def _short(error: Exception) -> str:

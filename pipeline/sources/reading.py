@@ -100,7 +100,7 @@ def records(source: ResolvedSource, label: str, warn: Warn) -> Iterator[Record]:
 
     InputError when the source as a whole can't be read further, or holds no row at all.
     """
-    found = _hub_records(source) if source.resolved == "hub" else _file_records(source, warn)
+    found = _hub_records(source, warn) if source.resolved == "hub" else _file_records(source, warn)
     nothing = True
     for index, (where, split, value) in enumerate(found):
         nothing = False
@@ -177,12 +177,16 @@ def _file_records(source: ResolvedSource, warn: Warn) -> Iterator[tuple[str, str
             yield f"{name}:{number}", file.split or "train", value
 
 
-def _hub_records(source: ResolvedSource) -> Iterator[tuple[str, str, dict[str, Any] | RowReject]]:
+def _hub_records(source: ResolvedSource, warn: Warn) -> Iterator[tuple[str, str, dict[str, Any] | RowReject]]:
     from pipeline.sources import get
 
     sha, adapter = source.revision or "", get(source.adapter)
-    files = adapter.hub_files if source.location == adapter.hub_id else None
-    for number, value in enumerate(hub.rows(source.location, sha, source.split, files), 1):
+    found: Iterable[tuple[int, dict[str, Any] | RowReject]]
+    if adapter.hub_file and (source.location, source.split) == (adapter.hub_id, adapter.hub_split):
+        found = rows.rows(hub.file(source.location, sha, adapter.hub_file), warn)
+    else:
+        found = enumerate(hub.rows(source.location, sha, source.split), 1)
+    for number, value in found:
         yield f"{source.location}@{sha[:12]}:{source.split}:{number}", source.split, value
 
 

@@ -34,8 +34,8 @@ class Adapter:
     """How one data set's raw rows become `SourceRow`s, and what is known of the data set.
 
     `reader` is the adapter's own pure function; call `parse`. Raise `version` when `reader` gives another result for
-    the same row: it is part of the source's digest. `hub_files` are the files of the data set that make up its split, where
-    it also holds others. `gives_pairs`: every row has `initial` and `revised`, so it can enter at the filter stage.
+    the same row: it is part of the source's digest. `hub_file` is the file of the data set that makes up its split, where it
+    holds others too. `gives_pairs`: every row has `initial` and `revised`, so it can enter at the filter stage.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Adapter:
     expected: str
     hub_id: str | None = None
     hub_split: str = "train"
-    hub_files: str | None = None
+    hub_file: str | None = None
     licence: str = "unknown"
     page: str = ""
     version: int = 1

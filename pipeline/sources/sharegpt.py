@@ -66,6 +66,6 @@ ADAPTER = Adapter(
     reader=parse,
     expected=EXPECTED,
     hub_id="anon8231489123/ShareGPT_Vicuna_unfiltered",
-    hub_files="ShareGPT_V3_unfiltered_cleaned_split.json",
+    hub_file="ShareGPT_V3_unfiltered_cleaned_split.json",
     page="https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered",
 )

@@ -98,6 +98,8 @@ def test_contamination_names_file_row_and_words(tmp_path: Path) -> None:
     # In the reference, or an earlier turn, it is the same; twelve words are not.
     assert outcome(row("q", LONG), decontaminate=files)
     assert outcome(row("q", "r", LONG, "and?"), decontaminate=files)
+    assert outcome(row("q")._replace(initial="r", revised=LONG), decontaminate=files)
+    assert outcome(row("q")._replace(initial=LONG, revised="r"), decontaminate=files)
     assert outcome(row(" ".join(LONG.split()[:12])), decontaminate=files) is None
     assert outcome(row(" ".join(LONG.split()[:12])), decontaminate=files, decontaminate_words=12)
     # Shorter texts count as a whole, very short ones never.

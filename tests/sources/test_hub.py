@@ -79,6 +79,18 @@ def test_the_default_source_is_pinned_and_streamed(tmp_path):
         assert all("/resolve/main/" not in request for request in hub.requests)
 
 
+def test_the_one_file_of_a_data_set_is_read_by_blocks(tmp_path):
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]
+    rows = [{"id": f"{n}_0", "conversations": talk} for n in range(20)]
+    files = {"ShareGPT_V3_unfiltered_cleaned_split.json": json.dumps(rows).encode(), "old/part.json": b"[{}]"}
+    with Hub("anon8231489123/ShareGPT_Vicuna_unfiltered", files) as hub:
+        said = run(tmp_path, hub.url, name="sharegpt")
+        read = [json.loads(row) for row in said["ROW"]]
+        assert [row[3] for row in read] == rows and json.loads(said["SOURCE"][0])[2] == SHA
+        assert read[6][1] == f"anon8231489123/ShareGPT_Vicuna_unfiltered@{SHA[:12]}:train:7"
+        assert f"GET /datasets/{hub.repo}/resolve/{SHA}/{next(iter(files))}" in hub.requests
+
+
 def test_a_hub_id_as_input_with_another_split(tmp_path):
     with Hub("someone/data", FILES) as hub:
         said = run(tmp_path, hub.url, name="hh-rlhf", input="someone/data", split="test", revision="main")

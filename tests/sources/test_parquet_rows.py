@@ -145,3 +145,31 @@ def test_any_flipped_byte_gives_rows_or_one_error(tmp_path: Path) -> None:
             assert "\n" not in str(error)
             outcomes.add(InputError)
     assert outcomes == {dict, InputError} or outcomes == {dict, RowReject, InputError}
+
+
+def test_a_value_that_python_cant_hold_costs_only_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    far = pa.array([0, 2**62, 1], pa.timestamp("us"))
+    pq.write_table(pa.table({"prompt": ["a", "b", "c"], "at": far}), path)
+    assert [value if isinstance(value, str) else value["prompt"] for _, value in read(path)] == [
+        "a",
+        "unreadable_value",
+        "c",
+    ]
+    pq.write_table(pa.table({"at": pa.array([0], pa.timestamp("us", tz="Mars/Phobos"))}), path)
+    assert read(path) == [(1, "unreadable_value")]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: two columns named 'prompt'"):
+        read(tmp_path / "a.parquet")
+
+
+def test_a_flipped_bit_is_seen_where_pages_have_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": ["needle"]}), path, compression="none", write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"needle", b"noodle", 1))
+    with pytest.raises(InputError, match=r"a\.parquet: damaged"):
+        read(path)

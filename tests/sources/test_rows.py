@@ -3,11 +3,13 @@
 import bz2
 import gzip
 import json
+import zlib
 
 import pytest
 import zstandard
 
 from pipeline.errors import InputError, RowReject
+from pipeline.sources import json_array, unpacking
 from pipeline.sources import rows as module
 
 GOOD = b'{"prompt": "q", "response": "r"}'
@@ -121,19 +123,34 @@ def test_plain_text_with_a_packed_name_is_read_with_a_warning(tmp_path):
     assert found == [(1, json.loads(GOOD))] and "not packed" in warnings[0]
 
 
+def whole_lines(kind, data):
+    """Lines that another reader gets out of a file that was cut short."""
+    readers = {
+        "gz": lambda: zlib.decompressobj(31).decompress(data),
+        "bz2": lambda: bz2.BZ2Decompressor().decompress(data),
+        "zst": lambda: zstandard.ZstdDecompressor().stream_reader(data).read(),
+    }
+    return readers[kind]().count(b"\n")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
 @pytest.mark.parametrize("kind", PACK)
-def test_cut_short_keeps_the_rows_before_and_says_how_many(tmp_path, kind):
+def test_cut_short_keeps_every_row_before_and_says_how_many(tmp_path, kind, name):
     noise = __import__("random").Random(0)
-    lines = b"".join(b'{"n": "%x"}\n' % noise.getrandbits(2048) for _ in range(4_000))
-    path = tmp_path / f"rows.jsonl.{kind}"
-    packed = PACK[kind](lines)
-    path.write_bytes(packed[: len(packed) * 2 // 3])
-    before = 0
-    with pytest.raises(InputError) as caught:
-        for _, value in module.rows(path, print):
-            before += isinstance(value, dict)
-    assert f"{before} rows were read before" in str(caught.value) and str(path) in str(caught.value)
-    assert 500 < before < 4_000
+    rows = [b'{"n": "%x"}' % noise.getrandbits(2048) for _ in range(4_000)]
+    packed = PACK[kind](
+        b"[" + b",\n".join(rows) + b"]" if name == "rows.json" else b"".join(row + b"\n" for row in rows)
+    )
+    path = tmp_path / f"{name}.{kind}"
+    for cut in (len(packed) * 2 // 3, len(packed) - 1):
+        path.write_bytes(packed[:cut])
+        before = 0
+        with pytest.raises(InputError) as caught:
+            for _, value in module.rows(path, print):
+                before += isinstance(value, dict)
+        assert f"{before} rows were read before" in str(caught.value) and str(path) in str(caught.value)
+        assert before - whole_lines(kind, packed[:cut]) in ((0, 1) if name == "rows.json" else (0,))
+        assert 500 < before <= 4_000
 
 
 @pytest.mark.parametrize("kind", PACK)
@@ -189,9 +206,46 @@ def test_a_broken_array_says_where(tmp_path, text):
         array(tmp_path, text)
 
 
-def test_an_array_has_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_ARRAY_BYTES", 100)
-    with pytest.raises(InputError, match="over 100 bytes"):
-        array(tmp_path, b"[" + b" " * 100 + b"]")
-    with pytest.raises(InputError, match="invalid UTF-8"):
-        array(tmp_path, b'["\xff"]')
+def test_a_bad_element_of_an_array_costs_only_itself(tmp_path):
+    deep, large = b"[" * 100_000 + b"]" * 100_000, b'{"n": "' + b"x" * 10_000_001 + b'"}'
+    bad = {b'{"n": 2,}': "malformed_json", b"": "malformed_json", b'{"n": "\xff"}': "invalid_utf8", deep: "too_deep"}
+    bad |= {large: "row_too_large", b'"],{"': "not_an_object", b"x": "malformed_json"}
+    good = b'{"n": "]}\\\\\\"[", "m": [{}, [1]]}'
+    found = array(tmp_path, b"[" + b",".join(part for line in bad for part in (good, line)) + b"," + good + b"]")
+    assert [value for _, value in found[1::2]] == list(bad.values())
+    assert [value for _, value in found[::2]] == [json.loads(good)] * (len(bad) + 1)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 7, 64])
+def test_an_array_is_read_the_same_whatever_comes_at_a_time(tmp_path, monkeypatch, at_a_time):
+    text = '\ufeff [ {"a": "x\\"]é😀\\\\", "b": [1, {"c": null}]}, 12, "s,]", {"n": 1, "n": 2}, {"k":1.5e3} ,\n{}] '.encode()
+    wanted = array(tmp_path, text)
+    assert [value for _, value in wanted][1:4] == ["not_an_object", "not_an_object", "duplicate_key"]
+    monkeypatch.setattr(json_array, "_READ_BYTES", at_a_time)
+    assert array(tmp_path, text) == wanted
+    monkeypatch.setattr(json_array, "_READ_BYTES", at_a_time + 1)
+    assert array(tmp_path, text) == wanted
+
+
+def test_memory_for_an_array_is_constant(tmp_path, monkeypatch):
+    most = 0
+    more = json_array.ArrayReader._more
+
+    def watched(self):
+        nonlocal most
+        result, most = more(self), max(most, len(self._text))
+        return result
+
+    monkeypatch.setattr(json_array.ArrayReader, "_more", watched)
+    row = json.dumps({"text": "x" * 3_000})
+    assert len(array(tmp_path, f"[{','.join([row] * 4_000)}]".encode())) == 4_000
+    assert most < 1_100_000
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_a_bomb_is_refused(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(unpacking, "ALLOWED_BYTES", 10_000_000)
+    path = tmp_path / f"rows.jsonl.{kind}"
+    path.write_bytes(PACK[kind](b"\n" * 40_000_000))
+    with pytest.raises(InputError, match=r"rows\.jsonl\.\w+: refused: its first [\d,]+ bytes unpack to over \d"):
+        read(path)
