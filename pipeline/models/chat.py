@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -146,7 +146,7 @@ class ChatModel:
     async def _paid(self, provider: Provider, stage: str, key: str, request: ChatRequest, prompt_tokens: int) -> Answer:
         """Set the most that the call can cost aside, make it, and write down what it gave and cost before that is used."""
         most = self._price.most(prompt_tokens, request.max_tokens)
-        custom_id = provider.custom_id(request) if isinstance(provider, Batched) else None
+        custom_id = cast(Batched, provider).custom_id(request) if provider.batched else None
         reserved = await self._reserve(most, custom_id)
         self.calls += 1
         cost = 0.0

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -42,7 +42,10 @@ _TABLES = (
 _CHARGE = "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)"
 # The answer that this one replaces was paid for as well.
 _REPLACED = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
+_NEW = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
+# What arrives within so many seconds is committed together: a transaction costs as much as ten answers.
+_GATHER_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Journal:
         self._gathering = threading.Lock()
         self._pending: list[_Record] = []
         self._commit: Future[None] | None = None
+        self._awaited: tuple[Future[None], asyncio.Future[None]] | None = None
         # Its thread ends with the interpreter, after all that it was given: answers of cancelled calls are kept as well.
         self._writer = ThreadPoolExecutor(1, "journal")
         try:
@@ -194,8 +198,13 @@ class Journal:
         self._enqueue(_charge(stage, model, outcome, cost_usd, certain))
 
     async def _gather(self, record: _Record) -> None:
+        commit = self._enqueue(record)
+        awaited = self._awaited
+        # One wake-up of the event loop a commit, not one a caller.
+        if not (awaited and awaited[0] is commit and awaited[1].get_loop() is asyncio.get_running_loop()):
+            awaited = self._awaited = commit, asyncio.wrap_future(commit)
         # A caller that is cancelled must not take the others' commit with it.
-        await asyncio.shield(asyncio.wrap_future(self._enqueue(record)))
+        await asyncio.shield(awaited[1])
 
     def _enqueue(self, record: _Record) -> Future[None]:
         with self._gathering:
@@ -205,6 +214,7 @@ class Journal:
             return self._commit
 
     def _flush(self) -> None:
+        time.sleep(_GATHER_S)
         with self._gathering:
             records, self._pending, self._commit = self._pending, [], None
         self._write(records)
@@ -216,7 +226,7 @@ class Journal:
                 for record in records:
                     if record.key is None:
                         db.execute(_CHARGE, record.row)
-                    else:
+                    elif not db.execute(_NEW, record.row).rowcount:
                         db.execute(_REPLACED, (record.key,))
                         db.execute(_ANSWER, record.row)
                     if record.custom_id:
@@ -278,7 +288,7 @@ class Journal:
 
 def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
     # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
-    text = json.dumps(asdict(answer), ensure_ascii=True)
+    text = json.dumps({name: getattr(answer, name) for name in Answer.__slots__}, ensure_ascii=True)
     return _Record(key, (key, stage, model, text, cost_usd, time.time()))
 
 

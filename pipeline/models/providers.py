@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.models.failures import SURROGATE, UselessAnswer, not_an_answer, snippet, translate
 from pipeline.models.journal import Answer
@@ -34,7 +34,6 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
-@runtime_checkable
 class Batched(Provider, Protocol):
     """A provider that gathers requests: each has a name, under which money may be held for it."""
 
