@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import __version__, context, curation, entry, schema, sources
+from pipeline import __version__, context, curation, entry, last_run, schema, sources
 from pipeline.config import CurationConfig, digest
 from pipeline.context import Context
 from pipeline.models import catalog, connect, loop
@@ -77,6 +77,7 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
             return Outcome(config.out, found, 0, None)
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
         config = with_local_models(config, watcher)
+        last_run.remember(config, wanted)
         run = context_of(config)
         if run.journal.warning:
             watcher.warn(run.journal.warning)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import curation, entry, progress, schema, sources
+from pipeline import curation, entry, parts, progress, schema, sources
 from pipeline.config import CurationConfig, SourceSettings, digest
 from pipeline.errors import InputError, RowReject
 from pipeline.intake import Intake, Rejected
@@ -81,7 +81,8 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
         raise all_bad(written.rows, written.first_bad, adapters)
     progress.forget_from(work, written.shards)
     plan = Plan(written.shards, written.rows, intake.replaced)
-    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan)}))
+    named = {parts.CONTENT: parts.short(source.digest), **parts.of_plan(settings)}
+    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "parts": named}))
     if intake.replaced:
         warn(
             f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
@@ -121,12 +122,12 @@ def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) 
 
     Fields that aren't given are guessed from the source's first rows. Those given are for the generic sources of a mix.
     """
-    parts = sources.parts(source)
-    generic = [name for name, part in parts.items() if sources.get(part.adapter).hub_id is None]
+    mixed = sources.parts(source)
+    generic = [name for name, part in mixed.items() if sources.get(part.adapter).hub_id is None]
     # With no generic source at all, the first one refuses them.
-    takers = generic or list(parts)[:1]
+    takers = generic or list(mixed)[:1]
     return {
-        name: _open(part, settings, settings.fields if name in takers else None, warn) for name, part in parts.items()
+        name: _open(part, settings, settings.fields if name in takers else None, warn) for name, part in mixed.items()
     }
 
 

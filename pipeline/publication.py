@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import __version__, card, entry, report, schema, sources
+from pipeline import __version__, card, entry, last_run, report, schema, sources
 from pipeline.config import CurationConfig
 from pipeline.context import Context
 from pipeline.errors import StorageError
@@ -44,7 +45,7 @@ def publish(
         "models": _describe_models(run),
         "thresholds": thresholds,
         "labels": labels,
-        "settings": _settings(config),
+        "settings": last_run.data_settings(config),
         "prompts": run.prompts.digest,
         "calls": run.journal.calls(),
         **_money(run),
@@ -99,7 +100,12 @@ def made_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
 
 
 def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
-    """The manifest of this very run when it stands, its files at their sizes; else None, and leftovers are gone."""
+    """The manifest of this very run when it stands, its files at their sizes; else None, and leftovers are gone.
+
+    Raises UsageError when a newer version of this program wrote in the folder.
+    """
+    with suppress(StorageError):
+        last_run.check_not_newer(out, manifest.load(out, sealed=False))
     found = manifest.standing(out, run_digest)
     if found:
         # Who was killed behind the manifest has left this to do.
@@ -184,10 +190,3 @@ def _describe_models(run: Context) -> dict[str, Any]:
     if entry.scores(config):
         described["reward"] = {"name": run.reward.name, "digest": run.reward.digest}
     return described
-
-
-def _settings(config: CurationConfig) -> dict[str, Any]:
-    """Every setting that changes the data; where the folder lies does not."""
-    settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields if name != "run"}
-    del settings["output"]["dir"]
-    return settings

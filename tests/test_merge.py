@@ -15,7 +15,7 @@ import pytest
 import pipeline
 from pipeline import export, relabel, report, schema, show
 from pipeline.merge import main
-from pipeline.status import status
+from pipeline.state import state
 from pipeline.storage import manifest
 from pipeline.storage.lock import run_lock
 from pipeline.verify import verify
@@ -158,7 +158,7 @@ def test_the_commands_work_on_it(two: tuple[Path, Path], made: Make, tmp_path: P
     assert report.__file__ and (out / "report.html").exists()
     assert show.main([str(out), "--rejected", "--where", "stage='merge'"]) == 0
     assert export.main([str(out), "--format", "dpo", "--out", str(tmp_path / "dpo")]) == 0
-    found = status(out)
+    found = state(out)
     assert (found.rerun, found.problems, found.published) == ([], [], (manifest.load(out) or {})["rows"])
     assert relabel.main([str(out), "--granularity", "word", "--out", str(tmp_path / "words")]) == 0
     assert verify(tmp_path / "words").count == 0

@@ -16,7 +16,7 @@ import pytest
 from pipeline import resources, schema, shards
 from pipeline.config import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UsageError
 from pipeline.storage.lock import run_lock
 from tests.conftest import Silent
 
@@ -179,6 +179,46 @@ def test_a_second_run_in_the_folder_is_refused(settings: Settings) -> None:
     with run_lock(config.out, print), pytest.raises(StorageError, match="in use by process"):
         run(config)
     assert not settings.server.calls  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "work/run.json"])
+def test_a_folder_of_a_newer_version_is_refused_before_any_call(settings: Settings, name: str) -> None:
+    config = settings()
+    run(config)
+    path = config.out / name
+    path.write_text(
+        json.dumps(json.loads(path.read_text("utf-8")) | {"schema_version": "1.2", "version": "9.0"}), "utf-8"
+    )
+    before, calls = files(config.out), len(settings.server.calls)  # type: ignore[attr-defined]
+    with pytest.raises(
+        UsageError, match=r"written by figa-pipeline 9.0 with schema version 1.2.* choose another --out"
+    ):
+        run(settings(policy__temperature=0.9))
+    assert files(config.out) == before and len(settings.server.calls) == calls  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [("source/00001", "sample"), ("score/00001", "select"), ("select/00001.rejects", ""), ("label/00000", "")],
+)
+def test_a_damaged_stage_file_is_named_and_made_again_by_the_next_run(
+    settings: Settings, name: str, reader: str
+) -> None:
+    expected = files(run(settings("clean", filter__max_distance=0.7)).out)
+    config = settings()
+    run(config)
+    path = config.out / "work" / f"{name}.parquet"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:200] + bytes([raw[200] ^ 1]) + raw[201:])
+    # What isn't read any more may be as damaged as it likes. Publishing reads rejects, and what the last stage made.
+    (config.out / "work" / reader / "00001.json").unlink(missing_ok=True)
+    (config.out / "manifest.json").unlink()
+    changed = settings(filter__max_distance=0.7)
+    calls = len(settings.server.calls)  # type: ignore[attr-defined]
+    with pytest.raises(StorageError, match=rf"{path.name}: damaged .*; run again, it will be rebuilt"):
+        run(changed)
+    run(changed)
+    assert files(config.out) == expected and len(settings.server.calls) == calls  # type: ignore[attr-defined]
 
 
 def test_bad_rows_among_good_ones_are_rejects(settings: Settings, rows_file: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline import parts, shards
+from pipeline import shards
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.status import main, status
+from pipeline.state import state
+from pipeline.status import main
+from pipeline.storage import manifest
 from tests.conftest import Silent
 
 Settings = Callable[..., CurationConfig]
@@ -27,7 +31,7 @@ def done(settings: Settings) -> CurationConfig:
 
 
 def test_a_finished_run_has_nothing_to_do(done: CurationConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    found = status(done.out, parts.by_stage(done))
+    found = state(done.out, done)
     assert (found.shards, found.rerun, found.problems) == (3, [], [])
     assert all(stage.done == 3 and not stage.stale for stage in found.stages)
     assert found.stages[0].rows == 40 and found.calls["sample"] == 40
@@ -37,43 +41,115 @@ def test_a_finished_run_has_nothing_to_do(done: CurationConfig, capsys: pytest.C
 
 
 def test_a_changed_setting_is_named_where_it_counts(done: CurationConfig, settings: Settings) -> None:
-    found = status(done.out, parts.by_stage(settings(reviser__temperature=0.5, policy__concurrency=3)))
+    found = state(done.out, settings(reviser__temperature=0.5, policy__concurrency=3))
     assert {stage.stage: stage.stale for stage in found.stages if stage.stale} == {"revise": 3}
     assert found.rerun == ["revise: make 3 shards again: reviser.temperature changed"]
+
+
+def test_what_differs_from_the_last_run_is_named(
+    done: CurationConfig, settings: Settings, rows_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**changed: object) -> list[str]:
+        return state(done.out, settings(**changed)).rerun
+
+    assert told(output__rows_per_file=7) == ["publish: all shards are done; output.rows_per_file changed"]
+    assert told(source__limit=20)[0].endswith("of the same rows: source.limit changed")
+    # Only what is given differs from the last run.
+    assert main([str(done.out), "--set", "filter.max_distance=0.7"]) == 0
+    assert "filter: make 3 shards again: filter.max_distance changed\n" in capsys.readouterr().out
+    rows_file.write_text(rows_file.read_text("utf-8") + rows_file.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
+    assert state(done.out).rerun == [
+        "source: plan anew, keeping what is made of the same rows: the source's content changed"
+    ]
+
+
+def test_a_run_that_was_stopped_is_told_by_its_own_settings(done: CurationConfig, settings: Settings) -> None:
+    changed = settings(reviser__temperature=0.5)
+
+    def stopped(config: CurationConfig, count: int, stages: tuple[str, ...], thresholds: object) -> None:
+        if "revise" in stages:
+            shards.run_stages(config, 1, stages, thresholds)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        curate(changed, stopped, Silent())
+    found = state(done.out)
+    assert found.published and found.publication == 1
+    assert found.rerun[0] == "revise: make 2 shards again: reviser.temperature changed"
 
 
 def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
     facts = done.out / "work" / "select" / "00001.json"
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"content": "f" * 64}))
-    assert status(done.out).rerun == ["revise: make 1 shards again: input changed"]
+    assert state(done.out).rerun == [], "the data set stands, whatever became of its stage files"
+    (done.out / "manifest.json").unlink()
+    assert state(done.out).rerun == ["revise: make 1 shards again: input changed"]
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "told", "rerun"),
     [
-        ("work/score/00002.json", "score: make 1 of 3"),
-        ("work/plan.json", "plan.json: damaged"),
-        ("manifest.json", "not readable"),
-        ("work/journal.db", "journal can't be read"),
-        ("data/train-00000-of-00001.parquet", "missing or not of the size"),
+        ("work/score/00002.json", "score/00002.parquet: damaged", "nothing"),
+        ("work/score/00002.parquet", "score/00002.parquet: damaged", "nothing"),
+        ("work/plan.json", "plan.json: damaged", "nothing"),
+        ("work/run.json", "", "nothing"),
+        ("manifest.json", "not readable", "publish: all shards are done"),
+        ("work/journal.db", "journal can't be read", "nothing"),
+        ("data/train-00000-of-00001.parquet", "missing, or not of the size", "publish: all shards are done"),
     ],
 )
 def test_what_is_broken_is_named(
-    done: CurationConfig, path: str, told: str, capsys: pytest.CaptureFixture[str]
+    done: CurationConfig, path: str, told: str, rerun: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (done.out / path).write_bytes(b"{broken")
-    for extra in ("-wal", "-shm"):
-        (done.out / "work" / f"journal.db{extra}").unlink(missing_ok=True)
+    if path.endswith(".db"):
+        for extra in ("-wal", "-shm"):
+            (done.out / "work" / f"journal.db{extra}").unlink(missing_ok=True)
     assert main([str(done.out)]) == 0
-    assert told in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert told in printed and f"a rerun   {rerun}\n" in printed
+
+
+def test_a_folder_of_a_newer_version_is_named(done: CurationConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    content = manifest.load(done.out) or {}
+    manifest.write(done.out, content | {"schema_version": "2.0", "version": "9.0"})
+    assert main([str(done.out)]) == 0
+    assert "a rerun   end at once: " in (printed := capsys.readouterr().out)
+    assert "written by figa-pipeline 9.0 with schema version 2.0" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("process 4194999 on {host}", "ended without tidying up"),
+        ("process 7 on elsewhere", "if that still runs"),
+        ("process {pid} on {host}", "by process {pid} on {host}\n"),
+        ("\x1b[31mprocess", "if that still runs"),
+    ],
+)
+def test_who_is_at_work(tmp_path: Path, text: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"host": socket.gethostname(), "pid": os.getpid()}
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "run.owner").write_text(text.format(**known))
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert told.format(**known) in printed and "\x1b" not in printed
 
 
 def test_states_before_the_end(done: CurationConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (done.out / "manifest.json").unlink()
-    assert status(done.out).rerun == ["publish: all shards are done, and no manifest stands"]
+    assert state(done.out).rerun == ["publish: all shards are done"]
     shutil.rmtree(done.out / "work" / "label")
-    assert status(done.out).rerun == ["label: make 3 of 3 shards that are missing or damaged"]
+    assert state(done.out).rerun == ["label: make 3 of 3 shards that are missing or damaged"]
     (tmp_path / "empty").mkdir()
-    assert status(tmp_path / "empty").rerun == ["plan the source and run every stage: there is no plan yet"]
+    assert state(tmp_path / "empty").rerun == ["plan the source and run every stage: there is no plan yet"]
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_a_published_data_set_needs_no_work_folder(done: CurationConfig, settings: Settings) -> None:
+    shutil.rmtree(done.out / "work")
+    assert state(done.out).rerun == []
+    assert state(done.out, settings(reviser__temperature=0.5)).rerun == [
+        "plan the source and run every stage: reviser.temperature changed"
+    ]

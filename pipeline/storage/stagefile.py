@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class StageFile:
     """The JSON of a shard: enough to plan and to count without reading rows.
 
     Of the rejected rows, `unanswered` may still pass. notes: as in StageOutput. parts: short digests of what `digest` is
-    made of, by name, to tell what changed.
+    made of, by name, to tell what changed. bytes: of both Parquet files; ledger: the sha256 of the one with the rejects.
     """
 
     path: Path
@@ -68,6 +69,8 @@ class StageFile:
     unanswered: int = 0
     notes: dict[str, int] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
+    bytes: int | None = None
+    ledger: str | None = None
 
 
 def file_path(work: Path, stage: str, shard: int) -> Path:
@@ -89,12 +92,19 @@ def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
             facts.get("unanswered", 0),
             facts.get("notes", {}),
             facts.get("parts", {}),
+            facts.get("bytes"),
+            facts.get("ledger"),
         ]
         file = StageFile(path, facts["digest"], facts["content"], *counted)
+        size = _size(work, stage, shard, rejects=file.rejected > 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    complete = path.exists() and (not file.rejected or rejects_path(work, stage, shard).exists())
-    return file if complete else None
+    return file if file.bytes in (None, size) else None
+
+
+def _size(work: Path, stage: str, shard: int, *, rejects: bool) -> int:
+    size = file_path(work, stage, shard).stat().st_size
+    return size + rejects_path(work, stage, shard).stat().st_size if rejects else size
 
 
 def inspect_all(work: Path, stage: str, shards: int) -> list[StageFile]:
@@ -115,8 +125,15 @@ def read(file: StageFile, columns: list[str] | None = None) -> pa.Table:
 
 
 def read_rejects(work: Path, stage: str, shard: int) -> pa.Table:
-    path = rejects_path(work, stage, shard)
-    return _read(path) if path.exists() else schema.REJECTED.empty_table()
+    """The rejected rows; none of a shard that isn't there. Raises StorageError when they aren't those that were committed."""
+    path, file = rejects_path(work, stage, shard), inspect(work, stage, shard)
+    if file is None and (path.exists() or file_path(work, stage, shard).with_suffix(".json").exists()):
+        raise _damaged(path, "incomplete, or of another size than was written")
+    if file is None or not file.rejected:
+        return schema.REJECTED.empty_table()
+    if file.ledger and _sha256(path) != file.ledger:
+        raise _damaged(path, "its bytes are not those that were written")
+    return _read(path)
 
 
 def commit(
@@ -142,7 +159,9 @@ def commit(
         remove(rejected)
     _write(path, rows)
     content = _sha256(path)
-    file = StageFile(path, digest, content, rows.num_rows, rejects.num_rows, unanswered, notes or {}, parts or {})
+    counted = rows.num_rows, rejects.num_rows, unanswered, notes or {}, parts or {}
+    size = _size(work, stage, shard, rejects=rejects.num_rows > 0)
+    file = StageFile(path, digest, content, *counted, size, _sha256(rejected) if rejects.num_rows else None)
     facts = {name: value for name, value in asdict(file).items() if name != "path"}
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return file
@@ -202,5 +221,8 @@ def _sha256(path: Path) -> str:
 
 
 def _damaged(path: Path, reason: object) -> StorageError:
+    """The error to raise. The shard's facts are withdrawn, so that the next run makes it again."""
+    with suppress(StorageError):
+        remove(path.with_name(path.name.partition(".")[0] + ".json"))
     line = " ".join(str(reason).split())[:160]
-    return StorageError(f"{path}: damaged ({line}); delete it and run again, it will be rebuilt")
+    return StorageError(f"{path}: damaged ({line}); run again, it will be rebuilt")

@@ -86,12 +86,18 @@ def test_damaged_rows_are_named_and_never_read_as_something_else(tmp_path: Path)
         assert "\n" not in str(caught.value)
 
 
-def test_damaged_rejects_are_named(tmp_path: Path) -> None:
+def test_damaged_rejects_are_named_wherever_the_damage_is(tmp_path: Path) -> None:
     commit(tmp_path)
     path = stagefile.rejects_path(tmp_path, "score", 4)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StorageError, match=r"00004.rejects.parquet: damaged"):
-        stagefile.read_rejects(tmp_path, "score", 4)
+    facts = path.with_name("00004.json")
+    whole, known = path.read_bytes(), facts.read_bytes()
+    flipped = [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(0, len(whole), 17)]
+    for raw in [whole[:100], b"", *flipped]:
+        path.write_bytes(raw)
+        facts.write_bytes(known)
+        with pytest.raises(StorageError, match=r"00004.rejects.parquet: damaged"):
+            stagefile.read_rejects(tmp_path, "score", 4)
+        assert stagefile.inspect(tmp_path, "score", 4) is None, "the next run makes it again"
 
 
 def test_rows_that_are_gone_when_they_are_read_are_named(tmp_path: Path) -> None:
