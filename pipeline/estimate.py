@@ -11,6 +11,7 @@ Rows that planning would reject (duplicates, curation) are not counted. What onl
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -19,7 +20,7 @@ from typing import Any
 from pipeline import context, entry, sources
 from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings
 from pipeline.curate import resolve_source
-from pipeline.intake import Intake
+from pipeline.intake import Intake, Rejected
 from pipeline.models.journal import Answer
 from pipeline.models.money import price_of, prices_as_of
 from pipeline.models.spec import ModelSpec
@@ -92,7 +93,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     selection = config.selection
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
-        "to ask": f"{usable:,} rows; {read - usable:,} would be rejected before any call",
+        "to ask": f"{usable:,} rows; {read - usable:,} would be rejected before any call{_reasons(rejects)}",
         "policy": f"{config.policy.model}{_how(config.policy.mode)}",
         "reward": config.reward.model,
         "reviser": f"{config.reviser.model}{_how(config.reviser.mode)}, style {style_of(config.reviser)}",
@@ -105,6 +106,11 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _SAMPLE) or 1
     return Estimate(facts, _calls(config, rows[::step], usable, round(usable * share)))
+
+
+def _reasons(rejects: Rejected) -> str:
+    counted = Counter(reject.reason for _, reject in rejects).most_common(5)
+    return f" (as {', '.join(reason for reason, _ in counted)})" if counted else ""
 
 
 def _how(mode: str) -> str:

@@ -27,7 +27,7 @@ PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "init
 SHAPES = (
     "an object with messages | conversations | prompt + chosen/response/completion/answer | "
     "instruction (+ input) + output | question + answer/response | prompt or messages + initial + revised | "
-    "hh-rlhf's chosen + rejected transcripts"
+    "hh-rlhf's chosen + rejected transcripts (for others, --set source.fields.prompt=NAME --set source.fields.reference=NAME)"
 )
 _PROMPTS = ("prompt", "instruction", "question", "query")
 _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")

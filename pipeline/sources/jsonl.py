@@ -32,13 +32,13 @@ def bind(
     For `jsonl` and `parquet` the mapping is the given one, else that of the first row which yields a query under its own
     guess; it then holds for every row. Rows are read until one is good, so give a bounded part of an unknown source.
     """
-    mapping = given(fields)
     if adapter.reader is not parse:
-        if mapping is not None:
+        if any(fields.values()):
             raise ConfigError(
                 f"source.fields is for sources jsonl and parquet; {adapter.name!r} knows its own fields, leave it out"
             )
         return adapter, None
+    mapping = given(fields)
     if mapping is not None:
         return _bound(adapter, mapping), f"fields given: {mapping}"
     for raw in rows:

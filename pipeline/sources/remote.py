@@ -78,7 +78,8 @@ def find(url: str) -> tuple[RemoteFile, dict[str, RemoteFile]]:
     try:
         return place, _attempt(lambda: _list(url))
     except FileNotFoundError as error:
-        raise InputError(f"{shown(place)}: no such file or folder") from error
+        no_host = " (or nothing answers at that address)" if urlsplit(url).scheme in _WEB else ""
+        raise InputError(f"{shown(place)}: no such file or folder{no_host}") from error
     except OSError as error:
         raise InputError(f"{shown(place)}: can't be reached ({shown(error)})") from error
 

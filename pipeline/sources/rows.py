@@ -21,6 +21,7 @@ from pipeline.sources.strict_json import StrictDecoder
 from pipeline.sources.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000
+MAX_BLANK_LINES = 1_000_000  # in a row
 MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
 WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
 
@@ -97,17 +98,21 @@ def _is_table(path: Location) -> bool:
 
 def _lines(stream: io.BufferedReader, path: Location) -> Iterator[Found]:
     decoder = StrictDecoder()
-    number = 0
+    number = last = 0
     while line := stream.readline(MAX_ROW_BYTES + 1):
         number += 1
         if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
             size = len(line) + _skip_line(stream, path, number)
+            last = number
             yield number, RowReject("row_too_large", expected=f"at most {MAX_ROW_BYTES:,} bytes", got=f"{size:,} bytes")
             continue
         if number == 1:
             line = line.removeprefix(_BOM)
-        if not line.isspace() and line:
+        if line and not line.isspace():
+            last = number
             yield number, decoder.line(line)
+        elif number - last > MAX_BLANK_LINES:
+            raise InputError(f"{shown(path)}:{number}: over {MAX_BLANK_LINES:,} blank lines; expected {WANTED}")
 
 
 def _skip_line(stream: io.BufferedReader, path: Location, number: int) -> int:
