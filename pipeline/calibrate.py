@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.streams import take_any_text
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -40,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     # A choice may begin with a minus.
     given = list(sys.argv[1:] if argv is None else argv)
     joined = [f"--eta={given[n]}" if n and given[n - 1] == "--eta" else given[n] for n in range(len(given))]

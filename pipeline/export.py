@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.streams import take_any_text
+
 _EPILOG = """\
 formats:
   spa            the released SPA data set's five fields, JSON
@@ -38,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.streams import take_any_text
+
 if TYPE_CHECKING:
     from pipeline.config import CurationConfig
 
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
 

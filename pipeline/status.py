@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.streams import take_any_text
+
 if TYPE_CHECKING:
     from pipeline.config import CurationConfig
     from pipeline.state import State
@@ -36,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError, InputError
     from pipeline.state import state

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pipeline.streams import take_any_text
+
 if TYPE_CHECKING:
     from pipeline.checking.files import Entry
     from pipeline.checking.problem import Problem
@@ -188,6 +190,7 @@ def _count(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
 

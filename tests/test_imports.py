@@ -53,3 +53,14 @@ def test_importing_stays_light(statement: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=child_environment(), check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_every_command_prints_whatever_the_locale() -> None:
+    environment = child_environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii")
+    command = [sys.executable, "-m", "pipeline.build", "--help"]  # which isn't ASCII
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "exit codes: 0 done ? 1 failed" in done.stdout
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        text = path.read_text("utf-8")
+        if "def main(argv: Sequence[str] | None = None) -> int:" in text:
+            assert "    take_any_text()\n" in text, path

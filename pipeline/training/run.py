@@ -17,6 +17,8 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.streams import take_any_text
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
@@ -77,6 +79,7 @@ def positive_integer(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
 
