@@ -80,14 +80,18 @@ class State:
         for stage in self.stages:
             missing = self.shards - stage.done - stage.stale
             if missing > 0:
-                told.append(f"{stage.stage}: make {missing} of {self.shards} shards that are missing or damaged")
+                told.append(f"{stage.stage}: make {_shards(missing)} of {self.shards}, missing or damaged")
             if stage.stale:
-                told.append(f"{stage.stage}: make {stage.stale} shards again: {_changed(list(stage.why))}")
+                told.append(f"{stage.stage}: make {_shards(stage.stale)} again: {_changed(list(stage.why))}")
             if stage.unanswered:
                 told.append(f"{stage.stage}: ask again for {stage.unanswered} rows that a provider left unanswered")
         if told:
             return told
         return [f"publish: all shards are done{why and '; '}{why}"]
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'' if count == 1 else 's'}"
 
 
 def _changed(names: list[str]) -> str:

@@ -130,33 +130,6 @@ def test_concurrency_and_workers_give_the_same_bytes(settings: Settings) -> None
     assert files(one.out) == files(many.out)
 
 
-def test_a_raised_limit_keeps_what_is_done(settings: Settings) -> None:
-    run(settings(source__limit=16, selection__eta1=50, selection__eta2=-50, selection__eta3="off"))
-    asked = len(settings.server.calls)  # type: ignore[attr-defined]
-    run(settings(source__limit=32, selection__eta1=50, selection__eta2=-50, selection__eta3="off"))
-    server = settings.server  # type: ignore[attr-defined]
-    keys = [call.key for call in server.calls]
-    assert asked < len(keys) == len(set(keys)), "no call was made twice"
-
-
-def test_a_grown_source_makes_only_its_new_shards(settings: Settings, rows_file: Path) -> None:
-    lines = rows_file.read_text("utf-8").splitlines(keepends=True)
-    rows_file.write_text("".join(lines[:32]), "utf-8")
-    off = {f"selection__eta{i}": "off" for i in (1, 2, 3)}
-    first = run(settings(**off))
-    asked, before = len(settings.server.calls), stage_times(first.out)  # type: ignore[attr-defined]
-    old = {entry["path"] for entry in first.manifest["files"]}
-    rows_file.write_text("".join(lines), "utf-8")
-    second = run(settings(**off))
-    after = stage_times(second.out)
-    redone = {name for name in before if after[name] != before[name] and not name.startswith("source/")}
-    assert not redone and second.manifest["rows"]["read"] == 40
-    assert 0 < len(settings.server.calls) - asked <= 3 * 8  # type: ignore[attr-defined]
-    # Who reads the first publication still can.
-    assert not old & {entry["path"] for entry in second.manifest["files"]}
-    assert all((second.out / ".superseded" / name).exists() for name in old)
-
-
 def test_nothing_survives_is_a_valid_empty_data_set(settings: Settings) -> None:
     outcome = run(settings(selection__eta1=-1000))
     assert outcome.manifest["rows"] == {"read": 40, "published": 0, "rejected": 40}

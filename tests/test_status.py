@@ -83,7 +83,7 @@ def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"content": "f" * 64}))
     assert state(done.out).rerun == [], "the data set stands, whatever became of its stage files"
     (done.out / "manifest.json").unlink()
-    assert state(done.out).rerun == ["revise: make 1 shards again: input changed"]
+    assert state(done.out).rerun == ["revise: make 1 shard again: input changed"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_states_before_the_end(done: CurationConfig, tmp_path: Path, capsys: pyt
     (done.out / "manifest.json").unlink()
     assert state(done.out).rerun == ["publish: all shards are done"]
     shutil.rmtree(done.out / "work" / "label")
-    assert state(done.out).rerun == ["label: make 3 of 3 shards that are missing or damaged"]
+    assert state(done.out).rerun == ["label: make 3 shards of 3, missing or damaged"]
     (tmp_path / "empty").mkdir()
     assert state(tmp_path / "empty").rerun == ["plan the source and run every stage: there is no plan yet"]
     assert main([str(tmp_path / "nowhere")]) == 2

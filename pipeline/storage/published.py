@@ -49,7 +49,7 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise InputError(
             f"{root}: has schema version {version}, this program reads {SCHEMA_VERSION.split('.')[0]}.x; "
-            "install the figa-pipeline that wrote it (the manifest's `version`), or publish it anew with this one"
+            f"install figa-pipeline {content.get('version')}, which wrote it"
         )
     return content
 
@@ -93,11 +93,16 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """Open a published file, also one that a newer publication has set aside since its manifest was read."""
-    if not path.exists():
-        aside = path.parents[1] / SUPERSEDED / path.parent.name / path.name
-        path = aside if aside.exists() else path
+    path = _place(path)
     # One file, not a data set: no guessing of partitions from folder names.
     return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
+
+
+def _place(path: Path) -> Path:
+    if path.exists():
+        return path
+    aside = path.parents[1] / SUPERSEDED / path.parent.name / path.name
+    return aside if aside.exists() else path
 
 
 def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
@@ -124,11 +129,12 @@ def _inside(root: Path, name: str) -> Path:
 def check_bytes(path: Path, size: int, sha256: str | None) -> None:
     """Compare a file's size, and its sha256 unless that is None. Raises StorageError."""
     try:
-        found = path.stat().st_size
+        place = _place(path)
+        found = place.stat().st_size
         if found != size:
             raise damaged(path, f"{found} bytes, the manifest says {size}")
         if sha256 is not None:
-            with path.open("rb") as file:
+            with place.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                     raise damaged(path, "its sha256 is not the manifest's")
     except FileNotFoundError:
