@@ -244,8 +244,18 @@ def test_memory_for_an_array_is_constant(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", PACK)
 def test_a_bomb_is_refused(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(unpacking, "ALLOWED_BYTES", 10_000_000)
+    monkeypatch.setattr(unpacking, "ALLOWED_BYTES", 100_000)
     path = tmp_path / f"rows.jsonl.{kind}"
-    path.write_bytes(PACK[kind](b"\n" * 40_000_000))
+    path.write_bytes(PACK[kind](GOOD + b"\n" + b" " * 4_000_000))
     with pytest.raises(InputError, match=r"rows\.jsonl\.\w+: refused: its first [\d,]+ bytes unpack to over \d"):
+        read(path)
+
+
+def test_blank_lines_have_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BLANK_LINES", 100)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes((GOOD + b"\n" * 100) * 3)
+    assert [number for number, _ in read(path)[0]] == [1, 101, 201]
+    path.write_bytes(GOOD + b"\n" * 102)
+    with pytest.raises(InputError, match=r"rows\.jsonl:102: over 100 blank lines"):
         read(path)
