@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +64,7 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
     told = time.monotonic()
-    with _rare_collections(), _Writer(work, determined, columns) as written:
+    with _Writer(work, determined, columns) as written:
         for size in shard_sizes(settings.shard_rows):
             shard = list(itertools.islice(records, size))
             if not shard:
@@ -138,17 +136,6 @@ def _open(source: ResolvedSource, settings: SourceSettings, fields: dict[str, st
     if told:
         warn(told)
     return bound
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Rows hold no reference cycles, and looking for some after every 700 of them takes a tenth of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 class _Writer:

@@ -194,8 +194,11 @@ def _json(evidence: dict[str, Any]) -> str:
 
 
 def options(columns: pa.Schema) -> dict[str, object]:
-    """As published, but for a quicker compression: these files are read once or twice. Saves a fifth of the time."""
-    return schema.parquet_options(columns) | {"compression_level": 1}
+    """As published, but for a quicker compression and no statistics: these files are read whole, once or twice.
+
+    Saves a third of the time.
+    """
+    return schema.parquet_options(columns) | {"compression_level": 1, "write_statistics": False}
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -97,12 +97,13 @@ def _bare(path: Path, work: str) -> dict[str, float]:
 def _planned(path: Path, work: str, **settings: float) -> dict[str, float]:
     from pipeline import sources
     from pipeline.config_loading import load_config
+    from pipeline.curate import rare_collections
     from pipeline.plan import plan_shards
     from pipeline.storage import stagefile
 
     flags = {"source.name": "jsonl", "source.input": str(path), **{f"source.{k}": v for k, v in settings.items()}}
     config = load_config(flags=flags)
-    with tempfile.TemporaryDirectory(dir=work) as folder:
+    with tempfile.TemporaryDirectory(dir=work) as folder, rare_collections():
         source = sources.resolve("jsonl", str(path), warn=lambda message: None)
         plan = plan_shards(config, source, Path(folder), lambda message: None)
         rejected = sum(file.rejected for file in stagefile.inspect_all(Path(folder), "source", plan.shards))
