@@ -99,7 +99,9 @@ class Intake:
             raise ConfigError(f"{error}, at {record.where}") from error
         if self._near is None:
             return
-        signature = self._near.signature("\n".join(message["content"] for message in parsed.messages))
+        said = "\n".join(m["content"] for m in parsed.messages if m["role"] != "system")
+        system = "\n".join(m["content"] for m in parsed.messages if m["role"] == "system")
+        signature = self._near.signature(said, system)
         if signature is None:
             return
         if found := self._near.first(signature):

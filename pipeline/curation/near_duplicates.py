@@ -1,11 +1,13 @@
 """Queries that say nearly the same as one before: MinHash signatures in a locality-sensitive index, by rensa.
 
 Broder, On the resemblance and containment of documents, 1997. Similarity is the Jaccard index of the sets of three-word
-runs, estimated from 128 hashes (standard error at most 0.045). Of two similar rows the one read first stays.
+runs, estimated from 128 hashes (standard error at most 0.045). Of two similar rows the one read first stays. A system message
+is what a query stands under, not part of it: a long one that many rows share would make them all alike.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,13 +27,17 @@ class NearDuplicates:
         self._index = self._rensa.RMinHashLSH(threshold, HASHES, bands(threshold))
         self._kept: list[tuple[str, Any]] = []
 
-    def signature(self, text: str) -> Any:
-        """The MinHash of a text; None when it has no words to compare."""
+    def signature(self, text: str, under: str = "") -> Any:
+        """The MinHash of a text; None when it has no words to compare. Texts `under` different words have nothing in common."""
         found = words(text)
         if not found:
             return None
         signature = self._rensa.RMinHash(HASHES, 0)
-        signature.update(ngrams(found, WORDS))
+        runs = ngrams(found, WORDS)
+        if under:
+            apart = hashlib.sha256(" ".join(words(under)).encode()).hexdigest()
+            runs = [apart + run for run in runs]
+        signature.update(runs)
         return signature
 
     def first(self, signature: Any) -> tuple[str, float] | None:

@@ -3,7 +3,7 @@
 messages     a conversation (role/content, or ShareGPT's from/value); without `reference`, its last assistant turn
              is the reference and what follows that turn is left out
 prompt       the query: text, or a conversation that ends with a user turn
-input        more of the query, put after a blank line (Alpaca); may be missing or empty in a row
+input        more of the query, put after a blank line (Alpaca's input, Dolly's context); may be missing or empty in a row
 system       a system message; may be missing or empty in a row
 reference    the reference reply: text, or a conversation whose last assistant turn it is
 rejected     a worse reply; may be missing or empty in a row
@@ -32,6 +32,7 @@ SHAPES = (
 _PROMPTS = ("prompt", "instruction", "question", "query")
 _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+_INPUTS = ("input", "context")
 _SYSTEMS = ("system", "system_prompt")
 _PAIRS = (("initial", "revised"), ("original_output", "revised_output"))
 
@@ -89,8 +90,9 @@ def guess(raw: Mapping[str, Any]) -> Fields:
     pair = next((pair for pair in _PAIRS if all(isinstance(raw.get(name), str) for name in pair)), None)
     if prompt and (answer or pair):
         names = {"prompt": prompt} | ({"reference": answer} if answer else {})
-        if "input" in raw and prompt != "prompt":
-            names["input"] = "input"
+        more = next((name for name in _INPUTS if isinstance(raw.get(name, 0), str | None)), None)
+        if more and prompt != "prompt":
+            names["input"] = more
     elif conversation and pair and answer:
         names = {"messages": conversation, "reference": answer}
     elif is_transcript(raw.get("chosen")) and isinstance(raw.get("rejected"), str):

@@ -86,7 +86,7 @@ class _Zstd:
         try:
             data = cast(bytes, self._stream.read(min(size, self._most)))
         except OSError:
-            if self._most == 1:
+            if self._most == 1 or not self._file.seekable():
                 raise
             self._byte_by_byte()
             return self.read1(size)

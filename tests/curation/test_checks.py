@@ -38,6 +38,9 @@ def outcome(checked: SourceRow, **settings: Any) -> RowReject | None:
 def test_words_see_neither_case_nor_punctuation_nor_compatibility_forms() -> None:
     assert words("The 2nd  Café — ﬁne!") == ["the", "2nd", "café", "fine"]
     assert words("Cafe\u0301") == ["café"]
+    # What is written without spaces is compared by the character.
+    assert words("東京は2020年、Tokyo!") == ["東", "京", "は", "2020", "年", "tokyo"]
+    assert words("한국어 문장") == ["한국어", "문장"]
     assert ngrams(list("abcd"), 3) == ["a b c", "b c d"]
     assert ngrams(list("ab"), 3) == ["a b"]
 
@@ -102,6 +105,8 @@ def test_contamination_names_file_row_and_words(tmp_path: Path) -> None:
     assert outcome(row("q")._replace(initial=LONG, revised="r"), decontaminate=files)
     assert outcome(row(" ".join(LONG.split()[:12])), decontaminate=files) is None
     assert outcome(row(" ".join(LONG.split()[:12])), decontaminate=files, decontaminate_words=12)
+    (tmp_path / "zh.txt").write_text("中国的首都是哪一座城市？请用一句话回答。\n")
+    assert outcome(row("问题：中国的首都是哪一座城市？请用一句话回答！"), decontaminate=str(tmp_path / "zh.txt"))
     # Shorter texts count as a whole, very short ones never.
     found = outcome(row("what is the capital of FRANCE"), decontaminate=files)
     assert found and found.evidence["seen_in"] == "eval.txt:1"

@@ -52,6 +52,15 @@ def test_the_first_of_several_similar_rows_is_named_with_the_similarity() -> Non
     assert index.signature(" … ?! ") is None
 
 
+def test_a_shared_system_message_makes_no_two_queries_alike() -> None:
+    index, system = NearDuplicates(0.8), " ".join(f"word{n}" for n in range(100))
+    index.keep("a", index.signature("What is two plus two?", system))
+    assert index.first(index.signature("Who wrote the Iliad?", system)) is None
+    assert index.first(index.signature("what is two plus two", system.upper())) == ("a", 1.0)
+    assert index.first(index.signature("What is two plus two?", "Summarise the text above.")) is None
+    assert index.first(index.signature("What is two plus two?")) is None
+
+
 def test_signatures_are_those_of_the_first_version() -> None:
     # Written down: a library that hashes otherwise would silently make other data sets.
     assert NearDuplicates(0.8).signature("Why do we have leap years?").digest()[:3] == [
