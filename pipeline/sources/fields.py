@@ -90,7 +90,7 @@ def guess(raw: Mapping[str, Any]) -> Fields:
     pair = next((pair for pair in _PAIRS if all(isinstance(raw.get(name), str) for name in pair)), None)
     if prompt and (answer or pair):
         names = {"prompt": prompt} | ({"reference": answer} if answer else {})
-        more = next((name for name in _INPUTS if isinstance(raw.get(name, 0), str | None)), None)
+        more = next((name for name in _INPUTS if name in raw), None)
         if more and prompt != "prompt":
             names["input"] = more
     elif conversation and pair and answer:

@@ -33,7 +33,7 @@ GUESSES = [
     ({"instruction": "do", "input": "this", "output": "r"}, [(U, "do\n\nthis")], "r", None),
     ({"instruction": "do", "input": "", "output": "r"}, [(U, "do")], "r", None),
     ({"instruction": "do", "context": "this", "response": "r"}, [(U, "do\n\nthis")], "r", None),
-    ({"question": "q", "context": None, "answer": "r"}, [(U, "q")], "r", None),
+    ({"question": "q", "context": "", "answer": "r"}, [(U, "q")], "r", None),
     ({"instruction": "do", "output": "r", "original_output": "x", "revised_output": "y"}, [(U, "do")], "r", None),
     ({"id": "1", "system_prompt": "s", "question": "q", "response": "r"}, [(S, "s"), (U, "q")], "r", None),
     ({"system_prompt": "", "question": "q", "response": "r"}, [(U, "q")], "r", None),
