@@ -73,7 +73,7 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
     context.check(config)
     with run_lock(config.out, watcher.warn), rare_collections():
         wanted = run_digest(config, source)
-        found = standing(config.out, wanted)
+        found = standing(config.out, wanted, watcher.warn)
         if found:
             return Outcome(config.out, found, 0, None)
         plan = plan_shards(config, source, config.out / "work", watcher.warn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -99,13 +100,17 @@ def made_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
     return ("merge" if "merged" in last[0] else "relabel") if last else "build"
 
 
-def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
+def standing(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The manifest of this very run when it stands, its files at their sizes; else None, and leftovers are gone.
 
     Raises UsageError when a newer version of this program wrote in the folder.
     """
     with suppress(StorageError):
         last_run.check_not_newer(out, manifest.load(out, sealed=False))
+    try:
+        manifest.load(out)
+    except StorageError as error:
+        warn(f"{str(error).rpartition(';')[0]}; what it named is published anew")
     found = manifest.standing(out, run_digest)
     if found:
         # Who was killed behind the manifest has left this to do.

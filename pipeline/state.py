@@ -71,7 +71,13 @@ class State:
             return []
         why = _changed(list(dict.fromkeys([*self.replan, *self.changed])))
         if self.shards is None:
-            return [f"plan the source and run every stage: {why or 'there is no plan yet'}"]
+            lacking = "work/ holds no plan" if self.published else "there is no plan yet"
+            paid = (
+                ""
+                if self.calls or not self.published
+                else "; models are asked again, as there is no journal of answers"
+            )
+            return [f"plan the source and run every stage: {why or lacking}{paid}"]
         told = (
             [f"source: plan anew, keeping what is made of the same rows: {_changed(self.replan)}"]
             if self.replan
@@ -210,14 +216,14 @@ def _stages(work: Path, content: dict[str, Any] | None) -> list[str]:
 
 def _stage(work: Path, stage: str, previous: str | None, found: State, wanted: dict[str, str]) -> StageState:
     told = StageState(stage)
+    damaged: list[str] = []
     places = [p for p in (work / stage).glob("*.json") if p.stem.isdigit()]
     for number in range(found.shards if found.shards is not None else len(places)):
         facts = stagefile.inspect(work, stage, number)
         if facts is None:
             path = stagefile.file_path(work, stage, number)
             if path.exists() or path.with_suffix(".json").exists():
-                told.damaged += 1
-                found.problems.append(f"{path}: damaged or incomplete; a run that needs it makes it again")
+                damaged.append(path.name)
             continue
         told.rows += facts.rows
         told.rejected += facts.rejected
@@ -228,6 +234,11 @@ def _stage(work: Path, stage: str, previous: str | None, found: State, wanted: d
         told.stale += bool(changed)
         told.done += not changed
         told.why.update(changed)
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        names = f"{work / stage}: {', '.join(damaged[:3])}{more}"
+        found.problems.append(f"{names}: damaged or incomplete; a run that needs them makes them again")
+    told.damaged = len(damaged)
     return told
 
 

@@ -89,8 +89,8 @@ def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
 @pytest.mark.parametrize(
     ("path", "told", "rerun"),
     [
-        ("work/score/00002.json", "score/00002.parquet: damaged", "nothing"),
-        ("work/score/00002.parquet", "score/00002.parquet: damaged", "nothing"),
+        ("work/score/00002.json", "score: 00002.parquet: damaged", "nothing"),
+        ("work/score/00002.parquet", "score: 00002.parquet: damaged", "nothing"),
         ("work/plan.json", "plan.json: damaged", "nothing"),
         ("work/run.json", "", "nothing"),
         ("manifest.json", "not readable", "publish: all shards are done"),
@@ -151,5 +151,6 @@ def test_a_published_data_set_needs_no_work_folder(done: CurationConfig, setting
     shutil.rmtree(done.out / "work")
     assert state(done.out).rerun == []
     assert state(done.out, settings(reviser__temperature=0.5)).rerun == [
-        "plan the source and run every stage: reviser.temperature changed"
+        "plan the source and run every stage: reviser.temperature changed; models are asked again, as there is no journal of "
+        "answers"
     ]

@@ -50,7 +50,7 @@ def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise StorageError(
-            f"{path}: not readable as a manifest ({error}); delete it and run again to publish anew"
+            f"{path}: not readable as a manifest ({error}); run the same command again to publish anew"
         ) from error
 
 

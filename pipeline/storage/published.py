@@ -116,7 +116,9 @@ def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) 
 
 def damaged(path: Path, reason: object) -> StorageError:
     line = " ".join(str(reason).split())[:160]
-    return StorageError(f"{path}: not as it was published ({line}); restore it, or run again to publish anew")
+    return StorageError(
+        f"{path}: not as it was published ({line}); restore it, or delete it and run the same command again"
+    )
 
 
 def _inside(root: Path, name: str) -> Path:
