@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ CHAT_TEMPLATE = (
 )
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "data" / "hh-rlhf-sample.jsonl"
+
+# A shell's background job, as CI may be one, ignores Ctrl-C and would hand that on to the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from pipeline.models.batch_ledger import Batch, BatchLedger
 from pipeline.models.chat import retry_wait
-from pipeline.models.failures import Transient, without_keys
+from pipeline.models.failures import Transient, shaped, without_keys
 from pipeline.models.journal import Answer
 
 if TYPE_CHECKING:
@@ -107,11 +107,8 @@ class BatchApi(Protocol):
 
 def read_result(api: BatchApi, text: str, max_tokens: int) -> Answer:
     """A kept result line as an answer. Raises what a live call raises."""
-    try:
+    with shaped(text):
         return api.read(json.loads(text), max_tokens)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-        # Of another shape than the API's; what it cost isn't known.
-        raise Transient("malformed_answer", f"a result of another shape: {error}", maybe_billed=True) from None
 
 
 def refusal(custom_id: str, code: str, message: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from pipeline.config import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import loop
 from pipeline.models.failures import Transient, UselessAnswer
-from pipeline.models.journal import Answer, Journal
+from pipeline.models.journal import Answer, Journal, call_number
 from pipeline.models.limits import Limiter
 from pipeline.models.money import Budget, Price
 from pipeline.models.providers import Batched, Provider, on_headers
@@ -39,6 +39,10 @@ from pipeline.models.providers import Batched, Provider, on_headers
 BREAKER = 12
 LONGEST_WAIT_S = 120.0
 _LOOK_S = 0.02
+# Journalled as what no higher max_tokens would change.
+_FINAL = ("refused", "content_filter")
+# What a chat template writes around the messages; some bring a system prompt of their own.
+_TEMPLATE_TOKENS = 64
 _backoff = wait_exponential_jitter(multiplier=0.5, max=30.0, jitter=1.0)
 
 
@@ -150,28 +154,31 @@ class ChatModel:
         reserved = await self._reserve(most, custom_id)
         self.calls += 1
         cost = 0.0
+        # A process that is killed can't say any more what it had begun. Batches have a ledger for that.
+        began = call_number() if most and not provider.batched else None
         try:
+            if began is not None:
+                await self._journal.begin(began, stage, self.name, most)
             answer = await provider.complete(request)
             cost = self._cost(answer, most)
         except UselessAnswer as reject:
             cost = self._cost(reject.usage, most)
-            await self._journal.keep(key, stage, self.name, reject.to_keep(), cost, custom_id=custom_id)
+            await self._journal.keep(key, stage, self.name, reject.to_keep(), cost, custom_id=custom_id, began=began)
             raise
-        except (RowReject, Transient) as failure:
+        except (RowReject, Transient, ProviderStopped) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
             cost = 0.0 if certain else most
             # What is worth another try is forgotten there, and goes into another batch.
             paid = custom_id if isinstance(failure, RowReject) else None
-            await self._journal.charge(stage, self.name, failure.reason, cost, certain=certain, custom_id=paid)
+            reason = "stopped" if isinstance(failure, ProviderStopped) else failure.reason
+            await self._journal.charge(stage, self.name, reason, cost, certain=certain, custom_id=paid, began=began)
             raise
         except asyncio.CancelledError:
-            # A batch goes on without us, and is found again.
-            if not provider.batched:
-                cost = most
-                self._journal.charge_later(stage, self.name, "interrupted", cost, certain=False)
+            # A batch goes on without us, and is found again; the journal has a live call as interrupted.
+            cost = 0.0 if provider.batched else most
             raise
         else:
-            await self._journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id)
+            await self._journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
             return answer
         finally:
             self._budget.settle(reserved, cost)
@@ -202,9 +209,10 @@ class ChatModel:
     @staticmethod
     def _fits(answer: Answer, max_tokens: int) -> bool:
         if answer.finish == "stop":
-            return answer.completion_tokens <= max_tokens
-        # With more room it might be whole, or not be empty.
-        return answer.max_tokens >= max_tokens
+            # Some servers count more tokens than they were allowed.
+            return answer.max_tokens <= max_tokens or answer.completion_tokens <= max_tokens
+        # With more room it might be whole, or not be empty; what was refused stays so.
+        return answer.max_tokens >= max_tokens or answer.finish in _FINAL
 
     async def _connected(self) -> Provider:
         async with self._connecting:
@@ -236,7 +244,7 @@ def retry_wait(state: RetryCallState) -> float:
 def upper_bound_tokens(request: ChatRequest) -> int:
     """No tokenizer makes more tokens than a text has UTF-8 bytes; a few more a message for the template.
 
-    A schema to answer in is put into the prompt by the provider, and billed.
+    Parameters count as well: a schema to answer in is put into the prompt by the provider, and billed.
     """
-    schema = json.dumps(request.params.get("response_format") or "")
-    return sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in request.messages) + len(schema) + 16
+    texts = sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in request.messages)
+    return texts + len(json.dumps(request.params)) + _TEMPLATE_TOKENS

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,8 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 _TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
 # The gateway gave up waiting; the model behind it may have gone on, and been billed.
 _GAVE_UP = (504, 524)
+# Azure's and OpenAI's codes for a prompt that their filter stops.
+_FILTERED = ("content_filter", "content_policy_violation")
 # httpx's and aiohttp's names for a connection that never came about.
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror")
 
@@ -80,6 +84,17 @@ def not_an_answer(parsed: Any) -> Transient:
     return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
 
 
+@contextmanager
+def shaped(body: Any) -> Iterator[None]:
+    """For reading `body`, a response or its text: no SDK checks its shape, so what isn't where it belongs is missed here."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+        told = f"status 200 with JSON of another shape: {snippet(getattr(body, 'text', body))}"
+        # What it cost isn't known.
+        raise Transient("malformed_answer", told, maybe_billed=True) from None
+
+
 def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own.
 
@@ -89,8 +104,9 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
         code = getattr(error, "code", None) or getattr(error, "type", None)
         return from_status(status, code, _message(error), model, wait_s=retry_after(error.response.headers))
-    if isinstance(error, ValueError):  # json.JSONDecodeError, bare
-        return Transient("malformed_answer", "status 200 with broken JSON", maybe_billed=True)
+    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
+        body = snippet(getattr(error, "doc", None) or "")
+        return Transient("malformed_answer", f"status 200 with broken JSON: {body}", maybe_billed=True)
     if isinstance(error, sdk.APIResponseValidationError):
         return Transient("malformed_answer", "status 200 with JSON of another shape", maybe_billed=True)
     # A refused connection, too, comes as APITimeoutError from one of the backends: the chain of causes tells.
@@ -120,7 +136,8 @@ def from_status(status: int, code: str | None, message: str, model: str, *, wait
     if status in _TRANSIENT or status >= 500:
         reason = _TRANSIENT.get(status, "server_error")
         return Transient(reason, f"status {status}: {message}", wait_s, status=status, maybe_billed=status in _GAVE_UP)
-    return RowReject("bad_request", model=model, status=status, error=message)
+    reason = "content_filter" if code in _FILTERED else "bad_request"
+    return RowReject(reason, model=model, status=status, error=message)
 
 
 def _message(error: Any) -> str:
@@ -131,18 +148,23 @@ def _message(error: Any) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks us to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            return max(0.0, float(milliseconds) / 1000)
-        text = headers.get("retry-after")
-        if not text:
-            return None
-        if text.strip().replace(".", "", 1).isdigit():
-            return float(text)
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
+    """Seconds that the server asks us to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date.
+
+    None when it names no time to come; a date that our clock has passed is none.
+    """
+    milliseconds, text = _number(headers.get("retry-after-ms")), headers.get("retry-after")
+    seconds = milliseconds / 1000 if milliseconds else _number(text)
+    if seconds is None and text:
+        with suppress(ValueError, TypeError, OverflowError):
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    return seconds if seconds and seconds > 0 else None
+
+
+def _number(text: str | None) -> float | None:
+    with suppress(ValueError):
+        number = float(text or "")
+        return None if math.isnan(number) else number
+    return None
 
 
 def without_keys(text: str) -> str:

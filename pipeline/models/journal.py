@@ -6,7 +6,7 @@ for a killed process; a power cut may take back the last moments, never damage t
 not work over network file systems.
 
     answers    what is used: one a key, the newest
-    charges    every other call that was made: failed, or cut and asked again; with what it cost, or may have cost
+    charges    every other call: failed, cut and asked again, or not known to have ended; with what it cost, or may have cost
     collected  requests of batches whose cost is in one of the two
 
 A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a fresh one is begun.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import secrets
 import sqlite3
 import threading
 import time
@@ -39,7 +40,7 @@ _TABLES = (
     "cost_usd REAL NOT NULL, certain INTEGER NOT NULL, at REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS collected (custom_id TEXT PRIMARY KEY)",
 )
-_CHARGE = "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?)"
+_CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # The answer that this one replaces was paid for as well.
 _REPLACED = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
 _NEW = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
@@ -68,11 +69,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A row to be written: an answer with its key, or a charge. `custom_id`: of the request in a batch that it pays for."""
+    """A row to be written: an answer with its key, or a charge.
+
+    `custom_id`: of the request in a batch that it pays for; `began`: the charge in whose place it stands.
+    """
 
     key: str | None
     row: tuple[object, ...]
     custom_id: str | None = None
+    began: int | None = None
 
 
 class Journal:
@@ -171,14 +176,29 @@ class Journal:
         """Keep an answer in place of the one that `key` may have: both were paid for. On disk when this returns."""
         self._write([_answer(key, stage, model, answer, cost_usd)])
 
+    async def begin(self, number: int, stage: str, model: str, most_usd: float) -> None:
+        """Note a call that is about to be made as one that ended without a word, at its most: killed now, it did.
+
+        `keep` or `charge` with that number, one of `call_number`, put what became of it in its place.
+        """
+        await self._gather(_charge(stage, model, "interrupted", most_usd, False, number))
+
     async def keep(
-        self, key: str, stage: str, model: str, answer: Answer, cost_usd: float, *, custom_id: str | None = None
+        self,
+        key: str,
+        stage: str,
+        model: str,
+        answer: Answer,
+        cost_usd: float,
+        *,
+        custom_id: str | None = None,
+        began: int | None = None,
     ) -> None:
         """`put` for many callers at a time: what arrives while a commit runs is in the next one, together.
 
-        custom_id: of the request in a batch that this pays for.
+        custom_id: of the request in a batch that this pays for; began: the number that it was begun with.
         """
-        await self._gather(replace(_answer(key, stage, model, answer, cost_usd), custom_id=custom_id))
+        await self._gather(replace(_answer(key, stage, model, answer, cost_usd), custom_id=custom_id, began=began))
 
     async def charge(
         self,
@@ -189,13 +209,11 @@ class Journal:
         *,
         certain: bool = True,
         custom_id: str | None = None,
+        began: int | None = None,
     ) -> None:
         """Note a call that gave no answer. `certain`: False when nothing tells whether, and how much, it was billed."""
-        await self._gather(replace(_charge(stage, model, outcome, cost_usd, certain), custom_id=custom_id))
-
-    def charge_later(self, stage: str, model: str, outcome: str, cost_usd: float, *, certain: bool = True) -> None:
-        """`charge` for a caller that can't wait; written before the process ends."""
-        self._enqueue(_charge(stage, model, outcome, cost_usd, certain))
+        record = _charge(stage, model, outcome, cost_usd, certain)
+        await self._gather(replace(record, custom_id=custom_id, began=began))
 
     async def _gather(self, record: _Record) -> None:
         commit = self._enqueue(record)
@@ -224,6 +242,8 @@ class Journal:
             db.execute("BEGIN IMMEDIATE")
             try:
                 for record in records:
+                    if record.began is not None:
+                        db.execute("DELETE FROM charges WHERE rowid = ?", (record.began,))
                     if record.key is None:
                         db.execute(_CHARGE, record.row)
                     elif not db.execute(_NEW, record.row).rowcount:
@@ -286,11 +306,16 @@ class Journal:
             ) from error
 
 
+def call_number() -> int:
+    """Not another call's, in whatever process."""
+    return secrets.randbits(62)
+
+
 def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
     # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
     text = json.dumps({name: getattr(answer, name) for name in Answer.__slots__}, ensure_ascii=True)
     return _Record(key, (key, stage, model, text, cost_usd, time.time()))
 
 
-def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool) -> _Record:
-    return _Record(None, (stage, model, outcome, cost_usd, certain, time.time()))
+def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool, number: int | None = None) -> _Record:
+    return _Record(None, (number, stage, model, outcome, cost_usd, certain, time.time()))

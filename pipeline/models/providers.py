@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.models.failures import SURROGATE, UselessAnswer, not_an_answer, snippet, translate
+from pipeline.models.failures import SURROGATE, Transient, UselessAnswer, not_an_answer, shaped, snippet, translate
 from pipeline.models.journal import Answer
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 # That API never had the last two, and spells a schema its own way; since its version 2026-10-21 it answers 400 to sampling
 # parameters, at any value.
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format")
+# Why an answer ends too early: our limit, or the model's own; something broke at the server (vLLM, OpenRouter).
+_CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
+_GIVEN_UP = ("error", "abort")
+_MOST_TOKENS = 10**9
 # Gets the headers of whatever the server answers to the call of the current task.
 on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar("on_headers", default=None)
 
@@ -76,7 +80,8 @@ class OpenAIProvider:
             _hear(error)
             raise self.translate(error) from None
         _hear(raw)
-        return self.read(completion, request.max_tokens, raw.headers.get("x-request-id"))
+        with shaped(raw.http_response):
+            return self.read(completion, request.max_tokens, raw.headers.get("x-request-id"))
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         """What the SDK's method is called with."""
@@ -90,15 +95,15 @@ class OpenAIProvider:
         choices = getattr(completion, "choices", None)
         if choices is None:
             raise not_an_answer(completion)
-        usage = completion.usage
-        details = getattr(usage, "prompt_tokens_details", None)
+        details = getattr(completion.usage, "prompt_tokens_details", None)
+        prompt, answer = _tokens(completion.usage, "prompt_tokens", "completion_tokens")
         counted = Answer(
             "",
             "",
             max_tokens,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-            cached_tokens=getattr(details, "cached_tokens", None) or 0,
+            prompt_tokens=prompt,
+            completion_tokens=answer,
+            cached_tokens=min(prompt, *_tokens(details, "cached_tokens")),
             request_id=request_id,
         )
         if not choices:
@@ -139,7 +144,8 @@ class AnthropicProvider:
             _hear(error)
             raise self.translate(error) from None
         _hear(raw)
-        return self.read(message, request.max_tokens, raw.headers.get("request-id"))
+        with shaped(raw.http_response):
+            return self.read(message, request.max_tokens, raw.headers.get("request-id"))
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         """What the SDK's method is called with."""
@@ -160,14 +166,15 @@ class AnthropicProvider:
         if getattr(message, "content", None) is None:
             raise not_an_answer(message)
         usage = message.usage
-        cached, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+        prompt, answer = _tokens(usage, "input_tokens", "output_tokens")
+        (cached,), (written,) = _tokens(usage, "cache_read_input_tokens"), _tokens(usage, "cache_creation_input_tokens")
         counted = Answer(
             "",
             "",
             max_tokens,
             # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
-            prompt_tokens=usage.input_tokens + cached + written,
-            completion_tokens=usage.output_tokens,
+            prompt_tokens=prompt + cached + written,
+            completion_tokens=answer,
             cached_tokens=cached,
             cache_write_tokens=written,
             request_id=request_id,
@@ -176,17 +183,26 @@ class AnthropicProvider:
         return _answer(counted, text, message.stop_reason, None)
 
 
+def _tokens(usage: Any, *names: str) -> tuple[int, ...]:
+    """Counts that belong together, as the server tells them. All 0, which stands for unknown, when one is no count."""
+    counts: list[Any] = [getattr(usage, name, None) for name in names]
+    known = all(isinstance(n, int) and 0 <= n < _MOST_TOKENS for n in counts)
+    return tuple(counts) if known else (0,) * len(names)
+
+
 def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str | None) -> Answer:
     """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
     if refusal or finish == "refusal":
         raise UselessAnswer("refused", counted, answer=snippet(refusal or text or ""))
     if finish == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text or ""))
+    if finish in _GIVEN_UP:
+        raise Transient("server_error", f"status 200, and the server gave up: {finish}", maybe_billed=True)
     if not text or not text.strip():
         raise UselessAnswer("empty_answer", counted, finish=finish)
     # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
     text = SURROGATE.sub("\ufffd", text)
-    return replace(counted, text=text, finish="length" if finish in ("length", "max_tokens") else "stop")
+    return replace(counted, text=text, finish="length" if finish in _CUT else "stop")
 
 
 def _as_it_stands(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -110,3 +110,50 @@ def test_interrupted_calls_count_as_spent(tmp_path: Path, calls: int) -> None:
         assert again.made() == calls
         assert again.uncertain() == pytest.approx(again.spent() - again.money()["sample"][1])
         assert again.uncertain() >= calls // 2 * 200 * 10 / 1e6
+
+
+CAPPED = """
+import sys
+from pathlib import Path
+from pipeline.errors import BudgetReached
+from pipeline.models.journal import Journal
+from pipeline.models.money import Budget, Price
+from tests.models.asking import ask_all, model_at
+url, cap = sys.argv[1], float(sys.argv[3])
+journal = Journal(Path(sys.argv[2]))
+model = model_at(url, journal, budget=Budget(cap, journal.spent()), concurrency=8)
+model._price = Price(0, 0, 10)
+try:
+    # Each answer is as long as it may be: the most that a call can cost is what it does cost.
+    ask_all(model, [f"{index:048}" for index in range(400)], workers=8, max_tokens=12)
+except BudgetReached:
+    print("budget reached", flush=True)
+"""
+
+
+def test_the_cap_holds_over_kills(tmp_path: Path) -> None:
+    """Calls that were under way when a run was killed are billed, and nobody heard what they cost."""
+    with LoopbackServer(latency=0.2, key=None) as server:
+
+        def capped() -> subprocess.Popen[str]:
+            command = [sys.executable, "-c", CAPPED, server.openai_url, str(tmp_path / "journal.db"), "0.012"]
+            return subprocess.Popen(
+                command, cwd=ROOT, env=child_environment(OPENAI_API_KEY=CANARY), stdout=subprocess.PIPE, text=True
+            )
+
+        def billed() -> float:
+            return sum(call.usage.output_tokens for call in server.calls if call.usage) * 10 / 1e6
+
+        for _ in range(2):
+            process = capped()
+            wait_for(server, len(server.calls) + 20, process)
+            process.kill()
+            process.communicate(timeout=30)
+            while server.stats()["in_flight"]:
+                time.sleep(0.01)
+        assert sum(call.billed for call in server.calls) > sum(Journal(tmp_path / "journal.db").calls().values())
+        assert 0 < billed() < 0.012
+        last = capped()
+        assert last.communicate(timeout=60)[0].strip() == "budget reached"
+    assert billed() <= Journal(tmp_path / "journal.db").spent() + 1e-9 <= 0.012 + 2e-9
+    assert billed() > 0.01

@@ -1,0 +1,162 @@
+"""Status 200 with JSON that is no API's answer, through both SDKs: each a row's reject or an answer, never a broken run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tenacity import wait_none
+
+from pipeline.errors import RowReject
+from pipeline.models import chat
+from pipeline.models.failures import retry_after
+from pipeline.models.journal import Answer, Journal
+from pipeline.models.money import Price
+from tests.loopback import LoopbackServer
+from tests.models.asking import KEYS, address, ask, caught, model_at
+
+CANARY = "sk-canary-odd-0123456789"
+SAID: dict[str, Any] = {}
+OPENAI = {
+    "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "Hi."}}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+}
+ANTHROPIC = {
+    "content": [{"type": "text", "text": "Hi."}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 5, "output_tokens": 2},
+}
+
+
+def choice(content: object, **more: object) -> dict[str, Any]:
+    return OPENAI | {"choices": [{"finish_reason": "stop", "message": {"content": content}, **more}]}
+
+
+MALFORMED = {
+    "openai": [
+        *({"choices": value} for value in ("abc", {"a": 1}, 3, [None], [{}], [{"message": None}], [{"message": "hi"}])),
+        *(choice(value) for value in (3, {"a": 1}, [{"type": "text", "text": "Hi."}])),
+        *([OPENAI], "hello", None, 3, b"[" * 100_000, b'{"a":' + b"9" * 6000 + b"}", b'{"choices": "\xff"}'),
+        OPENAI | {"choices": f"Your key is {CANARY}."},
+    ],
+    "anthropic": [
+        *(ANTHROPIC | {"content": value} for value in ("hi", 3, [None], ["hi"], [{"type": "text", "text": None}])),
+        *([ANTHROPIC], "hello", None, b"[" * 100_000),
+    ],
+}
+UNCOUNTED: dict[str, list[Any]] = {
+    "openai": [
+        OPENAI | {"usage": usage}
+        for usage in (None, "x", [1], {}, {"prompt_tokens": 5}, {"prompt_tokens": "5", "completion_tokens": "2"})
+    ]
+    + [OPENAI | {"usage": {"prompt_tokens": n, "completion_tokens": 2}} for n in (-5, 2.5, 10**30, None)],
+    "anthropic": [
+        ANTHROPIC | {"usage": usage} for usage in (None, "x", {}, {"input_tokens": 5, "output_tokens": None})
+    ],
+}
+
+
+async def _say(http: web.Request) -> web.Response:
+    await http.read()
+    SAID["times"] += 1
+    body = SAID["body"] if isinstance(SAID["body"], bytes) else json.dumps(SAID["body"]).encode()
+    return web.Response(body=body, content_type="application/json")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LoopbackServer]:
+    def extend(app: web.Application, engine: object) -> None:
+        app.router.add_post("/odd/{path:.*}", _say)
+
+    with LoopbackServer(extensions=[extend]) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "_backoff", wait_none())
+    for variable in KEYS.values():
+        monkeypatch.setenv(variable, CANARY)
+
+
+def told(server: LoopbackServer, provider: str, body: object, journal: Journal) -> Answer | Exception:
+    SAID.update(body=body, times=0)
+    model = model_at(f"{address(server, 'anthropic')}/odd", journal, provider, attempts=2)
+    model._price = Price(1, 1, 1)
+    return caught(model)
+
+
+@pytest.mark.parametrize("provider", KEYS)
+def test_json_of_another_shape_is_a_malformed_answer(server: LoopbackServer, tmp_path: Path, provider: str) -> None:
+    for number, body in enumerate(MALFORMED[provider]):
+        journal = Journal(tmp_path / f"{number}.db")
+        ended = told(server, provider, body, journal)
+        assert isinstance(ended, RowReject), (body, ended)
+        assert (ended.reason, SAID["times"]) == ("malformed_answer", 2)
+        assert ended.evidence["error"].startswith("status 200 with")
+        assert CANARY not in str(ended.evidence)
+        journal.close()
+
+
+@pytest.mark.parametrize("provider", KEYS)
+def test_an_answer_without_a_count_costs_its_most(server: LoopbackServer, tmp_path: Path, provider: str) -> None:
+    for number, body in enumerate(UNCOUNTED[provider]):
+        journal = Journal(tmp_path / f"{number}.db")
+        ended = told(server, provider, body, journal)
+        assert isinstance(ended, Answer) and ended.text == "Hi.", (body, ended)
+        assert (ended.prompt_tokens, ended.completion_tokens) == (0, 0)
+        assert journal.spent() >= 200 / 1e6
+        journal.close()
+
+
+@pytest.mark.parametrize(
+    ("provider", "body", "ended"),
+    [
+        ("anthropic", ANTHROPIC | {"stop_reason": "model_context_window_exceeded"}, "length"),
+        ("openai", choice("Hi.", finish_reason="error"), "server_error"),
+        ("openai", choice("Hi.", finish_reason=None), "stop"),
+    ],
+)
+def test_why_an_answer_ended(server: LoopbackServer, tmp_path: Path, provider: str, body: object, ended: str) -> None:
+    result = told(server, provider, body, Journal(tmp_path / "journal.db"))
+    assert (result.finish if isinstance(result, Answer) else getattr(result, "reason", result)) == ended
+
+
+def test_a_count_above_max_tokens_is_not_asked_for_again(server: LoopbackServer, tmp_path: Path) -> None:
+    """Some servers count the EOS, or hidden reasoning, on top of the limit."""
+    SAID.update(body=OPENAI | {"usage": {"prompt_tokens": 5, "completion_tokens": 27}}, times=0)
+    model = model_at(f"{address(server, 'anthropic')}/odd", Journal(tmp_path / "journal.db"))
+    assert [ask(model, "Hello", limit).text for limit in (20, 20, 40)] == ["Hi."] * 3
+    assert SAID["times"] == 1
+    ask(model, "Hello", 10)
+    assert SAID["times"] == 2
+
+
+@pytest.mark.parametrize(("finish", "asked"), [("content_filter", 1), ("stop", 2)])
+def test_more_room_changes_no_refusal(server: LoopbackServer, tmp_path: Path, finish: str, asked: int) -> None:
+    SAID.update(body=choice("", finish_reason=finish), times=0)
+    model = model_at(f"{address(server, 'anthropic')}/odd", Journal(tmp_path / "journal.db"))
+    for limit in (20, 20, 40):
+        with pytest.raises(RowReject):
+            ask(model, "Hello", limit)
+    assert SAID["times"] == asked
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after": " 2.5 "}, 2.5),
+        ({"retry-after": "1e99"}, 1e99),
+        # Nothing to wait for: then the wait is our own.
+        *(({"retry-after": text}, None) for text in ("0", "-3", "soon", "", "nan", "Wed, 21 Oct 2015 07:28:00 GMT")),
+        ({}, None),
+    ],
+)
+def test_what_a_server_asks_us_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == seconds
