@@ -93,6 +93,8 @@ class ChatModel:
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
         self._failures = 0
+        self._last = ""
+        self._heard = False
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it was given before.
@@ -104,6 +106,7 @@ class ChatModel:
         key = digest(self._identity, request.messages, request.params)
         known = self._journal.get(key)
         if known and self._fits(known, request.max_tokens):
+            self._heard = True
             if known.finish not in ("stop", "length"):
                 raise UselessAnswer.kept(known)
             return known
@@ -123,12 +126,17 @@ class ChatModel:
         except RowReject as reject:
             # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
             if reject.evidence.get("status") == 404:
-                self._count_failure(f"status 404: {reject.evidence['error']}")
+                self._count_failure(f"status 404: {reject.evidence['error']} (check the model's name and its address)")
                 raise reject.passing() from None
-            self._failures = 0
+            self._works()
             raise
-        self._failures = 0
+        self._works()
         return answer
+
+    def insist(self) -> None:
+        """At the end of a stage: raises ProviderStopped when all calls have failed on the provider's side, however few."""
+        if self._failures and not self._heard:
+            raise self._stopped()
 
     async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
         """One call, when its turn has come."""
@@ -222,13 +230,20 @@ class ChatModel:
                 loop.at_exit(self._provider.close)
             return self._provider
 
+    def _works(self) -> None:
+        self._failures, self._heard = 0, True
+
     def _count_failure(self, last: str) -> None:
         self._failures += 1
+        self._last = last
         if self._failures >= BREAKER:
-            raise ProviderStopped(
-                f"{self.name}: {self._failures} rows in a row failed, the last with: {last}. The run stops instead of "
-                "rejecting the rest; run the same command again when the provider answers"
-            ) from None
+            raise self._stopped() from None
+
+    def _stopped(self) -> ProviderStopped:
+        return ProviderStopped(
+            f"{self.name}: {self._failures} rows in a row failed, the last with: {self._last}. The run stops instead of "
+            "rejecting the rest; run the same command again when the provider answers"
+        )
 
 
 def retry_wait(state: RetryCallState) -> float:

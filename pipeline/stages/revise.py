@@ -86,6 +86,7 @@ def revise(
             workers=reviser.concurrency,
             done=lambda rejected: report(1, int(rejected)),
         )
+        reviser.insist()
     output = collect(rows, schema.REVISE, results)
     return StageOutput(output.rows, output.rejects, dict(sorted(notes.items())))
 

@@ -38,6 +38,7 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: 
             workers=policy.concurrency,
             done=lambda rejected: report(1, int(rejected)),
         )
+        policy.insist()
     return collect(rows, schema.SAMPLE, results)
 
 

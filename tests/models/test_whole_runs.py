@@ -145,6 +145,22 @@ def test_an_outage_stops_the_run_and_rejects_nothing(settings: Settings, monkeyp
     assert not completed & {call.key for call in calls(settings)[before:]}
 
 
+def test_fewer_rows_than_an_outage_takes_stop_as_well_when_none_was_answered(settings: Settings) -> None:
+    """A first try with a few rows and a wrong address must not end as a valid empty data set."""
+    server = settings.server  # type: ignore[attr-defined]
+    server.engine.faults = FaultPlan.always(faults.NOT_FOUND)
+    config = settings(source__limit=4)
+    with pytest.raises(
+        ProviderStopped, match=r"4 rows in a row failed, the last with: status 404.*check the model's name"
+    ):
+        run(config)
+    assert not (config.out / "manifest.json").exists()
+    # Of a model that has answered before, single rows may fail.
+    server.engine.faults = FaultPlan(lambda number, request, attempt: None if number < 10 else faults.UNAVAILABLE)
+    outcome, _ = run(settings("few", source__limit=4, reviser__attempts=1, policy__attempts=1, selection__eta1="off"))
+    assert outcome.manifest["unanswered"]
+
+
 def test_a_damaged_journal_is_told_and_finished_shards_stay(settings: Settings) -> None:
     first, _ = run(settings())
     journal = first.out / "work" / "journal.db"
