@@ -111,14 +111,8 @@ class ChatModel:
                 raise UselessAnswer.kept(known)
             return known
         provider = self._provider or await self._connected()
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
-            retry=retry_if_exception_type(Transient),
-            wait=retry_wait,
-            reraise=True,
-        )
         try:
-            answer: Answer = await retrying(self._attempt, provider, stage, key, request)
+            answer = await self._insisting(provider, stage, key, request)
         except Transient as error:
             self._count_failure(str(error))
             reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts)
@@ -137,6 +131,30 @@ class ChatModel:
         """At the end of a stage: raises ProviderStopped when all calls have failed on the provider's side, however few."""
         if self._failures and not self._heard:
             raise self._stopped()
+
+    async def _insisting(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
+        """The call, with tries as many and as far apart as the settings and the server say."""
+        failed: Transient | None = None
+        try:
+            return await self._attempt(provider, stage, key, request)
+        except Transient as error:
+            failed = error
+
+        # tenacity is told of the first try only when that failed: it costs a twentieth of a call.
+        async def attempt() -> Answer:
+            nonlocal failed
+            if failed:
+                first, failed = failed, None
+                raise first
+            return await self._attempt(provider, stage, key, request)
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts),
+            retry=retry_if_exception_type(Transient),
+            wait=retry_wait,
+            reraise=True,
+        )
+        return await retrying(attempt)
 
     async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
         """One call, when its turn has come."""
@@ -250,10 +268,9 @@ def retry_wait(state: RetryCallState) -> float:
     """Seconds until the next try: what the server asked for, else longer each time."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, Transient) else None
-    # A server's absurd wish (hours) is capped; a little jitter keeps the crowd from returning at once.
-    return float(min(asked, LONGEST_WAIT_S) if asked is not None else 0.0) + (
-        _backoff(state) if asked is None else 0.1 * _backoff(state)
-    )
+    own = float(_backoff(state))
+    # A server's absurd wish (hours) is capped; a little jitter keeps the crowd from returning at once. Its "now" is no wish.
+    return min(asked, LONGEST_WAIT_S) + 0.1 * own if asked else own
 
 
 def upper_bound_tokens(request: ChatRequest) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import math
 import os
 import re
 import time
@@ -150,20 +149,23 @@ def _message(error: Any) -> str:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks us to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date.
 
-    None when it names no time to come; a date that our clock has passed is none.
+    0 for a date that our clock has passed; None when it says nothing that can be read.
     """
-    milliseconds, text = _number(headers.get("retry-after-ms")), headers.get("retry-after")
-    seconds = milliseconds / 1000 if milliseconds else _number(text)
+    milliseconds, text = _seconds(headers.get("retry-after-ms")), headers.get("retry-after")
+    if milliseconds is not None:
+        return milliseconds / 1000
+    seconds = _seconds(text)
     if seconds is None and text:
         with suppress(ValueError, TypeError, OverflowError):
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-    return seconds if seconds and seconds > 0 else None
+            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    return seconds
 
 
-def _number(text: str | None) -> float | None:
+def _seconds(text: str | None) -> float | None:
     with suppress(ValueError):
         number = float(text or "")
-        return None if math.isnan(number) else number
+        # Not a number compares as nothing.
+        return number if number >= 0 else None
     return None
 
 

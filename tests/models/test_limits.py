@@ -10,8 +10,10 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from tenacity import AsyncRetrying, RetryCallState
 
 from pipeline.models import quota
+from pipeline.models.chat import retry_wait
 from pipeline.models.failures import Transient, retry_after
 from pipeline.models.limits import Bucket, Call, Limiter, limiter_for
 from pipeline.models.loop import run
@@ -261,3 +263,15 @@ def test_waits_that_servers_ask_for() -> None:
         assert retry_after({"retry-after": nothing}) is None
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert (retry_after({"retry-after": "9" * 30}) or 0) > 1e20
+    assert retry_after({"retry-after-ms": "soon", "retry-after": "9"}) == 9
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [(7.0, 7.0, 8.0), (1e9, 120.0, 121.0), (0.0, 4.0, 5.1), (None, 4.0, 5.1)]
+)
+def test_a_wish_is_kept_and_now_is_none(asked: float | None, least: float, most: float) -> None:
+    """A refusal that says "at once", or a date that our clock has passed, must not use up all tries in a moment."""
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = 4
+    state.set_exception((Transient, Transient("rate_limited", "429", asked), None))
+    assert least <= retry_wait(state) <= most

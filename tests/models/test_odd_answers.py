@@ -13,7 +13,6 @@ from tenacity import wait_none
 
 from pipeline.errors import RowReject
 from pipeline.models import chat
-from pipeline.models.failures import retry_after
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.money import Price
 from tests.loopback import LoopbackServer
@@ -144,19 +143,3 @@ def test_more_room_changes_no_refusal(server: LoopbackServer, tmp_path: Path, fi
         with pytest.raises(RowReject):
             ask(model, "Hello", limit)
     assert SAID["times"] == asked
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after": " 2.5 "}, 2.5),
-        ({"retry-after": "1e99"}, 1e99),
-        # Nothing to wait for: then the wait is our own.
-        *(({"retry-after": text}, None) for text in ("0", "-3", "soon", "", "nan", "Wed, 21 Oct 2015 07:28:00 GMT")),
-        ({}, None),
-    ],
-)
-def test_what_a_server_asks_us_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
