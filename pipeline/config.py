@@ -108,7 +108,9 @@ class PolicySettings(_Calls):
 
     model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
     system: str | None = Field(None, description="System prompt put before queries that have none")
-    temperature: float = Field(0.3, ge=0, le=2, description="Randomness of the answers")
+    temperature: float | None = Field(
+        0.3, ge=0, le=2, description="Randomness of the answers; null: not sent, for models that refuse it"
+    )
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
     max_tokens: int = Field(192, ge=1, description="Longer answers are rejected as truncated")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
@@ -139,7 +141,9 @@ class ReviserSettings(_Calls):
     )
     structured: bool = Field(True, description="Ask for JSON by schema; false: for models or servers that refuse one")
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
-    temperature: float = Field(0.0, ge=0, le=2, description="Randomness of the revisions")
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="Randomness of the revisions; null: not sent, for models that refuse it"
+    )
     max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
 

@@ -97,6 +97,12 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
                 f"{published['unanswered']} rows were rejected only because a provider failed or did not answer "
                 "(see rejected/); the same command again asks for these alone"
             )
+        for model in (run.policy, run.reviser) if entry.asks_models(config) else ():
+            if model.refusal:
+                watcher.warn(
+                    f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
+                    "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null"
+                )
         return Outcome(config.out, published, run.journal.made() - before, run)
 
 

@@ -82,6 +82,8 @@ class ChatModel:
         self.turn: AbstractContextManager[Any] = threading.Lock() if one_shard_at_a_time else nullcontext()
         self.concurrency = concurrency
         self.calls = 0
+        # What the server found wrong with the last row that it refused.
+        self.refusal = ""
         self._identity = identity
         self._connect = connect
         self._journal = journal
@@ -122,6 +124,8 @@ class ChatModel:
             if reject.evidence.get("status") == 404:
                 self._count_failure(f"status 404: {reject.evidence['error']} (check the model's name and its address)")
                 raise reject.passing() from None
+            if reject.reason == "bad_request":
+                self.refusal = f"status {reject.evidence['status']}: {reject.evidence['error']}"
             self._works()
             raise
         self._works()

@@ -158,7 +158,9 @@ def request_params(
 
     `extra` goes into the body as it stands, for what only this server knows.
     """
-    params: dict[str, Any] = {"temperature": settings.temperature, "seed": row_seed}
+    params: dict[str, Any] = {"seed": row_seed}
+    if settings.temperature is not None:
+        params["temperature"] = settings.temperature
     if isinstance(settings, PolicySettings) and settings.top_p is not None:
         params["top_p"] = settings.top_p
     extra = dict(settings.extra)

@@ -46,12 +46,19 @@ class ModelSpec:
 
 
 def base_url(spec: ModelSpec) -> str | None:
-    """Where the calls go; None is Anthropic's own address or this machine."""
+    """Where the calls go; None is Anthropic's own address or this machine. Raises ConfigError."""
     if spec.provider == "openai":
-        return spec.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        return spec.base_url or _from_environment("OPENAI_BASE_URL") or OPENAI_URL
     if spec.provider == "anthropic":
-        return spec.base_url or os.environ.get("ANTHROPIC_BASE_URL")
+        return spec.base_url or _from_environment("ANTHROPIC_BASE_URL")
     return None
+
+
+def _from_environment(variable: str) -> str | None:
+    url = os.environ.get(variable)
+    if url and ("@" in urlsplit(url).netloc or not _is_address(url)):
+        raise ConfigError(f"{variable}: expected an address such as http://host:8000/v1, without a password")
+    return url.rstrip("/") if url else None
 
 
 def _is_address(url: str) -> bool:

@@ -116,6 +116,7 @@ def test_request_params() -> None:
         "extra_body": {"top_k": 5},
     }
     assert connect.request_params(ReviserSettings(), spec, 1) == {"temperature": 0.0, "seed": 1}
+    assert connect.request_params(ReviserSettings(temperature=None), spec, 1) == {"seed": 1}
     settings = PolicySettings(model=LOCAL)
     sent = connect.request_params(settings, ModelSpec.parse(LOCAL), 1).get("extra_body", {})
     assert sent == {**catalog.get("smollm2-135m-instruct").defaults, "cache_prompt": False}

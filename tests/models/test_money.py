@@ -63,6 +63,7 @@ def test_no_answer_costs_more_than_the_most(
 
 def test_known_and_unknown_prices() -> None:
     assert price("openai/gpt-4o-mini") == Price(0.15, 0.075, 0.60)
+    assert price("openai/gpt-4o-mini-2024-07-18") == price("openai/gpt-4o-mini")
     assert price("openai/gpt-unheard-of") is None
     assert price("openai/gpt-4o-mini@http://host/v1") is None
     assert price("local/smollm2-135m-instruct") == price("hf/org/name") == Price(0, 0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.models.spec import ModelSpec
+from pipeline.models.spec import ModelSpec, base_url
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,15 @@ def test_refuses_in_one_line_that_says_what_was_expected(text: str, says: str) -
 def test_a_password_is_refused_and_not_repeated(provider: str, address: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ModelSpec.parse(f"{provider}/m@{address}")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["http://me:hunter2@host/v1", "host:8000", "ftp://host"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_an_address_in_the_environment_is_held_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, provider: str, address: str
+) -> None:
+    monkeypatch.setenv(f"{provider.upper()}_BASE_URL", address)
+    with pytest.raises(ConfigError, match=f"{provider.upper()}_BASE_URL: expected an address") as caught:
+        base_url(ModelSpec(provider, "m"))
     assert "hunter2" not in str(caught.value)

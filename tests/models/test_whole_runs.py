@@ -161,6 +161,14 @@ def test_fewer_rows_than_an_outage_takes_stop_as_well_when_none_was_answered(set
     assert outcome.manifest["unanswered"]
 
 
+def test_what_a_server_finds_wrong_with_every_request_is_told(settings: Settings) -> None:
+    settings.server.engine.faults = FaultPlan.always(faults.UNPROCESSABLE)  # type: ignore[attr-defined]
+    outcome, warnings = run(settings(source__limit=3))
+    assert outcome.manifest["rows"] == {"read": 3, "published": 0, "rejected": 3}
+    told = next(line for line in warnings if "refused requests" in line)
+    assert "status 422" in told and "reviser.structured=false" in told
+
+
 def test_a_damaged_journal_is_told_and_finished_shards_stay(settings: Settings) -> None:
     first, _ = run(settings())
     journal = first.out / "work" / "journal.db"
