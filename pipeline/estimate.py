@@ -105,7 +105,14 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         reward = config.reward.model if entry.scores(config) else "none"
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _SAMPLE) or 1
-    return Estimate(facts, _calls(config, rows[::step], usable, round(usable * share)))
+    made = Estimate(facts, _calls(config, rows[::step], usable, round(usable * share)))
+    budget = config.run.budget_usd
+    if budget is not None:
+        short = (made.cost_usd or 0.0) > budget
+        facts["budget"] = f"${budget:.2f}" + (
+            ": less than the estimate, so the run would stop there, resumable" if short else ""
+        )
+    return made
 
 
 def _reasons(rejects: Rejected) -> str:

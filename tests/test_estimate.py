@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline import shards
-from pipeline.config import CurationConfig
+from pipeline.config import CurationConfig, RunSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
 from pipeline.estimate import estimate
@@ -118,6 +118,10 @@ def test_known_prices_are_multiplied_and_local_models_are_free(settings: Setting
     assert found["cost_usd"] == pytest.approx(sum(cost.values()))
     assert 0.0001 < found["cost_usd"] < 0.1
     assert "as of 2" in found["plan"]["prices"]
+    told = [
+        estimate(config.model_copy(update={"run": RunSettings(budget_usd=b)}), quiet).facts["budget"] for b in (0, 1)
+    ]
+    assert told == ["$0.00: less than the estimate, so the run would stop there, resumable", "$1.00"]
 
 
 def test_the_whole_sample_is_counted_to_its_last_row(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from pipeline.errors import ProviderStopped
 from pipeline.models import chat, money
 from pipeline.models.journal import Journal
 from tests.conftest import Silent, as_arguments
-from tests.loopback import FaultPlan, faults
+from tests.loopback import ChatRequest, FaultPlan, Reply, faults
+from tests.loopback.chat import BadRequest, number_from
 
 Settings = Callable[..., CurationConfig]
 
@@ -122,6 +124,39 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     before = len(calls(settings))
     done, _ = run(config)
     assert (done.already_done, done.calls, len(calls(settings))) == (True, 0, before)
+
+
+def test_no_file_and_no_line_of_a_run_holds_the_key(
+    settings: Settings, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Through a gateway that repeats the key in what it says of some calls; to its end, then stopped by a refusal."""
+    server = settings.server  # type: ignore[attr-defined]
+    canary, answer = "sk-canary-whole-0123456789", server.engine.behaviour
+    server.engine.key = canary
+    caplog.set_level(logging.DEBUG)
+
+    def gateway(request: ChatRequest) -> Reply:
+        if (number := number_from("gateway", request.key)) % 4 == 0:
+            raise BadRequest(f"Incorrect API key provided: {canary}.", status=(400, 500)[number // 4 % 2])
+        return answer(request)
+
+    server.engine.behaviour = gateway
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", canary)
+        config = settings(policy__attempts=1, reviser__attempts=1)
+        for status, ended in ((None, 0), (401, 1)):
+            server.engine.faults = FaultPlan.always(str(status)) if status else FaultPlan.none()
+            shards._context.cache_clear()
+            again = ["--set", "reviser.max_tokens=100", "--set", "policy.seed=3"] if status else []
+            assert build.main([*as_arguments(config), *again, "--prefect", "off", "--json"]) == ended
+    told = capsys.readouterr()
+    assert "bad_request" in told.out and "refuses every call" in told.err
+    assert canary not in told.out + told.err + caplog.text
+    for file in config.out.rglob("*"):
+        assert not file.is_file() or canary.encode() not in file.read_bytes(), file
+        if file.suffix == ".parquet":
+            # Compressed: read, not searched.
+            assert canary not in str(pq.read_table(file).to_pylist()), file
 
 
 def rejects(outcome: Outcome) -> list[dict[str, Any]]:
