@@ -18,6 +18,7 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from pipeline.config import CurationConfig
+from pipeline.errors import StorageError
 from pipeline.models import loop
 from pipeline.shards import context_of, forget_contexts
 from pipeline.storage.atomic import write_text
@@ -57,7 +58,7 @@ def held(config: CurationConfig) -> Iterator[str | None]:
     finally:
         ended.set()
         thread.join()
-        with suppress(OSError):
+        with suppress(OSError, StorageError):
             path.unlink()
 
 
@@ -104,5 +105,5 @@ def _read(path: Path, last: str) -> str:
         return path.read_text("utf-8")
     except FileNotFoundError:
         return ""
-    except OSError:
+    except (OSError, StorageError):
         return last

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -11,6 +10,7 @@ from prefect import flow, get_run_logger
 from pipeline.relabel import settings
 from pipeline.relabelling import relabel as make
 from pipeline.storage.published import read_manifest
+from pipeline.storage.remote import location
 
 
 @flow(name="relabel", flow_run_name="relabel-{data_dir}", persist_result=False)
@@ -25,9 +25,11 @@ def relabel(
         tokenizer: Folder or Hub id of the tokenizer of the model to train; default: the one in use
         assignments: Settings such as labels.granularity=word; what is not given stays as it was
     """
-    config = settings(read_manifest(Path(data_dir)), assignments or [], {"labels.tokenizer": tokenizer})
+    config = settings(read_manifest(location(data_dir)), assignments or [], {"labels.tokenizer": tokenizer})
     log = get_run_logger()
-    made = make(Path(data_dir), Path(out), config.labels, advance=_nothing, warn=functools.partial(log.warning, "%s"))
+    made = make(
+        location(data_dir), location(out), config.labels, advance=_nothing, warn=functools.partial(log.warning, "%s")
+    )
     log.info("%s: %s", out, made["rows"])
     return {"out": out, "digest": made["digest"], **made["rows"]}
 

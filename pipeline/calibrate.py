@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("dir", metavar="DIR", type=Path, help="output folder of a run, with its folder work/")
+    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a run, with its folder work/")
     p.add_argument("--eta", metavar="η1,η2,η3", action="append", default=[], help="a choice; repeatable")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p

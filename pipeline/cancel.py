@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _TIMEOUT_S = 60.0
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m pipeline.cancel", description=(__doc__ or "").split(": ", 1)[1])
-    p.add_argument("dir", metavar="DIR", type=Path, help="the run's output folder")
+    p.add_argument("dir", metavar="DIR", type=argument, help="the run's output folder")
     p.add_argument("--yes", action="store_true", help="don't ask")
     return p
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m pipeline.compare",
         description="Compare two published data sets: settings, funnels, distributions, rows gained, lost and changed.",
     )
-    p.add_argument("first", metavar="DIR1", type=Path, help="output folder of a finished run")
-    p.add_argument("second", metavar="DIR2", type=Path, help="and of another")
+    p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
+    p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p

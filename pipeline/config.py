@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.config_values import Finite, Model, Operational, Share, Threshold, comma_list, json_only
+from pipeline.config_values import Finite, Folder, Model, Operational, Share, Threshold, comma_list, json_only
+from pipeline.storage.remote import location
 
 REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
 Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]
@@ -192,7 +193,7 @@ class LabelSettings(Section):
 
 
 class OutputSettings(Section):
-    dir: str | None = Field(None, description="Output folder; default out/SOURCE")
+    dir: Folder | None = Field(None, description="Output folder, also s3://bucket/prefix; default out/SOURCE")
     rows_per_file: int = Field(50_000, ge=1, description="Rows in a published Parquet file, at most")
 
 
@@ -234,7 +235,7 @@ class CurationConfig(Section):
 
     @property
     def out(self) -> Path:
-        return Path(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
+        return location(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
 
 
 def digest(*parts: object) -> str:

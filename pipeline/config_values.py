@@ -6,10 +6,11 @@ import json
 import math
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.errors import ConfigError
 from pipeline.models.spec import ModelSpec
+from pipeline.storage.remote import location
 
 # Marks a field that changes how a run is executed, not what it produces.
 Operational = object()
@@ -45,6 +46,14 @@ def model_spec(value: object) -> str:
         raise ValueError(str(error)) from None
 
 
+def folder(value: str) -> str:
+    try:
+        location(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def json_only(value: object) -> object:
     try:
         json.dumps(value, allow_nan=False)
@@ -63,6 +72,7 @@ def comma_list(value: object) -> object:
 
 
 Threshold = Annotated[float | str | None, BeforeValidator(threshold)]
+Folder = Annotated[str, AfterValidator(folder)]
 Model = Annotated[str, BeforeValidator(model_spec)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]

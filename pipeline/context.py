@@ -21,6 +21,7 @@ from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts
+from pipeline.storage.remote import journal_of
 from pipeline.tokenizers import open_tokenizer
 
 # Raise a stage's number when its code gives other results for the same input; files made by the old code are then redone.
@@ -69,7 +70,7 @@ class Context:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.work / "journal.db")
+        return Journal(journal_of(self.config.out))
 
     @cached_property
     def budget(self) -> Budget:

@@ -24,6 +24,7 @@ from pipeline.batches import Batch, Column, Ragged, Share, Window
 from pipeline.errors import UsageError
 from pipeline.storage import published
 from pipeline.storage.published import PublishedFile, Verify
+from pipeline.storage.remote import location
 
 if TYPE_CHECKING:
     import datasets
@@ -43,7 +44,7 @@ def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDatase
     Raises InputError when no finished data set of a version that can be read is there, StorageError naming the
     file that is missing or not the one that was published.
     """
-    root = Path(folder)
+    root = location(folder)
     manifest = published.read_manifest(root)
     files = published.check_files(root, manifest, verify)
     return PairDataset(root, manifest, files)

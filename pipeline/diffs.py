@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.text import Text
 
 from pipeline.labels.signals import KEEP
 from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.storage.published import open_file
 
 # Brackets beside the colours keep the diff readable without them.
 _REMOVED, _ADDED = ("[-", "-]", "red"), ("{+", "+}", "green")
@@ -24,7 +24,7 @@ def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer,
     """The pairs with the smallest edit distance among the first rows, one drawing each."""
     if not manifest["rows"]["published"]:
         return
-    with pq.ParquetFile(out / manifest["files"][0]["path"]) as file:
+    with open_file(out / manifest["files"][0]["path"]) as file:
         batch = next(file.iter_batches(256))
     for row in pa.Table.from_batches([batch]).sort_by("edit_distance").slice(0, count).to_pylist():
         yield draw(row, tokenizer)

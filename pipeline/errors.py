@@ -8,6 +8,7 @@
     ├── ModelUnavailable                  a model can't be fetched or started here
     ├── ProviderStopped                   a provider refuses us as a whole (key, quota, outage): no use going on
     └── StorageError                      the output folder: not writable, full, damaged or in use
+        └── StoreUnreachable              a remote one: it doesn't answer, or refuses
     RowReject                             not an error: one row leaves the run, with a reason and evidence
 
 A message says what, where, what was expected and what to do, in one line; the command line prints it without a traceback.
@@ -54,6 +55,10 @@ class ProviderStopped(CurationError):
 
 class StorageError(CurationError):
     """A file of the run can't be written or read, or isn't what its metadata says."""
+
+
+class StoreUnreachable(StorageError):
+    """A store behind a URL doesn't answer, or refuses."""
 
 
 class RowReject(Exception):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 _EPILOG = """\
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("dataset", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument("--format", metavar="NAME", required=True, help="see below")
     p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
     p.add_argument("--out", metavar="DIR2", type=Path, required=True, help="a new folder")

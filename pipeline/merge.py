@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 _EPILOG = """\
@@ -31,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("dirs", metavar="DIR", nargs="+", type=Path, help="output folders of finished runs")
-    p.add_argument("--out", metavar="DIR", required=True, type=Path, help="folder of the merged data set")
+    p.add_argument("dirs", metavar="DIR", nargs="+", type=argument, help="output folders of finished runs")
+    p.add_argument("--out", metavar="DIR", required=True, type=argument, help="folder of the merged data set")
     p.add_argument(
         "--keep", choices=("first", "last"), help="of rows with the same id, that of the first or last data set given"
     )

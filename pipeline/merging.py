@@ -28,6 +28,7 @@ from pipeline.storage import manifest, published, stagefile
 from pipeline.storage.lock import run_lock
 from pipeline.storage.publish import write_ledgers, write_rows
 from pipeline.storage.published import PublishedFile
+from pipeline.storage.remote import journal_of
 from pipeline.storage.stagefile import Reject
 from pipeline.tokenizers import labels_tokenizer
 
@@ -121,7 +122,7 @@ def _check_out(roots: Sequence[Path], out: Path) -> dict[str, Any] | None:
         if not _same(root, out) and out.resolve().is_relative_to(root.resolve()):
             raise UsageError(f"--out {out}: lies in the folder of {root}; name one outside it")
     there = _manifest(out)
-    if (there and publication.made_by(there) != "merge") or (out / "work" / "journal.db").exists():
+    if (there and publication.made_by(there) != "merge") or journal_of(out).exists():
         raise UsageError(f"--out {out}: holds a data set that was not made by merging; name another folder")
     return there
 

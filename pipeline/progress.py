@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.storage.remote import local_side
+
 _EVERY_S = 0.3
 
 
@@ -25,7 +27,7 @@ class StageProgress:
     """Counts the rows of one stage of one shard. May be called from any thread. Never raises: it is only a display."""
 
     def __init__(self, work: Path, stage: str, shard: int, total: int) -> None:
-        self._path = work / "progress" / stage / f"{shard:05d}.json"
+        self._path = local_side(work) / "progress" / stage / f"{shard:05d}.json"
         self._counts = Counts(total=total)
         self._lock = threading.Lock()
         self._written = 0.0
@@ -55,7 +57,7 @@ class StageProgress:
 
 def forget_from(work: Path, shards: int) -> None:
     """Drop what an earlier, longer plan told of shards that are none any more."""
-    for path in (work / "progress").glob("*/*.json"):
+    for path in (local_side(work) / "progress").glob("*/*.json"):
         if path.stem.isdigit() and int(path.stem) >= shards:
             with suppress(OSError):
                 path.unlink()
@@ -64,7 +66,7 @@ def forget_from(work: Path, shards: int) -> None:
 def read(work: Path) -> dict[str, Counts]:
     """Counts by stage, over all shards."""
     stages: dict[str, Counts] = {}
-    for path in (work / "progress").glob("*/*.json"):
+    for path in (local_side(work) / "progress").glob("*/*.json"):
         with suppress(OSError, ValueError, TypeError):
             counts = Counts(**json.loads(path.read_text()))
             stage = stages.setdefault(path.parent.name, Counts())

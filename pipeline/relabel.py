@@ -7,7 +7,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.streams import take_any_text
@@ -70,8 +69,9 @@ def _main(arguments: argparse.Namespace) -> int:
     from pipeline.counting import counting
     from pipeline.relabelling import relabel
     from pipeline.storage.published import read_manifest
+    from pipeline.storage.remote import location
 
-    root, out = Path(arguments.dir), Path(arguments.out)
+    root, out = location(arguments.dir), location(arguments.out)
     parent = read_manifest(root)
     flags = {f"labels.{name}": getattr(arguments, name) for name in _FLAGS}
     config = settings(parent, arguments.set, flags)

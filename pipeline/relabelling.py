@@ -26,6 +26,7 @@ from pipeline.storage import manifest, published, stagefile
 from pipeline.storage.atomic import replacing
 from pipeline.storage.lock import run_lock
 from pipeline.storage.publish import name_for, write_part
+from pipeline.storage.remote import journal_of
 from pipeline.tokenizers import open_tokenizer
 
 _BATCH = 512
@@ -80,7 +81,7 @@ def _check_out(root: Path, out: Path) -> None:
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
     with suppress(StorageError):
         there = manifest.load(out)
-        if (there is not None and publication.made_by(there) != "relabel") or (out / "work" / "journal.db").exists():
+        if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
             raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("dir", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
     p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")

@@ -248,9 +248,10 @@ def _money(work: Path, found: State) -> None:
     from contextlib import closing
 
     from pipeline.models.batch_ledger import unfinished
+    from pipeline.storage.remote import journal_of
 
     found.batches = sum(batch.size for batch in unfinished(work))
-    path = work / "journal.db"
+    path = journal_of(work.parent)
     if not path.exists():
         return
     try:
@@ -268,7 +269,7 @@ def _owner(path: Path) -> str | None:
     """Who is at work in the folder, and whether that is still so, as far as this machine can tell."""
     if not path.is_file():
         return None
-    text = path.read_text("utf-8", "replace")
+    text = path.read_text("utf-8", "replace").partition("\n")[0]
     owner = re.fullmatch(r"process (\d+) on (.+)", text)
     if not owner or owner[2] != socket.gethostname():
         return f"{text}, if that still runs"

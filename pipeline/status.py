@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m pipeline.status", description=(__doc__ or "").split("`. ", 1)[-1])
-    p.add_argument("dir", metavar="DIR", type=Path, help="an output folder")
+    p.add_argument("dir", metavar="DIR", type=argument, help="an output folder")
     p.add_argument(
         "--config",
         metavar="FILE.yaml",

@@ -87,8 +87,9 @@ def verify(
     Raises InputError when no data set is there, ConfigError or ModelUnavailable when the tokenizer can't be had.
     """
     from pipeline.storage.published import read_manifest
+    from pipeline.storage.remote import location
 
-    root = Path(folder)
+    root = location(folder)
     content = read_manifest(root, sealed=False)
     report = Report(first=first)
     with suppress(Enough):

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.storage.remote import local_side
 
 FILE = "batches.db"
 _TABLES = """
@@ -197,7 +198,7 @@ def unfinished(work: Path) -> list[Batch]:
 
     For displays: opens the file for reading only, checks nothing and never raises.
     """
-    path = work / FILE
+    path = local_side(work) / FILE
     if not path.exists():
         return []
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:

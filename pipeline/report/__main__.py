@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 
@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m pipeline.report",
         description="Write DIR/report.html: figures, charts and a viewer of the pairs. One file, which loads nothing.",
     )
-    p.add_argument("dir", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument(
         "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import InputError
+from pipeline.filesystems import is_url
 from pipeline.sources import remote
 from pipeline.sources.remote import RemoteFile
 from pipeline.sources.text import shown, snippet
@@ -40,7 +41,7 @@ def find_input(input: str, warn: Callable[[str], None]) -> tuple[SourceFile, ...
 
     A path that exists goes before a glob of the same letters. InputError says in one line what is wrong with an input.
     """
-    if remote.is_url(input):
+    if is_url(input):
         place, found = remote.find(input)
         if len(found) == 1:  # a single file may have any name
             return tuple(SourceFile(file, split_of(file.name)) for file in found.values())

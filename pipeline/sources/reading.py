@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline import resources
 from pipeline.errors import InputError, RowReject
+from pipeline.filesystems import is_url
 from pipeline.sources import files, hub, remote, rows
 from pipeline.sources.files import Location, SourceFile
 from pipeline.sources.row import Adapter
@@ -145,7 +146,7 @@ def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | 
 def _from_files(
     adapter: Adapter, input: str, found: tuple[SourceFile, ...], split: str | None, warn: Warn
 ) -> ResolvedSource:
-    place = shown(remote.RemoteFile(input, -1) if remote.is_url(input) else input)
+    place = shown(remote.RemoteFile(input, -1) if is_url(input) else input)
     try:
         kept = [file for file in found if split is None or (file.split or split) == split]
         if not kept:

@@ -1,8 +1,6 @@
 """Files behind a URL (`s3://`, `gs://`, `https://` …), through fsspec. Nothing is downloaded whole; reading is by blocks.
 
-Credentials come from where the protocol's library takes them (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS …), never from
-the URL: an address is recorded in the manifest. For the same reason a query string, which may be a signature, is used
-but not shown.
+An address is recorded in the manifest: a query string, which may be a signature, is used but not shown.
 """
 
 from __future__ import annotations
@@ -10,20 +8,16 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
+from pipeline.filesystems import TAGS, Stream, attempt, filesystem, holds_secrets
 from pipeline.sources.text import shown
 
-T = TypeVar("T")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _WEB = ("http", "https")
-# What stores call the hash of an object's content.
-_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +46,8 @@ class RemoteFile:
 
     def open(self, mode: str = "rb", buffering: int = 1 << 20) -> io.BufferedReader:
         """The bytes. Whatever the protocol's library raises, here and later, is an OSError."""
-        fs, path = _attempt(lambda: _filesystem(self.url))
-        return io.BufferedReader(_Stream(_attempt(lambda: fs.open(path, mode))), buffering)
+        fs, path = attempt(lambda: filesystem(self.url))
+        return io.BufferedReader(Stream(attempt(lambda: fs.open(path, mode))), buffering)
 
     def content(self) -> str:
         """What tells another content from this one: the store's own hash where it has one, else that of the bytes."""
@@ -63,20 +57,16 @@ class RemoteFile:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_url(text: str) -> bool:
-    return _URL.match(text) is not None
-
-
 def find(url: str) -> tuple[RemoteFile, dict[str, RemoteFile]]:
     """What a URL means: the place itself, and every file there by its name below it; a glob's matches likewise.
 
     InputError in one line for what can't be reached, isn't there or may not be given this way.
     """
     place = RemoteFile(url, -1)
-    if "@" in urlsplit(url).netloc or "::" in url:
+    if holds_secrets(url):
         raise InputError("an input's URL may hold no user name, password or '::'; give credentials in the environment")
     try:
-        return place, _attempt(lambda: _list(url))
+        return place, attempt(lambda: _list(url))
     except FileNotFoundError as error:
         no_host = " (or nothing answers at that address)" if urlsplit(url).scheme in _WEB else ""
         raise InputError(f"{shown(place)}: no such file or folder{no_host}") from error
@@ -85,7 +75,7 @@ def find(url: str) -> tuple[RemoteFile, dict[str, RemoteFile]]:
 
 
 def _list(url: str) -> dict[str, RemoteFile]:
-    fs, root = _filesystem(url)
+    fs, root = filesystem(url)
     if urlsplit(url).scheme in _WEB:
         # Listing a web page means following its links, wherever they lead.
         return {RemoteFile(url, -1).name: _file(url, fs.info(root))}
@@ -105,59 +95,6 @@ def _list(url: str) -> dict[str, RemoteFile]:
 
 
 def _file(url: str, info: dict[str, Any]) -> RemoteFile:
-    tag = next((str(info[name]) for name in _TAGS if info.get(name)), None)
+    tag = next((str(info[name]) for name in TAGS if info.get(name)), None)
     size = info.get("size")
     return RemoteFile(url, -1 if size is None else int(size), tag)
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        protocol = urlsplit(url).scheme
-        extra = "; pip install 'figa-pipeline[s3]'" if protocol in ("s3", "s3a") else ""
-        raise InputError(f"{protocol}:// needs another package: {shown(error)}{extra}") from error
-    except ValueError as error:
-        raise InputError(f"{shown(RemoteFile(url, -1))}: {shown(error)}") from error
-    return fs, path
-
-
-def _attempt(work: Callable[[], T]) -> T:
-    """The libraries behind fsspec raise errors of their own, which differ from version to version."""
-    try:
-        return work()
-    except (OSError, InputError):
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
-
-
-class _Stream(io.RawIOBase):
-    """A remote file as raw bytes, with OSError for every error."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return bool(self._file.seekable())
-
-    def readinto(self, buffer: Any) -> int:
-        data = _attempt(lambda: self._file.read(len(buffer)))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(_attempt(lambda: self._file.seek(offset, whence)))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()

@@ -2,19 +2,24 @@
 
 write to a temporary name in the same folder → flush → fsync → rename → fsync of the folder. After a crash at any point the
 target holds its old bytes or its new ones. What is not promised: that a leftover temporary file never stays after kill −9
-(it is named `.tmp-…`, never read, and removed by the next run).
+(it is named `.tmp-…`, never read, and removed by the next run). A remote file is written on this machine and put in one
+piece: stores have no rename, and need none.
 """
 
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.storage.remote import RemotePath, scratch
 
 TEMPORARY = ".tmp-"
+_FORGOTTEN_S = 86_400
 
 
 @contextmanager
@@ -24,13 +29,18 @@ def replacing(path: Path, *, named: Callable[[Path], Path] | None = None) -> Ite
     named: gives, from the finished temporary file, the path to take in place of `path`.
     Raises StorageError naming `path` when the disk refuses; the target is then untouched and the temporary file gone.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    name = f"{TEMPORARY}{os.getpid()}-{path.name}"
+    temporary = scratch(path) / f"{name}-{uuid.uuid4().hex}" if isinstance(path, RemotePath) else path.with_name(name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        target = named(temporary) if named else path
+        if isinstance(target, RemotePath):
+            target.upload(temporary)
+            return
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(named(temporary) if named else path)
+        temporary.replace(target)
         _fsync_folder(path.parent)
     except OSError as error:
         raise _refused(path, "written", error) from error
@@ -74,5 +84,12 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
+    if isinstance(folder, RemotePath):
+        # All runs of this machine share the place: what is a day old is nobody's.
+        for leftover in scratch(folder).glob(f"{TEMPORARY}*"):
+            with suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > _FORGOTTEN_S:
+                    leftover.unlink()
+        return
     for leftover in folder.rglob(f"{TEMPORARY}*"):
         remove(leftover)

@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pipeline.errors import StorageError, UsageError
+from pipeline.storage.claim import claim
+from pipeline.storage.manifest import NAME
+from pipeline.storage.remote import RemotePath, local_side
 
 
 @contextmanager
 def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold `work/run.lock`, which the system frees however the process ends; the text in it says who holds it.
 
+    For a remote folder the lock on this machine comes first, then the claim in the store (claim.py).
+
     Raises UsageError when the folder can't be written, StorageError when another run holds it.
     """
-    work = out / "work"
+    work = local_side(out / "work")
     owner = work / "run.owner"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -28,15 +33,16 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     except Timeout:
         raise StorageError(f"{out}: in use by {_read(owner)}; wait for it, stop it, or choose another --out") from None
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise _unwritable(work if isinstance(out, RemotePath) else out, error) from None
     try:
-        if owner.exists():
+        if owner.exists() and not isinstance(out, RemotePath):
             warn(f"taking over {out} from {_read(owner)}, which ended without tidying up; finished work is kept")
         try:
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except OSError as error:
-            raise _unwritable(out, error) from None
-        yield
+            raise _unwritable(work if isinstance(out, RemotePath) else out, error) from None
+        with claim(out, NAME, warn) if isinstance(out, RemotePath) else nullcontext():
+            yield
     finally:
         with suppress(OSError):
             owner.unlink(missing_ok=True)

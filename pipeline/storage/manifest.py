@@ -10,6 +10,8 @@ from typing import Any
 from pipeline.config import digest
 from pipeline.errors import StorageError
 from pipeline.storage.atomic import write_text
+from pipeline.storage.claim import replace_manifest
+from pipeline.storage.remote import RemotePath
 
 NAME = "manifest.json"
 
@@ -22,9 +24,17 @@ def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
 
 
 def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest with a digest of itself, by which an edited one is told; returns it."""
+    """Write the manifest with a digest of itself, by which an edited one is told; returns it.
+
+    In a remote folder only where no other run has published since this one took the lock; else StorageError.
+    """
     sealed = {**content, "digest": digest_of(content)}
-    write_text(out / NAME, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
+    path = out / NAME
+    if isinstance(path, RemotePath):
+        replace_manifest(path, text.encode())
+    else:
+        write_text(path, text)
     return sealed
 
 

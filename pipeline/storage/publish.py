@@ -120,11 +120,14 @@ def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> dict[str,
 
 def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema) -> dict[str, Any]:
     rows = 0
-    chosen = path
+    entry: dict[str, Any] = {}
 
     def named(finished: Path) -> Path:
-        nonlocal chosen
+        """Describes the file while it is here: what is remote would have to be fetched again."""
+        nonlocal entry
+        entry = manifest.file_entry(finished.parent, finished, rows)
         chosen = name_for(out, path, finished)
+        entry["path"] = chosen.relative_to(out).as_posix()
         return chosen
 
     options = schema.parquet_options(target)
@@ -132,7 +135,7 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
         for table in _row_groups(tables):
             writer.write_table(table.replace_schema_metadata(target.metadata), row_group_size=table.num_rows)
             rows += table.num_rows
-    return manifest.file_entry(out, chosen, rows)
+    return entry
 
 
 def name_for(out: Path, path: Path, finished: Path) -> Path:

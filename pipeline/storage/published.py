@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, StorageError
 from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
 from pipeline.storage import manifest
+from pipeline.storage.remote import parquet
 
 Verify = Literal["hashes", "sizes"]
 # Files that the manifest before the last one named, for readers that opened that data set.
@@ -95,7 +96,7 @@ def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.Parquet
     """Open a published file, also one that a newer publication has set aside since its manifest was read."""
     path = _place(path)
     # One file, not a data set: no guessing of partitions from folder names.
-    return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True)
+    return pq.ParquetFile(parquet(path), metadata=metadata, page_checksum_verification=True)
 
 
 def _place(path: Path) -> Path:

@@ -12,6 +12,7 @@ really changed and not merely because an earlier stage ran again.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.errors import StorageError
 from pipeline.storage.atomic import remove, replacing, write_text
+from pipeline.storage.remote import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,7 @@ def inspect_all(work: Path, stage: str, shards: int) -> list[StageFile]:
 
 def read(file: StageFile, columns: list[str] | None = None) -> pa.Table:
     """The rows, or some columns of them. Raises StorageError when the file isn't the one that was committed."""
-    # Page checksums don't cover the footer: a flipped bit there reads back as other data.
-    if _sha256(file.path) != file.content:
-        raise _damaged(file.path, "its bytes are not those that were written")
-    return _read(file.path, columns)
+    return _read(file.path, file.content, columns)
 
 
 def read_rejects(work: Path, stage: str, shard: int) -> pa.Table:
@@ -131,9 +130,7 @@ def read_rejects(work: Path, stage: str, shard: int) -> pa.Table:
         raise _damaged(path, "incomplete, or of another size than was written")
     if file is None or not file.rejected:
         return schema.REJECTED.empty_table()
-    if file.ledger and _sha256(path) != file.ledger:
-        raise _damaged(path, "its bytes are not those that were written")
-    return _read(path)
+    return _read(path, file.ledger)
 
 
 def commit(
@@ -153,15 +150,14 @@ def commit(
     # From here on the shard is not done: old facts must not vouch for new files.
     remove(path.with_suffix(".json"))
     rejected = rejects_path(work, stage, shard)
+    ledger, more = None, 0
     if rejects.num_rows:
-        _write(rejected, rejects)
+        ledger, more = _write(rejected, rejects)
     else:
         remove(rejected)
-    _write(path, rows)
-    content = _sha256(path)
+    content, size = _write(path, rows)
     counted = rows.num_rows, rejects.num_rows, unanswered, notes or {}, parts or {}
-    size = _size(work, stage, shard, rejects=rejects.num_rows > 0)
-    file = StageFile(path, digest, content, *counted, size, _sha256(rejected) if rejects.num_rows else None)
+    file = StageFile(path, digest, content, *counted, size + more, ledger)
     facts = {name: value for name, value in asdict(file).items() if name != "path"}
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return file
@@ -201,26 +197,31 @@ def options(columns: pa.Schema) -> dict[str, object]:
     return schema.parquet_options(columns) | {"compression_level": 1, "write_statistics": False}
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def _write(path: Path, table: pa.Table) -> tuple[str, int]:
+    """Returns the file's sha256 and size."""
     with replacing(path) as temporary:
         pq.write_table(table.combine_chunks(), temporary, **options(table.schema))
+        return _sha256(temporary), temporary.stat().st_size
 
 
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read(path: Path, sha256: str | None, columns: list[str] | None = None) -> pa.Table:
     try:
+        source = whole(path)
+        # Page checksums don't cover the footer: a flipped bit there reads back as other data.
+        if sha256 and _sha256(source) != sha256:
+            raise _damaged(path, "its bytes are not those that were written")
         # One file, not a data set: no guessing of partitions from folder names.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             return file.read(columns)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _damaged(path, error) from error
+def _sha256(source: Path | io.BytesIO) -> str:
+    if isinstance(source, io.BytesIO):
+        return hashlib.sha256(source.getbuffer()).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path, reason: object) -> StorageError:

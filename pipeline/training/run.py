@@ -17,6 +17,7 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.storage.remote import argument
 from pipeline.streams import take_any_text
 
 
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train a causal language model on a published data set with FIGA's loss.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    p.add_argument("dataset", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument(
         "--model", metavar="ID", required=True, help="folder or Hub id of the model whose tokenizer the labels have"
     )

@@ -43,7 +43,7 @@ def configuration(server: LoopbackProcess, folder: Path, tokenizer: Path) -> Cal
         "filter.min_reward_gain": -100,
     }
 
-    def make(out: Path, **changed: Any) -> CurationConfig:
+    def make(out: Path | str, **changed: Any) -> CurationConfig:
         given = {name.replace("__", "."): value for name, value in changed.items()}
         return load_config(flags={**common, "output.dir": str(out), **given})
 
@@ -54,12 +54,22 @@ def preload() -> None:
     import aiohttp
     import openai
     import rapidfuzz
+    import rich.progress
     import transformers
 
     import pipeline.curate
+    import pipeline.report.page
     import pipeline.rewards.embedded
 
-    _ = aiohttp, openai.AsyncOpenAI, openai.DefaultAioHttpClient, rapidfuzz, transformers.AutoTokenizer, pipeline
+    _ = (
+        aiohttp,
+        openai.AsyncOpenAI,
+        openai.DefaultAioHttpClient,
+        rapidfuzz,
+        rich.progress,
+        transformers.AutoTokenizer,
+        pipeline,
+    )
 
 
 def forked(config: CurationConfig, before: Callable[[], None] = lambda: None) -> int:

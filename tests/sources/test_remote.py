@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline import sources
+from pipeline import filesystems, sources
 from pipeline.errors import InputError
 from pipeline.sources import remote
 
@@ -98,6 +99,8 @@ def test_what_cant_be_read_is_one_clear_line(store: Any, monkeypatch: pytest.Mon
     store.pipe("/in/a.jsonl", b"")
     assert "empty, 0 bytes" in refused("memory://in/a.jsonl")
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    # fsspec remembers what another test has loaded.
+    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3", raising=False)
     message = refused("s3://bucket/a.jsonl")
     assert "s3:// needs another package" in message and "pip install 'figa-pipeline[s3]'" in message
 
@@ -106,7 +109,7 @@ def test_a_store_that_fails_in_the_middle(store: Any, monkeypatch: pytest.Monkey
     store.pipe("/in/a.jsonl", gzip.compress(LINES)[:-20])
     with pytest.raises(InputError, match=r"memory:///in/a.jsonl: damaged, cut short .* rows were read before"):
         read("memory://in/a.jsonl")
-    stream = remote._Stream(type("Broken", (), {"read": lambda self, n: 1 / 0, "close": lambda self: None})())
+    stream = filesystems.Stream(type("Broken", (), {"read": lambda self, n: 1 / 0, "close": lambda self: None})())
     with pytest.raises(OSError, match="ZeroDivisionError"):
         stream.read(5)
 
