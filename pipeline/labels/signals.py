@@ -109,7 +109,9 @@ def token_signals(
 
     bad, good = initial_ops != KEEP, revised_ops != KEEP
     if signal == "bag_of_words":
-        bad, good = ~np.isin(initial_ids, revised_ids), ~np.isin(revised_ids, initial_ids)
+        bad_hits, good_hits = ~np.isin(initial_ids, revised_ids), ~np.isin(revised_ids, initial_ids)
+        bad = _whole(bad_hits, bad, initial_words, granularity)
+        good = _whole(good_hits, good, revised_words, granularity)
     elif signal == "constant":
         bad, good = np.zeros_like(bad), np.ones_like(good)
     initial_weights = np.where(bad, np.float32(-beta), np.float32(0))
@@ -153,6 +155,16 @@ def _comparable(*arrays: npt.NDArray[np.integer]) -> list[Any]:
     if largest >= _FIRST_SURROGATE:
         points = [ids + _SURROGATES * (ids >= _FIRST_SURROGATE) for ids in points]
     return [ids.tobytes().decode("utf-32-le") for ids in points]
+
+
+def _whole(
+    hits: npt.NDArray[np.bool_], edited: npt.NDArray[np.bool_], words: Sequence[int] | None, granularity: Granularity
+) -> npt.NDArray[np.bool_]:
+    """The words, or the runs of edited tokens, that hold a hit. A token that only one side has is an edited one."""
+    if granularity == "token":
+        return hits
+    units = np.asarray(words) if granularity == "word" else np.cumsum(~edited)
+    return edited & np.isin(units, units[hits])
 
 
 def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Words, Words]:

@@ -29,9 +29,9 @@ def figa_loss(
 ) -> Tensor:
     """The loss of one batch, a scalar.
 
-    logits: (B, T, V) of any float type; half precision is computed in float32. labels: (B, T), −100 where there is
-    nothing to learn. weights: (B, T), signed, as published. Labels and weights are those of the inputs' own positions:
-    the shift by one happens here, as in transformers' models. gate: in nats; math.inf switches it off.
+    logits: (B, T, V) of any float type; half precision is computed in float32. labels: (B, T) of any integer type, −100
+    where there is nothing to learn. weights: (B, T), signed, as published. Labels and weights are those of the inputs'
+    own positions: the shift by one happens here, as in transformers' models. gate: in nats; math.inf switches it off.
 
     normalizer: N, for when this batch is a part of a larger one: over devices or accumulated micro-batches, N must be
     the count over all of them (`figa_terms` gives each one's), not a mean of means. Without it N is this batch's own
@@ -64,7 +64,7 @@ def figa_terms(logits: Tensor, labels: Tensor, weights: Tensor, *, gate: float =
     rows = logits[:, :-1][weighted]
     if rows.dtype in (torch.float16, torch.bfloat16):
         rows = rows.float()
-    cross_entropy = functional.cross_entropy(rows, target[weighted], reduction="none")
+    cross_entropy = functional.cross_entropy(rows, target[weighted].long(), reduction="none")
     weight = weight[weighted].to(cross_entropy.dtype)
     counts = (weight > 0) | (cross_entropy.detach() <= gate)
     return (weight * cross_entropy)[counts].sum(), counts.sum()

@@ -142,6 +142,22 @@ def test_bag_of_words_marks_only_edited_tokens(pair: tuple[list[int], list[int]]
     assert (bag.revised_weights[:-1] == 1).tolist() == only_revised
 
 
+@given(pairs_with_words())
+def test_bag_of_words_marks_whole_words_and_phrases(case: tuple[list[int], ...]) -> None:
+    token = with_words(case, signal="bag_of_words")
+    word, phrase = (with_words(case, signal="bag_of_words", granularity=g) for g in ("word", "phrase"))
+    everything = with_words(case, granularity="phrase")
+    for side, words in (("initial", case[2]), ("revised", case[3])):
+        hit, whole, wide, edited = (getattr(s, f"{side}_weights")[:-1] != 0 for s in (token, word, phrase, everything))
+        assert (whole[hit]).all() and (wide[whole]).all() and (edited[wide]).all()
+        touched = {number for number, there in zip(words[:-1], hit, strict=True) if there}
+        assert whole.tolist() == [number in touched for number in words[:-1]]
+        # A phrase is marked as a whole or not at all.
+        ops = getattr(phrase, f"{side}_ops")[:-1]
+        joined = (ops[1:] != KEEP) & (ops[:-1] != KEEP)
+        assert (wide[1:][joined] == wide[:-1][joined]).all()
+
+
 @given(pairs, st.floats(-4, 4, width=32))
 def test_reward_weighted_scales_the_same_mask(pair: tuple[list[int], list[int]], gain: float) -> None:
     plain = token_signals(*pair, gamma=0.25)

@@ -110,6 +110,14 @@ def test_half_precision_is_computed_in_float32(dtype: str) -> None:
     assert torch.autograd.grad(loss, half)[0].dtype == half.dtype
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
+def test_labels_of_the_published_type_are_taken(dtype: str) -> None:
+    logits, labels, weights = batch(8)
+    assert (
+        figa_loss(logits, labels.to(getattr(torch, dtype)), weights).item() == figa_loss(logits, labels, weights).item()
+    )
+
+
 def test_parts_with_the_count_of_the_whole_add_up_to_the_whole() -> None:
     logits, labels, weights = batch(5)
     whole = figa_loss(logits, labels, weights)
