@@ -26,7 +26,7 @@ from pipeline.storage import manifest, published, stagefile
 from pipeline.storage.atomic import replacing
 from pipeline.storage.lock import run_lock
 from pipeline.storage.publish import name_for, write_part
-from pipeline.storage.remote import journal_of
+from pipeline.storage.remote import journal_of, local_side
 from pipeline.tokenizers import open_tokenizer
 
 _BATCH = 512
@@ -79,10 +79,15 @@ def relabel(
 def _check_out(root: Path, out: Path) -> None:
     if out.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
+    there = None
     with suppress(StorageError):
         there = manifest.load(out)
-        if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
-            raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
+    if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
+        raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
+    # One that was interrupted left its lock; what has neither lock nor manifest is somebody's.
+    ours = there is not None or (local_side(out / "work") / "run.lock").exists()
+    if not ours and (out.is_file() or any(out.glob("*"))):
+        raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
 
 
 def _labelled(

@@ -40,7 +40,8 @@ class Enough(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """problems: the first thousand; count: all. labelled: rows whose labels were made again and compared.
+    """problems: the first thousand; count: all. rows: those that could be read; labelled: whose labels were made again and
+    compared.
 
     first: stop at the first problem, by raising Enough.
     """
@@ -54,6 +55,8 @@ class Report:
 
     def add(self, problems: Iterator[Problem]) -> None:
         for problem in problems:
+            if problem.row is None and problem in self.problems:
+                continue  # a file that can't be read is met twice
             self.count += 1
             if self.count <= _KEEP:
                 self.problems.append(problem)
@@ -111,6 +114,10 @@ def _verify(
         report.add(files.check_ledger(content, rejected))
         own = _tokenizer(content, tokenizer, report) if labels else None
         expected = rows.columns_of(content["schema_version"])
+        if files.newer(content["schema_version"]):
+            report.notes.append(
+                f"schema {content['schema_version']} is newer than this program's: added columns are not checked"
+            )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         report.add(iter([Problem(files.MANIFEST, f"can't be understood: {error!r}")]))
         return
@@ -120,10 +127,14 @@ def _verify(
     samples = _draw(published, sample) if sample is not None and own else [None] * len(published)
     seen = rows.Ids()
     with counting(f"checking {root}", total) as advance:
+
+        def done(count: int, labelled: int) -> None:
+            report.rows += count
+            report.labelled += labelled
+            advance(count)
+
         for entry, drawn in zip(published, samples, strict=True):
-            report.add(rows.check_rows(entry, seen, own, drawn, advance))
-            report.rows += entry.rows
-            report.labelled += 0 if own is None else entry.rows if drawn is None else len(drawn)
+            report.add(rows.check_rows(entry, seen, own, drawn, done))
     report.add(Problem(files.MANIFEST, f"id {name} is in several rows", column="id") for name in seen.repeated())
 
 
@@ -172,7 +183,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("dir", metavar="DIR", help="output folder of a finished run")
-    p.add_argument("--sample", metavar="N", type=_count, help="make again the labels of N rows only")
+    p.add_argument("--sample", metavar="N", type=rows_at_least_0, help="make again the labels of N rows only")
     p.add_argument(
         "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
     )
@@ -182,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _count(text: str) -> int:
+def rows_at_least_0(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ValueError
@@ -225,7 +236,7 @@ def _tell(report: Report, out: TextIO) -> None:
         print(visible(str(problem).replace("\n", " ")), file=out)
     if report.count > _TELL:
         print(f"... and {report.count - _TELL} more (--json lists up to {_KEEP})", file=out)
-    verdict = f"{report.count} problems" if report.count else "all is as the manifest says"
+    verdict = f"{report.count} problem{'s' * (report.count > 1)}" if report.count else "all is as the manifest says"
     print(f"{verdict}: {report.rows} rows, labels of {report.labelled} made again and compared", file=out)
 
 

@@ -203,6 +203,26 @@ def test_folders_that_can_not_be_used(parent: Path, tmp_path: Path, capsys: pyte
     (other / "manifest.json").write_bytes((parent / "manifest.json").read_bytes())
     assert main([str(parent), "--out", str(other)]) == 2
     assert "not made by relabelling" in capsys.readouterr().err
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("my own", "utf-8")
+    assert main([str(parent), "--out", str(mine)]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert (mine / "README.md").read_text("utf-8") == "my own"
+
+
+def test_one_that_was_interrupted_is_done_again_in_its_folder(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.publication.finish", interrupted)
+        assert main([str(parent), "--out", str(out)]) == 130
+    assert not (out / "manifest.json").exists()
+    assert table(relabelled(parent, out)).equals(table(parent))
 
 
 def test_a_damaged_parent_is_not_relabelled(tokenizers: dict[str, Path], tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_dataset
@@ -130,8 +132,9 @@ def test_exit_codes_and_json(copy: Path, tmp_path: Path, capsys: pytest.CaptureF
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["problems"]) == (False, 1)
     assert report["first_problems"][0]["column"] == "revised_weights"
-    assert main([str(tmp_path)]) == 2
-    assert "no finished data set" in capsys.readouterr().err
+    for place in (tmp_path, copy / "manifest.json"):
+        assert main([str(place)]) == 2
+        assert "no finished data set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "figa-pipeline", "schema_version": "1.1"}'])
@@ -159,10 +162,31 @@ def test_a_missing_file_and_a_cut_one_are_told(copy: Path) -> None:
     first.unlink()
     second.write_bytes(second.read_bytes()[:-100])
     (copy / "rejected" / "sample.parquet").write_bytes(b"")
-    told = "\n".join(map(str, verify(copy).problems))
-    assert f"data/{first.name}: can't be read" in told
+    report = verify(copy)
+    told = "\n".join(map(str, report.problems))
+    # Each fault is told once, and rows that could not be read are not said to have been.
+    assert len(set(report.problems)) == report.count == told.count("\n") + 1
+    assert report.rows == report.labelled == ROWS - 2 * ROWS // SHARDS
+    assert f"data/{first.name}: is missing" in told
     assert f"data/{second.name}: has " in told
     assert "rejected/sample.parquet" in told
+
+
+def test_columns_of_a_newer_minor_version_are_noted_and_the_known_ones_checked(copy: Path) -> None:
+    content = manifest.load(copy) or {}
+    content["schema_version"] = "1.99"
+    for path in [*copy.glob("data/*.parquet"), *copy.glob("rejected/*.parquet")]:
+        table = pq.read_table(path)
+        metadata = (table.schema.metadata or {}) | {b"figa.schema_version": b"1.99"}
+        wider = table.append_column("novelty", pa.nulls(table.num_rows, pa.int8()))
+        pq.write_table(wider.replace_schema_metadata(metadata), path)
+    manifest.write(copy, content)
+    refit(copy)
+    report = verify(copy)
+    assert [str(problem) for problem in report.problems] == []
+    assert "1.99 is newer" in report.notes[0]
+    CORRUPTIONS["weight"][0](copy, random.Random(3), True)
+    assert [problem.column for problem in verify(copy).problems] == ["revised_weights"]
 
 
 def test_rejects_that_the_funnel_does_not_count_are_told(copy: Path) -> None:

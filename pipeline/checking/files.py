@@ -89,15 +89,22 @@ def check_bytes(entry: Entry) -> Iterator[Problem]:
         yield Problem(entry.name, "its sha256 is not the manifest's: some of its bytes were changed")
 
 
-def check_footer(file: pq.ParquetFile, entry: Entry, expected: pa.Schema) -> Iterator[Problem]:
-    """Rows, columns and types."""
+def check_footer(file: pq.ParquetFile, entry: Entry, expected: pa.Schema, version: str) -> Iterator[Problem]:
+    """Rows, columns and types. A newer minor version has columns that this program doesn't know."""
     if file.metadata.num_rows != entry.rows:
         yield Problem(entry.name, f"has {file.metadata.num_rows} rows, the manifest says {entry.rows}")
     found = file.schema_arrow
+    if newer(version):
+        found = pa.schema([field for field in found if field.name in expected.names])
     if not found.equals(expected):
         wrong = [f.name for f in expected if f.name not in found.names or found.field(f.name).type != f.type]
         detail = f"column {wrong[0]} is missing or of another type" if wrong else "other columns, or in another order"
-        yield Problem(entry.name, f"is not of schema {schema.SCHEMA_VERSION}: {detail}", column=(wrong or [None])[0])
+        yield Problem(entry.name, f"is not of schema {version}: {detail}", column=(wrong or [None])[0])
+
+
+def newer(version: str) -> bool:
+    """Whether a schema version of this major has columns that this program doesn't know."""
+    return int(version.split(".")[1]) > int(schema.SCHEMA_VERSION.split(".")[1])
 
 
 def check_metadata(file: pq.ParquetFile, entry: Entry, content: dict[str, Any]) -> Iterator[Problem]:
@@ -119,10 +126,13 @@ def check_ledger(content: dict[str, Any], rejected: list[Entry]) -> Iterator[Pro
     """The rejects' files, and that their stages and reasons are those of the funnel."""
     reasons: Counter[tuple[str, str]] = Counter()
     for entry in rejected:
+        if not entry.path.exists():
+            yield Problem(entry.name, "is missing")
+            continue
         yield from check_bytes(entry)
         try:
             with open_file(entry.path) as file:
-                yield from check_footer(file, entry, schema.REJECTED)
+                yield from check_footer(file, entry, schema.REJECTED, content["schema_version"])
                 for batch in file.iter_batches(columns=["stage", "reason"]):
                     reasons.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -137,10 +147,13 @@ def check_ledger(content: dict[str, Any], rejected: list[Entry]) -> Iterator[Pro
 
 def check_file(entry: Entry, content: dict[str, Any], expected: pa.Schema) -> Iterator[Problem]:
     """All of one published file but its rows."""
+    if not entry.path.exists():
+        yield Problem(entry.name, "is missing")
+        return
     yield from check_bytes(entry)
     try:
         with open_file(entry.path) as file:
-            yield from check_footer(file, entry, expected)
+            yield from check_footer(file, entry, expected, content["schema_version"])
             yield from check_metadata(file, entry, content)
     except (OSError, ValueError, pa.ArrowException) as error:
         yield Problem(entry.name, f"can't be read as Parquet: {' '.join(str(error).split())[:160]}")

@@ -22,8 +22,8 @@ _NAMED_BY = ["id", "source", "split", "messages", "sample_index"]
 # Rewards, diagnosis and reference may be missing: a source can bring pairs that were never scored.
 _NEEDED = ["messages", "initial", "revised", *LABELS]
 _BATCH = 512
-# Called as rows are done.
-Advance = Callable[[int], None]
+# Called as rows are done: how many, and of how many the labels were made again.
+Advance = Callable[[int, int], None]
 Positions = npt.NDArray[np.int64]
 
 
@@ -47,13 +47,17 @@ def check_rows(
     entry: Entry, ids: Ids, tokenizer: LabelTokenizer | None, sample: Positions | None, advance: Advance
 ) -> Iterator[Problem]:
     """All rows of one file, batch by batch. tokenizer None: no labels; sample: check the labels of these rows only."""
+    if not entry.path.exists():
+        return
     try:
         with open_file(entry.path) as file:
             for start, table in _tables(file, sample if tokenizer else np.empty(0, np.int64)):
                 yield from _check_ids(entry, start, table, ids)
                 if tokenizer and table.column_names != _NAMED_BY:
                     yield from _check_labels(entry, start, table, tokenizer, sample)
-                advance(table.num_rows)
+                end = start + table.num_rows
+                labelled = table.num_rows if sample is None else len(_within(sample, start, end))
+                advance(table.num_rows, labelled if tokenizer else 0)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         yield Problem(entry.name, f"can't be read as Parquet: {' '.join(str(error).split())[:160]}")
 

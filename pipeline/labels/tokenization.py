@@ -8,6 +8,7 @@ token is refused, never shifted: tokenising the prompt alone and hoping is how l
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from pipeline.labels.words import token_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_HUB_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +163,44 @@ class LabelTokenizer:
 
 
 def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> LabelTokenizer:
-    """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line."""
+    """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line.
+
+    Without a Hub that answers, what its cache holds is taken.
+    """
     # Its advice to install torch is not for those who only tokenise.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import AutoTokenizer
 
+    folder = Path(source).is_dir()
+    if not folder and not _HUB_ID.fullmatch(str(source)):
+        raise ConfigError(
+            f"labels.tokenizer {source}: no such folder; give one that holds a tokenizer.json, or a Hub id"
+        )
+    trouble = None if folder else _hub_trouble(str(source))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source), trust_remote_code=False, local_files_only=trouble is not None
+        )
     except (OSError, ValueError, KeyError) as error:
+        if trouble:
+            raise ConfigError(
+                f"labels.tokenizer {source}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder that "
+                "holds a tokenizer.json, or run again when the Hub answers"
+            ) from None
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"labels.tokenizer {source}: can't be loaded as a folder or Hub id: {reason}") from None
     return LabelTokenizer(tokenizer, settings, name)
+
+
+def _hub_trouble(model: str) -> str | None:
+    """Why the Hub gives no answer about a model, or None: one small request, where the library would try for a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(model, timeout=_HUB_TIMEOUT_S)
+    except HfHubHTTPError:
+        return None  # an answer, which loading explains
+    except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    return None

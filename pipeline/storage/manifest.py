@@ -56,7 +56,7 @@ def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
         if sealed and content.get("digest", "") not in ("", digest_of(content)):
             raise ValueError("it was edited or damaged: its digest is not that of its content")
         return content
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise StorageError(

@@ -185,6 +185,24 @@ def test_tokenizers_that_cannot_be_used_are_config_errors(tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    with pytest.raises(ConfigError, match=f"{name}: no such folder"):
+        load_tokenizer(name, LabelSettings(), name)
+
+
+def test_a_hub_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    with pytest.raises(ConfigError, match=r"some/model: no such folder, and the Hub .*no route") as caught:
+        load_tokenizer("some/model", LabelSettings(), "x")
+    assert "\n" not in str(caught.value)
+
+
+def unreachable(*_: object, **__: object) -> None:
+    raise ConnectionError("no route")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pieces_concatenate_to_the_text(family: str) -> None:
     ours = labels(family)
