@@ -17,7 +17,8 @@ from pipeline.labels.tokenization import LabelTokenizer, TokenizedAnswer
 from tests.labels.families import EXACT, FAMILIES, INST_TEMPLATE, fast
 from tests.labels.texts import random_pairs
 
-PAIRS = int(os.environ.get("FIGA_PAIRS", "2000"))
+# So many that two thousand are left of each family when some are refused.
+PAIRS = int(os.environ.get("FIGA_PAIRS", "2600"))
 TEMPLATES: dict[str, dict[str, Any]] = {
     "chat": {},
     "strips": {"chat_template": INST_TEMPLATE.replace("{{ m['content'] }}{{ eos", "{{ m['content'] | trim }}{{ eos")},
