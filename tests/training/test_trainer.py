@@ -103,11 +103,13 @@ def test_a_step_is_the_same_on_two_processes(published: Path, policy: Policy, by
         assert made["loss"] == pytest.approx(by_hand[UNCLIPPED][1], rel=1e-3)
 
 
-def test_it_overfits_sixteen_pairs(published: Path, policy: Policy, tmp_path: Path) -> None:
-    model, dataset = policy_model(policy), pairs(published, 16)
+@pytest.mark.parametrize(("start", "rate"), [("policy", 3e-3), ("random", 1e-2)])
+def test_it_overfits_sixteen_pairs(published: Path, policy: Policy, tmp_path: Path, start: str, rate: float) -> None:
+    """Also from random weights, where the gate is closed to every mistake: what goes up takes from what is wrong."""
+    model, dataset = policy_model(policy) if start == "policy" else tiny_llama(), pairs(published, 16)
     batches = [FigaCollator(EOS)(list(dataset))]
     before = edit_logprobs(model, batches)
-    changes = {"optim": "adamw_torch", "learning_rate": 3e-3, "max_steps": 16, "per_device_train_batch_size": 16}
+    changes = {"optim": "adamw_torch", "learning_rate": rate, "max_steps": 16, "per_device_train_batch_size": 16}
     step(model, dataset, tmp_path, **changes)
     after = edit_logprobs(model, batches)
     assert before["good"] + 3 < after["good"]
