@@ -85,7 +85,7 @@ class ArrayReader:
     def _element(self) -> Value:
         start = self._at
         value, end = self._json.element(self._text, start)
-        if end is None or (end == len(self._text) and not self._ended):
+        if end is None or self._text[start] not in '{["':  # a bare value may go on, too
             size, text = self._bracketed()
             if size > self._most:
                 return RowReject("row_too_large", expected=f"at most {self._most:,} bytes", got=f"{size:,} characters")
@@ -100,6 +100,7 @@ class ArrayReader:
     def _bracketed(self) -> tuple[int, str]:
         """Pass an element by its quotes and brackets: its characters, and its text unless they are too many."""
         passed, depth, quoted, at = 0, 0, False, self._at
+        is_text = self._text[at] == '"'
         while True:
             found = (_IN_STRING if quoted else _BELOW if depth else _TOP).search(self._text, at)
             if found is None:
@@ -111,17 +112,21 @@ class ArrayReader:
                 if not self._more():
                     raise Broken("the file ends within an element")
                 continue
-            mark, at = found[0], found.end()
+            mark, at, ended = found[0], found.end(), False
             if quoted:
                 quoted, at = mark != '"', at + (mark == "\\")  # what follows a backslash ends no string
+                ended = is_text and not quoted
             elif mark == '"':
                 quoted = True
             elif mark in "[{":
                 depth += 1
-            elif depth > 1:
+            elif depth:
                 depth -= 1
+                ended = not depth
             else:
-                at -= 1 - depth  # the comma or bracket behind a bare value isn't part of it
-                size, text = passed + at - self._at, "" if passed else self._text[self._at : at]
-                self._at = at
-                return size, text
+                at, ended = at - 1, True  # the comma or bracket behind a bare value isn't part of it
+            if ended:
+                break
+        size, element = passed + at - self._at, "" if passed else self._text[self._at : at]
+        self._at = at
+        return size, element

@@ -1,12 +1,16 @@
 """Rows of one file: what is wrong with a row is that row's reject; what is wrong with the file is one error."""
 
 import bz2
+import contextlib
 import gzip
+import io
 import json
 import zlib
 
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import json_array, unpacking
@@ -225,6 +229,38 @@ def test_an_array_is_read_the_same_whatever_comes_at_a_time(tmp_path, monkeypatc
     assert array(tmp_path, text) == wanted
     monkeypatch.setattr(json_array, "_READ_BYTES", at_a_time + 1)
     assert array(tmp_path, text) == wanted
+
+
+ARRAYS = st.lists(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text('ab"\\[]{},:é😀\n ', max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a"]', max_size=3), inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=5,
+)
+DAMAGE = st.lists(
+    st.tuples(st.integers(1, 200), st.sampled_from([b'"', b"\\", b"[", b"]", b"}", b",", b"\xff", b""])), max_size=2
+)
+
+
+@given(values=ARRAYS, damage=DAMAGE, sizes=st.tuples(st.integers(1, 20), st.integers(1, 20)), plain=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_an_array_is_what_json_says_and_the_same_by_any_size_of_read(values, damage, sizes, plain):
+    data = json.dumps(values, ensure_ascii=plain).encode()
+    for at, mark in damage:
+        data = data[:1] + data[1:at] + mark + data[at + 1 :]
+    results = []
+    for size in sizes:
+        found = []
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(json_array.Broken):
+            patch.setattr(json_array, "_READ_BYTES", size)
+            for _, value in json_array.ArrayReader(io.BufferedReader(io.BytesIO(data), 4), 1_000).rows():
+                found.append(value.reason if isinstance(value, RowReject) else value)
+        results.append(found)
+    assert results[0] == results[1]
+    if not damage:
+        assert results[0] == [value if isinstance(value, dict) else "not_an_object" for value in values]
 
 
 def test_memory_for_an_array_is_constant(tmp_path, monkeypatch):
