@@ -46,15 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     take_any_text()
     arguments = parser().parse_args(argv)
     from pipeline.errors import CurationError
+    from pipeline.interrupts import Stopped, stoppable
 
     try:
-        return _main(arguments)
+        with stoppable():
+            return _main(arguments)
     except CurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; what stood in the output folder is untouched", file=sys.stderr)
-        return 130
+        return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
 
 
 def _main(arguments: argparse.Namespace) -> int:

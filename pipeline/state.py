@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, last_run, parts, publication, schema
+from pipeline import __version__, entry, last_run, parts, publication, schema
 from pipeline.config import CurationConfig
 from pipeline.errors import ConfigError, CurationError, StorageError, UsageError
 from pipeline.storage import manifest, stagefile
@@ -86,7 +86,8 @@ class State:
         for stage in self.stages:
             missing = self.shards - stage.done - stage.stale
             if missing > 0:
-                told.append(f"{stage.stage}: make {_shards(missing)} of {self.shards}, missing or damaged")
+                damaged = f", {stage.damaged} of which are damaged" if stage.damaged else ""
+                told.append(f"{stage.stage}: make {_shards(missing)} of {self.shards}{damaged}")
             if stage.stale:
                 told.append(f"{stage.stage}: make {_shards(stage.stale)} again: {_changed(list(stage.why))}")
             if stage.unanswered:
@@ -118,7 +119,7 @@ def state(out: Path, wanted: CurationConfig | None = None) -> State:
     found.stands &= content is not None and told.get("run_digest", content["run_digest"]) == content["run_digest"]
     _plan(work, wanted, limited="limit" in (last or {}).get("source", ()), found=found)
     asked = parts.by_stage(wanted) if wanted else {}
-    stages = _stages(work, content) if found.made_by == "build" else []
+    stages = _stages(work, content, wanted) if found.made_by == "build" else []
     for previous, stage in zip([None, *stages], stages, strict=False):
         found.stages.append(_stage(work, stage, previous, found, asked.get(stage, {})))
     _money(work, found)
@@ -206,9 +207,11 @@ def _content(wanted: CurationConfig) -> dict[str, str]:
         return {}
 
 
-def _stages(work: Path, content: dict[str, Any] | None) -> list[str]:
+def _stages(work: Path, content: dict[str, Any] | None, wanted: CurationConfig | None) -> list[str]:
     if content:
         return [step["stage"] for step in content["funnel"]]
+    if wanted and wanted.source.enters_at != "auto":
+        return list(entry.stages(wanted))
     # Answers that the source brings skip the first stages; the last two are in every run.
     there = [name for name in schema.STAGES if (work / name).is_dir() or name in schema.STAGES[-2:]]
     return list(schema.STAGES) if "sample" in there or there[0] != "source" else there

@@ -140,7 +140,7 @@ def test_states_before_the_end(done: CurationConfig, tmp_path: Path, capsys: pyt
     (done.out / "manifest.json").unlink()
     assert state(done.out).rerun == ["publish: all shards are done"]
     shutil.rmtree(done.out / "work" / "label")
-    assert state(done.out).rerun == ["label: make 3 shards of 3, missing or damaged"]
+    assert state(done.out).rerun == ["label: make 3 shards of 3"]
     (tmp_path / "empty").mkdir()
     assert state(tmp_path / "empty").rerun == ["plan the source and run every stage: there is no plan yet"]
     assert main([str(tmp_path / "nowhere")]) == 2
