@@ -159,6 +159,8 @@ class PairDataset:
         return (_padded(batch, None if pad is True else pad, fill) for batch in found)
 
     def _check(self, columns: Sequence[str] | None) -> None:
+        if isinstance(columns, str):
+            raise UsageError(f"columns: a list of names is expected, got {columns!r}: give [{columns!r}]")
         names = self.schema.names if columns else []
         unknown = [name for name in columns or () if name not in names]
         if unknown:

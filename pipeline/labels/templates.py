@@ -145,7 +145,9 @@ class ChatTemplate(Template):
 
     def _ending(self) -> tuple[str, str]:
         """What stands between an answer and its end token, and that token."""
-        tokens = sorted((str(t) for t in self._tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        # Some vocabularies have runs of spaces among their added tokens: those end nothing.
+        added = [str(token) for token in self._tokenizer.added_tokens_decoder.values() if str(token).strip()]
+        tokens = sorted(added, key=len, reverse=True)
         control = re.search("|".join(map(re.escape, tokens)), self._tail) if tokens else None
         if control:
             return self._tail[: control.start()], control[0]

@@ -46,6 +46,13 @@ def test_text_behind_the_end_is_not_stored_and_text_before_it_is() -> None:
     assert text_of(padded, " Fine.\n")[1] == " Fine. <|im_end|>"
 
 
+def test_added_tokens_of_white_space_end_no_answer() -> None:
+    own = fast(byte_level(), chat_template=HEAD + "{{ m.content }}\n<|im_end|>" + TAIL)
+    own.add_tokens(["\n", "  "])
+    ours = LabelTokenizer(own, LabelSettings(), "mine")
+    assert text_of(ours, "Fine.")[1] == "Fine.\n<|im_end|>"
+
+
 def test_the_templates_end_of_turn_ends_the_answer_not_the_tokenizers_eos() -> None:
     tokenizer = fast(byte_level(), chat_template=HEAD + "{{ m.content }}<|im_end|>\n" + TAIL, eos_token="<|im_start|>")
     ours = LabelTokenizer(tokenizer, LabelSettings(), "mine")
