@@ -9,8 +9,8 @@ from prefect import flow, get_run_logger
 
 from pipeline.relabel import settings
 from pipeline.relabelling import relabel as make
+from pipeline.storage.location import location
 from pipeline.storage.published import read_manifest
-from pipeline.storage.remote import location
 
 
 @flow(name="relabel", flow_run_name="relabel-{data_dir}", persist_result=False)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.storage.remote import argument
+from pipeline.storage.location import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.storage.remote import argument
+from pipeline.storage.location import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.config_values import Finite, Folder, Model, Operational, Share, Threshold, comma_list, json_only
-from pipeline.storage.remote import location
+from pipeline.storage.location import location
 
 REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
 Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.errors import ConfigError
 from pipeline.models.spec import ModelSpec
-from pipeline.storage.remote import location
+from pipeline.storage.location import location
 
 # Marks a field that changes how a run is executed, not what it produces.
 Operational = object()

@@ -21,7 +21,7 @@ from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts
-from pipeline.storage.remote import journal_of
+from pipeline.storage.location import journal_of
 from pipeline.tokenizers import open_tokenizer
 
 # Raise a stage's number when its code gives other results for the same input; files made by the old code are then redone.

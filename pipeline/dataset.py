@@ -23,8 +23,8 @@ from pipeline import batches
 from pipeline.batches import Batch, Column, Ragged, Share, Window
 from pipeline.errors import UsageError
 from pipeline.storage import published
+from pipeline.storage.location import location
 from pipeline.storage.published import PublishedFile, Verify
-from pipeline.storage.remote import location
 
 if TYPE_CHECKING:
     import datasets

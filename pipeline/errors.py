@@ -8,7 +8,7 @@
     ├── ModelUnavailable                  a model can't be fetched or started here
     ├── ProviderStopped                   a provider refuses us as a whole (key, quota, outage): no use going on
     └── StorageError                      the output folder: not writable, full, damaged or in use
-        └── StoreUnreachable              a remote one: it doesn't answer, or refuses
+        └── StoreUnreachable     exit 2   a remote one: it doesn't answer, or refuses
     RowReject                             not an error: one row leaves the run, with a reason and evidence
 
 A message says what, where, what was expected and what to do, in one line; the command line prints it without a traceback.
@@ -58,7 +58,10 @@ class StorageError(CurationError):
 
 
 class StoreUnreachable(StorageError):
-    """A store behind a URL doesn't answer, or refuses."""
+    """A store behind a URL doesn't answer, or refuses: the address or the credentials. In the middle of a run, where it did
+    answer before, it is a StorageError."""
+
+    exit_code = 2
 
 
 class RowReject(Exception):

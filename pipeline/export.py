@@ -7,9 +7,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from pipeline.storage.remote import argument
+from pipeline.storage.location import argument
 from pipeline.streams import take_any_text
 
 _EPILOG = """\
@@ -34,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument("--format", metavar="NAME", required=True, help="see below")
     p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
-    p.add_argument("--out", metavar="DIR2", type=Path, required=True, help="a new folder")
+    p.add_argument("--out", metavar="DIR2", type=argument, required=True, help="a new folder")
     p.add_argument("--json", action="store_true", help="print the content of export.json")
     return p
 

@@ -25,10 +25,10 @@ from pipeline.checking.files import entries_of
 from pipeline.config import digest
 from pipeline.errors import StorageError, UsageError
 from pipeline.storage import manifest, published, stagefile
+from pipeline.storage.location import journal_of
 from pipeline.storage.lock import run_lock
 from pipeline.storage.publish import write_ledgers, write_rows
 from pipeline.storage.published import PublishedFile
-from pipeline.storage.remote import journal_of
 from pipeline.storage.stagefile import Reject
 from pipeline.tokenizers import labels_tokenizer
 

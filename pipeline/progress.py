@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.storage.remote import local_side
+from pipeline.storage.location import local_side
 
 _EVERY_S = 0.3
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.storage.location import local_argument
 from pipeline.streams import take_any_text
 
 _BESIDE = ("manifest.json", "README.md", "report.html")
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m pipeline.push",
         description="Send a published data set to the Hugging Face Hub. The token is that of HF_TOKEN or `hf auth login`.",
     )
-    p.add_argument("dir", metavar="DIR", type=Path, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=local_argument, help="output folder of a finished run")
     p.add_argument("hub_id", metavar="HUB_ID", help="owner/name; made if it isn't there")
     p.add_argument("--private", action="store_true", help="a new data set is private")
     p.add_argument("--dry-run", action="store_true", help="check the files and say what would be sent")

@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     from pipeline.counting import counting
     from pipeline.relabelling import relabel
+    from pipeline.storage.location import location
     from pipeline.storage.published import read_manifest
-    from pipeline.storage.remote import location
 
     root, out = location(arguments.dir), location(arguments.out)
     parent = read_manifest(root)

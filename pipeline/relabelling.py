@@ -24,9 +24,9 @@ from pipeline.labels.description import describe
 from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.storage import manifest, published, stagefile
 from pipeline.storage.atomic import replacing
+from pipeline.storage.location import journal_of, local_side
 from pipeline.storage.lock import run_lock
 from pipeline.storage.publish import name_for, write_part
-from pipeline.storage.remote import journal_of, local_side
 from pipeline.tokenizers import open_tokenizer
 
 _BATCH = 512

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.storage.remote import argument
+from pipeline.storage.location import argument
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:

@@ -251,7 +251,7 @@ def _money(work: Path, found: State) -> None:
     from contextlib import closing
 
     from pipeline.models.batch_ledger import unfinished
-    from pipeline.storage.remote import journal_of
+    from pipeline.storage.location import journal_of
 
     found.batches = sum(batch.size for batch in unfinished(work))
     path = journal_of(work.parent)

@@ -89,8 +89,8 @@ def verify(
     first: stop at the first problem.
     Raises InputError when no data set is there, ConfigError or ModelUnavailable when the tokenizer can't be had.
     """
+    from pipeline.storage.location import location
     from pipeline.storage.published import read_manifest
-    from pipeline.storage.remote import location
 
     root = location(folder)
     content = read_manifest(root, sealed=False)

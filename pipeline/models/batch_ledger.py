@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.storage.remote import local_side
+from pipeline.storage.location import local_side
 
 FILE = "batches.db"
 _TABLES = """

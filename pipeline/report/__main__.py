@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline.storage.remote import argument
+from pipeline.storage.location import argument
 from pipeline.streams import take_any_text
 
 

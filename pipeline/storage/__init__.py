@@ -18,6 +18,16 @@ Promised, whenever the process or its machine stops:
 - Resumed or not, the same configuration and answers give the same bytes in an empty folder. The names of a republication
   depend on what stood there before.
 
+In a store behind a URL (location.py, remote.py) the same holds, by other means:
+
+    file       written on this machine → put in one piece: it appears whole or not at all
+    lock       the object work/run.owner, put only where there is none                                    claim.py
+    data set   the first manifest is put only where there is none, a later one only over the one that stood when the run
+               began: of two runs that both think that the folder is theirs, the second to publish fails
+    journal    stays on this machine's disk, with the ledger of batches and progress
+
+A reader in the middle of an object that a publication sets aside goes on in .superseded/; the publication after that ends it.
+
 Not promised: that temporary files (.tmp-…) are gone before the next run; that a program which reads data/*.parquet and not
 the manifest sees one publication only, while the next one is being written; anything about disks that lie about fsync, and
 network file systems without atomic renames, or for the journal without POSIX locks.

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.storage.remote import RemotePath, scratch
+from pipeline.storage.location import scratch
+from pipeline.storage.remote import RemotePath
 
 TEMPORARY = ".tmp-"
 _FORGOTTEN_S = 86_400
@@ -30,7 +31,7 @@ def replacing(path: Path, *, named: Callable[[Path], Path] | None = None) -> Ite
     Raises StorageError naming `path` when the disk refuses; the target is then untouched and the temporary file gone.
     """
     name = f"{TEMPORARY}{os.getpid()}-{path.name}"
-    temporary = scratch(path) / f"{name}-{uuid.uuid4().hex}" if isinstance(path, RemotePath) else path.with_name(name)
+    temporary = scratch() / f"{name}-{uuid.uuid4().hex}" if isinstance(path, RemotePath) else path.with_name(name)
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -86,7 +87,7 @@ def _fsync_folder(folder: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     if isinstance(folder, RemotePath):
         # All runs of this machine share the place: what is a day old is nobody's.
-        for leftover in scratch(folder).glob(f"{TEMPORARY}*"):
+        for leftover in scratch().glob(f"{TEMPORARY}*"):
             with suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _FORGOTTEN_S:
                     leftover.unlink()

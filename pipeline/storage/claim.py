@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pipeline.errors import StorageError, StoreUnreachable, UsageError
-from pipeline.storage.remote import RemotePath, journal_of
+from pipeline.storage.location import journal_of
+from pipeline.storage.remote import RemotePath
 
 # The version of the manifest that stood when this process claimed a folder (None: there was none), by the folder.
 _found: dict[RemotePath, str | None] = {}
@@ -24,7 +25,7 @@ _found: dict[RemotePath, str | None] = {}
 def claim(out: RemotePath, manifest: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder. manifest: the name of its manifest, which nobody else may replace meanwhile.
 
-    Raises UsageError when nothing can be put there, StorageError when another run holds it.
+    Raises UsageError when nothing can be put there, StorageError when another run holds it, or the store fails later.
     """
     owner = out / "work" / "run.owner"
     # The second line tells processes of the same number in containers of the same name apart.
@@ -41,6 +42,8 @@ def claim(out: RemotePath, manifest: str, warn: Callable[[str], None]) -> Iterat
         raise UsageError(f"output folder {out}: can't be used ({error}); or choose another --out") from error
     try:
         yield
+    except StoreUnreachable as error:
+        raise StorageError(str(error)) from error
     finally:
         with suppress(StorageError, OSError):
             if owner.read_text() == mine:

@@ -12,8 +12,9 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import StorageError, UsageError
 from pipeline.storage.claim import claim
+from pipeline.storage.location import local_side
 from pipeline.storage.manifest import NAME
-from pipeline.storage.remote import RemotePath, local_side
+from pipeline.storage.remote import RemotePath
 
 
 @contextmanager
@@ -33,14 +34,14 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
     except Timeout:
         raise StorageError(f"{out}: in use by {_read(owner)}; wait for it, stop it, or choose another --out") from None
     except OSError as error:
-        raise _unwritable(work if isinstance(out, RemotePath) else out, error) from None
+        raise _unwritable(out, work, error) from None
     try:
         if owner.exists() and not isinstance(out, RemotePath):
             warn(f"taking over {out} from {_read(owner)}, which ended without tidying up; finished work is kept")
         try:
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except OSError as error:
-            raise _unwritable(work if isinstance(out, RemotePath) else out, error) from None
+            raise _unwritable(out, work, error) from None
         with claim(out, NAME, warn) if isinstance(out, RemotePath) else nullcontext():
             yield
     finally:
@@ -49,8 +50,11 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _unwritable(out: Path, error: OSError) -> UsageError:
-    return UsageError(f"output folder {out}: can't be written ({error.strerror or error}); choose another --out")
+def _unwritable(out: Path, work: Path, error: OSError) -> UsageError:
+    why = f"can't be written ({error.strerror or error})"
+    if isinstance(out, RemotePath):
+        return UsageError(f"{work}: {why}; the journal of {out} is kept there: set FIGA_STATE to another folder")
+    return UsageError(f"output folder {out}: {why}; choose another --out")
 
 
 def _read(owner: Path) -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, StorageError
 from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
 from pipeline.storage import manifest
-from pipeline.storage.remote import parquet
+from pipeline.storage.location import parquet
 
 Verify = Literal["hashes", "sizes"]
 # Files that the manifest before the last one named, for readers that opened that data set.
@@ -94,16 +94,19 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """Open a published file, also one that a newer publication has set aside since its manifest was read."""
-    path = _place(path)
     # One file, not a data set: no guessing of partitions from folder names.
-    return pq.ParquetFile(parquet(path), metadata=metadata, page_checksum_verification=True)
+    return pq.ParquetFile(parquet(_place(path), _aside(path)), metadata=metadata, page_checksum_verification=True)
 
 
 def _place(path: Path) -> Path:
     if path.exists():
         return path
-    aside = path.parents[1] / SUPERSEDED / path.parent.name / path.name
+    aside = _aside(path)
     return aside if aside.exists() else path
+
+
+def _aside(path: Path) -> Path:
+    return path.parents[1] / SUPERSEDED / path.parent.name / path.name
 
 
 def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:

@@ -1,13 +1,4 @@
-"""Output folders behind a URL (`s3://bucket/prefix`, `gs://`, `memory://` …): a path that does what the pipeline does with one.
-
-`location` makes of `--out` a Path or a RemotePath, and all code is written for either: an object is put whole or not at
-all, so that what is a rename elsewhere is one upload here (atomic.py). What needs a disk stays on this machine: the journal
-of calls and the ledger of batches (SQLite), progress, a lock, files on their way up. `local_side` says where:
-
-    $FIGA_STATE, else the user's state folder for this program (Linux: ~/.local/state/figa-pipeline)
-    └─ s3-bucket-prefix-1a2b3c4d/      the journal of s3://bucket/prefix, and what else is in work/ and no stage file
-
-Losing that folder loses no data, but the answers of unfinished shards are paid again, and `--budget` counts from nothing.
+"""A path behind a URL, through fsspec: what the pipeline does with a pathlib.Path, done in a store.
 
 Small and of our own, and not universal_pathlib's UPath, which opens and lists alike, for three things of which a library
 knows nothing: every failure but "not there" is StoreUnreachable (a dropped connection must end a run, never pass for a
@@ -21,17 +12,15 @@ is told by its hash. An upload of over 100 MB that is killed leaves invisible pa
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import os
 import posixpath
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from pipeline.errors import ConfigError, StoreUnreachable
+from pipeline.errors import StoreUnreachable
+from pipeline.filesystems import TAGS, Stream, attempt, filesystem, one_line
 
 T = TypeVar("T")
 # Read ahead of a reader. Data sets are read through up to 64 open files.
@@ -41,70 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path as _Base
 else:
     from pathlib import PurePosixPath as _Base
-
-
-def location(text: str | Path) -> Path:
-    """The folder that a path or URL names. Raises ConfigError for a URL that can't be an output folder."""
-    from pipeline.filesystems import holds_secrets, is_url
-
-    if not isinstance(text, str) or not is_url(text):
-        return Path(text) if isinstance(text, str) else text
-    if holds_secrets(text) or any(char in text for char in "?#*["):
-        raise ConfigError(
-            "an output folder's URL may hold no user name, password, query, wildcard or '::'; give credentials in the "
-            "environment, as for the protocol's own tools"
-        )
-    parts = urlsplit(text)
-    if parts.scheme in ("file", "local"):
-        return Path(text.partition("://")[2])
-    if parts.scheme in ("http", "https") or not parts.netloc:
-        raise ConfigError(f"output folder {text}: expected a store that can be written, such as s3://bucket/prefix")
-    return RemotePath(text)
-
-
-def argument(text: str) -> Path:
-    """`location` as the type of a command line's argument."""
-    from argparse import ArgumentTypeError
-
-    try:
-        return location(text)
-    except ConfigError as error:
-        raise ArgumentTypeError(str(error)) from None
-
-
-def local_side(work: Path) -> Path:
-    """Where on this machine a work folder's journal, progress and lock are: in it, unless it is remote."""
-    if not isinstance(work, RemotePath):
-        return work
-    url = str(work.parent)
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", url)[:80].strip("-")
-    return _state() / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-
-
-def journal_of(out: Path) -> Path:
-    """Where the journal of calls of an output folder is, or would be."""
-    return local_side(out / "work") / "journal.db"
-
-
-def scratch(path: RemotePath) -> Path:
-    """The folder of a file on its way up. What a killed process leaves there is removed a day later (atomic.py)."""
-    return _state() / "uploads"
-
-
-def whole(path: Path) -> Path | io.BytesIO:
-    """A file to be read more than once: a local one itself, a remote one fetched. Raises FileNotFoundError."""
-    return io.BytesIO(path.read_bytes()) if isinstance(path, RemotePath) else path
-
-
-def parquet(path: Path) -> Any:
-    """What pyarrow reads a file from: a local one by its name."""
-    return path.open("rb") if isinstance(path, RemotePath) else path
-
-
-def _state() -> Path:
-    import platformdirs
-
-    return Path(os.environ.get("FIGA_STATE") or platformdirs.user_state_dir("figa-pipeline")).expanduser().absolute()
 
 
 class RemotePath(_Base):
@@ -121,14 +46,11 @@ class RemotePath(_Base):
     def __fspath__(self) -> str:
         raise TypeError(f"{self} is not on this machine's disk: open it")
 
-    def open(self, mode: str = "rb", *_: object) -> Any:
-        """The bytes, to be read by blocks."""
+    def open(self, mode: str = "rb", aside: Any = None, *_: object) -> Any:
+        """The bytes, to be read by blocks. aside: where the object may be moved meanwhile; reading goes on there."""
         if mode != "rb":
             raise ValueError(f"{self}: mode {mode!r}; objects are read as bytes, and put whole")
-        file = self._do("read", lambda fs, path: fs.open(path, "rb", block_size=_BLOCK))
-        from pipeline.filesystems import Stream
-
-        return io.BufferedReader(Stream(file, lambda work: self._do("read", lambda fs, path: work())), 1 << 18)
+        return io.BufferedReader(_Object(self, aside if isinstance(aside, RemotePath) else None), 1 << 18)
 
     def read_bytes(self) -> bytes:
         return bytes(self._do("read", lambda fs, path: fs.cat_file(path)))
@@ -166,8 +88,6 @@ class RemotePath(_Base):
 
     def version(self) -> str | None:
         """What tells an object from one that replaces it; None when there is none."""
-        from pipeline.filesystems import TAGS
-
         info = self._info()
         if info is None:
             return None
@@ -196,6 +116,9 @@ class RemotePath(_Base):
     def rglob(self, pattern: str, **_: object) -> Iterator[RemotePath]:  # type: ignore[override]
         return (path for path in self._below(None) if path.match(pattern))
 
+    def iterdir(self) -> Generator[RemotePath, None, None]:
+        yield from self._named(lambda fs, path: fs.ls(path, detail=False))
+
     def unlink(self, missing_ok: bool = False) -> None:
         try:
             self._do("removed", lambda fs, path: fs.rm_file(path))
@@ -221,8 +144,11 @@ class RemotePath(_Base):
         return path.parts[len(self.parts) :]
 
     def _below(self, depth: int | None) -> Iterator[RemotePath]:
+        return self._named(lambda fs, path: fs.find(path, maxdepth=depth))
+
+    def _named(self, listed: Callable[[Any, str], list[str]]) -> Iterator[RemotePath]:
         try:
-            names = self._do("listed", lambda fs, path: [fs.unstrip_protocol(n) for n in fs.find(path, maxdepth=depth)])
+            names = self._do("listed", lambda fs, path: [fs.unstrip_protocol(name) for name in listed(fs, path)])
         except FileNotFoundError:
             return
         for name in names:
@@ -240,8 +166,6 @@ class RemotePath(_Base):
 
     def _do(self, what: str, work: Callable[[Any, str], T]) -> T:
         """Every access to a store goes through here."""
-        from pipeline.filesystems import attempt, one_line
-
         try:
             fs = _filesystem("/".join(self.parts[:2]), os.getpid())
             return attempt(lambda: work(fs, fs._strip_protocol(str(self))))
@@ -256,11 +180,32 @@ class RemotePath(_Base):
             ) from error
 
 
+class _Object(Stream):
+    """An object's bytes. Where a local file could be renamed while it is open, reading goes on in the new place."""
+
+    def __init__(self, path: RemotePath, aside: RemotePath | None) -> None:
+        self._aside = aside
+        self._open(path)
+
+    def _open(self, path: RemotePath) -> None:
+        file = path._do("read", lambda fs, name: fs.open(name, "rb", block_size=_BLOCK))
+        super().__init__(file, lambda work: path._do("read", lambda fs, name: work()))
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return super().readinto(buffer)
+        except FileNotFoundError:
+            if self._aside is None:
+                raise
+            at, moved, self._aside = self.tell(), self._aside, None
+            self._open(moved)
+            self.seek(at)
+            return super().readinto(buffer)
+
+
 @functools.cache
 def _filesystem(root: str, process: int) -> Any:
     """One for all threads of a process, without a memory of listings: others write as well. A fork makes its own."""
-    from pipeline.filesystems import filesystem
-
     fs, _ = filesystem(root.replace(":/", "://", 1), skip_instance_cache=True)
     fs.dircache.use_listings_cache = False
     return fs

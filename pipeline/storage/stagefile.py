@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.errors import StorageError
 from pipeline.storage.atomic import remove, replacing, write_text
-from pipeline.storage.remote import whole
+from pipeline.storage.location import whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.storage.remote import argument
+from pipeline.storage.location import argument, local_argument
 from pipeline.streams import take_any_text
 
 
@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--model", metavar="ID", required=True, help="folder or Hub id of the model whose tokenizer the labels have"
     )
-    p.add_argument("--out", metavar="DIR2", type=Path, required=True, help="a new folder for the trained model")
+    p.add_argument(
+        "--out", metavar="DIR2", type=local_argument, required=True, help="a new folder for the trained model"
+    )
     p.add_argument("--epochs", type=positive_number, default=5.0)
     p.add_argument("--max-steps", type=positive_integer, help="optimiser steps; overrides --epochs")
     p.add_argument("--lr", type=positive_number, default=1e-5, help="learning rate, constant")

@@ -19,9 +19,10 @@ import pipeline
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError, StorageError, StoreUnreachable, UsageError
-from pipeline.storage import manifest, stagefile
+from pipeline.storage import manifest, remote, stagefile
+from pipeline.storage.location import local_side, location
 from pipeline.storage.lock import run_lock
-from pipeline.storage.remote import RemotePath, local_side, location
+from pipeline.storage.remote import RemotePath
 from tests import s3
 from tests.conftest import ROOT, Silent, as_arguments, child_environment
 
@@ -183,9 +184,15 @@ def test_a_store_that_fails_is_not_a_damaged_file(monkeypatch: pytest.MonkeyPatc
     def broken(*_: object, **__: object) -> None:
         raise TimeoutError("no answer")
 
-    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", broken)
-    with pytest.raises(StoreUnreachable, match="can't be read: no answer"):
-        stagefile.inspect(location("memory://figa/work"), "sample", 0)
+    root = location("memory://failing")
+    with pytest.raises(StorageError, match="can't be read: no answer") as caught, run_lock(root, print):
+        monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", broken)
+        stagefile.inspect(root / "work", "sample", 0)
+    # Not an address that was wrong from the start.
+    assert caught.value.exit_code == 1
+    with pytest.raises(StoreUnreachable) as caught:
+        pipeline.open_dataset(root)
+    assert caught.value.exit_code == 2
 
 
 def test_without_the_package_that_knows_a_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,3 +200,37 @@ def test_without_the_package_that_knows_a_protocol(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3", raising=False)
     with pytest.raises(InputError, match=r"pip install 'figa-pipeline\[s3\]'"):
         location("s3://other-bucket/x").exists()
+
+
+def test_reading_goes_on_when_a_publication_moves_the_file(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_BLOCK", 1 << 16)
+    data, path, aside = os.urandom(1 << 20), location(f"{bucket}/moved/x"), location(f"{bucket}/moved/aside/x")
+    put(path, data)
+    with path.open("rb", aside) as file, path.open("rb") as lost:  # type: ignore[call-overload]
+        first = file.read(100_000)
+        lost.read(10)
+        path.replace(aside)
+        assert first + file.read() == data
+        with pytest.raises(FileNotFoundError):
+            lost.read()
+
+
+def test_the_other_commands_take_addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pipeline import export, merge, push, relabel, status, verify
+    from pipeline.report import __main__ as report
+
+    monkeypatch.setenv("FIGA_STATE", str(tmp_path / "state"))
+    root = f"memory://{tmp_path.name}"
+    curate(settings(output__dir=f"{root}/a"), in_threads, Silent())
+    shown = (location(f"{root}/a") / "report.html").read_bytes()
+    assert relabel.main([f"{root}/a", "--alpha", "2", "--out", f"{root}/b"]) == 0
+    assert export.main([f"{root}/a", "--format", "dpo", "--out", f"{root}/c"]) == 0
+    curate(settings(output__dir=f"{root}/d", policy__seed=1), in_threads, Silent())
+    assert merge.main([f"{root}/a", f"{root}/d", "--out", f"{root}/e"]) == 0
+    assert report.main([f"{root}/a"]) == status.main([f"{root}/a"]) == 0
+    assert (location(f"{root}/a") / "report.html").read_bytes() == shown
+    for name in "abe":
+        assert verify.main([f"{root}/{name}"]) == 0
+    assert len(pipeline.open_dataset(f"{root}/b")) == len(pipeline.open_dataset(f"{root}/a"))
+    with pytest.raises(SystemExit, match="2"):
+        push.main([f"{root}/a", "owner/name"])
