@@ -158,6 +158,8 @@ class Journal:
             with attempt:
                 db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        # In pages of 4 kB. Keys fall anywhere in their index: the log takes a page's many changes before it goes into the file.
+        db.execute("PRAGMA wal_autocheckpoint=8000")
         for statement in _TABLES:
             db.execute(statement)
         return db
