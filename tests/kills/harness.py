@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,9 @@ def _run(config: CurationConfig, before: Callable[[], None]) -> int:
     try:
         curate(config, in_threads, Silent())
     except CurationError as error:
-        print(f"error: {error}", flush=True)
+        # A limit on the size of files counts for a redirected output too.
+        with suppress(OSError):
+            print(f"error: {error}", flush=True)
         return error.exit_code
     return 0
 
