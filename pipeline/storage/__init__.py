@@ -12,7 +12,11 @@ Promised, whenever the process or its machine stops:
   its files; whatever else lies there is ignored, and made again or removed by the next run.
 - The manifest that stands is true of files that stand: no file that it names is written over with other bytes. The first
   publication has the plain names, train-00000-of-00004.parquet; a later one adds the first 8 digits of a changed file's
-  sha256, train-00000-of-00004-1a2b3c4d.parquet, and keeps the name of a file whose bytes are the same.
+  sha256, train-00000-of-00004-1a2b3c4d.parquet, and keeps the name of a file whose bytes are the same. The manifest counts
+  them: `publication` is 1, and one more whenever anything that it says changed.
+- What is damaged is named when it is read, and never published: stage files by their hashes, and made again by the next run;
+  published files by the manifest's (a run that has nothing to do looks at their sizes alone); the journal is set aside.
+- A folder that a newer version wrote in is refused, before any call.
 - Who has opened a data set can read it to the end: what the new manifest doesn't name moves to .superseded/, where readers
   (published.open_file) find it, and is deleted by the publication after that.
 - Resumed or not, the same configuration and answers give the same bytes in an empty folder. The names of a republication
