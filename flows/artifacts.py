@@ -6,6 +6,7 @@ Text of rows goes into the diffs alone, control characters made visible, every l
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -17,6 +18,8 @@ from pipeline.storage import manifest
 
 PUBLISHED = "figa.dataset.published"
 _DIFFS = 5
+# A line of the page that shows them.
+_WIDTH = 96
 
 
 def tell(outcome: Outcome) -> None:
@@ -24,8 +27,10 @@ def tell(outcome: Outcome) -> None:
     content = outcome.manifest
     source = content["source"]["name"]
     create_table_artifact(_funnel(content), key="figa-funnel", description=f"Where the rows of {source} went")
-    create_table_artifact(_money(content), key="figa-money", description="Calls and US dollars, this folder in all")
-    create_table_artifact([content["thresholds"]], key="figa-thresholds", description="η1 η2 η3 as resolved, scores")
+    create_table_artifact(_money(content), key="figa-money", description=_cost(content))
+    create_table_artifact(
+        _thresholds(content), key="figa-thresholds", description="Of rewards: as set, and for these rows"
+    )
     if outcome.context:
         diffs = [diff.plain for diff in sample_diffs(outcome.out, content, outcome.context.tokenizer, _DIFFS)]
         create_markdown_artifact(_as_code(diffs), key="figa-diffs", description="[-removed-] and {+added+} tokens")
@@ -54,13 +59,33 @@ def _funnel(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _money(content: dict[str, Any]) -> list[dict[str, Any]]:
-    calls = [{"calls of": stage, "calls": count, "US dollars": ""} for stage, count in content["calls"].items()]
-    return [*calls, {"calls of": "all", "calls": sum(content["calls"].values()), "US dollars": content["cost_usd"]}]
+    costs = content.get("cost_usd_by_call", {})
+    calls = [{"call": call, "answers": n, "US dollars": costs.get(call, "")} for call, n in content["calls"].items()]
+    return [*calls, {"call": "all", "answers": sum(content["calls"].values()), "US dollars": content["cost_usd"]}]
+
+
+def _cost(content: dict[str, Any]) -> str:
+    parts = ["Answers and US dollars, in this folder so far"]
+    if uncertain := content.get("cost_uncertain_usd"):
+        parts.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
+    if unpriced := content.get("unpriced"):
+        parts.append(f"no price known for {', '.join(unpriced)}")
+    return "; ".join(parts)
+
+
+def _thresholds(content: dict[str, Any]) -> list[dict[str, Any]]:
+    meaning = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "R(reference) − R(initial) >"}
+    configured = content["settings"].get("selection", {})
+    return [
+        {"threshold": name, "rule": meaning[name], "as set": configured.get(name), "here": value}
+        for name, value in content["thresholds"].items()
+    ]
 
 
 def _as_code(diffs: list[str]) -> str:
-    lines = [f"    {line}" for diff in diffs for line in ["", *diff.split("\n")]]
-    return "\n".join(lines) or "No pair was published."
+    lines = (line for diff in diffs for line in ["", *diff.split("\n")])
+    wrapped = (part for line in lines for part in textwrap.wrap(line, _WIDTH, drop_whitespace=False) or [""])
+    return "\n".join(f"    {part}" for part in wrapped) or "No pair was published."
 
 
 def _manifest_digest(outcome: Outcome) -> str:

@@ -11,9 +11,10 @@ from prefect import get_run_logger
 
 from flows.watch import FlowWatcher
 from pipeline.curate import Outcome, Watcher
+from pipeline.errors import CurationError
 
 display: ContextVar[Watcher | None] = ContextVar("display", default=None)
-outcomes: ContextVar[list[Outcome] | None] = ContextVar("outcomes", default=None)
+kept: ContextVar[list[Outcome | CurationError] | None] = ContextVar("kept", default=None)
 
 
 def watcher() -> Watcher:
@@ -21,7 +22,8 @@ def watcher() -> Watcher:
     return FlowWatcher(get_run_logger(), display.get())
 
 
-def keep(outcome: Outcome) -> None:
-    kept = outcomes.get()
-    if kept is not None:
-        kept.append(outcome)
+def keep(ending: Outcome | CurationError) -> None:
+    """Hand over how the run ended, whether or not the server can be told."""
+    mine = kept.get()
+    if mine is not None:
+        mine.append(ending)

@@ -10,12 +10,14 @@ run with the same parameters does only what isn't done. That is also how a crash
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import TerminationSignal
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Failed
 
 from flows import artifacts, caller, lease, submit
 from flows.health import server_answers
@@ -31,13 +33,17 @@ from pipeline.shards import context_of, run_stages
 @task(name="shards", task_run_name=submit.name, cache_policy=NO_CACHE, persist_result=False)
 def run_shards(
     config: CurationConfig, shards: range, stages: tuple[str, ...], thresholds: Thresholds | None, run: str | None
-) -> int:
-    """Bring a few shards through one phase. Never retried row by row: that happens inside.
+) -> int | State[Any]:
+    """Bring a few shards through one phase; returns the rows that came out. Never retried row by row: that happens inside.
 
     run: the lease of the flow run, for a worker that may outlive it.
     """
-    with lease.obeyed(config, run):
-        return sum(run_stages(config, shard, stages, thresholds) for shard in shards)
+    try:
+        with lease.obeyed(config, run):
+            return sum(run_stages(config, shard, stages, thresholds) for shard in shards)
+    except (CurationError, CancelledError) as error:
+        # A state, not an exception: its message says all, and Prefect would log a page of traceback.
+        return Failed(message=str(error) or "stopped with its run", data=error)
 
 
 def in_tasks(config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
@@ -64,7 +70,7 @@ def _name() -> str:
 
 
 @flow(name="curate", flow_run_name=_name, persist_result=False)
-def curate(config: CurationConfig) -> dict[str, Any]:
+def curate(config: CurationConfig) -> dict[str, Any] | State[Any]:
     """Make a FIGA data set: sample, score, select, revise, filter, label, publish. Returns where it is and its row counts.
 
     A Prefect server that goes away in the middle stops the flow, not the data: the rest is done without it.
@@ -73,10 +79,11 @@ def curate(config: CurationConfig) -> dict[str, Any]:
     try:
         with running_on(config):
             outcome = run_curation(config, in_tasks, watcher)
-    except (CurationError, TerminationSignal, KeyboardInterrupt):
-        raise
+    except CurationError as error:
+        caller.keep(error)
+        return Failed(message=str(error), data=error)
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         watcher.warn(f"Prefect failed ({told}); the run goes on without it")
         outcome = run_curation(config, in_threads, watcher)
     caller.keep(outcome)
@@ -90,12 +97,14 @@ def curate(config: CurationConfig) -> dict[str, Any]:
 def run_with_prefect(config: CurationConfig, watcher: Watcher) -> Outcome:
     """Run the flow from this process, with the command line's display. Raises CurationError as the plain run does."""
     caller.display.set(watcher)
-    outcomes: list[Outcome] = []
-    caller.outcomes.set(outcomes)
+    kept: list[Outcome | CurationError] = []
+    caller.kept.set(kept)
     try:
         curate(config)
     except Exception:
-        # The server may be gone when the flow wants to tell it that all is done.
-        if not outcomes:
+        # The server may be gone when the flow wants to tell it how it ended.
+        if not kept:
             raise
-    return outcomes[0]
+    if isinstance(kept[0], CurationError):
+        raise kept[0]
+    return kept[0]

@@ -68,8 +68,9 @@ class FlowWatcher:
             ended.set()
             thread.join()
             self._show(context)
-            for stage, counts in progress.read(context.work).items():
-                self._logger.info("%s: %d rows, %d rejected", stage, counts.done, counts.rejected)
+            counts = progress.read(context.work)
+            for stage in (stage for stage in schema.STAGES if stage in counts):
+                self._logger.info("%s: %d rows, %d rejected", stage, counts[stage].done, counts[stage].rejected)
 
     def _show(self, context: Context) -> None:
         counts = progress.read(context.work)
