@@ -70,7 +70,8 @@ class Context:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(journal_of(self.config.out))
+        # The workers of a standing cluster may be on any machine.
+        return Journal(journal_of(self.config.out), across_machines=bool(self.config.run.runner_address))
 
     @cached_property
     def budget(self) -> Budget:

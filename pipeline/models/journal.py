@@ -2,8 +2,9 @@
 
 An answer is keyed by the sha256 of everything sent and written before it is used. The promise: no accepted answer is lost
 once journalled; after kill −9 at most the calls in flight are paid twice. WAL with synchronous=NORMAL keeps that promise
-for a killed process; a power cut may take back the last moments, never damage the file. Local disks only: SQLite's WAL does
-not work over network file systems.
+for a killed process; a power cut may take back the last moments, never damage the file. SQLite's WAL is for local disks only:
+processes on several machines share a file `across_machines`, with the older rollback journal, which needs a network file
+system whose locks work.
 
     answers    what is used: one a key, the newest
     charges    every other call: failed, cut and asked again, or not known to have ended; with what it cost, or may have cost
@@ -86,8 +87,9 @@ class Journal:
     `warning` says what was wrong with the file, if it had to be set aside. Raises StorageError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, across_machines: bool = False) -> None:
         self.path = path
+        self._mode = "DELETE" if across_machines else "WAL"
         self.warning: str | None = None
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -156,8 +158,8 @@ class Journal:
             reraise=True,
         ):
             with attempt:
-                db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
+                db.execute(f"PRAGMA journal_mode={self._mode}")
+        db.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
         # In pages of 4 kB. Keys fall anywhere in their index: the log takes a page's many changes before it goes into the file.
         db.execute("PRAGMA wal_autocheckpoint=8000")
         for statement in _TABLES:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def prefect_server(home: Path, **extra: str) -> Iterator[tuple[dict[str, str], s
         PREFECT_HOME=str(home),
         PREFECT_API_URL=f"http://127.0.0.1:{port}/api",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        PREFECT_SERVER_UI_ENABLED="false",
+        # Else the page asks the port that a server has by default.
+        PREFECT_SERVER_UI_API_URL=f"http://127.0.0.1:{port}/api",
         FIGA_HOME=str(ROOT),
         **extra,
     )
@@ -82,12 +83,26 @@ def prefect_server(home: Path, **extra: str) -> Iterator[tuple[dict[str, str], s
         yield environment, child
 
 
+def said_by(environment: dict[str, str], flow_run: str) -> list[str]:
+    """The log of a flow run and of its tasks, as the server has it."""
+    mine = {"flow_run_id": {"any_": [flow_run]}}
+    return [line["message"] for line in ask(environment, "logs/filter", logs=mine, limit=200)]
+
+
 def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
 
 
 def run(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> str:

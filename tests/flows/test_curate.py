@@ -46,7 +46,12 @@ def test_the_form_of_a_deployment_explains_every_setting(worker: dict[str, str])
     settings = {f"{name}.{key}": v for name, s in sections.items() for key, v in s.get("properties", {}).items()}
     unexplained = [name for name, value in settings.items() if not (value.get("description") or "$ref" in str(value))]
     assert len(settings) > 40 and not unexplained
-    assert all(not schedule["active"] for schedule in deployment["schedules"])
+    made = ask(worker, "deployments/filter")
+    names = {"hh-rlhf", "sharegpt", "shp", "synthetic-gptj", "openorca", "paper-mix", "relabel", "verify"}
+    assert {each["name"] for each in made} == names
+    assert all(not schedule["active"] for each in made for schedule in each["schedules"])
+    # The worker's own folder is meant, not that of whoever deployed.
+    assert all(each["path"] is None and each["pull_steps"] for each in made)
 
 
 def test_a_bad_parameter_is_refused_at_submit(worker: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -11,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from flows.artifacts import PUBLISHED
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
 from tests.conftest import Silent, as_arguments
-from tests.flows.server import PREFECT, ask, prefect_server, process, run
+from tests.flows.server import PREFECT, ask, prefect_server, process, run, said_by, wait_for
+from tests.report.browser import chromium
 from tests.test_run import files
 
 
@@ -27,31 +31,87 @@ def keyed(environment: dict[str, str]) -> dict[str, str]:
     return {**environment, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
+def a_finished_run(settings: Callable[..., CurationConfig], prefect: dict[str, str]) -> tuple[Path, dict[str, Any]]:
+    """The folder and the flow run of one run through the command line, for all who only look at it."""
+    if not _finished:
+        config = settings("told")
+        run(build(config), keyed(prefect))
+        (flow_run,) = ask(prefect, "flow_runs/filter", sort="START_TIME_DESC", limit=1)
+        _finished.append((config.out, flow_run))
+    return _finished[0]
+
+
+_finished: list[tuple[Path, dict[str, Any]]] = []
+_ARTIFACTS = {"figa-funnel", "figa-money", "figa-thresholds", "figa-diffs", "figa-data", "figa-report", "figa-revise"}
 
 
 def test_artifacts_and_the_event_tell_of_a_published_set(
     settings: Callable[..., CurationConfig], prefect: dict[str, str]
 ) -> None:
-    config = settings("told")
-    run(build(config), keyed(prefect))
-    made = {a["key"]: a for a in ask(prefect, "artifacts/latest/filter")}
-    assert {"figa-funnel", "figa-money", "figa-thresholds", "figa-diffs", "figa-data", "figa-revise"} <= set(made)
+    out, flow_run = a_finished_run(settings, prefect)
+    assert (flow_run["name"], flow_run["state"]["type"]) == ("curate-hh-rlhf-all", "COMPLETED")
+    mine = {"flow_run_id": {"any_": [flow_run["id"]]}}
+    made = {a["key"]: a for a in ask(prefect, "artifacts/filter", artifacts=mine)}
+    assert set(made) >= _ARTIFACTS
     funnel = json.loads(made["figa-funnel"]["data"])
     assert funnel[0] == {"stage": "source", "in": 40, "out": 40, "rejected": ""}
     assert made["figa-revise"]["data"] == 100
     lines = made["figa-diffs"]["data"].split("\n")
-    assert "{+" in made["figa-diffs"]["data"] and all(line.startswith("    ") for line in lines)
+    assert "{+" in made["figa-diffs"]["data"]
+    assert all(line.startswith("    ") and len(line) <= 100 for line in lines)
     told = wait_for(lambda: ask(prefect, "events/filter", filter={"event": {"name": [PUBLISHED]}})["events"])
-    assert (
-        told[0]["payload"]["published"] == json.loads((config.out / "manifest.json").read_text())["rows"]["published"]
-    )
-    assert len(told[0]["payload"]["manifest_sha256"]) == 64
+    manifest = (out / "manifest.json").read_bytes()
+    (mine_told,) = [event for event in told if event["payload"]["out"] == str(out)]
+    assert mine_told["payload"]["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert mine_told["payload"]["published"] == json.loads(manifest)["rows"]["published"]
+
+
+def test_task_runs_are_named_after_stages_and_shards(
+    settings: Callable[..., CurationConfig], prefect: dict[str, str]
+) -> None:
+    _, flow_run = a_finished_run(settings, prefect)
+    made = ask(prefect, "task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
+    names = [f"{phase} {shard:05d}" for phase in ("sample to score", "select to label") for shard in range(3)]
+    assert sorted(task_run["name"] for task_run in made) == names
+    assert {task_run["state"]["type"] for task_run in made} == {"COMPLETED"}
+
+
+def test_logs_have_row_counts_but_neither_texts_nor_keys(
+    settings: Callable[..., CurationConfig], prefect: dict[str, str]
+) -> None:
+    out, flow_run = a_finished_run(settings, prefect)
+    said = wait_for(lambda: said_by(prefect, flow_run["id"]))
+    assert any(line.startswith("label: ") and "rows" in line for line in said)
+    rows = pq.read_table(out / "data", columns=["messages", "reference", "initial", "revised"]).to_pylist()
+    texts = {row[name] for row in rows for name in ("reference", "initial", "revised")}
+    texts |= {turn["content"] for row in rows for turn in row["messages"]}
+    log = "\n".join(said)
+    assert os.environ["OPENAI_API_KEY"] not in log
+    assert [text for text in texts if len(text) > 20 and text[:40] in log] == []
+
+
+def test_the_page_of_a_flow_run_is_readable(
+    settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
+) -> None:
+    _, flow_run = a_finished_run(settings, prefect)
+    base = prefect["PREFECT_API_URL"].removesuffix("/api")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"{base}/runs/flow-run/{flow_run['id']}")
+        page.get_by_text("curate-hh-rlhf-all", exact=True).first.wait_for()
+        page.get_by_text("Artifacts", exact=True).click()
+        for key in sorted(_ARTIFACTS):
+            page.locator("a", has_text=key).last.wait_for()
+        page.locator("a", has_text="figa-funnel").last.click()
+        page.get_by_text("reference_not_good").first.wait_for()
+        page.go_back()
+        page.get_by_text("Artifacts", exact=True).click()
+        page.locator("a", has_text="figa-diffs").last.click()
+        shown = page.locator("pre", has_text="{+").first
+        shown.wait_for()
+        # Nothing runs off the page.
+        assert shown.evaluate("box => box.scrollWidth <= box.clientWidth")
 
 
 def test_the_data_are_published_though_the_server_dies_in_mid_run(
@@ -87,7 +147,7 @@ def test_a_cancelled_run_stops_calling_and_is_resumed_by_a_new_one(
     (mine,) = [flow_run for flow_run in running if flow_run["deployment_id"]]
     run([*PREFECT, "flow-run", "cancel", mine["id"]], worker)
     state = {"id": {"any_": [mine["id"]]}, "state": {"type": {"any_": ["CANCELLED"]}}}
-    wait_for(lambda: ask(worker, "flow_runs/filter", flow_runs=state), 30)
+    wait_for(lambda: ask(worker, "flow_runs/filter", flow_runs=state))
     settled = server.completed
     assert settled < before + 40
     time.sleep(2)

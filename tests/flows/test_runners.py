@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,50 +17,67 @@ from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError
 from tests.conftest import ROOT, Silent, as_arguments
-from tests.flows.server import run
+from tests.flows.server import PREFECT, ask, process, run, said_by, wait_for
 from tests.test_run import files
 
 
-@pytest.mark.parametrize("runner", ["dask", "ray"])
-def test_workers_in_other_processes_give_the_same_bytes(
-    runner: str, settings: Callable[..., CurationConfig], prefect: dict[str, str]
-) -> None:
-    pytest.importorskip(f"prefect_{runner}")
+def test_dask_workers_give_the_same_bytes(settings: Callable[..., CurationConfig], prefect: dict[str, str]) -> None:
+    pytest.importorskip("prefect_dask")
     plain = curate(settings("plain"), in_threads, Silent())
-    config = settings(runner, run__runner=runner, run__workers=2)
-    environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
-    said = run([sys.executable, "-m", "pipeline.build", *as_arguments(config)], environment)
+    config = settings("dask", run__runner="dask", run__workers=2)
+    said = run([sys.executable, "-m", "pipeline.build", *as_arguments(config)], keyed(prefect))
     assert "Prefect failed" not in said, said
     assert files(config.out) == files(plain.out)
 
 
-def test_the_shards_of_a_dead_dask_worker_are_done_elsewhere(
-    settings: Callable[..., CurationConfig], prefect: dict[str, str]
+def test_ray_workers_of_a_deployment_give_the_same_bytes(
+    settings: Callable[..., CurationConfig], worker: dict[str, str]
 ) -> None:
-    pytest.importorskip("prefect_dask")
-    plain = curate(settings("plain", source__shard_rows=8), in_threads, Silent())
-    config = settings("killed", run__runner="dask", run__workers=2, source__shard_rows=8)
-    environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
-    command = [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
-    child = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 60
-        while not list((config.out / "work" / "sample").glob("*.json")):
-            assert time.monotonic() < deadline and child.poll() is None
-            time.sleep(0.05)
-        os.kill(dask_worker_of(child.pid), signal.SIGKILL)
-        said, _ = child.communicate(timeout=120)
-    finally:
-        child.kill()
-    assert child.returncode == 0 and b"Prefect failed" not in said, said.decode()
+    pytest.importorskip("prefect_ray")
+    plain = curate(settings("plain"), in_threads, Silent())
+    config = settings("ray", run__runner="ray", run__workers=2)
+    parameter = json.dumps(config.model_dump(mode="json"))
+    said = run([*PREFECT, "deployment", "run", "curate/hh-rlhf", "--param", f"config={parameter}", "--watch"], worker)
+    assert "Completed" in said
+    (flow_run,) = ask(worker, "flow_runs/filter", sort="START_TIME_DESC", limit=1)
+    logged = said_by(worker, flow_run["id"])
+    assert logged and not [line for line in logged if "Prefect failed" in line]
     assert files(config.out) == files(plain.out)
 
 
-def dask_worker_of(parent: int) -> int:
-    """A process that works for `parent`: Dask's workers are children that its nannies spawned in this process tree."""
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_the_shards_of_a_dead_worker_are_done_elsewhere(
+    runner: str, settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip(f"prefect_{runner}")
+    plain = curate(settings("plain", source__shard_rows=8), in_threads, Silent())
+    settings.server.engine.latency = 0.05  # type: ignore[attr-defined]
+    config = settings("killed", run__runner=runner, run__workers=2, source__shard_rows=8)
+    log = tmp_path / "build.log"
+    command = [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
+    with process(command, keyed(prefect), log) as child:
+        wait_for(lambda: child.poll() is not None or list((config.out / "work" / "sample").glob("*.json")))
+        os.kill(worker_of(child.pid, runner), signal.SIGKILL)
+        assert child.wait(180) == 0, log.read_text()
+    assert "Prefect failed" not in log.read_text()
+    assert files(config.out) == files(plain.out)
+
+
+def worker_of(parent: int, runner: str) -> int:
+    """A process that works on shards: Dask's are children of `parent`, Ray's descend from it and bear the task's name."""
     listed = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    children = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return next(int(pid) for pid, ppid, args in children if int(ppid) == parent and "spawn_main" in args)
+    lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    parents = {int(pid): int(ppid) for pid, ppid, _ in lines}
+
+    def descends(pid: int) -> bool:
+        return pid == parent or (pid in parents and descends(parents[pid]))
+
+    mark = {"dask": "spawn_main", "ray": "ray::shards"}[runner]
+    return next(int(pid) for pid, _, command in lines if mark in command and descends(int(pid)))
+
+
+def keyed(environment: dict[str, str]) -> dict[str, str]:
+    return {**environment, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
 
 
 def test_calls_and_money_are_shared_out(settings: Callable[..., CurationConfig]) -> None:
