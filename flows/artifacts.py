@@ -19,7 +19,7 @@ from pipeline.storage import manifest
 PUBLISHED = "figa.dataset.published"
 _DIFFS = 5
 # A line of the page that shows them.
-_WIDTH = 96
+_WIDTH = 80
 
 
 def tell(outcome: Outcome) -> None:

@@ -58,7 +58,7 @@ def test_artifacts_and_the_event_tell_of_a_published_set(
     assert made["figa-revise"]["data"] == 100
     lines = made["figa-diffs"]["data"].split("\n")
     assert "{+" in made["figa-diffs"]["data"]
-    assert all(line.startswith("    ") and len(line) <= 100 for line in lines)
+    assert all(line.startswith("    ") and len(line) <= 84 for line in lines)
     told = wait_for(lambda: ask(prefect, "events/filter", filter={"event": {"name": [PUBLISHED]}})["events"])
     manifest = (out / "manifest.json").read_bytes()
     (mine_told,) = [event for event in told if event["payload"]["out"] == str(out)]

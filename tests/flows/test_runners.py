@@ -21,15 +21,6 @@ from tests.flows.server import PREFECT, ask, process, run, said_by, wait_for
 from tests.test_run import files
 
 
-def test_dask_workers_give_the_same_bytes(settings: Callable[..., CurationConfig], prefect: dict[str, str]) -> None:
-    pytest.importorskip("prefect_dask")
-    plain = curate(settings("plain"), in_threads, Silent())
-    config = settings("dask", run__runner="dask", run__workers=2)
-    said = run([sys.executable, "-m", "pipeline.build", *as_arguments(config)], keyed(prefect))
-    assert "Prefect failed" not in said, said
-    assert files(config.out) == files(plain.out)
-
-
 def test_ray_workers_of_a_deployment_give_the_same_bytes(
     settings: Callable[..., CurationConfig], worker: dict[str, str]
 ) -> None:
