@@ -18,6 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pipeline.config import CurationConfig, PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
 from pipeline.models.connect import calls_at_a_time
+from pipeline.storage.remote import RemotePath
 
 
 @contextmanager
@@ -87,8 +88,15 @@ def _check_cluster(config: CurationConfig) -> None:
             f"labels.tokenizer {tokenizer}: the workers at {run.runner_address} may run in another folder; give its whole "
             f"path, {tokenizer.absolute()}"
         )
+    if run.budget_usd is None:
+        return
+    if isinstance(config.out, RemotePath):
+        raise ConfigError(
+            f"run.budget_usd: workers at {run.runner_address} that write to {config.out} keep a journal on each machine, so "
+            "nobody knows the sum; use a shared disk for output.dir, or drop the budget"
+        )
     there = _workers_of_cluster(run.runner)
-    if run.budget_usd is not None and there > run.workers:
+    if there > run.workers:
         raise ConfigError(
             f"run.workers is {run.workers}, but the cluster at {run.runner_address} has {there} workers, any of which may get "
             f"shards: a budget is shared out among all, so set run.workers to at least {there}"

@@ -14,7 +14,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from pipeline.config_values import Finite, Folder, Model, Operational, Share, Threshold, comma_list, json_only
+from pipeline.config_values import (
+    Finite,
+    Folder,
+    Model,
+    Operational,
+    Share,
+    SourceNames,
+    Threshold,
+    comma_list,
+    json_only,
+)
 from pipeline.storage.location import location
 
 REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
@@ -34,7 +44,7 @@ class Section(BaseModel):
 class SourceSettings(Section):
     """Where queries X and references Y come from."""
 
-    name: str = Field("hh-rlhf", description="Adapter, or several with commas: hh-rlhf,openorca")
+    name: SourceNames = Field("hh-rlhf", description="Adapter, or several with commas: hh-rlhf,openorca")
     input: str | None = Field(
         None,
         description="Local file, folder, glob, s3:// or other URL, or Hub id (owner/name[@revision]); for several sources "

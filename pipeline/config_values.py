@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.errors import ConfigError
-from pipeline.models.spec import ModelSpec
+from pipeline.models.spec import PROVIDERS, ModelSpec
+from pipeline.sources import ADAPTERS
 from pipeline.storage.location import location
 
 # Marks a field that changes how a run is executed, not what it produces.
@@ -71,8 +72,18 @@ def comma_list(value: object) -> object:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Threshold = Annotated[float | str | None, BeforeValidator(threshold)]
+def _told(pattern: str) -> Any:
+    """What JSON Schema can say of a value's text: Prefect refuses the others when a run is submitted, naming the field."""
+    return Field(json_schema_extra={"pattern": f"^{pattern}$"})
+
+
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_NAMES = "|".join(ADAPTERS)
+SourceNames = Annotated[str, _told(rf"\s*({_NAMES})\s*(,\s*({_NAMES})\s*)*")]
+Threshold = Annotated[
+    float | str | None, BeforeValidator(threshold), _told(rf"(off|{_NUMBER}|q(0(\.\d*)?|\.\d+|1(\.0*)?))")
+]
+Model = Annotated[str, BeforeValidator(model_spec), _told(rf"\s*({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
 Folder = Annotated[str, AfterValidator(folder)]
-Model = Annotated[str, BeforeValidator(model_spec)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
