@@ -77,13 +77,10 @@ def _told(pattern: str) -> Any:
     return Field(json_schema_extra={"pattern": f"^{pattern}$"})
 
 
-_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _NAMES = "|".join(ADAPTERS)
-SourceNames = Annotated[str, _told(rf"\s*({_NAMES})\s*(,\s*({_NAMES})\s*)*")]
-Threshold = Annotated[
-    float | str | None, BeforeValidator(threshold), _told(rf"(off|{_NUMBER}|q(0(\.\d*)?|\.\d+|1(\.0*)?))")
-]
-Model = Annotated[str, BeforeValidator(model_spec), _told(rf"\s*({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
+SourceNames = Annotated[str, _told(f"({_NAMES})(, *({_NAMES}))*")]
+Threshold = Annotated[float | str | None, BeforeValidator(threshold), _told(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
+Model = Annotated[str, BeforeValidator(model_spec), _told(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]

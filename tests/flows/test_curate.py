@@ -8,6 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
 
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
@@ -54,8 +57,26 @@ def test_the_form_of_a_deployment_explains_every_setting(worker: dict[str, str])
     assert all(each["path"] is None and each["pull_steps"] for each in made)
 
 
-def test_a_bad_parameter_is_refused_at_submit(worker: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("filter", "max_distance", 7),
+        ("source", "name", "hh-rlfh"),
+        ("policy", "model", "gpt-4o"),
+        ("selection", "eta1", "half"),
+        ("reviser", "modle", "openai/gpt-4o-mini"),
+    ],
+)
+def test_a_bad_parameter_is_refused_at_submit(worker: dict[str, str], section: str, field: str, value: object) -> None:
+    (deployment,) = ask(worker, "deployments/filter", deployments={"name": {"any_": ["hh-rlhf"]}})
+    with pytest.raises(HTTPError) as refused:
+        ask(worker, f"deployments/{deployment['id']}/create_flow_run", parameters={"config": {section: {field: value}}})
+    said = json.load(refused.value)["detail"]
+    assert refused.value.code == 409 and f"config.{section}" in said and field in said, said
+
+
+def test_prefect_tells_of_a_bad_parameter(worker: dict[str, str]) -> None:
     command = [*PREFECT, "deployment", "run", "curate/hh-rlhf", "--param", 'config={"filter": {"max_distance": 7}}']
     done = subprocess.run(command, capture_output=True, text=True, env=worker, cwd=ROOT, timeout=60, check=False)
     assert done.returncode != 0
-    assert "max_distance" in done.stdout + done.stderr
+    assert "config.filter.max_distance" in "".join((done.stdout + done.stderr).split())
