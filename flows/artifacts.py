@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -15,16 +16,20 @@ from prefect.events import emit_event
 from pipeline.curate import Outcome
 from pipeline.diffs import sample_diffs
 from pipeline.storage import manifest
+from pipeline.storage.remote import RemotePath
 
 PUBLISHED = "figa.dataset.published"
+# Of a run that found all done: no reason to train again.
+UNCHANGED = "figa.dataset.unchanged"
 _DIFFS = 5
 # A line of the page that shows them.
 _WIDTH = 80
 
 
 def tell(outcome: Outcome) -> None:
-    """Make the artifacts of a published data set and emit `figa.dataset.published`."""
+    """Emit the event of a published data set and make its artifacts."""
     content = outcome.manifest
+    announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
     source = content["source"]["name"]
     create_table_artifact(_funnel(content), key="figa-funnel", description=f"Where the rows of {source} went")
     create_table_artifact(_money(content), key="figa-money", description=_cost(content))
@@ -35,15 +40,25 @@ def tell(outcome: Outcome) -> None:
         diffs = [diff.plain for diff in sample_diffs(outcome.out, content, outcome.context.tokenizer, _DIFFS)]
         create_markdown_artifact(_as_code(diffs), key="figa-diffs", description="[-removed-] and {+added+} tokens")
     place = outcome.out.resolve()
-    create_link_artifact(place.as_uri(), link_text=str(place), key="figa-data", description="The published data set")
-    report = place / "report.html"
-    if report.exists():
-        create_link_artifact(report.as_uri(), link_text="report.html", key="figa-report", description="The report")
-    emit_event(
-        event=PUBLISHED,
-        resource={"prefect.resource.id": f"figa.dataset.{source}", "prefect.resource.name": str(place)},
-        payload={"out": str(place), "manifest_sha256": _manifest_digest(outcome), **content["rows"]},
-    )
+    _link(place, str(place), "figa-data", "The published data set")
+    _link(place / "report.html", "report.html", "figa-report", "The report")
+
+
+def announce(out: Path, content: dict[str, Any], event: str = PUBLISHED) -> None:
+    """Emit an event of the data set in `out`, with the sha256 of its manifest, whose content is `content`."""
+    place = str(out.resolve())
+    digest = hashlib.sha256((out / manifest.NAME).read_bytes()).hexdigest()
+    resource = {
+        "prefect.resource.id": f"figa.dataset.{content['source']['name']}",
+        "prefect.resource.name": place,
+    }
+    emit_event(event=event, resource=resource, payload={"out": place, "manifest_sha256": digest, **content["rows"]})
+
+
+def _link(place: Path, text: str, key: str, about: str) -> None:
+    if place.exists():
+        url = str(place) if isinstance(place, RemotePath) else place.as_uri()
+        create_link_artifact(url, link_text=text, key=key, description=about)
 
 
 def _funnel(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,7 +101,3 @@ def _as_code(diffs: list[str]) -> str:
     lines = (line for diff in diffs for line in ["", *diff.split("\n")])
     wrapped = (part for line in lines for part in textwrap.wrap(line, _WIDTH, drop_whitespace=False) or [""])
     return "\n".join(f"    {part}" for part in wrapped) or "No pair was published."
-
-
-def _manifest_digest(outcome: Outcome) -> str:
-    return hashlib.sha256((outcome.out / manifest.NAME).read_bytes()).hexdigest()

@@ -88,7 +88,10 @@ def curate(config: CurationConfig) -> dict[str, Any] | State[Any]:
         outcome = run_curation(config, in_threads, watcher)
     caller.keep(outcome)
     if server_answers():
-        artifacts.tell(outcome)
+        try:
+            artifacts.tell(outcome)
+        except Exception as error:
+            watcher.warn(f"the data set is published, but Prefect refused to hear all of it: {error}")
     else:
         watcher.warn("the data set is published, but the Prefect server doesn't answer any more")
     return {"out": str(outcome.out), "calls": outcome.calls, "done": outcome.already_done, **outcome.manifest["rows"]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from flows.artifacts import announce
 from pipeline.relabel import settings
 from pipeline.relabelling import relabel as make
 from pipeline.storage.location import location
@@ -17,7 +18,7 @@ from pipeline.storage.published import read_manifest
 def relabel(
     data_dir: str, out: str, tokenizer: str | None = None, assignments: list[str] | None = None
 ) -> dict[str, Any]:
-    """Label a data set anew, as a data set of its own. Returns where it is and its row counts.
+    """Label a data set anew, as a data set of its own, and emit `figa.dataset.published`. Returns where it is and its rows.
 
     Args:
         data_dir: Folder of the published data set
@@ -31,6 +32,7 @@ def relabel(
         location(data_dir), location(out), config.labels, advance=_nothing, warn=functools.partial(log.warning, "%s")
     )
     log.info("%s: %s", out, made["rows"])
+    announce(location(out), made)
     return {"out": out, "digest": made["digest"], **made["rows"]}
 
 

@@ -35,12 +35,15 @@ def run(*, quick: bool) -> list[Figure]:
         took = seconds("tasks", tasks)
         counted = _settled(lambda: ask(environment, "task_runs/count", **_OF_ONE_FLOW))
         completed = ask(environment, "task_runs/count", **_OF_ONE_FLOW, task_runs=_COMPLETED)
+        said = (Path(scratch) / "prefect" / "server.log").read_text()
+        refused = sum(any(word in line for word in (" 503 ", "locked", "ERROR")) for line in said.splitlines())
     return [
         repeated("run without Prefect", "s", [limit for _, limit in pairs]),
         repeated("run through a Prefect server", "s", [measured for measured, _ in pairs]),
         repeated("with ÷ without", "×", [measured / limit for measured, limit in pairs], "≤ 1.05"),
         Figure("task runs in one flow, as the server counts them", counted, "", target=f"{tasks}"),
         Figure("of them completed", completed, "", target=f"{tasks}"),
+        Figure("errors, locks and 503s in the server's log", refused, "", target="0"),
         Figure("task runs a second", tasks / took, "1/s"),
     ]
 

@@ -61,7 +61,7 @@ def test_artifacts_and_the_event_tell_of_a_published_set(
     assert all(line.startswith("    ") and len(line) <= 84 for line in lines)
     told = wait_for(lambda: ask(prefect, "events/filter", filter={"event": {"name": [PUBLISHED]}})["events"])
     manifest = (out / "manifest.json").read_bytes()
-    (mine_told,) = [event for event in told if event["payload"]["out"] == str(out)]
+    (mine_told,) = [event for event in told if event["payload"]["out"] == str(out.resolve())]
     assert mine_told["payload"]["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
     assert mine_told["payload"]["published"] == json.loads(manifest)["rows"]["published"]
 
