@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pipeline.context import Context
     from pipeline.curate import Watcher
 
-_EVERY_S = 3.0
+# Each artifact that is told costs as much as ten model calls: a long run is looked at less often.
+_FIRST_S, _RARELY_S = 3.0, 15.0
 _DOWNLOAD_EVERY_S = 10.0
 
 
@@ -55,8 +56,10 @@ class FlowWatcher:
         ended = threading.Event()
 
         def follow() -> None:
-            while not ended.wait(_EVERY_S):
+            pause = _FIRST_S
+            while not ended.wait(pause):
                 self._show(context)
+                pause = min(1.5 * pause, _RARELY_S)
 
         # Artifacts belong to the flow run of the context that makes them.
         thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), name="artifacts", daemon=True)
