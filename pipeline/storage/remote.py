@@ -114,7 +114,7 @@ class RemotePath(_Base):
         return (path for path in self._below(depth) if path.match(pattern) and len(self._rest(path)) == depth)
 
     def rglob(self, pattern: str, **_: object) -> Iterator[RemotePath]:  # type: ignore[override]
-        return (path for path in self._below(None) if path.match(pattern))
+        return (path for path in self._below(None) if path != self and path.match(pattern))
 
     def iterdir(self) -> Generator[RemotePath, None, None]:
         yield from self._named(lambda fs, path: fs.ls(path, detail=False))
@@ -144,7 +144,7 @@ class RemotePath(_Base):
         return path.parts[len(self.parts) :]
 
     def _below(self, depth: int | None) -> Iterator[RemotePath]:
-        return self._named(lambda fs, path: fs.find(path, maxdepth=depth))
+        return self._named(lambda fs, path: fs.find(path, maxdepth=depth, withdirs=True))
 
     def _named(self, listed: Callable[[Any, str], list[str]]) -> Iterator[RemotePath]:
         try:

@@ -58,6 +58,7 @@ def test_a_path_of_a_store(root: RemotePath) -> None:
     assert sorted(path.name for path in (root / "data").glob("*.parquet")) == ["a.parquet", "b.parquet"]
     assert sorted(path.name for path in root.rglob("*.parquet")) == ["a.parquet", "b.parquet", "c.parquet"]
     assert [str(path) for path in root.glob("data/*.json")] == [f"{root}/data/a.json"]
+    assert [str(path) for path in root.glob("*")] == [str(path) for path in root.iterdir()] == [f"{root}/data"]
     assert not list((root / "none").glob("*")) and root.is_dir() and not root.is_file()
     assert str(pickle.loads(pickle.dumps(root / "a"))) == f"{root}/a"
     assert (root / "data" / "a.json").relative_to(root).as_posix() == "data/a.json"
@@ -103,7 +104,7 @@ def test_a_run_gives_the_same_bytes_in_a_store(root: RemotePath, settings: Setti
     curate(here, in_threads, Silent())
     curate(there, in_threads, Silent())
     local = {p.relative_to(here.out).as_posix(): p.read_bytes() for p in here.out.rglob("*") if p.is_file()}
-    remote = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*")}
+    remote = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
     kept_here = ("work/journal", "work/progress", "work/run.lock")
     assert remote == {name: data for name, data in local.items() if not name.startswith(kept_here)}
     assert (local_side(root / "work") / "journal.db").exists()
