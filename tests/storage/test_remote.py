@@ -116,6 +116,7 @@ def test_a_run_gives_the_same_bytes_in_a_store(root: RemotePath, settings: Setti
     assert len(before.to_table()) == len(before) > len(pipeline.open_dataset(str(root)))
 
 
+@pytest.mark.parametrize("root", ["memory"], indirect=True)
 def test_a_lost_journal_is_told(root: RemotePath, settings: Settings, tmp_path: Path, monkeypatch: Any) -> None:
     curate(settings(output__dir=str(root)), in_threads, Silent())
     monkeypatch.setenv("FIGA_STATE", str(tmp_path / "other"))
