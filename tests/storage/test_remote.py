@@ -38,10 +38,14 @@ def bucket() -> Iterator[str]:
         yield f"s3://{s3.BUCKET}"
 
 
-@pytest.fixture(params=["memory", "s3"])
-def root(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RemotePath:
-    """An empty folder of either store."""
+@pytest.fixture(autouse=True)
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FIGA_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(params=["memory", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> RemotePath:
+    """An empty folder of either store."""
     base = request.getfixturevalue("bucket") if request.param == "s3" else "memory://figa"
     found = location(f"{base}/{tmp_path.name}")
     assert isinstance(found, RemotePath)
@@ -217,11 +221,10 @@ def test_reading_goes_on_when_a_publication_moves_the_file(bucket: str, monkeypa
             lost.read()
 
 
-def test_the_other_commands_take_addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_other_commands_take_addresses(settings: Settings, tmp_path: Path) -> None:
     from pipeline import export, merge, push, relabel, status, verify
     from pipeline.report import __main__ as report
 
-    monkeypatch.setenv("FIGA_STATE", str(tmp_path / "state"))
     root = f"memory://{tmp_path.name}"
     curate(settings(output__dir=f"{root}/a"), in_threads, Silent())
     shown = (location(f"{root}/a") / "report.html").read_bytes()
