@@ -71,11 +71,11 @@ def repeated(server: LoopbackProcess) -> int:
     return int(stats["completed"] - stats["completed_distinct"])
 
 
-def run(kills: int, seed: int, folder: Path, tokenizer: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+def run(kills: int, seed: int, folder: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     moments, done, cycles, repeats = random.Random(seed), Counter[str](), 0, 0
     harness.preload()
     with harness.server(latency=0.01) as server:
-        make = harness.configuration(server, folder, tokenizer)
+        make = harness.configuration(server, folder)
         reference = Undisturbed(make, folder)
         while done.total() < kills:
             out = folder / f"cycle-{cycles}"
@@ -101,12 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer's folder, with a chat template")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = run(
-            arguments.kills, arguments.seed, Path(folder), arguments.tokenizer, lambda line: print(line, flush=True)
-        )
+        told = run(arguments.kills, arguments.seed, Path(folder), lambda line: print(line, flush=True))
     print(json.dumps(told))
 
 

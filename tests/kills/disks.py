@@ -71,11 +71,11 @@ def full_disk(make: Callable[..., CurationConfig], folder: Path, outcomes: Count
     return place
 
 
-def run(folder: Path, tokenizer: Path, every: int) -> dict[str, int]:
+def run(folder: Path, every: int) -> dict[str, int]:
     outcomes: Counter[str] = Counter()
     harness.preload()
     with harness.server(latency=0) as server:
-        make = harness.configuration(server, folder, tokenizer)
+        make = harness.configuration(server, folder)
         calm = make(folder / "calm")
         steps = harness.count_steps(calm)
         expected = harness.published(calm.out)
@@ -108,10 +108,9 @@ def run(folder: Path, tokenizer: Path, every: int) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kills.disks", description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="refuse only each n-th step")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer's folder, with a chat template")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(Path(folder), arguments.tokenizer, arguments.every)))
+        print(json.dumps(run(Path(folder), arguments.every)))
 
 
 if __name__ == "__main__":

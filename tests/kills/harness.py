@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.config import CurationConfig
 from pipeline.config_loading import load_config
 from tests.conftest import SAMPLE, Silent
+from tests.labels.families import byte_level, fast
 from tests.loopback import LoopbackProcess
 
 ROWS = 40
@@ -26,8 +27,11 @@ STEPS = ("fsync", "replace", "unlink")
 Published = dict[str, bytes]
 
 
-def configuration(server: LoopbackProcess, folder: Path, tokenizer: Path) -> Callable[..., CurationConfig]:
+def configuration(server: LoopbackProcess, folder: Path) -> Callable[..., CurationConfig]:
     """Makes the configuration of a run into a folder: forty rows in five shards, two at a time."""
+    # With threads of its own, a tokenizer doesn't survive a fork.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    fast(byte_level()).save_pretrained(folder / "tokenizer")
     rows = folder / "rows.jsonl"
     rows.write_text("".join(SAMPLE.read_text("utf-8").splitlines(keepends=True)[:ROWS]), "utf-8")
     os.environ["OPENAI_API_KEY"] = server.key
@@ -37,7 +41,7 @@ def configuration(server: LoopbackProcess, folder: Path, tokenizer: Path) -> Cal
         "reviser.model": f"openai/reviser@{server.openai_url}",
         "policy.concurrency": CONCURRENCY,
         "reviser.concurrency": CONCURRENCY,
-        "labels.tokenizer": str(tokenizer),
+        "labels.tokenizer": str(folder / "tokenizer"),
         "source.shard_rows": 8,
         "output.rows_per_file": 6,
         "filter.min_reward_gain": -100,

@@ -100,7 +100,7 @@ def same(found: harness.Published, expected: harness.Published) -> None:
     assert not different, f"other bytes in {different}"
 
 
-def run(kills: int, seed: int, folder: Path, tokenizer: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+def run(kills: int, seed: int, folder: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     moments, done, runs, repeats = random.Random(seed), Counter[str](), 0, 0
     os.environ["FIGA_STATE"] = str(folder / "state")
     harness.preload()
@@ -109,7 +109,7 @@ def run(kills: int, seed: int, folder: Path, tokenizer: Path, tell: Callable[[st
     _ = s3fs.S3FileSystem
     with harness.server(latency=0.05) as server, s3.server() as environment:
         os.environ.update(environment)
-        make = harness.configuration(server, folder, tokenizer)
+        make = harness.configuration(server, folder)
         local = make(folder / "local", **_SMALL)
         harness.finished(local)
         expected = on_disk(local.out)
@@ -147,12 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kills.s3", description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer's folder, with a chat template")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = run(
-            arguments.kills, arguments.seed, Path(folder), arguments.tokenizer, lambda line: print(line, flush=True)
-        )
+        told = run(arguments.kills, arguments.seed, Path(folder), lambda line: print(line, flush=True))
     print(json.dumps(told))
 
 
