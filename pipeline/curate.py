@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import __version__, context, curation, entry, last_run, schema, sources
+from pipeline import __version__, context, curation, entry, last_run, rewards, schema, sources
 from pipeline.config import CurationConfig, digest
 from pipeline.context import Context
+from pipeline.model_files import folder_digest
 from pipeline.models import catalog, connect, loop
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan, open_adapters, plan_shards
@@ -149,16 +150,28 @@ def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> Resol
 
 
 def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
-    """What makes two runs the same: the source's content, its limit, and every setting that changes the data."""
+    """What makes two runs the same: the content of source, prompts and models, the limit, and what settings change the data.
+
+    A tokenizer or reward model on the Hub is known by its name alone: to ask for its files takes longer than a no-op run.
+    """
     settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields}
     del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"]
     # What these files hold is in the digests of the source and of its curation.
     del settings["source"]["input"], settings["source"]["decontaminate"]
     identities = [connect.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
+    files = [folder_digest(config.labels.tokenizer, weights=False)]
+    files += [rewards.identity(config.reward)] if entry.scores(config) else []
     made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
     curated = curation.identity(config.source)
     return digest(
-        source.digest, curated, config.source.limit, settings, Context(config).prompts.digest, identities, made_by
+        source.digest,
+        curated,
+        config.source.limit,
+        settings,
+        Context(config).prompts.digest,
+        identities,
+        files,
+        made_by,
     )
 
 

@@ -117,6 +117,21 @@ def test_a_changed_prompt_reruns_from_revise_on(settings: Settings, tmp_path: Pa
     assert len(asked) == 40
 
 
+def test_a_tokenizer_that_changed_in_its_folder_reruns_from_filter_on(
+    settings: Settings, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_tokenizer, tmp_path / "tokenizer")
+    first = run(settings(labels__tokenizer=str(folder)))
+    calls = len(settings.server.calls)  # type: ignore[attr-defined]
+    template = folder / "chat_template.jinja"
+    template.write_text(f"A chat. {template.read_text('utf-8')}", "utf-8")
+    # As in the process of a next run.
+    shards._context.cache_clear()
+    second = run(settings(labels__tokenizer=str(folder)))
+    assert not second.already_done and len(settings.server.calls) == calls  # type: ignore[attr-defined]
+    assert first.manifest["labels"]["fingerprint"] != second.manifest["labels"]["fingerprint"]
+
+
 def test_operational_settings_rerun_nothing(settings: Settings) -> None:
     first = run(settings())
     before = stage_times(first.out)

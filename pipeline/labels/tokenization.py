@@ -176,7 +176,7 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
         raise ConfigError(
             f"labels.tokenizer {source}: no such folder; give one that holds a tokenizer.json, or a Hub id"
         )
-    trouble = None if folder else _hub_trouble(str(source))
+    trouble = None if folder else hub_trouble(str(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(source), trust_remote_code=False, local_files_only=trouble is not None
@@ -192,7 +192,7 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
     return LabelTokenizer(tokenizer, settings, name)
 
 
-def _hub_trouble(model: str) -> str | None:
+def hub_trouble(model: str) -> str | None:
     """Why the Hub gives no answer about a model, or None: one small request, where the library would try for a minute."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

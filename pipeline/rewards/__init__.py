@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pipeline.config import RewardSettings
 from pipeline.errors import ConfigError
+from pipeline.model_files import folder_digest
 from pipeline.models.spec import ModelSpec
 
 EMBEDDED = "reward-head"
@@ -33,6 +34,16 @@ def check(settings: RewardSettings) -> None:
     if spec.provider == "hf" or (spec.provider == "local" and spec.name == EMBEDDED):
         return
     raise ConfigError(f"reward.model: expected local/{EMBEDDED} or hf/ORG/NAME, got {settings.model}")
+
+
+def identity(settings: RewardSettings) -> str | None:
+    """The hash of a reward model's files, as far as they can be had without loading it; None for a Hub id."""
+    spec = ModelSpec.parse(settings.model)
+    if spec.provider == "hf":
+        return folder_digest(spec.name, weights=True)
+    from pipeline.rewards.embedded import EmbeddedReward
+
+    return EmbeddedReward().digest
 
 
 def load(settings: RewardSettings) -> RewardModel:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from pipeline.config import digest
 from pipeline.errors import ConfigError, ModelUnavailable
+from pipeline.labels.tokenization import hub_trouble
+from pipeline.model_files import folder_digest
 
 if TYPE_CHECKING:
     from pipeline.rewards import Item
@@ -30,11 +32,15 @@ class SequenceClassifierReward:
             raise ConfigError(
                 f"reward.model hf/{model_id} needs torch: pip install 'figa-pipeline[train]', or use local/reward-head"
             ) from None
+        files = folder_digest(model_id, weights=True)
+        trouble = hub_trouble(model_id) if files is None else None
+        # Without a Hub that answers, what its cache holds is taken.
+        where: dict[str, Any] = {"trust_remote_code": False, "local_files_only": trouble is not None}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
-            self._model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(model_id, **where)
+            self._model = AutoModelForSequenceClassification.from_pretrained(model_id, **where)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = trouble or " ".join(str(error).split())[:200]
             raise ModelUnavailable(
                 f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}"
             ) from None
@@ -50,7 +56,7 @@ class SequenceClassifierReward:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
         revision = getattr(self._model.config, "_commit_hash", None)
         self.name = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
-        self.digest = digest(self.name, max_length, str(self._tokenizer.chat_template))
+        self.digest = digest(self.name, files, max_length, str(self._tokenizer.chat_template))
 
     def score(self, items: Sequence[Item]) -> npt.NDArray[np.float32]:
         """Scores in the items' order, shape (n,). Texts over max_length tokens lose their beginning, not the answer."""

@@ -74,6 +74,20 @@ def test_scores_are_those_of_transformers_itself(model: Path) -> None:
     assert load(model, 4).score(ITEMS[:1])[0] == pytest.approx(expected, abs=1e-5)
 
 
+def test_other_weights_in_the_same_folder_are_another_model(model: Path) -> None:
+    import transformers
+
+    settings = RewardSettings(model=f"hf/{model}")
+    before = load(model, 1).digest, rewards.identity(settings)
+    assert before == (load(model, 2).digest, rewards.identity(settings))
+    changed = transformers.AutoModelForSequenceClassification.from_pretrained(str(model))
+    with torch.no_grad():
+        next(changed.parameters()).add_(1.0)
+    changed.save_pretrained(model)
+    after = load(model, 1).digest, rewards.identity(settings)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
 def test_a_missing_model_is_one_line() -> None:
     with pytest.raises(ModelUnavailable, match="no/such-model") as error:
         rewards.load(RewardSettings(model="hf/no/such-model"))

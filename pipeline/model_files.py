@@ -1,0 +1,26 @@
+"""What a model's or tokenizer's folder holds: to be known before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pipeline.config import digest
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
+
+
+def folder_digest(name: str, *, weights: bool) -> str | None:
+    """sha256 over the files of the folder that `name` is, by their names; None when it is none, but a Hub id.
+
+    weights: False leaves the weights out, which say nothing of a tokenizer and take a second a GB.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (weights or path.suffix not in WEIGHTS):
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(found)
