@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flows.artifacts import PUBLISHED
 from tests.conftest import ROOT, child_environment
 from tests.loopback.server import KEY
 
@@ -118,3 +119,14 @@ def ask(environment: dict[str, str], path: str, **body: Any) -> Any:
     )
     with urllib.request.urlopen(request, timeout=20) as response:
         return json.load(response)
+
+
+def told_of(environment: dict[str, str], out: Path) -> dict[str, Any]:
+    """The payload of the event that says that `out` is published. Events reach the server in their own time."""
+
+    def look() -> list[dict[str, Any]]:
+        events = ask(environment, "events/filter", filter={"event": {"name": [PUBLISHED]}})["events"]
+        return [event["payload"] for event in events if event["payload"]["out"] == str(out.resolve())]
+
+    (payload,) = wait_for(look)
+    return payload  # type: ignore[no-any-return]

@@ -14,11 +14,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.artifacts import PUBLISHED
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
 from tests.conftest import Silent, as_arguments
-from tests.flows.server import PREFECT, ask, prefect_server, process, run, said_by, wait_for
+from tests.flows.server import PREFECT, ask, prefect_server, process, run, said_by, told_of, wait_for
 from tests.report.browser import chromium
 from tests.test_run import files
 
@@ -59,11 +58,10 @@ def test_artifacts_and_the_event_tell_of_a_published_set(
     lines = made["figa-diffs"]["data"].split("\n")
     assert "{+" in made["figa-diffs"]["data"]
     assert all(line.startswith("    ") and len(line) <= 84 for line in lines)
-    told = wait_for(lambda: ask(prefect, "events/filter", filter={"event": {"name": [PUBLISHED]}})["events"])
     manifest = (out / "manifest.json").read_bytes()
-    (mine_told,) = [event for event in told if event["payload"]["out"] == str(out.resolve())]
-    assert mine_told["payload"]["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
-    assert mine_told["payload"]["published"] == json.loads(manifest)["rows"]["published"]
+    told = told_of(prefect, out)
+    assert told["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert told["published"] == json.loads(manifest)["rows"]["published"]
 
 
 def test_task_runs_are_named_after_stages_and_shards(

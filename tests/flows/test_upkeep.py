@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from flows.artifacts import PUBLISHED
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.storage.published import read_manifest
 from tests.conftest import Silent
-from tests.flows.server import ask, wait_for
+from tests.flows.server import ask, told_of, wait_for
 
 
 def submit(environment: dict[str, str], name: str, **parameters: Any) -> str:
@@ -51,10 +50,4 @@ def test_a_published_set_is_relabelled_and_checked_again(
     run = ended(worker, relabelled)
     assert (run["name"], run["state"]["type"]) == (f"relabel-{out}", "COMPLETED")
     assert read_manifest(words)["labels"]["granularity"] == "word"
-
-    def told() -> bool:
-        events = ask(worker, "events/filter", filter={"event": {"name": [PUBLISHED]}})["events"]
-        return str(words.resolve()) in {event["payload"]["out"] for event in events}
-
-    # Events reach the server in their own time; other runs have sent some too.
-    assert wait_for(told)
+    assert told_of(worker, words)["published"] == read_manifest(words)["rows"]["published"]
