@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 
 _starting = threading.Lock()
+_SWITCH_S = 0.0005
 
 # The number of the worker that a coroutine belongs to: one row's calls share it.
 worker_number: ContextVar[int] = ContextVar("worker_number", default=0)
@@ -35,6 +37,9 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
+    # SQLite lets go of the interpreter at every step. By default the journal's thread then waits 5 ms to get it back from a
+    # busy loop, and with it all callers whose answers it is writing.
+    sys.setswitchinterval(_SWITCH_S)
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="model-calls", daemon=True).start()
     return loop
