@@ -62,18 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
     arguments = parser().parse_args(argv)
-    from pipeline.errors import CurationError
-    from pipeline.interrupts import Stopped, stoppable
+    from pipeline.interrupts import exit_code_of
 
-    try:
-        with stoppable():
-            return _main(arguments)
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
+    return exit_code_of(lambda: _main(arguments), "run the same command again to go on")
 
 
 def _main(arguments: argparse.Namespace) -> int:

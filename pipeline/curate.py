@@ -80,7 +80,7 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
         config = with_local_models(config, watcher)
         last_run.remember(config, wanted)
-        run = context_of(config)
+        run = context_of(config, anew=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
         before = run.journal.made()

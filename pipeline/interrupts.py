@@ -12,9 +12,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+
+from pipeline.errors import CurationError
 
 _PATIENCE_S = 4.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -55,6 +57,19 @@ def stoppable() -> Iterator[None]:
         if not asked:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
+    """The exit code of a command's work that can be stopped; its errors in one line. interrupted: what is said then."""
+    try:
+        with stoppable():
+            return work()
+    except CurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted; {interrupted}", file=sys.stderr)
+        return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
 
 
 def _end(asked: list[int]) -> None:

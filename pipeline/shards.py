@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from functools import lru_cache
 
 import pyarrow as pa
 
@@ -28,21 +27,31 @@ from pipeline.storage.stagefile import StageFile, StageOutput
 _making = threading.Lock()
 
 
-@lru_cache(maxsize=2)
-def _context(settings: str) -> Context:
-    return Context(CurationConfig.model_validate_json(settings)).prepare()
+# The least recently used first.
+_contexts: dict[str, Context] = {}
+_MOST_CONTEXTS = 2
 
 
-def context_of(config: CurationConfig) -> Context:
-    """This process's context of a run: made once, whichever thread asks first."""
+def context_of(config: CurationConfig, *, anew: bool = False) -> Context:
+    """This process's context of a run: made once, whichever thread asks first.
+
+    anew: make it even so, for a new run: the files of tokenizer and reward model may have changed since the last one.
+    """
     with _making:
-        return _context(config.model_dump_json())
+        key = config.model_dump_json()
+        context = _contexts.pop(key, None)
+        if context is None or anew:
+            context = Context(config).prepare()
+        while len(_contexts) >= _MOST_CONTEXTS:
+            del _contexts[next(iter(_contexts))]
+        _contexts[key] = context
+        return context
 
 
 def forget_contexts() -> None:
     """What is asked for next is made anew: for a process that works for one run after another."""
     with _making:
-        _context.cache_clear()
+        _contexts.clear()
 
 
 def run_stages(

@@ -17,7 +17,7 @@ OFF = {f"selection__eta{i}": "off" for i in (1, 2, 3)}
 
 
 def run(config: CurationConfig) -> Outcome:
-    shards._context.cache_clear()
+    shards.forget_contexts()
     return curate(config, in_threads, Silent())
 
 

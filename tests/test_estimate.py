@@ -58,7 +58,7 @@ def test_a_full_run_then_costs_what_was_said(
     said = estimated(config)
     server = settings.server  # type: ignore[attr-defined]
     assert server.calls == []
-    shards._context.cache_clear()
+    shards.forget_contexts()
     outcome = curate(config, in_threads, Silent())
     assert outcome.context
     journal = outcome.context.journal

@@ -200,7 +200,7 @@ def test_a_mixed_run_is_published_with_each_rows_own_source(
             source__mix="2,1",
             run__workers=workers,
         )
-        shards._context.cache_clear()
+        shards.forget_contexts()
         outs.append(curate(made, in_threads, Silent()))
     manifest = outs[0].manifest
     assert manifest["rows"]["read"] == 60 == manifest["rows"]["published"] + manifest["rows"]["rejected"]

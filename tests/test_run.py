@@ -24,7 +24,7 @@ Settings = Callable[..., CurationConfig]
 
 
 def run(config: CurationConfig) -> Outcome:
-    shards._context.cache_clear()
+    shards.forget_contexts()
     return curate(config, in_threads, Silent())
 
 
@@ -125,8 +125,6 @@ def test_a_tokenizer_that_changed_in_its_folder_reruns_from_filter_on(
     calls = len(settings.server.calls)  # type: ignore[attr-defined]
     template = folder / "chat_template.jinja"
     template.write_text(f"A chat. {template.read_text('utf-8')}", "utf-8")
-    # As in the process of a next run.
-    shards._context.cache_clear()
     second = run(settings(labels__tokenizer=str(folder)))
     assert not second.already_done and len(settings.server.calls) == calls  # type: ignore[attr-defined]
     assert first.manifest["labels"]["fingerprint"] != second.manifest["labels"]["fingerprint"]

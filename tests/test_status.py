@@ -24,7 +24,7 @@ Settings = Callable[..., CurationConfig]
 
 @pytest.fixture
 def done(settings: Settings) -> CurationConfig:
-    shards._context.cache_clear()
+    shards.forget_contexts()
     config = settings()
     curate(config, in_threads, Silent())
     return config

@@ -16,7 +16,6 @@ A damaged file is set aside when it is opened, never overwritten: `journal.db.da
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import secrets
 import sqlite3
@@ -24,13 +23,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import StorageError
+from pipeline.models import journal_file
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, "
@@ -102,51 +102,16 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._check()
+                journal_file.check(path)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                self.warning = self._set_aside(error)
+                self.warning = journal_file.set_aside(path, error)
             self._db = self._open()
             # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
             self._reader = self._open()
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the journal of paid answers can't be opened: {error}") from error
-
-    def _check(self) -> None:
-        """Look before any writing connection exists: closing one copies the log into the file, damaged or not."""
-        if not self.path.exists():
-            return
-        # SQLite takes a file without a whole header for an empty one, and writes over it.
-        if 0 < self.path.stat().st_size < 100:
-            raise sqlite3.DatabaseError("too short for a database")
-        uri = f"{self.path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=60)) as db:
-            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone():
-                # The pages may be sound and a text in them not.
-                broken = db.execute("SELECT key FROM answers WHERE NOT json_valid(answer) LIMIT 1").fetchone()
-                if broken:
-                    raise sqlite3.DatabaseError(f"the answer {broken[0][:16]} is no JSON")
-
-    def _set_aside(self, error: Exception) -> str:
-        """Rename the file with its log, under names that SQLite's own `.recover` takes; the warning for the user."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        names = (
-            f"{self.path.name}.damaged-{stamp}{extra}"
-            for extra in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
-        )
-        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
-        for suffix in ("-wal", "-shm", ""):
-            file = self.path.with_name(self.path.name + suffix)
-            if file.exists():
-                file.rename(aside.with_name(aside.name + suffix))
-        return (
-            f"{self.path}: the journal of paid answers was damaged ({' '.join(str(error).split())}) and is now {aside.name}; "
-            "a new one is begun. Finished shards stay, other answers are asked for and paid anew, and --budget counts from 0"
-        )
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)

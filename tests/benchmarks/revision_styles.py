@@ -73,7 +73,7 @@ def _loopback(server: LoopbackServer, folder: Path) -> dict[str, Any]:
 
 
 def _figures(style: str, config: CurationConfig) -> list[Figure]:
-    shards._context.cache_clear()
+    shards.forget_contexts()
     outcome = curate(config, in_threads, Silent())
     assert outcome.context
     outcome.context.journal.close()

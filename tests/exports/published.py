@@ -36,8 +36,8 @@ def published(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) ->
                 "filter.min_reward_gain": -100,
             }
         )
-        shards._context.cache_clear()
+        shards.forget_contexts()
         outcome = curate(config, in_threads, Silent())
-        shards._context.cache_clear()
+        shards.forget_contexts()
     assert outcome.manifest["rows"]["published"] >= 24
     return outcome.out

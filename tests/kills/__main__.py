@@ -7,12 +7,9 @@ Ends with exit code 1 and a message when bytes differ, a row is lost, or more ca
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import shutil
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -97,15 +94,5 @@ def run(kills: int, seed: int, folder: Path, tell: Callable[[str], None]) -> dic
     return {"kills": done.total(), **done, "runs": cycles, "repeated_calls": repeats}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__)
-    parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        told = run(arguments.kills, arguments.seed, Path(folder), lambda line: print(line, flush=True))
-    print(json.dumps(told))
-
-
 if __name__ == "__main__":
-    main()
+    harness.main("tests.kills", __doc__, 300, run)

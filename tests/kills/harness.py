@@ -5,8 +5,11 @@ The process that forks has all libraries loaded and no thread started, so that a
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -189,3 +192,14 @@ def count_steps(config: CurationConfig) -> int:
 def server(latency: float) -> Iterator[LoopbackProcess]:
     with LoopbackProcess("--behaviour", "pipeline", "--latency", str(latency)) as running:
         yield running
+
+
+def main(module: str, about: str | None, kills: int, run: Callable[..., dict[str, Any]]) -> None:
+    """The command line of a harness: run(kills, seed, folder, tell), and what it returns as JSON."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("--kills", type=int, default=kills)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        told = run(arguments.kills, arguments.seed, Path(folder), lambda line: print(line, flush=True))
+    print(json.dumps(told))

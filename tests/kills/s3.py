@@ -6,12 +6,9 @@ at last is compared, byte for byte, with the folder of a run on this disk that n
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -143,15 +140,5 @@ def run(kills: int, seed: int, folder: Path, tell: Callable[[str], None]) -> dic
     return {"kills": done.total(), **done, "runs": runs, "repeated_calls": repeats}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.kills.s3", description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        told = run(arguments.kills, arguments.seed, Path(folder), lambda line: print(line, flush=True))
-    print(json.dumps(told))
-
-
 if __name__ == "__main__":
-    main()
+    harness.main("tests.kills.s3", __doc__, 20, run)

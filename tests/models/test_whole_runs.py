@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(config: CurationConfig) -> tuple[Outcome, list[str]]:
-    shards._context.cache_clear()
+    shards.forget_contexts()
     watcher = Silent()
     return curate(config, in_threads, watcher), watcher.warnings
 
@@ -71,7 +71,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     useless = (faults.REFUSED, faults.FILTERED, faults.WHITESPACE, faults.HALF_BODY, faults.MALFORMED_JSON)
     server.engine.faults = FaultPlan.random(0.1, seed=3, faults=useless, keyed_by="content")
     server.reset()
-    shards._context.cache_clear()
+    shards.forget_contexts()
     assert build.main([*as_arguments(settings("capped")), "--budget", "1", "--prefect", "off"]) == 3
     told = capsys.readouterr().err
     assert "budget of $1.00 reached" in told and "higher --budget" in told
@@ -84,7 +84,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     # The rest, without faults: nothing that was answered is asked again.
     answered = {call.key for call in calls(settings) if call.completed and call.fault is None}
     server.engine.faults = FaultPlan.none()
-    shards._context.cache_clear()
+    shards.forget_contexts()
     assert build.main([*as_arguments(settings("capped")), "--budget", "100", "--prefect", "off"]) == 0
     later = [call.key for call in calls(settings)[first:]]
     assert not answered & set(later)
@@ -146,7 +146,7 @@ def test_no_file_and_no_line_of_a_run_holds_the_key(
         config = settings(policy__attempts=1, reviser__attempts=1)
         for status, ended in ((None, 0), (401, 1)):
             server.engine.faults = FaultPlan.always(str(status)) if status else FaultPlan.none()
-            shards._context.cache_clear()
+            shards.forget_contexts()
             again = ["--set", "reviser.max_tokens=100", "--set", "policy.seed=3"] if status else []
             assert build.main([*as_arguments(config), *again, "--prefect", "off", "--json"]) == ended
     told = capsys.readouterr()
@@ -218,7 +218,7 @@ def test_a_damaged_journal_is_told_and_finished_shards_stay(settings: Settings) 
 
 
 def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    shards._context.cache_clear()
+    shards.forget_contexts()
     config = settings()
     assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
