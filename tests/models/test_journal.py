@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.models import journal_file
 from pipeline.models.journal import Answer, Journal
 from tests.conftest import ROOT, child_environment
 
@@ -231,10 +232,10 @@ def test_a_busy_file_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "journal.db"
     Journal(path).close()
 
-    def busy(self: Journal) -> None:
+    def busy(path: Path) -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr(Journal, "_check", busy)
+    monkeypatch.setattr(journal_file, "check", busy)
     with pytest.raises(StorageError, match="database is locked"):
         Journal(path)
     assert not list(tmp_path.glob("*damaged*"))
