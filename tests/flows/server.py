@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from flows.artifacts import PUBLISHED
 from tests.conftest import ROOT, child_environment
@@ -112,8 +114,16 @@ def run(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> st
     return done.stdout
 
 
+def _busy(error: BaseException) -> bool:
+    return isinstance(error, urllib.error.HTTPError) and error.code == 503
+
+
+@retry(retry=retry_if_exception(_busy), wait=wait_fixed(0.5), stop=stop_after_delay(60), reraise=True)
 def ask(environment: dict[str, str], path: str, **body: Any) -> Any:
-    """The answer of the server's REST API to a POST."""
+    """The answer of the server's REST API to a POST.
+
+    A server on SQLite says 503 while another holds its database, and has done nothing: Prefect's own client asks again.
+    """
     request = urllib.request.Request(
         f"{environment['PREFECT_API_URL']}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
