@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.errors import ConfigError
-from pipeline.models.spec import PROVIDERS, ModelSpec
+from pipeline.models.spec import PROVIDERS, SCORERS, ModelSpec
 from pipeline.sources import ADAPTERS
 from pipeline.storage.location import location
 
@@ -47,6 +47,13 @@ def model_spec(value: object) -> str:
         raise ValueError(str(error)) from None
 
 
+def reward_specs(value: object) -> str:
+    """One model, or several with commas: the members of an ensemble."""
+    if not isinstance(value, str):
+        raise ValueError("expected provider/model[@base_url], or several with commas")
+    return ",".join(model_spec(part) for part in value.split(","))
+
+
 def folder(value: str) -> str:
     try:
         location(value)
@@ -81,6 +88,8 @@ _NAMES = "|".join(ADAPTERS)
 SourceNames = Annotated[str, _told(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), _told(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
 Model = Annotated[str, BeforeValidator(model_spec), _told(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
+_REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^@,]+(@https?://[^,]+)?"
+Rewards = Annotated[str, BeforeValidator(reward_specs), _told(f"{_REWARD}(, *{_REWARD})*")]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]

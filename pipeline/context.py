@@ -65,7 +65,13 @@ class Context:
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
         """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
-        asks = {"sample": self.config.policy, "revise": self.config.reviser}.get(stage)
+        config = self.config
+        asks = {
+            "sample": config.policy,
+            "score": config.reward,
+            "revise": config.reviser,
+            "filter": config.reward,
+        }.get(stage)
         return self._waiting.holding(rows) if asks and asks.mode == "batch" else self._places
 
     @cached_property
@@ -92,7 +98,13 @@ class Context:
 
     @cached_property
     def reward(self) -> rewards.RewardModel:
-        return rewards.load(self.config.reward)
+        return rewards.load(self.config.reward, self._chat_model)
+
+    @property
+    def models(self) -> list[ChatModel]:
+        """The language models that this run asks."""
+        writers = [self.policy, self.reviser] if entry.asks_models(self.config) else []
+        return writers + (getattr(self.reward, "models", []) if entry.scores(self.config) else [])
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -122,9 +134,9 @@ class Context:
         """Covers everything but the input that determines a stage's output."""
         config = self.config
         settings: dict[str, Callable[[], list[Any]]] = {
-            "sample": lambda: [config.policy.data_settings(), connect.identity(ModelSpec.parse(config.policy.model))],
-            "score": lambda: [config.reward.data_settings(), self.reward.digest],
-            "select": lambda: [thresholds],
+            "sample": lambda: [self._policy_settings(), connect.identity(ModelSpec.parse(config.policy.model))],
+            "score": lambda: [rewards.data_settings(config.reward), self.reward.digest],
+            "select": lambda: [thresholds, *([config.policy.pick] if config.policy.samples > 1 else [])],
             "revise": lambda: [
                 config.reviser.data_settings() | {"prompts": self.prompts.digest},
                 connect.identity(ModelSpec.parse(config.reviser.model)),
@@ -137,6 +149,10 @@ class Context:
             "label": lambda: [config.labels.data_settings(), rapidfuzz.__version__],
         }
         return digest(stage, CODE[stage], schema.SCHEMA_VERSION, *settings[stage]())
+
+    def _policy_settings(self) -> dict[str, Any]:
+        settings = self.config.policy.data_settings()
+        return {name: value for name, value in settings.items() if name not in parts.OF_SAMPLES}
 
     def _tokenization(self) -> list[Any]:
         labels = self.config.labels
@@ -164,7 +180,13 @@ def check(config: CurationConfig) -> None:
             f"run.runner={config.run.runner} and mode=batch don't go together: requests of all shards must meet in one "
             "process; leave run.runner at threads"
         )
-    rewards.check(config.reward)
+    if entry.scores(config):
+        rewards.check(config.reward, config.run.budget_usd)
+        if config.selection.eta2 is not None and rewards.compares(config.reward) and entry.asks_models(config):
+            raise ConfigError(
+                "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
+                "of that: set selection.eta2=off"
+            )
     Prompts(config.reviser.prompts)
     if config.labels.tokenizer == "policy":
         policy_tokenizer(config)

@@ -98,11 +98,12 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
                 f"{published['unanswered']} rows were rejected only because a provider failed or did not answer "
                 "(see rejected/); the same command again asks for these alone"
             )
-        for model in (run.policy, run.reviser) if entry.asks_models(config) else ():
+        for model in run.models:
             if model.refusal:
                 watcher.warn(
                     f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
-                    "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null"
+                    "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
+                    "a judge that gives no token probabilities reward.logprobs=false"
                 )
         return Outcome(config.out, published, run.journal.made() - before, run)
 
@@ -155,7 +156,7 @@ def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
     A tokenizer or reward model on the Hub is known by its name alone: to ask for its files takes longer than a no-op run.
     """
     settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields}
-    del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"]
+    del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"], settings["reward"]["prompts"]
     # What these files hold is in the digests of the source and of its curation.
     del settings["source"]["input"], settings["source"]["decontaminate"]
     identities = [connect.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
@@ -193,5 +194,5 @@ def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfi
 def resolve_thresholds(run: Context, plan: Plan) -> Thresholds:
     """η1 η2 η3 as numbers, over the scores of all shards."""
     files = stagefile.inspect_all(run.work, "score", plan.shards)
-    tables = (stagefile.read(file, ["reward_reference", "reward_initial"]) for file in files)
+    tables = (select.picked(stagefile.read(file, select.SCORES), run.config.policy.pick) for file in files)
     return select.resolve(run.config.selection, tables).as_dict()

@@ -84,6 +84,13 @@ class RowReject(Exception):
         self.columns |= columns
         return self
 
+    def like(self, **evidence: Any) -> RowReject:
+        """A reject of its own for another row, for the same reason, with more evidence."""
+        made = type(self).__new__(type(self))
+        made.__dict__ |= self.__dict__ | {"evidence": self.evidence | evidence, "columns": dict(self.columns)}
+        made.args = self.args
+        return made
+
     def passing(self) -> RowReject:
         """The same reject, to be asked again by the next run."""
         self.retryable = True

@@ -39,6 +39,23 @@ def _canonical(messages: list[dict[str, str]]) -> bytes:
     return f"[{', '.join(turns)}]".encode("ascii")
 
 
+def repeated(rows: list[dict[str, Any]], rejects: Rejected, samples: int) -> tuple[list[dict[str, Any]], Rejected]:
+    """The rows once a sample of the policy, each under an id of its own; rejected ones once."""
+    if samples == 1:
+        return rows, rejects
+    bad = dict(rejects)
+    made: list[dict[str, Any]] = []
+    left: Rejected = []
+    for index, row in enumerate(rows):
+        if index in bad:
+            left.append((len(made), bad[index]))
+        made.append(row)
+        if index not in bad:
+            name = row["source"], row["split"], row["messages"]
+            made += [row | {"id": row_id(*name, n), "sample_index": n} for n in range(1, samples)]
+    return made, left
+
+
 class Intake:
     """Takes records in reading order and remembers what duplicates are told by.
 

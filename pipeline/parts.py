@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline import schema
-from pipeline.config import CurationConfig, SourceSettings, digest
+from pipeline import rewards, schema
+from pipeline.config import CurationConfig, digest
 
 _SECTION = {
     "sample": "policy",
@@ -19,6 +19,8 @@ _SECTION = {
     "filter": "filter",
     "label": "labels",
 }
+# Of the policy's settings those that the plan and the stage select depend on, and its answers don't.
+OF_SAMPLES = ("samples", "pick")
 CONTENT = "the source's content"
 # The filter stage tokenises, and so depends on some settings of the labels.
 _TOKENIZING = ("tokenizer", "template", "template_options", "date", "system", "max_length", "overlong")
@@ -33,9 +35,16 @@ def by_stage(config: CurationConfig) -> dict[str, dict[str, str]]:
     for stage, section in _SECTION.items():
         settings = getattr(config, section).data_settings()
         named: dict[str, Any] = {f"{section}.{name}": value for name, value in settings.items()}
+        if stage == "sample":
+            for name in OF_SAMPLES:
+                del named[f"policy.{name}"]
+        if stage == "select":
+            named["policy.pick"] = config.policy.pick
         if stage == "filter":
             labels = config.labels.data_settings()
             named |= {f"labels.{name}": labels[name] for name in _TOKENIZING}
+        if stage == "score":
+            named["reward.prompts"] = rewards.prompts_digest(config.reward)
         if stage == "revise":
             named["reviser.prompts"] = Prompts(config.reviser.prompts).digest
         named["the program"] = [CODE[stage], schema.SCHEMA_VERSION]
@@ -43,11 +52,12 @@ def by_stage(config: CurationConfig) -> dict[str, dict[str, str]]:
     return found
 
 
-def of_plan(settings: SourceSettings) -> dict[str, str]:
+def of_plan(config: CurationConfig) -> dict[str, str]:
     """Likewise of what is read. Where files lie is no part of it, and what they hold is another: see `plan.py`."""
-    named = {**settings.data_settings(), "limit": settings.limit}
+    named = {**config.source.data_settings(), "limit": config.source.limit}
     left_out = ("input", "decontaminate", "enters_at")
-    return {f"source.{name}": short(digest(value)) for name, value in named.items() if name not in left_out}
+    found = {f"source.{name}": value for name, value in named.items() if name not in left_out}
+    return {name: short(digest(value)) for name, value in (found | {"policy.samples": config.policy.samples}).items()}
 
 
 def short(sha256: str) -> str:

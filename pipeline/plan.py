@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline import curation, entry, parts, progress, schema, sources
 from pipeline.config import CurationConfig, SourceSettings, digest
 from pipeline.errors import InputError, RowReject
-from pipeline.intake import Intake, Rejected
+from pipeline.intake import Intake, Rejected, repeated
 from pipeline.sources import Adapter, ResolvedSource
 from pipeline.sources.row import Message
 from pipeline.storage import stagefile
@@ -37,7 +37,7 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run works on. rows: read from the source, rejected ones included.
+    """What a run works on. rows: read from the source, rejected ones included; a query counts once a sample.
 
     replaced_surrogates: characters of the source that UTF-8 can't hold, replaced by U+FFFD.
     """
@@ -55,7 +55,11 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     """
     settings = config.source
     columns = entry.columns(config)
-    determined = digest(CODE, source.digest, _row_settings(settings), curation.identity(settings), columns.names)
+    samples = config.policy.samples if entry.asks_models(config) else 1
+    several = [samples] if samples > 1 else []
+    determined = digest(
+        CODE, source.digest, _row_settings(settings), curation.identity(settings), columns.names, *several
+    )
     wanted = digest(determined, settings.limit)
     standing = _standing(work, wanted)
     if standing:
@@ -69,7 +73,7 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
             shard = list(itertools.islice(records, size))
             if not shard:
                 break
-            written.add(*intake.take(shard))
+            written.add(*repeated(*intake.take(shard), samples))
             if not intake.understood and written.rows >= _ALL_BAD_ROWS:
                 break
             if time.monotonic() - told > _TELL_EVERY_S:
@@ -79,7 +83,7 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
         raise all_bad(written.rows, written.first_bad, adapters)
     progress.forget_from(work, written.shards)
     plan = Plan(written.shards, written.rows, intake.replaced)
-    named = {parts.CONTENT: parts.short(source.digest), **parts.of_plan(settings)}
+    named = {parts.CONTENT: parts.short(source.digest), **parts.of_plan(config)}
     write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "parts": named}))
     if intake.replaced:
         warn(

@@ -1,7 +1,8 @@
-"""The reviser's prompts: Jinja2 files, rendered once, with data-set text delimited as data.
+"""The prompts of reviser and judge: Jinja2 files, rendered once, with data-set text delimited as data.
 
 Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
 `revise_<reason>.md`, or `edits.md` for all reasons, is its second turn; `sentence.md` asks about one sentence of the draft.
+`judge_pointwise.md` and `judge_pairwise.md` are those of a language model as reward, of the folder in `reward.prompts`.
 Text from the data is only ever a *value*: it is put in by the one rendering pass and never looked at for template syntax.
 Each text stands between tags that carry a fence, a hash of the very texts: no text can contain the tag that would end it.
 """
@@ -9,8 +10,9 @@ Each text stands between tags that carry a fence, a hash of the very texts: no t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,23 +24,24 @@ from pipeline.errors import ConfigError
 NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
 
 
-class Prompts:
-    """The prompts of a folder.
+class Templates:
+    """The prompts `names` of a folder; without one, as shipped. example: values that each of them must be able to show.
 
     Raises ConfigError when a prompt is missing, malformed or uses an unknown variable.
     """
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None, names: Sequence[str], example: Mapping[str, Any]) -> None:
         self.folder = Path(folder) if folder else resources.folder("prompts")
+        self._names = names
         # Prompts are plain text: nothing to escape for HTML.
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
-        sources = {name: self._read(name) for name in NAMES}
+        sources = {name: self._read(name) for name in names}
         self.digest = digest(sources)
         self._templates: dict[str, Template] = {}
         for name, text in sources.items():
             try:
                 self._templates[name] = environment.from_string(text)
-                self.render(name, [{"role": "user", "content": "q"}], "r", "d", reason=REASONS[0], sentence="s")
+                self.fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
                 reason = " ".join(str(error).split())
                 raise ConfigError(f"{self.folder / name}.md: prompt can't be rendered: {reason}") from None
@@ -49,21 +52,44 @@ class Prompts:
             return path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{path}: prompt can't be read ({error}); expected the files {', '.join(NAMES)} (.md)"
+                f"{path}: prompt can't be read ({error}); expected the files {', '.join(self._names)} (.md)"
             ) from None
+
+    def fill(self, name: str, **values: Any) -> str:
+        return self._templates[name].render(**values).strip()
+
+
+class Prompts(Templates):
+    """The reviser's prompts."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        messages = [{"role": "user", "content": "q"}]
+        example = {"messages": messages, "reference": "r", "draft": "d", "fence": "f", "reasons": REASONS}
+        super().__init__(folder, NAMES, example | {"reason": REASONS[0], "sentence": "s"})
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
         """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
         reason, in `sentence` also sentence."""
-        text = self._templates[name].render(
-            messages=messages,
-            reference=reference,
-            draft=draft,
-            fence=fence(messages, reference, draft),
-            reasons=REASONS,
-            **more,
+        mark = fence(messages, reference, draft)
+        return self.fill(name, messages=messages, reference=reference, draft=draft, fence=mark, reasons=REASONS, **more)
+
+
+class JudgePrompts(Templates):
+    """The prompt of a judge, `judge_pointwise.md` or `judge_pairwise.md`."""
+
+    def __init__(self, kind: str, folder: str | None = None) -> None:
+        self._name = f"judge_{kind}"
+        super().__init__(
+            folder, [self._name], {"messages": [{"role": "user", "content": "q"}], "fence": "f"} | _SHOWN[kind]
         )
-        return text.strip()
+
+    def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> str:
+        """Variables: messages, fence, and the answer, or of a pair first and second."""
+        mark = fence(messages, first, second)
+        return self.fill(self._name, messages=messages, fence=mark, answer=first, first=first, second=second)
+
+
+_SHOWN = {"pointwise": {"answer": "a"}, "pairwise": {"first": "a", "second": "b"}}
 
 
 def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:

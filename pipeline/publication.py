@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import __version__, card, entry, last_run, report, schema, sources
+from pipeline import __version__, card, entry, last_run, report, rewards, schema, sources
 from pipeline.config import CurationConfig
 from pipeline.context import Context
 from pipeline.errors import StorageError
@@ -128,15 +128,20 @@ def _money(run: Context) -> dict[str, Any]:
     uncertain = run.journal.uncertain()
     if uncertain:
         told["cost_uncertain_usd"] = round(uncertain, 6)
-    specs = dict.fromkeys(ModelSpec.parse(name) for name in (run.config.policy.model, run.config.reviser.model))
+    judges = [judge.model for judge in rewards.judges(run.config.reward)] if entry.scores(run.config) else []
+    named = [run.config.policy.model, run.config.reviser.model, *judges]
+    specs = dict.fromkeys(ModelSpec.parse(name) for name in named)
     unpriced = [str(spec) for spec in specs if price_of(spec) is None]
     return told | ({"unpriced": unpriced} if unpriced else {})
 
 
 def _unanswered(run: Context, plan: Plan) -> int:
     """Rows rejected only because a provider failed: what makes the same command worth running again."""
-    asking = ("sample", "revise") if entry.asks_models(run.config) else ()
-    return sum(file.unanswered for stage in asking for file in stagefile.inspect_all(run.work, stage, plan.shards))
+    return sum(
+        file.unanswered
+        for stage in entry.stages(run.config)
+        for file in stagefile.inspect_all(run.work, stage, plan.shards)
+    )
 
 
 def _account(plan: Plan, entries: list[dict[str, Any]], ledger: list[dict[str, Any]]) -> dict[str, int]:
@@ -193,5 +198,5 @@ def _describe_models(run: Context) -> dict[str, Any]:
         for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
             described[role] = {"name": name, **connect.identity(ModelSpec.parse(name))}
     if entry.scores(config):
-        described["reward"] = {"name": run.reward.name, "digest": run.reward.digest}
+        described["reward"] = rewards.describe(run.reward)
     return described

@@ -114,7 +114,7 @@ def _run(
     work: dict[str, Callable[[], StageOutput]] = {
         "sample": lambda: sample(rows, config.policy, context.policy, report),
         "score": lambda: score(rows, context.reward, report),
-        "select": lambda: select(rows, Thresholds(**(thresholds or {})), report),
+        "select": lambda: select(rows, Thresholds(**(thresholds or {})), report, config.policy.pick),
         "revise": lambda: revise(rows, config.reviser, context.prompts, context.reviser, report),
         "filter": lambda: filter_revisions(rows, config.filter, context.tokenizer, reward(), report),
         "label": lambda: label(rows, config.labels, context.tokenizer.eos_id, report),

@@ -190,7 +190,7 @@ def _plan(work: Path, wanted: CurationConfig | None, *, limited: bool, found: St
         return
     if wanted is None:
         return
-    asked = parts.of_plan(wanted.source) | _content(wanted)
+    asked = parts.of_plan(wanted) | _content(wanted)
     if not limited:
         del asked["source.limit"]
     found.replan += [name for name, value in asked.items() if known.get(name, value) != value]

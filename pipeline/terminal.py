@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LOG_EVERY_S = 10.0
 # Calls are journalled under their own names; this is where the display counts their money.
-_CALLS_OF = {"sample": ("sample",), "revise": ("diagnose", "revise")}
+_CALLS_OF = {"sample": ("sample",), "score": ("judge",), "revise": ("diagnose", "revise")}
 
 
 class Terminal:
@@ -260,5 +260,7 @@ class _Board:
             by_call = self._context.journal.money()
             self._money = (time.monotonic(), by_call)
         mine = [by_call[name] for name in _CALLS_OF[stage] if name in by_call]
+        if stage == "score" and not mine:
+            return ""
         calls, cost = sum(m[0] for m in mine), sum(m[1] for m in mine)
         return f"{calls} calls" + (f", ${cost:.4f}" if cost else "")

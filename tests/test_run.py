@@ -232,3 +232,27 @@ def test_what_became_of_edits_is_in_the_manifest_also_after_a_resume(settings: S
     assert again.calls == 0
     rewritten = run(settings("rewritten"))
     assert not any("notes" in step for step in rewritten.manifest["funnel"])
+
+
+def test_several_answers_a_query_and_the_worst_goes_on(settings: Settings) -> None:
+    several = {"policy__samples": 3, "source__limit": 10, "policy__temperature": 0.7}
+    outcome = run(settings(policy__pick="worst", **several))
+    rows = outcome.manifest["rows"]
+    steps = {step["stage"]: step for step in outcome.manifest["funnel"]}
+    queries = steps["source"]["out"] // 3
+    assert rows["read"] == rows["published"] + rows["rejected"]
+    assert steps["sample"]["in"] == 3 * queries and steps["select"]["in"] > queries
+    rejected = pa.concat_tables([pq.read_table(p) for p in sorted((outcome.out / "rejected").glob("*.parquet"))])
+    published = pq.read_table(outcome.out / "data")
+    assert len({*published["id"].to_pylist(), *rejected["id"].to_pylist()}) == rows["read"]
+    left = rejected.filter(pa.compute.equal(rejected["reason"], "not_picked")).to_pylist()
+    assert len(left) == steps["select"]["rejected"]["not_picked"] == steps["select"]["in"] - queries
+    assert all(json.loads(row["evidence"])["reward_picked"] <= row["reward_initial"] for row in left)
+    # No answer is asked for again when another one is picked, and each is named as with one sample.
+    calls = dict(outcome.manifest["calls"])
+    again = run(settings(policy__pick="best", **several))
+    assert again.manifest["calls"]["sample"] == calls["sample"]
+    one = run(settings("one", **several | {"policy__samples": 1}))
+    firsts = {row["id"] for row in rejected.to_pylist() if row["sample_index"] == 0} | set(published["id"].to_pylist())
+    alone = [*one.out.glob("data/*"), *one.out.glob("rejected/*")]
+    assert {name for path in alone for name in pq.read_table(path, columns=["id"])["id"].to_pylist()} <= firsts

@@ -28,7 +28,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config import PolicySettings, ReviserSettings, digest
+from pipeline.config import PolicySettings, ReviserSettings, RewardSettings, digest
 from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models import batch_api
 from pipeline.models.batch_api import BatchApi, Line, Problem, Waiting, cut, insist, read_result, refusal
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
 
 Result = TypeVar("Result")
-Settings = PolicySettings | ReviserSettings
+Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
 class BatchProvider:

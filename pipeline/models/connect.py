@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PolicySettings, ReviserSettings
+from pipeline.config import PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.models import batch_ledger, catalog
 from pipeline.models.batch import BatchProvider
@@ -24,7 +24,7 @@ from pipeline.models.loop import worker_number
 from pipeline.models.money import Budget, price_of
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
 from pipeline.models.serve import cores, serve
-from pipeline.models.spec import OPENAI_URL, ModelSpec, base_url
+from pipeline.models.spec import OPENAI_URL, SCORERS, ModelSpec, base_url
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 # Servers of one's own often take any key; the SDK insists on one.
@@ -44,8 +44,10 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
 
 def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "live") -> None:
     """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
-    if spec.provider == "hf":
-        raise ConfigError(f"{setting}: hf/ models score answers; to write them use local/, openai/ or anthropic/")
+    if spec.provider in SCORERS:
+        raise ConfigError(
+            f"{setting}: {spec.provider}/ models score answers; to write them use local/, openai/ or anthropic/"
+        )
     if spec.provider == "local":
         if mode == "batch":
             raise ConfigError(f"{setting}: local models have no batch API; leave the mode at live")
@@ -64,7 +66,7 @@ def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "
 
 
 def chat_model(
-    settings: PolicySettings | ReviserSettings,
+    settings: PolicySettings | ReviserSettings | RewardSettings,
     *,
     journal: Journal,
     budget: Budget,
@@ -121,7 +123,7 @@ def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
     return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
 
 
-def calls_at_a_time(settings: PolicySettings | ReviserSettings) -> int:
+def calls_at_a_time(settings: PolicySettings | ReviserSettings | RewardSettings) -> int:
     """What a process may have in flight: the setting, and for a local model at most a call a core."""
     if ModelSpec.parse(settings.model).provider == "local":
         return min(settings.concurrency, cores(), _MOST_REPLICAS)
@@ -152,7 +154,7 @@ class Replicas:
 
 
 def request_params(
-    settings: PolicySettings | ReviserSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
+    settings: PolicySettings | ReviserSettings | RewardSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
 ) -> dict[str, Any]:
     """The SDK parameters of one call, `first` of its row or not.
 

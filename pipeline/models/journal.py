@@ -26,6 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -66,6 +67,8 @@ class Answer:
     cached_tokens: int = 0
     request_id: str | None = None
     cache_write_tokens: int = 0
+    # Where they were asked for: of each token, itself and its likeliest alternatives as [text, log probability].
+    logprobs: list[list[list[Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +285,8 @@ def call_number() -> int:
 
 def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
     # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
-    text = json.dumps({name: getattr(answer, name) for name in Answer.__slots__}, ensure_ascii=True)
+    said = {name: getattr(answer, name) for name in Answer.__slots__ if name != "logprobs" or answer.logprobs}
+    text = json.dumps(said, ensure_ascii=True)
     return _Record(key, (key, stage, model, text, cost_usd, time.time()))
 
 

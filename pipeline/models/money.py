@@ -82,7 +82,7 @@ def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
     A server that isn't the provider's own (an address behind @ or in the environment) is only priced when the table names
     the model with that address.
     """
-    if spec.provider in ("local", "hf"):
+    if spec.provider not in ("openai", "anthropic"):
         return Price(0, 0, 0)
     prices, _, shares = _table()
     url = (base_url(spec) or ANTHROPIC_URL).rstrip("/")

@@ -17,13 +17,14 @@ from pipeline.models.journal import Answer
 if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
 
-# That API never had the last two, and spells a schema its own way; since its version 2026-10-21 it answers 400 to sampling
+# That API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to sampling
 # parameters, at any value.
-_NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format")
+_NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
 # Why an answer ends too early: our limit, or the model's own; something broke at the server (vLLM, OpenRouter).
 _CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
 _GIVEN_UP = ("error", "abort")
 _MOST_TOKENS = 10**9
+_MOST_LOGPROBS = 64
 # Gets the headers of whatever the server answers to the call of the current task.
 on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar("on_headers", default=None)
 
@@ -105,6 +106,7 @@ class OpenAIProvider:
             completion_tokens=answer,
             cached_tokens=min(prompt, *_tokens(details, "cached_tokens")),
             request_id=request_id,
+            logprobs=_logprobs(getattr(choices[0], "logprobs", None)) if choices else None,
         )
         if not choices:
             raise UselessAnswer("empty_choices", counted, model=self.model)
@@ -188,6 +190,18 @@ def _tokens(usage: Any, *names: str) -> tuple[int, ...]:
     counts: list[Any] = [getattr(usage, name, None) for name in names]
     known = all(isinstance(n, int) and 0 <= n < _MOST_TOKENS for n in counts)
     return tuple(counts) if known else (0,) * len(names)
+
+
+def _logprobs(told: Any) -> list[list[list[Any]]] | None:
+    """Of the first tokens each: itself, then its alternatives. None where a server gave none, or none that can be read."""
+    content = getattr(told, "content", None)
+    if not isinstance(content, list):
+        return None
+    listed = ([token, *(getattr(token, "top_logprobs", None) or [])] for token in content[:_MOST_LOGPROBS])
+    pairs = ([(getattr(t, "token", None), getattr(t, "logprob", None)) for t in tokens] for tokens in listed)
+    return [
+        [[t, p] for t, p in pair if isinstance(t, str) and isinstance(p, float) and p <= 0] for pair in pairs
+    ] or None
 
 
 def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str | None) -> Answer:

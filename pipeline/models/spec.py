@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 from pipeline.errors import ConfigError
 
 PROVIDERS = ("openai", "anthropic", "local", "hf")
+# Reward models alone; the last three are servers, and need an address.
+SERVERS = ("vllm", "openrlhf", "http")
+SCORERS = ("hf", *SERVERS)
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
 
@@ -31,8 +34,8 @@ class ModelSpec:
             raise ConfigError("a model's address must not hold a password: keys live in the environment alone")
         provider, slash, rest = text.strip().partition("/")
         name, at, url = rest.partition("@")
-        if provider not in PROVIDERS:
-            near = difflib.get_close_matches(provider, PROVIDERS, 1)
+        if provider not in (*PROVIDERS, *SERVERS):
+            near = difflib.get_close_matches(provider, (*PROVIDERS, *SERVERS), 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{hint}")
         if not slash or not name:

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
+from pipeline import last_run
 from pipeline.config import SelectionSettings
 from pipeline.errors import ConfigError, InputError
-from pipeline.stages.select import resolve
+from pipeline.stages.select import SCORES, picked, resolve
 from pipeline.storage import stagefile
 
 Scores = npt.NDArray[np.float64]
@@ -42,7 +43,10 @@ class Choice:
 
 
 def scores(out: Path) -> pa.Table:
-    """reward_reference and reward_initial of every scored row. Raises InputError when the scoring stage isn't there."""
+    """reward_reference and reward_initial of every scored row, of several samples the picked ones.
+
+    Raises InputError when the scoring stage isn't there.
+    """
     work = out / "work"
     planned = (stagefile.inspect(work, "source", shard) for shard in count())
     shards = sum(1 for _ in takewhile(lambda file: file is not None, planned))
@@ -53,7 +57,8 @@ def scores(out: Path) -> pa.Table:
         raise InputError(
             f"{work}: {state}; run pipeline.build until the stage score is done, and keep its folder work/"
         )
-    return pa.concat_tables([stagefile.read(file, ["reward_reference", "reward_initial"]) for file in scored if file])
+    pick = last_run.recall(out).get("settings", {}).get("policy", {}).get("pick", "first")
+    return pa.concat_tables([picked(stagefile.read(file, SCORES), pick) for file in scored if file])
 
 
 def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list[Choice]:

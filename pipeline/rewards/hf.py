@@ -1,18 +1,20 @@
 """Any sequence-classification reward model of transformers (needs the `train` extra: torch).
 
-The answer is scored as the model's own chat template renders it; without one, as (query, answer) text pair, which is how
-OpenAssistant's `reward-model-deberta-v3-large-v2` was trained.
+The answer is scored as the model's own chat template renders it (Skywork, ArmoRM); without one, as (query, answer) text
+pair, which is how OpenAssistant's `reward-model-deberta-v3-large-v2` was trained. Of a model whose head its checkpoint does
+not hold, or whose head is code of its own, the scores would be random: such a one is refused.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import digest
+from pipeline.config import RewardSettings, digest
 from pipeline.errors import ConfigError, ModelUnavailable
 from pipeline.labels.tokenization import hub_trouble
 from pipeline.model_files import folder_digest
@@ -20,62 +22,135 @@ from pipeline.model_files import folder_digest
 if TYPE_CHECKING:
     from pipeline.rewards import Item
 
+_AUTO = "AutoModelForSequenceClassification"
+
 
 class SequenceClassifierReward:
-    """R(X, Y) is the first logit. Sorted by length into batches, so that little is spent on padding."""
+    """R(X, Y) is the logit, or `score` where a model's output has one. Sorted by length into batches: little is padding."""
 
-    def __init__(self, model_id: str, max_length: int, batch_size: int) -> None:
+    def __init__(self, model_id: str, settings: RewardSettings) -> None:
+        self._settings = settings
+        # Threads of several shards share the model, and a tokenizer's truncation is state.
+        self._turn = threading.Lock()
+        self._load(model_id)
+        self._device = settings.device
+        if self._device == "auto":
+            self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        try:
+            self._model.eval().to(self._device)
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
+        revision = getattr(self._model.config, "_commit_hash", None)
+        files = folder_digest(model_id, weights=True)
+        self.name = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
+        template = str(self._tokenizer.chat_template)
+        self.digest = digest(self.name, files, settings.max_length, settings.dtype, settings.label, template)
+        self.facts = {
+            "kind": "sequence classifier",
+            "revision": revision or settings.revision,
+            "template": digest(template)[:16] if self._tokenizer.chat_template else "text pair",
+            "dtype": settings.dtype,
+        }
+
+    def _load(self, model_id: str) -> None:
         try:
             import torch
-            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+            from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
         except ImportError:
             raise ConfigError(
                 f"reward.model hf/{model_id} needs torch: pip install 'figa-pipeline[train]', or use local/reward-head"
             ) from None
-        files = folder_digest(model_id, weights=True)
-        trouble = hub_trouble(model_id) if files is None else None
+        self._torch = torch
+        trouble = hub_trouble(model_id) if folder_digest(model_id, weights=True) is None else None
+        trusted, revision = self._settings.trust_remote_code, self._settings.revision
         # Without a Hub that answers, what its cache holds is taken.
-        where: dict[str, Any] = {"trust_remote_code": False, "local_files_only": trouble is not None}
+        where: dict[str, Any] = {"local_files_only": trouble is not None, "revision": revision or "main"}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model_id, **where)
-            self._model = AutoModelForSequenceClassification.from_pretrained(model_id, **where)
-        except (OSError, ValueError) as error:
+            # Not trusting the code needs no trust: transformers would ask at the terminal, or take another head for it.
+            config = AutoConfig.from_pretrained(model_id, trust_remote_code=trusted, **where)
+            if _AUTO in (getattr(config, "auto_map", None) or {}) and not trusted:
+                raise ConfigError(
+                    f"reward.model hf/{model_id}: its head is code that comes with the model; read that code, then set "
+                    "reward.trust_remote_code=true to run it"
+                )
+            self._tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trusted, **where)
+            self._model, told = AutoModelForSequenceClassification.from_pretrained(
+                model_id,
+                config=config,
+                trust_remote_code=trusted,
+                dtype=getattr(torch, self._settings.dtype),
+                output_loading_info=True,
+                **where,
+            )
+        except (OSError, ValueError, ImportError, KeyError) as error:
             reason = trouble or " ".join(str(error).split())[:200]
             raise ModelUnavailable(
                 f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}"
             ) from None
-        self._torch = torch
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model.eval().to(self._device)
-        self._max_length = max_length
-        self._batch_size = batch_size
-        # Padding needs a token that the model knows to be padding.
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        if self._model.config.pad_token_id is None:
-            self._model.config.pad_token_id = self._tokenizer.pad_token_id
-        revision = getattr(self._model.config, "_commit_hash", None)
-        self.name = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
-        self.digest = digest(self.name, files, max_length, str(self._tokenizer.chat_template))
+        if missing := sorted(told["missing_keys"]):
+            raise ModelUnavailable(
+                f"reward.model hf/{model_id}: its files lack {', '.join(missing[:3])}, which would be random: this is no "
+                "sequence classifier; name the checkpoint that was trained as a reward model"
+            )
 
     def score(self, items: Sequence[Item]) -> npt.NDArray[np.float32]:
         """Scores in the items' order, shape (n,). Texts over max_length tokens lose their beginning, not the answer."""
-        inputs = [self._encode(messages, answer) for messages, answer in items]
-        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
-        scores = np.zeros(len(inputs), np.float32)
-        for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
-            batch = self._tokenizer.pad([inputs[i] for i in chosen], return_tensors="pt").to(self._device)
-            with self._torch.inference_mode():
-                logits = self._model(**batch).logits
-            scores[chosen] = logits[:, 0].float().cpu().numpy()
-        return scores
+        with self._turn:
+            inputs = [self._encode(messages, answer) for messages, answer in items]
+            order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
+            scores = np.zeros(len(inputs), np.float32)
+            for start in range(0, len(order), self._settings.batch_size):
+                chosen = order[start : start + self._settings.batch_size]
+                scores[chosen] = self._scores([inputs[i] for i in chosen])
+            return scores
 
-    def _encode(self, messages: list[dict[str, str]], answer: str) -> Any:
+    def _encode(self, messages: list[dict[str, str]], answer: str) -> dict[str, list[int]]:
         self._tokenizer.truncation_side = "left"
+        cut: dict[str, Any] = {"truncation": True, "max_length": self._settings.max_length}
         if self._tokenizer.chat_template:
             whole = [*messages, {"role": "assistant", "content": answer}]
             text = self._tokenizer.apply_chat_template(whole, tokenize=False)
-            return self._tokenizer(text, add_special_tokens=False, truncation=True, max_length=self._max_length)
+            return dict(self._tokenizer(text, add_special_tokens=False, **cut))
         query = "\n\n".join(m["content"] for m in messages)
-        return self._tokenizer(query, answer, truncation=True, max_length=self._max_length)
+        return dict(self._tokenizer(query, answer, **cut))
+
+    def _scores(self, inputs: list[dict[str, list[int]]]) -> npt.NDArray[np.float32]:
+        """One batch, padded here: the tokenizer's padding need not be what the model knows as such, or be there at all."""
+        config = self._model.config.get_text_config()
+        own = config.pad_token_id
+        # A model without padding reads its last token. With any token as padding that its texts don't have, it still does.
+        padding = own if own is not None else _absent({token for each in inputs for token in each["input_ids"]})
+        length = max(len(each["input_ids"]) for each in inputs)
+        fill = {"input_ids": padding}
+        batch = {
+            name: self._torch.tensor(
+                [each[name] + [fill.get(name, 0)] * (length - len(each[name])) for each in inputs], device=self._device
+            )
+            for name in inputs[0]
+        }
+        config.pad_token_id = padding
+        try:
+            with self._torch.inference_mode():
+                output = self._model(**batch)
+        finally:
+            config.pad_token_id = own
+        given = getattr(output, "score", None)
+        return self._column(output.logits if given is None else given)
+
+    def _column(self, output: Any) -> npt.NDArray[np.float32]:
+        """The one score a row of an output of shape (n,) or (n, labels)."""
+        table = output.float().cpu().numpy()
+        table = table[:, None] if table.ndim == 1 else table
+        label, labels = self._settings.label, table.shape[1]
+        if (label is None and labels > 1) or (label or 0) >= labels:
+            raise ConfigError(
+                f"reward.model {self.name} gives {labels} numbers an answer, and reward.label is {label}: "
+                f"say which is the score, from 0 to {labels - 1}"
+            )
+        column: npt.NDArray[np.float32] = table[:, label or 0]
+        return column
+
+
+def _absent(tokens: set[int]) -> int:
+    return next(n for n in range(len(tokens) + 1) if n not in tokens)

@@ -32,3 +32,17 @@ def collect(rows: pa.Table, added: pa.Schema, results: Sequence[dict[str, Any] |
 def row_seed(seed: int, row_id: str) -> int:
     """A seed of the row's own, so that no answer depends on which rows were asked before it."""
     return (seed + int(row_id[:8], 16)) % 2**31
+
+
+# What tells queries apart: the samples of one are neighbours, in order.
+QUERY = ["source", "split", "source_row"]
+
+
+def queries(rows: pa.Table) -> list[int]:
+    """The number of each row's query, counted from 0; rows have the columns `QUERY`. Shape (rows,)."""
+    named = list(zip(*(rows[name].to_pylist() for name in QUERY), strict=True))
+    numbers, number = [], -1
+    for index, name in enumerate(named):
+        number += index == 0 or name != named[index - 1]
+        numbers.append(number)
+    return numbers

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 from rapidfuzz.distance import Levenshtein
 
-from pipeline import schema
+from pipeline import rewards, schema
 from pipeline.config import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.rewards import RewardModel
+from pipeline.rewards import RewardModel, Score
 from pipeline.stages.common import Report, collect
 from pipeline.storage.stagefile import StageOutput
 
@@ -79,9 +79,10 @@ def filter_revisions(
             results.append(reject)
     if reward is not None:
         near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
-        scores = reward.score([(table[i]["messages"], table[i]["revised"]) for i in near])
+        items = [(table[i]["messages"], table[i]["revised"]) for i in near]
+        scores = rewards.scores(reward, items, [table[i]["reference"] for i in near])
         for index, value in zip(near, scores, strict=True):
-            results[index] = _gate(results[index], float(value), table[index]["reward_initial"], settings)
+            results[index] = _gate(results[index], value, table[index]["reward_initial"], settings)
     report(len(results), sum(isinstance(result, RowReject) for result in results))
     return collect(rows, schema.FILTER, results)
 
@@ -119,9 +120,11 @@ def tokens(row: dict[str, Any], tokenizer: LabelTokenizer, settings: FilterSetti
 
 
 def _gate(
-    result: dict[str, Any] | RowReject, revised: float, initial: float, settings: FilterSettings
+    result: dict[str, Any] | RowReject, revised: Score, initial: float, settings: FilterSettings
 ) -> dict[str, Any] | RowReject:
     assert isinstance(result, dict)  # noqa: S101 - for the type checker: only survivors are scored
+    if isinstance(revised, RowReject):
+        return revised.like(score="reward_revised").keeping(edit_distance=result["edit_distance"])
     if not math.isfinite(revised):
         return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=result["edit_distance"])
     gain, least = revised - initial, settings.min_reward_gain or 0.0

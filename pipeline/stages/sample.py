@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,14 +14,15 @@ from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.connect import request_params
 from pipeline.models.loop import each_row
 from pipeline.models.spec import ModelSpec
-from pipeline.stages.common import Report, collect, row_seed
+from pipeline.stages.common import Report, collect, queries, row_seed
 from pipeline.storage.stagefile import StageOutput
 
 
 def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: Report) -> StageOutput:
     """Adds `policy_model` and `initial`.
 
-    Rejects: truncated (no EOS within max_tokens: nothing to align with), and whatever kept a call from an answer.
+    Rejects: truncated (no EOS within max_tokens: nothing to align with), duplicate_sample (the words of another answer to the
+    same query), and whatever kept a call from an answer.
     """
     spec = ModelSpec.parse(settings.model)
 
@@ -39,7 +41,19 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: 
             done=lambda rejected: report(1, int(rejected)),
         )
         policy.insist()
-    return collect(rows, schema.SAMPLE, results)
+    return collect(rows, schema.SAMPLE, _each_once(rows, results))
+
+
+def _each_once(rows: pa.Table, results: Sequence[dict[str, Any] | RowReject]) -> list[dict[str, Any] | RowReject]:
+    """The results, but of equal answers to a query only the first."""
+    first: dict[tuple[int, str], int] = {}
+    told: list[dict[str, Any] | RowReject] = []
+    for index, (query, result) in enumerate(zip(queries(rows), results, strict=True)):
+        if not isinstance(result, RowReject) and first.setdefault((query, result["initial"]), index) != index:
+            same = rows["id"][first[query, result["initial"]]].as_py()
+            result = RowReject("duplicate_sample", same_as=same).keeping(initial=result["initial"])  # noqa: PLW2901
+        told.append(result)
+    return told
 
 
 def build_request(row: dict[str, Any], settings: PolicySettings, spec: ModelSpec) -> ChatRequest:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema
+from pipeline import rewards, schema
 from pipeline.errors import RowReject
-from pipeline.rewards import RewardModel
+from pipeline.rewards import RewardModel, Score
 from pipeline.stages.common import Report, collect
 from pipeline.storage.stagefile import StageOutput
 
@@ -18,20 +18,31 @@ CHUNK = 256
 
 
 def score(rows: pa.Table, reward: RewardModel, report: Report) -> StageOutput:
-    """Adds `reward_model`, `reward_reference`, `reward_initial`. Rejects: bad_reward (not a finite number)."""
+    """Adds `reward_model`, `reward_reference`, `reward_initial`.
+
+    Rejects: bad_reward (not a finite number), and whatever kept a judge or a server from an answer.
+    """
     results: list[dict[str, Any] | RowReject] = []
-    for start in range(0, rows.num_rows, CHUNK):
-        chunk = rows.slice(start, CHUNK).select(["messages", "reference", "initial"]).to_pylist()
+    size = rewards.chunk(reward, CHUNK) or rows.num_rows
+    for start in range(0, rows.num_rows, size or 1):
+        chunk = rows.slice(start, size).select(["messages", "reference", "initial"]).to_pylist()
         items = [(row["messages"], row[side]) for side in ("reference", "initial") for row in chunk]
-        scores = [float(value) for value in reward.score(items)]
-        pairs = list(zip(scores[: len(chunk)], scores[len(chunk) :], strict=True))
+        scores = rewards.scores(reward, items, [row["reference"] for row in chunk] * 2)
+        pairs = zip(scores[: len(chunk)], scores[len(chunk) :], strict=True)
         made = [_row(reward.name, *pair) for pair in pairs]
         results += made
         report(len(made), sum(isinstance(result, RowReject) for result in made))
     return collect(rows, schema.SCORE, results)
 
 
-def _row(name: str, reference: float, initial: float) -> dict[str, Any] | RowReject:
-    if not (math.isfinite(reference) and math.isfinite(initial)):
-        return RowReject("bad_reward", reward_reference=str(reference), reward_initial=str(initial))
-    return {"reward_model": name, "reward_reference": reference, "reward_initial": initial}
+def _row(name: str, reference: Score, initial: Score) -> dict[str, Any] | RowReject:
+    sides = {"reward_reference": reference, "reward_initial": initial}
+    for side, value in sides.items():
+        if isinstance(value, RowReject):
+            known = {
+                other: score for other, score in sides.items() if isinstance(score, float) and math.isfinite(score)
+            }
+            return value.like(score=side).keeping(**known)
+    if not all(math.isfinite(value) for value in sides.values() if isinstance(value, float)):
+        return RowReject("bad_reward", **{side: str(value) for side, value in sides.items()})
+    return {"reward_model": name, **sides}

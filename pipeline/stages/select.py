@@ -1,9 +1,13 @@
-"""Select the rows worth correcting (paper §3.1): R(X, Ŷ) < η1, R(X, Y) > η2, R(X, Y) − R(X, Ŷ) > η3."""
+"""Select the rows worth correcting (paper §3.1): R(X, Ŷ) < η1, R(X, Y) > η2, R(X, Y) − R(X, Ŷ) > η3.
+
+Of several answers to a query one is picked first, by its score; thresholds that are quantiles are of the picked ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.config import SelectionSettings
 from pipeline.errors import RowReject
-from pipeline.stages.common import Report, collect
+from pipeline.stages.common import QUERY, Report, collect, queries
 from pipeline.storage.stagefile import StageOutput
 
 
@@ -28,6 +32,8 @@ class Thresholds:
         return asdict(self)
 
 
+# What picking and resolving look at.
+SCORES = [*QUERY, "reward_reference", "reward_initial"]
 # No threshold at all: what nothing was selected by.
 OFF = Thresholds(None, None, None)
 
@@ -51,13 +57,45 @@ def resolve(settings: SelectionSettings, scores: Iterable[pa.Table]) -> Threshol
     )
 
 
-def select(rows: pa.Table, thresholds: Thresholds, report: Report) -> StageOutput:
-    """Adds nothing. Rejects: initial_good_enough (η1), reference_not_good (η2), reference_hardly_better (η3)."""
+def select(rows: pa.Table, thresholds: Thresholds, report: Report, pick: str = "first") -> StageOutput:
+    """Adds nothing. Rejects: not_picked (another answer to the query was), initial_good_enough (η1), reference_not_good
+    (η2), reference_hardly_better (η3).
+
+    pick: first, worst, best, median (of an even number the lower) or all.
+    """
     reference = rows["reward_reference"].to_pylist()
     initial = rows["reward_initial"].to_pylist()
-    results = [_judge(y, y_hat, thresholds) for y, y_hat in zip(reference, initial, strict=True)]
+    results: list[dict[str, Any] | RowReject] = []
+    for index, (y, y_hat, chosen) in enumerate(zip(reference, initial, _picks(rows, pick), strict=True)):
+        if chosen in (None, index):
+            results.append(_judge(y, y_hat, thresholds))
+        else:
+            results.append(RowReject("not_picked", picked=rows["id"][chosen].as_py(), reward_picked=initial[chosen]))
     report(len(results), sum(isinstance(result, RowReject) for result in results))
     return collect(rows, schema.SELECT, results)
+
+
+def picked(rows: pa.Table, pick: str) -> pa.Table:
+    """The rows that are picked of a table with the columns `SCORES`."""
+    return rows.filter(
+        pa.array([chosen in (None, index) for index, chosen in enumerate(_picks(rows, pick))], pa.bool_())
+    )
+
+
+def _picks(rows: pa.Table, pick: str) -> list[int | None]:
+    """Of each row, which one stands for its query; None: each for itself."""
+    if pick == "all":
+        return [None] * rows.num_rows
+    scores = rows["reward_initial"].to_pylist()
+    chosen: list[int | None] = []
+    for _, group in groupby(enumerate(queries(rows)), key=lambda numbered: numbered[1]):
+        members = [index for index, _ in group]
+        # Sorting is stable: of equal scores the first sample comes first.
+        ranked = sorted(members, key=lambda index: scores[index])
+        best = max(members, key=lambda index: scores[index])
+        one = {"first": members[0], "worst": ranked[0], "best": best, "median": ranked[(len(ranked) - 1) // 2]}[pick]
+        chosen += [one] * len(members)
+    return chosen
 
 
 def _judge(reference: float, initial: float, eta: Thresholds) -> dict[str, Any] | RowReject:

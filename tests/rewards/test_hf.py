@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from pipeline import rewards
 from pipeline.config import RewardSettings
 from pipeline.errors import ConfigError, ModelUnavailable
 from tests.conftest import CHAT_TEMPLATE
+from tests.rewards.scoring import no_chat
 
 torch = pytest.importorskip("torch", reason="hf/ rewards need torch: pip install 'figa-pipeline[train]'")
 
@@ -29,25 +32,38 @@ ITEMS = [
 ]
 
 
-@pytest.fixture(params=["bert", "deberta-v2", "llama"])
+@pytest.fixture(params=["bert", "deberta-v2", "llama", "gpt2"])
 def model(request: pytest.FixtureRequest, tmp_path: Path, tiny_tokenizer: Path) -> Path:
-    """A folder with a tiny model and its tokenizer; only the decoder has a chat template."""
+    """A folder with a tiny model and its tokenizer; only the decoders have a chat template. gpt2 knows no padding."""
+    return make_model(tmp_path, tiny_tokenizer, request.param)
+
+
+def make_model(folder: Path, tokenizer_folder: Path, kind: str, **more: object) -> Path:
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(tiny_tokenizer))
-    tokenizer.chat_template = CHAT_TEMPLATE if request.param == "llama" else None
-    tokenizer.save_pretrained(tmp_path)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = transformers.AutoConfig.for_model(
-        request.param, vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id, **sizes
-    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(tokenizer_folder))
+    decoder = kind in ("llama", "gpt2")
+    tokenizer.chat_template = CHAT_TEMPLATE if decoder else None
+    settings: dict[str, object] = {"pad_token_id": None if decoder else tokenizer.pad_token_id, "num_labels": 1}
+    settings |= {"n_embd": 32, "n_layer": 2, "n_head": 4} if kind == "gpt2" else dict(SIZES)
+    config = transformers.AutoConfig.for_model(kind, vocab_size=len(tokenizer), **settings | more)
+    if kind == "gpt2":
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
-    return tmp_path
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
 
 
-def load(model: Path, batch_size: int) -> rewards.RewardModel:
-    return rewards.load(RewardSettings(model=f"hf/{model}", max_length=256, batch_size=batch_size))
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def load_reward(settings: RewardSettings) -> Any:
+    return rewards.load(settings, chat=no_chat)
+
+
+def load(model: Path, batch_size: int) -> Any:
+    return load_reward(RewardSettings(model=f"hf/{model}", max_length=512, batch_size=batch_size))
 
 
 def test_scores_are_the_same_alone_and_in_batches(model: Path) -> None:
@@ -63,15 +79,96 @@ def test_scores_are_those_of_transformers_itself(model: Path) -> None:
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
     direct = transformers.AutoModelForSequenceClassification.from_pretrained(str(model)).eval()
-    messages, answer = ITEMS[0]
-    if tokenizer.chat_template:
-        text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
-        inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    else:
-        inputs = tokenizer(messages[0]["content"], answer, return_tensors="pt")
-    with torch.inference_mode():
-        expected = direct(**inputs).logits[0, 0].item()
-    assert load(model, 4).score(ITEMS[:1])[0] == pytest.approx(expected, abs=1e-5)
+    expected = []
+    for messages, answer in ITEMS:
+        if tokenizer.chat_template:
+            text = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+            inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        else:
+            inputs = tokenizer("\n\n".join(m["content"] for m in messages), answer, return_tensors="pt")
+        with torch.inference_mode():
+            expected.append(direct(**inputs).logits[0, 0].item())
+    np.testing.assert_allclose(load(model, 4).score(ITEMS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("token", ["<|im_start|>", "!", None])
+def test_the_tokenizers_padding_does_not_matter(
+    side: str, token: str | None, tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    import transformers
+
+    model = make_model(tmp_path, tiny_tokenizer, "llama")
+    before = load(model, 1).score(ITEMS)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(model))
+    tokenizer.padding_side, tokenizer.pad_token = side, token
+    tokenizer.save_pretrained(model)
+    np.testing.assert_allclose(load(model, 4).score(ITEMS), before, atol=1e-5)
+
+
+def test_long_texts_lose_their_beginning(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = make_model(tmp_path, tiny_tokenizer, "llama")
+    reward = load_reward(RewardSettings(model=f"hf/{model}", max_length=16))
+    endings = [
+        ([{"role": "user", "content": start * 50}], "An answer that is longer than that, by far.") for start in "ab"
+    ]
+    one, other = reward.score(endings)
+    assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_half_precision_is_near(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = make_model(tmp_path, tiny_tokenizer, "llama")
+    half = load_reward(RewardSettings(model=f"hf/{model}", dtype="bfloat16"))
+    whole = load(model, 4)
+    np.testing.assert_allclose(half.score(ITEMS), whole.score(ITEMS), atol=0.05)
+    assert half.digest != whole.digest
+
+
+def test_of_several_numbers_the_score_has_to_be_named(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = make_model(tmp_path, tiny_tokenizer, "bert", num_labels=3)
+    with pytest.raises(ConfigError, match=r"gives 3 numbers.*from 0 to 2"):
+        load(model, 4).score(ITEMS)
+    one, other = (load_reward(RewardSettings(model=f"hf/{model}", label=n)).score(ITEMS) for n in (0, 2))
+    assert not np.allclose(one, other)
+    with pytest.raises(ConfigError, match=r"reward\.label is 3"):
+        load_reward(RewardSettings(model=f"hf/{model}", label=3)).score(ITEMS)
+
+
+def test_an_output_that_has_a_score_is_read_by_it(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """As ArmoRM's: logits of many attributes beside one score."""
+    from types import SimpleNamespace
+
+    model = make_model(tmp_path, tiny_tokenizer, "bert", num_labels=3)
+    reward = load(model, 4)
+    inner = reward._model.forward
+    reward._model.forward = lambda **batch: SimpleNamespace(
+        logits=(out := inner(**batch)).logits, score=out.logits[:, 1]
+    )
+    by_label = load_reward(RewardSettings(model=f"hf/{model}", label=1))
+    np.testing.assert_allclose(reward.score(ITEMS), by_label.score(ITEMS), atol=1e-6)
+
+
+def test_a_head_that_is_code_of_its_own_is_refused(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = make_model(tmp_path, tiny_tokenizer, "llama")
+    config = json.loads((model / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"reward\.trust_remote_code=true"):
+        load(model, 4)
+
+
+def test_a_model_without_a_trained_head_is_refused(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    import transformers
+
+    model = make_model(tmp_path, tiny_tokenizer, "bert")
+    transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(str(model))).save_pretrained(model)
+    with pytest.raises(ModelUnavailable, match=r"lack classifier.*would be random"):
+        load(model, 4)
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reward\.device"):
+        load_reward(RewardSettings(model=f"hf/{make_model(tmp_path, tiny_tokenizer, 'bert')}", device="cuda:77"))
 
 
 def test_other_weights_in_the_same_folder_are_another_model(model: Path) -> None:
@@ -90,10 +187,5 @@ def test_other_weights_in_the_same_folder_are_another_model(model: Path) -> None
 
 def test_a_missing_model_is_one_line() -> None:
     with pytest.raises(ModelUnavailable, match="no/such-model") as error:
-        rewards.load(RewardSettings(model="hf/no/such-model"))
+        load_reward(RewardSettings(model="hf/no/such-model"))
     assert "\n" not in str(error.value)
-
-
-def test_a_chat_provider_is_no_reward() -> None:
-    with pytest.raises(ConfigError, match=r"reward\.model"):
-        rewards.load(RewardSettings(model="openai/gpt-4o"))

@@ -120,3 +120,13 @@ def test_hostile_queries_are_sent_as_they_are(run: Callable[..., Any]) -> None:
 def test_no_rows_ask_nothing(run: Callable[..., Any]) -> None:
     output, requests = run([], by_seed)
     assert (output.rows.num_rows, requests) == (0, [])
+
+
+def test_of_equal_answers_to_a_query_only_the_first_goes_on(run: Callable[..., Any]) -> None:
+    rows = [row(n, source_row=n // 3, sample_index=n % 3) for n in range(6)]
+    rows[5]["messages"] = rows[3]["messages"]
+    replies = {"Question 4?": "other"}
+    output, _ = run(rows, lambda request: Reply(replies.get(request.last_user, "same")))
+    assert reasons(output) == {1: "duplicate_sample", 2: "duplicate_sample", 5: "duplicate_sample"}
+    assert output.rejects[2].evidence == {"same_as": rows[3]["id"]}
+    assert output.rejects[2].columns == {"initial": "same"}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import SelectionSettings
-from pipeline.stages.select import Thresholds, resolve, select
+from pipeline.stages.select import SCORES, Thresholds, picked, resolve, select
 from tests.stages.tables import Counter, check_accounting, reasons, row, table_for, the_reject
 
 OPEN = {"eta1": None, "eta2": None, "eta3": None}
@@ -98,3 +98,46 @@ def test_an_empty_table() -> None:
     output = select(given, Thresholds(0.0, 0.0, 0.0), Counter())
     check_accounting("select", given, output)
     assert output.rows.num_rows == 0
+
+
+def sampled(*queries: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Rows of queries with so many samples, whose rewards these are."""
+    return [
+        row(10 * n + k, source_row=n, sample_index=k, reward_reference=9.0, reward_initial=score)
+        for n, scores in enumerate(queries)
+        for k, score in enumerate(scores)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pick", "kept"),
+    [
+        ("first", [3.0, 5.0]),
+        ("worst", [1.0, 5.0]),
+        ("best", [4.0, 5.0]),
+        ("median", [2.0, 5.0]),
+        ("all", [3.0, 1.0, 4.0, 2.0, 5.0]),
+    ],
+)
+def test_which_sample_goes_on(pick: str, kept: list[float]) -> None:
+    given, report = table_for("select", sampled((3, 1, 4, 2), (5,))), Counter()
+    output = select(given, Thresholds(None, None, None), report, pick)
+    check_accounting("select", given, output)
+    assert output.rows["reward_initial"].to_pylist() == kept
+    assert set(reasons(output).values()) <= {"not_picked"}
+    assert report.seen == (5, 5 - len(kept))
+    assert picked(given.select(SCORES), pick)["reward_initial"].to_pylist() == kept
+
+
+def test_who_is_not_picked_says_who_was_and_of_equals_the_first_is() -> None:
+    given = table_for("select", sampled((2, 1, 1)))
+    output = select(given, Thresholds(None, None, None), Counter(), "worst")
+    assert output.rows["sample_index"].to_pylist() == [1]
+    told = {"picked": given["id"][1].as_py(), "reward_picked": 1.0}
+    assert [reject.evidence for reject in output.rejects] == [told, told]
+
+
+def test_thresholds_judge_the_picked_one_alone() -> None:
+    given = table_for("select", sampled((2, 1), (4, 3)))
+    output = select(given, Thresholds(2.5, None, None), Counter(), "worst")
+    assert reasons(output) == {0: "not_picked", 2: "not_picked", 3: "initial_good_enough"}
