@@ -238,19 +238,19 @@ def test_an_assignment_below_a_value() -> None:
 def test_operational_settings_never_reach_a_digest() -> None:
     changed = load_config(
         assignments=["source.limit=5", "source.require_full=true", "reward.batch_size=3"]
-        + [f"{who}.{key}" for who in ("policy", "reviser") for key in ("concurrency=3", "timeout_s=9", "attempts=2")]
+        + [f"{who}.{key}" for who in ("policy", "reviser", "reward") for key in ("concurrency=3", "timeout_s=9", "attempts=2")]
     )
     plain = load_config()
     assert changed != plain
     for name in CurationConfig.model_fields:
         if name != "run":
             assert getattr(changed, name).data_settings() == getattr(plain, name).data_settings()
-    assert set(plain.reward.data_settings()) == {"model", "max_length"}
+    assert {"model", "max_length", "dtype", "prompts", "temperature"} <= set(plain.reward.data_settings())
     assert {"temperature", "seed", "max_tokens", "model", "extra"} <= set(plain.reviser.data_settings())
 
 
 OPERATIONAL = {"limit", "require_full", "concurrency", "timeout_s", "attempts", "batch_size", "rpm", "tpm"}
-OPERATIONAL |= {"mode", "batch_poll_s", "batch_quiet_s"}
+OPERATIONAL |= {"mode", "batch_poll_s", "batch_quiet_s", "device"}
 
 
 @pytest.mark.parametrize("name", [name for name in CurationConfig.model_fields if name != "run"])

@@ -41,7 +41,9 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: 
             done=lambda rejected: report(1, int(rejected)),
         )
         policy.insist()
-    return collect(rows, schema.SAMPLE, _each_once(rows, results))
+    unequal = _each_once(rows, results)
+    report(0, sum(one is not other for one, other in zip(unequal, results, strict=True)))
+    return collect(rows, schema.SAMPLE, unequal)
 
 
 def _each_once(rows: pa.Table, results: Sequence[dict[str, Any] | RowReject]) -> list[dict[str, Any] | RowReject]:
