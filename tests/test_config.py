@@ -238,7 +238,11 @@ def test_an_assignment_below_a_value() -> None:
 def test_operational_settings_never_reach_a_digest() -> None:
     changed = load_config(
         assignments=["source.limit=5", "source.require_full=true", "reward.batch_size=3"]
-        + [f"{who}.{key}" for who in ("policy", "reviser", "reward") for key in ("concurrency=3", "timeout_s=9", "attempts=2")]
+        + [
+            f"{who}.{key}"
+            for who in ("policy", "reviser", "reward")
+            for key in ("concurrency=3", "timeout_s=9", "attempts=2")
+        ]
     )
     plain = load_config()
     assert changed != plain
