@@ -13,10 +13,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of a suite's table. `low` and `high` are the extremes over the repeats; `target` is what it should meet."""
+    """One line of a suite's table. `low` and `high` are the extremes over the repeats; `target` is what it should meet.
+
+    Without a value it wasn't measured, and `target` says why.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     low: float | None = None
     high: float | None = None
