@@ -48,7 +48,7 @@ MINUTES = {
 
 def suites() -> list[str]:
     found = (module.name for module in pkgutil.iter_modules(tests.benchmarks.__path__))
-    return sorted(name for name in found if not name.startswith("_") and name not in _SHARED)
+    return sorted(name for name in found if not name.startswith(("_", "test_")) and name not in _SHARED)
 
 
 def about(name: str) -> str:
