@@ -5,6 +5,7 @@ Rows that planning would reject (duplicates, curation) are not counted. What onl
     tokens       a quarter of a text's UTF-8 bytes, which is near for English, and a few a message
     drafts       as long as the row's reference, up to policy.max_tokens
     selection    a quantile threshold passes its share, η1 and η2 independently; η3 follows from them; a number passes all
+    judges       answers as long as the drafts, revisions included; a row that brings both answers is not judged here
     rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
 """
 
@@ -17,15 +18,15 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from pipeline import context, entry, sources
-from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings
+from pipeline import context, entry, rewards, sources
+from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings, RewardSettings
 from pipeline.curate import resolve_source
 from pipeline.intake import Intake, Rejected
 from pipeline.models.journal import Answer
 from pipeline.models.money import price_of, prices_as_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import all_bad, open_adapters
-from pipeline.prompts import Prompts
+from pipeline.prompts import JudgePrompts, Prompts
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -38,6 +39,8 @@ _BYTES_A_TOKEN = 4.0
 _TOKENS_A_MESSAGE = 4
 # {"reason": "lack_of_detail"}; the tags around a rewrite; braces, names and quoted words of a script of two or three edits.
 _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
+# 7, or B.
+_MARK = 1
 
 Row = dict[str, Any]
 
@@ -93,9 +96,10 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     selection = config.selection
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
-        "to ask": f"{usable:,} rows; {read - usable:,} would be rejected before any call{_reasons(rejects)}",
+        "to ask": f"{usable:,} rows{_times(config.policy.samples)}; {read - usable:,} would be rejected before any call"
+        + _reasons(rejects),
         "policy": f"{config.policy.model}{_how(config.policy.mode)}",
-        "reward": config.reward.model,
+        "reward": config.reward.model + (_how(config.reward.mode) if rewards.judges(config.reward) else ""),
         "reviser": f"{config.reviser.model}{_how(config.reviser.mode)}, style {style_of(config.reviser)}",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
@@ -105,7 +109,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         reward = config.reward.model if entry.scores(config) else "none"
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _SAMPLE) or 1
-    made = Estimate(facts, _calls(config, rows[::step], usable, round(usable * share)))
+    going_on = usable * (config.policy.samples if config.policy.pick == "all" else 1)
+    made = Estimate(facts, _calls(config, rows[::step], usable, round(going_on * share)))
     budget = config.run.budget_usd
     if budget is not None:
         short = (made.cost_usd or 0.0) > budget
@@ -120,6 +125,10 @@ def _reasons(rejects: Rejected) -> str:
     return f" (as {', '.join(reason for reason, _ in counted)})" if counted else ""
 
 
+def _times(samples: int) -> str:
+    return f" × {samples} samples" if samples > 1 else ""
+
+
 def _how(mode: str) -> str:
     return "" if mode == "live" else f" by {mode}"
 
@@ -130,8 +139,11 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     references = [_tokens(row["reference"]) for row in rows]
     drafts = [min(reference, policy.max_tokens) for reference in references]
     queries = [_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows]
-    stages: list[tuple[str, PolicySettings | ReviserSettings, int, list[int], list[int]]] = [
-        ("sample", policy, usable, queries, drafts),
+    judging = rewards.judges(config.reward)
+    asked = _judging(config, rows, drafts, references, usable, selected) if judging else (0, [], [])
+    stages: list[tuple[str, PolicySettings | ReviserSettings | RewardSettings, int, list[int], list[int]]] = [
+        ("sample", policy, usable * policy.samples, queries, drafts),
+        *(("judge", judge, *asked) for judge in judging),
         *((stage, reviser, *asked) for stage, asked in _revision(config, rows, drafts, references, selected).items()),
     ]
     made = []
@@ -141,6 +153,24 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
         cost = None if price is None else price.of(Answer("", "", 0, prompt_tokens, answer_tokens))
         made.append(Calls(stage, settings.model, calls, prompt_tokens, answer_tokens, cost))
     return made
+
+
+def _judging(
+    config: CurationConfig, rows: list[Row], drafts: list[int], references: list[int], usable: int, selected: int
+) -> tuple[int, list[int], list[int]]:
+    """Calls of one judge, and the tokens of prompt and answer: of all answers to a query, the reference, the revision."""
+    settings = config.reward
+    prompts = JudgePrompts(settings.judge, settings.prompts)
+    pairs = zip(drafts, references, strict=True)
+    empty = [_prompt([prompts.render(row["messages"], "")]) for row in rows]
+    if settings.judge == "pairwise":
+        calls = 2 * (usable * config.policy.samples + selected)
+        shown = [draft + reference for draft, reference in pairs]
+    else:
+        answers = usable * config.policy.samples + selected
+        calls = answers + usable
+        shown = [round((answers * draft + usable * reference) / max(1, calls)) for draft, reference in pairs]
+    return calls, [one + other for one, other in zip(empty, shown, strict=True)], [_MARK] * len(rows)
 
 
 def _revision(

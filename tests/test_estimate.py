@@ -32,7 +32,7 @@ def estimated(config: CurationConfig) -> dict[str, dict[str, Any]]:
     return {calls["stage"]: calls for calls in estimate(config, quiet).as_dict()["calls"]}
 
 
-PRICES = {"policy": (0.5, 1.5), "reviser": (2.5, 10.0)}
+PRICES = {"policy": (0.5, 1.5), "reviser": (2.5, 10.0), "judge": (1.0, 4.0)}
 
 
 def priced(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,22 @@ def test_a_full_run_then_costs_what_was_said(
         assert said[stage]["cost_usd"] == pytest.approx(dollars, rel=0.2), stage
     assert set(said) == set(journal.money()) == {"sample", "diagnose", "revise"}
     assert said["sample"]["calls"] == len(lines)
+
+
+@pytest.mark.parametrize("judge", ["pointwise", "pairwise"])
+def test_judges_are_among_the_costs(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    priced(settings, tmp_path, monkeypatch)
+    model = f"openai/judge@{settings.server.openai_url}"  # type: ignore[attr-defined]
+    config = settings(reward__model=model, reward__judge=judge, policy__samples=2, policy__pick="worst", **OFF)
+    said = estimated(config)
+    shards.forget_contexts()
+    outcome = curate(config, in_threads, Silent())
+    assert outcome.context
+    for stage, (calls, dollars) in outcome.context.journal.money().items():
+        assert said[stage]["calls"] == pytest.approx(calls, rel=0.2), stage
+        assert said[stage]["cost_usd"] == pytest.approx(dollars, rel=0.25), stage
 
 
 def test_a_limit_and_quantiles_lower_the_numbers(settings: Settings) -> None:

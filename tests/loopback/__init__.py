@@ -9,7 +9,17 @@ By hand: `python -m tests.loopback --port 8000`. Read in this order: `chat`, `be
 `misbehave`, `limits`, `ledger`; the two `*_wire` files are the providers' spelling.
 """
 
-from tests.loopback.behaviours import BEHAVIOURS, by_model, echo, judge, make_policy, pipeline, policy
+from tests.loopback.behaviours import (
+    BEHAVIOURS,
+    always_first,
+    by_model,
+    echo,
+    fair,
+    judge,
+    make_policy,
+    pipeline,
+    policy,
+)
 from tests.loopback.chat import Behaviour, ChatRequest, Reply, Usage, canonical_key, count_tokens
 from tests.loopback.faults import ALL_FAULTS, PASSING_FAULTS, FaultPlan
 from tests.loopback.ledger import Call
@@ -30,10 +40,12 @@ __all__ = [
     "LoopbackServer",
     "Reply",
     "Usage",
+    "always_first",
     "by_model",
     "canonical_key",
     "count_tokens",
     "echo",
+    "fair",
     "judge",
     "make_policy",
     "pipeline",

@@ -3,6 +3,7 @@
 echo       the last user turn, as it came
 policy     a pseudo-answer of 2-5 sentences to the last user turn, often with a mistake that `reviser` mends
 judge      a score from 1 to 10, lower for each known mistake
+fair       a judge that answers the prompts of this project; always_first, one that can't judge
 reviser    diagnoses and revises drafts (tests/loopback/reviser.py)
 pipeline   all of these on one server: what is asked decides who answers
 """
@@ -75,6 +76,22 @@ def _answer(query: str, seed: tuple[object, ...], mistake_rate: float) -> str:
     return " ".join(sentences)
 
 
+def always_first(request: ChatRequest) -> Reply:
+    """A judge of two replies that prefers the first one, whatever they are."""
+    return Reply("A", chances={"A": 0.9, "B": 0.1})
+
+
+def fair(request: ChatRequest) -> Reply:
+    """A judge by known mistakes: a mark from 1 to 9 of the block `answer`, or the better one of `reply_a` and `reply_b`."""
+    shown = blocks_of(request.last_user)
+    marks = {name: max(1, 8 - 2 * sum(text.count(m) for m in MISTAKES)) for name, text in shown.items()}
+    if "answer" in marks:
+        mark = marks["answer"]
+        return Reply(str(mark), chances={str(mark): 0.75, str(mark + 1): 0.25})
+    ahead = marks["reply_a"] - marks["reply_b"]
+    return Reply("tie" if not ahead else "A" if ahead > 0 else "B")
+
+
 def judge(request: ChatRequest) -> Reply:
     """8, two less for each known mistake, one more for a long answer. JSON if a schema asks, else `Score: N`."""
     text = request.last_user
@@ -94,6 +111,8 @@ def pipeline(request: ChatRequest) -> Reply:
     """A draft goes to the reviser, a system text that speaks of scores to the judge, all else to the policy."""
     if any("draft" in blocks_of(turn) for turn in request.user_turns):
         return reviser(request)
+    if {"answer", "reply_a"} & blocks_of(request.last_user).keys():
+        return fair(request)
     if re.search(r"\b(score|rate|rating|judge)\b", request.system, re.IGNORECASE):
         return judge(request)
     return policy(request)
@@ -119,6 +138,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "echo": echo,
     "policy": policy,
     "judge": judge,
+    "fair": fair,
+    "always_first": always_first,
     "reviser": reviser,
     "pipeline": pipeline,
 }

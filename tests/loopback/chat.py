@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,11 +89,15 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a behaviour answers. Leave `usage` out and it is counted; `finish` is one of this module's constants."""
+    """What a behaviour answers. Leave `usage` out and it is counted; `finish` is one of this module's constants.
+
+    chances: what could have stood in place of the whole text, with probabilities; told where log probabilities are asked for.
+    """
 
     text: str | None = ""
     finish: str = STOP
     usage: Usage | None = None
+    chances: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Completion:
     stop_sequence: str | None = None
     # False spells an answer without any choice or block.
     has_choice: bool = field(default=True)
+    chances: Mapping[str, float] | None = None
 
 
 Behaviour = Callable[[ChatRequest], Reply]
@@ -143,7 +148,7 @@ def complete(request: ChatRequest, reply: Reply, *, cached_share: float = 0.0) -
     if usage is None:
         prompt = request.input_tokens
         usage = Usage(prompt, max(1, count_tokens(text or "")), int(prompt * cached_share))
-    return Completion(text, finish, usage, stop_sequence)
+    return Completion(text, finish, usage, stop_sequence, chances=reply.chances)
 
 
 def without_choice(completion: Completion) -> Completion:

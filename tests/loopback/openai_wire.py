@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from tests.loopback import chat
@@ -125,21 +127,24 @@ def _choice(request: ChatRequest, completion: Completion) -> dict[str, Any]:
             "refusal": completion.text if refused else None,
             "annotations": [],
         },
-        "logprobs": _logprobs(text or "") if request.params.get("logprobs") else None,
+        "logprobs": _logprobs(text or "", completion.chances) if request.params.get("logprobs") else None,
         "finish_reason": _FINISH.get(completion.finish, completion.finish),
     }
 
 
-def _logprobs(text: str) -> dict[str, Any]:
+def _logprobs(text: str, chances: Mapping[str, float] | None) -> dict[str, Any]:
+    """Pieces of the text with one log probability for all; if there are chances, the whole text as one token with them."""
+    if chances:
+        told = [_token(token, math.log(chance)) for token, chance in chances.items()]
+        chosen = next(each for each in told if each["token"] == text)
+        return {"content": [chosen | {"top_logprobs": told}], "refusal": None}
     step = chat.CHARACTERS_A_TOKEN
     pieces = [text[start : start + step] for start in range(0, len(text), step)]
-    return {
-        "content": [
-            {"token": piece, "logprob": -0.125, "bytes": list(piece.encode("utf-8", "replace")), "top_logprobs": []}
-            for piece in pieces
-        ],
-        "refusal": None,
-    }
+    return {"content": [_token(piece, -0.125) | {"top_logprobs": []} for piece in pieces], "refusal": None}
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
 
 
 def error(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
