@@ -111,6 +111,10 @@ def check(settings: RewardSettings, budget_usd: float | None = None) -> None:
             raise ConfigError(f"reward.model: {spec} needs an address, as in {spec.provider}/NAME@http://host:8000")
         if kind(one.model) in ("embedded", "hf") and spec.base_url:
             raise ConfigError(f"reward.model: {spec.provider}/{spec.name} runs here and has no address")
+        if kind(one.model) == "server":
+            from pipeline.rewards.servers import wire
+
+            wire(one)
         if kind(one.model) == "judge":
             connect.check("reward.model", spec, budget_usd, settings.mode)
             JudgePrompts(settings.judge, settings.prompts)
@@ -154,6 +158,10 @@ def load(settings: RewardSettings, chat: Callable[[RewardSettings], ChatModel]) 
         from pipeline.rewards.hf import SequenceClassifierReward
 
         return SequenceClassifierReward(spec.name, settings)
+    if kind(settings.model) == "server":
+        from pipeline.rewards.servers import ServerReward
+
+        return ServerReward(settings)
     if kind(settings.model) == "judge":
         from pipeline.rewards.judge import PairwiseJudge, PointwiseJudge
 
