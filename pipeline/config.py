@@ -119,7 +119,9 @@ class PolicySettings(_Calls):
     """The SFT model π that answers the queries (Ŷ)."""
 
     model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
-    system: str | None = Field(None, description="System prompt put before queries that have none")
+    system: str | None = Field(
+        None, description="System prompt put before queries without one; default: an embedded model's own; empty: none"
+    )
     temperature: float | None = Field(
         0.3, ge=0, le=2, description="Randomness of the answers; null: not sent, for models that refuse it"
     )
@@ -204,7 +206,22 @@ class ReviserSettings(_Calls):
         0.0, ge=0, le=2, description="Randomness of the revisions; null: not sent, for models that refuse it"
     )
     max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
+    candidates: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Revisions asked for a row; the one of highest reward that the filter lets through stays",
+    )
+    max_repetition: float | None = Field(
+        0.5, ge=0, le=1, description="Drafts that loop are not revised: share of runs of four words that came before"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
+
+    @model_validator(mode="after")
+    def _differing(self) -> ReviserSettings:
+        if self.candidates > 1 and self.temperature == 0:
+            raise ValueError(f"{self.candidates} candidates need a temperature above 0, else they are all the same")
+        return self
 
 
 class FilterSettings(Section):
@@ -214,6 +231,12 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(
         None, description="R(Ỹ) − R(Ŷ) must reach this; default: 0, but answers that the source brings are not scored"
+    )
+    min_rouge_gain: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0 for style sentences, else off",
     )
 
     @model_validator(mode="after")

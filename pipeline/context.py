@@ -12,7 +12,7 @@ from typing import Any
 import rapidfuzz
 
 from pipeline import entry, parts, rewards, schema
-from pipeline.config import CurationConfig, digest
+from pipeline.config import CurationConfig, FilterSettings, digest
 from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.models import batch_ledger, catalog, connect
@@ -21,11 +21,13 @@ from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts
+from pipeline.stages.candidates import Choose, chooser
+from pipeline.stages.revise import several, style_of
 from pipeline.storage.location import journal_of
 from pipeline.tokenizers import open_tokenizer
 
 # Raise a stage's number when its code gives other results for the same input; files made by the old code are then redone.
-CODE = {"sample": 1, "score": 1, "select": 1, "revise": 1, "filter": 2, "label": 2}
+CODE = {"sample": 1, "score": 1, "select": 1, "revise": 2, "filter": 2, "label": 2}
 
 # Each row that waits for a batch keeps about 16 kB in memory.
 _ROWS_IN_BATCHES = 50_000
@@ -118,7 +120,7 @@ class Context:
     def tokenizer(self) -> LabelTokenizer:
         settings = self.config.labels
         name = str(policy_tokenizer(self.config)) if settings.tokenizer == "policy" else settings.tokenizer
-        system = self.config.policy.system if settings.system is None else settings.system
+        system = connect.system_prompt(self.config.policy) if settings.system is None else settings.system
         return open_tokenizer(name, settings.model_copy(update={"system": system or None}))
 
     def prepare(self) -> Context:
@@ -130,22 +132,39 @@ class Context:
             _ = self.reward
         return self
 
+    @cached_property
+    def gates(self) -> FilterSettings:
+        """The filter's settings; without one of its own, splices of small models have to come nearer to the reference."""
+        settings = self.config.filter
+        spliced = entry.asks_models(self.config) and style_of(self.config.reviser) == "sentences"
+        return (
+            settings.model_copy(update={"min_rouge_gain": 0.0})
+            if spliced and settings.min_rouge_gain is None
+            else settings
+        )
+
+    @cached_property
+    def choose(self) -> Choose | None:
+        """Which of several revisions goes on; None where there is but one."""
+        return chooser(self.gates, self.tokenizer, self.reward) if several(self.config.reviser) else None
+
     def stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
         """Covers everything but the input that determines a stage's output."""
         config = self.config
         settings: dict[str, Callable[[], list[Any]]] = {
-            "sample": lambda: [self._policy_settings(), connect.identity(ModelSpec.parse(config.policy.model))],
+            "sample": lambda: [
+                self._policy_settings(),
+                connect.identity(ModelSpec.parse(config.policy.model)),
+                connect.system_prompt(config.policy),
+            ],
             "score": lambda: [rewards.data_settings(config.reward), self.reward.digest],
             "select": lambda: [thresholds, *([config.policy.pick] if config.policy.samples > 1 else [])],
             "revise": lambda: [
                 config.reviser.data_settings() | {"prompts": self.prompts.digest},
                 connect.identity(ModelSpec.parse(config.reviser.model)),
+                *(self._gating() if several(config.reviser) else []),
             ],
-            "filter": lambda: [
-                config.filter.data_settings(),
-                self.reward.digest if entry.scores(config) else None,
-                *self._tokenization(),
-            ],
+            "filter": self._gating,
             "label": lambda: [config.labels.data_settings(), rapidfuzz.__version__],
         }
         return digest(stage, CODE[stage], schema.SCHEMA_VERSION, *settings[stage]())
@@ -153,6 +172,10 @@ class Context:
     def _policy_settings(self) -> dict[str, Any]:
         settings = self.config.policy.data_settings()
         return {name: value for name, value in settings.items() if name not in parts.OF_SAMPLES}
+
+    def _gating(self) -> list[Any]:
+        scores = entry.scores(self.config)
+        return [self.gates.data_settings(), self.reward.digest if scores else None, *self._tokenization()]
 
     def _tokenization(self) -> list[Any]:
         labels = self.config.labels

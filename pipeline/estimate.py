@@ -181,20 +181,22 @@ def _revision(
     prompts = Prompts(settings.prompts)
     # The reference stands in for the draft, which isn't known yet.
     texts = [(row["messages"], row["reference"], row["reference"][: 4 * config.policy.max_tokens]) for row in rows]
-    opening = [_prompt([prompts.render("diagnose", *three)]) for three in texts]
-    diagnosis = (selected, opening, [_DIAGNOSIS] * len(rows))
     if style == "sentences":
         pieces = [min(sentences.MOST_ASKED, len(sentences.split(row["reference"]))) for row in rows]
         shown = [_prompt([prompts.render("sentence", *three, reason=REASONS[0], sentence="")]) for three in texts]
         parts = [draft // count for draft, count in zip(drafts, pieces, strict=True)]
         each = round(selected * fmean(pieces)) if pieces else 0
-        return {"diagnose": diagnosis, "revise": (each, [s + p for s, p in zip(shown, parts, strict=True)], parts)}
+        # The program diagnoses.
+        return {"diagnose": (0, [], []), "revise": (each, [s + p for s, p in zip(shown, parts, strict=True)], parts)}
+    opening = [_prompt([prompts.render("diagnose", *three)]) for three in texts]
+    diagnosis = (selected, opening, [_DIAGNOSIS] * len(rows))
     names = ["edits"] if style == "edits" else [f"revise_{reason}" for reason in REASONS]
     turn = round(fmean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names))
     asked = [first + _DIAGNOSIS + _TOKENS_A_MESSAGE + turn for first in opening]
     pairs = zip(drafts, references, strict=True)
     lengths = [(_SCRIPT if style == "edits" else draft + _TAGS) + reference // 2 for draft, reference in pairs]
-    return {"diagnose": diagnosis, "revise": (selected, asked, [min(n, settings.max_tokens) for n in lengths])}
+    calls = selected * settings.candidates
+    return {"diagnose": diagnosis, "revise": (calls, asked, [min(n, settings.max_tokens) for n in lengths])}
 
 
 def _selected_share(config: CurationConfig) -> float:

@@ -115,8 +115,8 @@ def _run(
         "sample": lambda: sample(rows, config.policy, context.policy, report),
         "score": lambda: score(rows, context.reward, report),
         "select": lambda: select(rows, Thresholds(**(thresholds or {})), report, config.policy.pick),
-        "revise": lambda: revise(rows, config.reviser, context.prompts, context.reviser, report),
-        "filter": lambda: filter_revisions(rows, config.filter, context.tokenizer, reward(), report),
+        "revise": lambda: revise(rows, config.reviser, context.prompts, context.reviser, report, context.choose),
+        "filter": lambda: filter_revisions(rows, context.gates, context.tokenizer, reward(), report),
         "label": lambda: label(rows, config.labels, context.tokenizer.eos_id, report),
     }
     return work[stage]()

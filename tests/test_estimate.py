@@ -177,7 +177,16 @@ def test_thresholds_share_out_the_rows(settings: Settings) -> None:
 
 def test_sentences_ask_several_questions_a_row(settings: Settings) -> None:
     said = estimated(settings(reviser__style="sentences", **OFF))
-    assert said["diagnose"]["calls"] < said["revise"]["calls"] <= 4 * said["diagnose"]["calls"]
+    rows = estimated(settings(reviser__style="rewrite", **OFF))["revise"]["calls"]
+    assert rows < said["revise"]["calls"] <= 4 * rows
+    assert said["diagnose"]["calls"] == 0, "the program diagnoses"
+
+
+def test_candidates_cost_a_revision_each(settings: Settings) -> None:
+    once = estimated(settings(reviser__style="rewrite", reviser__temperature=1.0, **OFF))
+    thrice = estimated(settings(reviser__style="rewrite", reviser__temperature=1.0, reviser__candidates=3, **OFF))
+    assert thrice["revise"]["calls"] == 3 * once["revise"]["calls"]
+    assert thrice["diagnose"] == once["diagnose"]
 
 
 def test_a_batch_costs_half(settings: Settings) -> None:

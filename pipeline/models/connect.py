@@ -153,6 +153,14 @@ class Replicas:
             await provider.close()
 
 
+def system_prompt(settings: PolicySettings) -> str | None:
+    """What is put before queries that have no system prompt: as set, else an embedded model's own; None for nothing."""
+    spec = ModelSpec.parse(settings.model)
+    if settings.system is None and spec.provider == "local":
+        return catalog.get(spec.name).system
+    return settings.system or None
+
+
 def request_params(
     settings: PolicySettings | ReviserSettings | RewardSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
 ) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein
 
 from pipeline import rewards, schema
 from pipeline.config import FilterSettings
@@ -65,16 +66,31 @@ def filter_revisions(
     """Adds `edit_distance`, `overlong`, `reward_revised`, and for the label stage the ids of both sequences, and their
     words if its granularity needs them. Without a reward model there is no gate on the gain, and `reward_revised` is null.
 
-    Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, reward_gain_too_small, bad_reward,
-    and the tokenizer's too_long, special_token_in_text, template_refuses, template_alters_answer, token_across_boundary.
+    Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
+    reward_gain_too_small, bad_reward, and the tokenizer's too_long, special_token_in_text, template_refuses,
+    template_alters_answer, token_across_boundary.
     """
-    columns = ["messages", "reference", "initial", "revised", "reward_initial"]
-    table = rows.select(columns).to_pylist()
+    table = rows.select([*COLUMNS]).to_pylist()
+    results = judge(table, settings, tokenizer, reward)
+    report(len(results), sum(isinstance(result, RowReject) for result in results))
+    return collect(rows, schema.FILTER, results)
+
+
+# What is judged by.
+COLUMNS = ("messages", "reference", "initial", "revised", "reward_initial")
+
+
+def judge(
+    table: Sequence[dict[str, Any]], settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel | None
+) -> list[dict[str, Any] | RowReject]:
+    """What the stage adds to each row with the values `COLUMNS`, or why it goes."""
     results: list[dict[str, Any] | RowReject] = []
     for row in table:
         try:
             check_text(row["revised"], row["initial"], row["reference"])
-            results.append({**tokens(row, tokenizer, settings), "reward_revised": None})
+            measured = tokens(row, tokenizer, settings)
+            _check_rouge(row, measured["edit_distance"], settings)
+            results.append({**measured, "reward_revised": None})
         except RowReject as reject:
             results.append(reject)
     if reward is not None:
@@ -83,8 +99,7 @@ def filter_revisions(
         scores = rewards.scores(reward, items, [table[i]["reference"] for i in near])
         for index, value in zip(near, scores, strict=True):
             results[index] = _gate(results[index], value, table[index]["reward_initial"], settings)
-    report(len(results), sum(isinstance(result, RowReject) for result in results))
-    return collect(rows, schema.FILTER, results)
+    return results
 
 
 def check_text(revised: str, initial: str, reference: str) -> None:
@@ -117,6 +132,31 @@ def tokens(row: dict[str, Any], tokenizer: LabelTokenizer, settings: FilterSetti
         "revised_words": revised.words if words else [],
         "initial_words": initial.words if words else [],
     }
+
+
+# A word, or a character of a script that has no spaces.
+_NO_SPACES = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
+_ROUGE_WORD = re.compile(rf"[{_NO_SPACES}]|[^\W{_NO_SPACES}]+")
+
+
+def rouge_l(text: str, reference: str) -> float:
+    """ROUGE-L (Lin, 2004), F1: twice the longest common subsequence of words over both lengths; 0 if both are empty.
+
+    >>> rouge_l("The egg is hard.", "Boil the egg.")
+    0.5714285714285714
+    """
+    mine, theirs = (_ROUGE_WORD.findall(each.lower()) for each in (text, reference))
+    return 2 * LCSseq.similarity(mine, theirs) / max(1, len(mine) + len(theirs))
+
+
+def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
+    """The gate that asks the reference, not the reward model, whether the revision gained anything. Raises RowReject."""
+    least = settings.min_rouge_gain
+    if least is None:
+        return
+    gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
+    if gain < least:
+        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).keeping(edit_distance=distance)
 
 
 def _gate(

@@ -3,7 +3,8 @@
 First the diagnosis, then the correction by one of three styles. `rewrite`, the paper's: a second turn of the same
 conversation, with the prompt of the diagnosed reason. It begins with the first turn word for word, which providers' and
 llama.cpp's prompt caches make cheap. `edits`: the second turn asks for find/replace edits only (`edits.py`); when none of
-them can be applied, it is asked once more, as a rewrite. `sentences`, for small models: see `sentences.py`.
+them can be applied, it is asked once more, as a rewrite. `sentences`, for small models: the program plans, and diagnoses
+(`sentences.py`). Of a row's revisions, `reviser.candidates` or a splice's variants, the best goes on (`candidates.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ from pipeline.models.loop import each_row
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts, fence
 from pipeline.stages import edits, sentences
+from pipeline.stages.candidates import Choose
 from pipeline.stages.common import Report, collect, row_seed
 from pipeline.storage.stagefile import StageOutput
 
 DIAGNOSIS_TOKENS = 24
+# Of fewer runs of four words nobody can say that they loop.
+_FEWEST_FOURS = 10
+# Apart by more than row seeds of neighbouring `reviser.seed`s are.
+_SEED_STEP = 1_000_003
 
 
 class Texts(NamedTuple):
@@ -58,37 +64,53 @@ _TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|sentence|revis
 
 
 def revise(
-    rows: pa.Table, settings: ReviserSettings, prompts: Prompts, reviser: ChatModel, report: Report
+    rows: pa.Table,
+    settings: ReviserSettings,
+    prompts: Prompts,
+    reviser: ChatModel,
+    report: Report,
+    choose: Choose | None = None,
 ) -> StageOutput:
     """Adds `reviser_model`, `diagnosis`, `revised`. Notes, of edit scripts: edits applied and dropped, rewrites instead.
 
-    Rejects: diagnosis_unreadable, revision_truncated, leaked_delimiter, and whatever kept a call from an answer.
+    choose: which of a row's revisions goes on, where there are `several`; without it the first.
+
+    Rejects: degenerate_draft, diagnosis_unreadable, revision_truncated, leaked_delimiter, and whatever kept a call from an
+    answer.
     """
-    style = style_of(settings)
     notes: Counter[str] = Counter()
+    table = rows.select(["id", "messages", "reference", "initial", "reward_initial"]).to_pylist()
 
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
+        check_draft(row["initial"], settings.max_repetition)
         texts = Texts(row["messages"], row["reference"], row["initial"])
-        asking = _Asking(reviser, settings, prompts, texts, row_seed(settings.seed, row["id"]))
-        reason = await asking.diagnosis()
-        if style == "sentences":
-            revised = await asking.by_sentences(reason)
-        elif style == "edits":
-            revised = await asking.by_edits(reason, notes)
-        else:
-            revised = await asking.rewrite(reason)
+        seed = row_seed(settings.seed, row["id"])
+        reason, revised = await _Asking(reviser, settings, prompts, texts, seed).revisions(notes)
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
 
     with reviser.turn:
-        results = each_row(
-            rows.select(["id", "messages", "reference", "initial"]).to_pylist(),
-            correct,
-            workers=reviser.concurrency,
-            done=lambda rejected: report(1, int(rejected)),
-        )
+        results = each_row(table, correct, workers=reviser.concurrency, done=lambda rejected: report(1, int(rejected)))
         reviser.insist()
+    made = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
+    numbers = choose([row for row, _ in made], [result["revised"] for _, result in made]) if choose else [0] * len(made)
+    for (_, result), number in zip(made, numbers, strict=True):
+        result["revised"] = result["revised"][number]
     output = collect(rows, schema.REVISE, results)
     return StageOutput(output.rows, output.rejects, dict(sorted(notes.items())))
+
+
+def several(settings: ReviserSettings) -> bool:
+    """Whether a row may have several revisions, of which one has to be chosen."""
+    return settings.candidates > 1 or style_of(settings) == "sentences"
+
+
+def check_draft(draft: str, most: float | None) -> None:
+    """Refuse a draft that loops: no small correction saves it. Raises RowReject."""
+    words = re.findall(r"\w+", draft.lower())
+    fours = list(zip(words, words[1:], words[2:], words[3:], strict=False))
+    repeated = 1 - len(set(fours)) / len(fours) if len(fours) >= _FEWEST_FOURS else 0.0
+    if most is not None and repeated > most:
+        raise RowReject("degenerate_draft", repeated=round(repeated, 3), at_most=most)
 
 
 def style_of(settings: ReviserSettings) -> str:
@@ -105,10 +127,29 @@ class _Asking:
         self, reviser: ChatModel, settings: ReviserSettings, prompts: Prompts, texts: Texts, seed: int
     ) -> None:
         self._reviser, self._settings, self._prompts, self._texts = reviser, settings, prompts, texts
-        spec = ModelSpec.parse(settings.model)
-        self._first_params = request_params(settings, spec, seed)
-        self._params = request_params(settings, spec, seed, first=False)
+        self._spec, self._seed = ModelSpec.parse(settings.model), seed
+        self._first_params = request_params(settings, self._spec, seed)
+        self._params = request_params(settings, self._spec, seed, first=False)
         self._turns = [{"role": "user", "content": prompts.render("diagnose", *texts)}]
+
+    async def revisions(self, notes: Counter[str]) -> tuple[str, list[str]]:
+        """The diagnosis, and different revisions, at least one. Raises RowReject: the first revision's, if all fail."""
+        if style_of(self._settings) == "sentences":
+            return await self.by_sentences()
+        reason = await self.diagnosis()
+        made: dict[str, None] = {}
+        failed: list[RowReject] = []
+        for number in range(self._settings.candidates):
+            seed = (self._seed + number * _SEED_STEP) % 2**31
+            self._params = request_params(self._settings, self._spec, seed, first=False)
+            try:
+                edited = self._settings.style == "edits"
+                made[await (self.by_edits(reason, notes) if edited else self.rewrite(reason))] = None
+            except RowReject as reject:
+                failed.append(reject)
+        if not made:
+            raise failed[0]
+        return reason, list(made)
 
     async def diagnosis(self) -> str:
         params = self._first_params | self._held_to(_DIAGNOSIS_SCHEMA)
@@ -144,21 +185,22 @@ class _Asking:
             reject.evidence |= {"edits": why, "edits_dropped": [dropped._asdict() for dropped in edited.dropped]}
             raise
 
-    async def by_sentences(self, reason: str) -> str:
+    async def by_sentences(self) -> tuple[str, list[str]]:
         """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
-        mended = []
         texts = self._texts
         # The topic is the whole conversation's: a last turn may be no more than "yes, how?".
         topic = " ".join(message["content"] for message in texts.messages)
-        for piece in sentences.plan(topic, texts.reference, texts.draft, reason):
+        plan = sentences.plan(topic, texts.reference, texts.draft)
+        mended, params = [], self._first_params
+        for piece in plan.pieces:
             text = piece.text
             if piece.ask:
-                question = self._prompts.render("sentence", *texts, reason=reason, sentence=text.strip())
-                request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, self._params)
+                question = self._prompts.render("sentence", *texts, reason=plan.reason, sentence=text.strip())
+                request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, params)
                 given = await self._reviser.ask("revise", request)
-                text = sentences.read_repair(given.text, text, cut=given.finish == "length")
+                text, params = sentences.read_repair(given.text, text, cut=given.finish == "length"), self._params
             mended.append(text)
-        return sentences.join(mended)
+        return plan.reason, sentences.candidates(plan.pieces, mended, texts.reference)
 
     def _second(self, prompt: str, reason: str, extra: dict[str, Any]) -> ChatRequest:
         question = {"role": "user", "content": self._prompts.render(prompt, *self._texts, reason=reason)}

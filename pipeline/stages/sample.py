@@ -11,7 +11,7 @@ from pipeline import schema
 from pipeline.config import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.connect import request_params
+from pipeline.models.connect import request_params, system_prompt
 from pipeline.models.loop import each_row
 from pipeline.models.spec import ModelSpec
 from pipeline.stages.common import Report, collect, queries, row_seed
@@ -60,8 +60,9 @@ def _each_once(rows: pa.Table, results: Sequence[dict[str, Any] | RowReject]) ->
 
 def build_request(row: dict[str, Any], settings: PolicySettings, spec: ModelSpec) -> ChatRequest:
     messages = row["messages"]
-    if settings.system and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": settings.system}, *messages]
+    system = system_prompt(settings)
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
     return ChatRequest(
         messages, settings.max_tokens, request_params(settings, spec, row_seed(settings.seed, row["id"]))
     )

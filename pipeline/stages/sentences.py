@@ -1,18 +1,20 @@
 """Revision sentence by sentence, for revisers too small to correct a whole answer (`reviser.style: sentences`).
 
 A model of one or two billion parameters that is given the whole draft returns it unchanged, or returns the reference. So
-the program plans and the model only mends single sentences:
+the program plans, and the model only mends single sentences:
 
 1. sentences of the draft that repeat an earlier one, break off, or share hardly a word with conversation and reference go;
-2. each sentence of the reference that the draft doesn't cover, two at most, takes the place of the draft's sentence about
-   the same thing; if there is none it is added, in front if the draft was diagnosed as wrong or it opens the reference
-   (which answers the question), else at the end;
-3. the model is asked to mend each of the draft's remaining sentences.
+2. each sentence of the reference that the draft doesn't cover, three at most, takes the place of the draft's sentence about
+   the same thing; if there is none it follows the reference's sentence before it, the first one in front;
+3. the model is asked to mend each of the draft's remaining sentences;
+4. several answers are made: with all of these, with one of them less, the one that agrees least with the reference first, and
+   so on, and the same without the model's repairs. The reward chooses among those that the filter lets through.
 
 Where the reference declines and the draft complies, nothing of the draft is worth keeping but what agrees with the reference.
 
-The result is a splice of draft and reference with a small model's repairs, and has to be called that. This module is pure
-text: it never sees a model.
+The result is a splice of draft and reference with a small model's repairs, and has to be called that. The diagnosis is the
+plan's as well: what had to be done tells what was wrong, and the small model names the same fault for nearly every draft.
+This module is pure text: it never sees a model.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 
 # Each question costs a small model two or three seconds; a longer draft keeps only its first sentences.
 MOST_ASKED = 4
-MOST_ADDED = 2
+MOST_ADDED = 3
 ANSWER_TOKENS = 80
 # Shares of words in common: off topic below the first; about the same thing; saying the same.
 _ON_TOPIC, _SAME_TOPIC, _SAME = 0.15, 0.3, 0.75
@@ -52,26 +54,54 @@ class Piece:
     ask: bool
 
 
-def plan(conversation: str, reference: str, draft: str, reason: str) -> list[Piece]:
-    """The answer to be, in order: sentences of the draft to ask about or to keep, and sentences of the reference."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer to be, in order, and the draft's main fault, one of `config.REASONS`."""
+
+    pieces: tuple[Piece, ...]
+    reason: str
+
+
+def plan(conversation: str, reference: str, draft: str) -> Plan:
+    """Sentences of the draft to ask about or to keep, and sentences of the reference."""
     kept = _worth_keeping(draft, f"{conversation} {reference}")
     theirs = split(reference)
     pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_ASKED]
-    if _DECLINES.search(reference) and not _DECLINES.search(draft):
+    declines = bool(_DECLINES.search(reference) and not _DECLINES.search(draft))
+    if declines:
         pieces = [piece for piece in pieces if not piece.ask]
     whole = " ".join(kept)
-    missing = [t for t in theirs if overlap(t, whole) < _SAME][:MOST_ADDED]
-    before: list[Piece] = []
-    behind: list[Piece] = []
-    for sentence in missing:
-        rivals = [i for i, p in enumerate(pieces) if p.ask and overlap(sentence, p.text) >= _SAME_TOPIC]
-        if rivals:
-            pieces[max(rivals, key=lambda i: overlap(sentence, pieces[i].text))] = Piece(sentence, False)
-        elif reason in ("inaccuracy", "other") or sentence == theirs[0]:
-            before.append(Piece(sentence, False))
-        else:
-            behind.append(Piece(sentence, False))
-    return [*before, *pieces, *behind]
+    added = replaced = 0
+    at = -1  # where the reference's sentence before this one stands
+    for sentence in theirs:
+        if overlap(sentence, whole) >= _SAME:
+            same = [i for i, p in enumerate(pieces) if overlap(sentence, p.text) >= _SAME]
+            at = max([at, *same])
+        elif added < MOST_ADDED:
+            added += 1
+            rivals = [i for i, p in enumerate(pieces) if p.ask and overlap(sentence, p.text) >= _SAME_TOPIC]
+            if rivals:
+                replaced += 1
+                at = max(rivals, key=lambda i: overlap(sentence, pieces[i].text))
+                pieces[at] = Piece(sentence, False)
+            else:
+                at += 1
+                pieces.insert(at, Piece(sentence, False))
+    reason = "other" if declines else "inaccuracy" if replaced else "lack_of_detail" if added else "structure"
+    return Plan(tuple(pieces), reason)
+
+
+def candidates(pieces: Sequence[Piece], mended: Sequence[str], reference: str) -> list[str]:
+    """Different answers, the fullest first. mended: what the model made of each piece.
+
+    At least one of the draft's own sentences stays, if there is any: else the answer is the reference.
+    """
+    own = sorted((i for i, p in enumerate(pieces) if p.ask), key=lambda i: overlap(pieces[i].text, reference))
+    found: dict[str, None] = {}
+    for texts in (mended, [piece.text for piece in pieces]):
+        for dropped in range(max(1, len(own))):
+            found[join([text for i, text in enumerate(texts) if i not in own[:dropped]])] = None
+    return [text for text in found if text] or [""]
 
 
 def join(sentences: Sequence[str]) -> str:

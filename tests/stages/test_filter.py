@@ -12,7 +12,7 @@ import pytest
 from pipeline.config import FilterSettings, LabelSettings
 from pipeline.errors import RowReject
 from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
-from pipeline.stages.filter import check_text, filter_revisions
+from pipeline.stages.filter import check_text, filter_revisions, rouge_l
 from pipeline.storage.stagefile import StageOutput
 from tests.stages.tables import Counter, TinyReward, check_accounting, reasons, row, table_for, the_reject
 
@@ -219,3 +219,29 @@ def test_ordinary_answers_pass(text: str) -> None:
 def test_what_draft_or_reference_say_too_is_no_reason(text: str) -> None:
     check_text(text, text, REVISED)
     check_text(text, INITIAL, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "share"),
+    [
+        ("The sun rises in the east.", "the sun RISES in the east", 1.0),
+        ("The sun sets.", "In the west sets the sun.", 2 * 2 / 9),
+        ("Moon", "The sun rises.", 0.0),
+        ("", "", 0.0),
+        ("日は東から昇る。", "日は西から昇る。", 12 / 14),
+    ],
+)
+def test_rouge_counts_words_in_their_order(text: str, reference: str, share: float) -> None:
+    assert rouge_l(text, reference) == pytest.approx(share)
+
+
+def test_a_revision_that_comes_no_nearer_to_the_reference_goes_where_that_is_asked(
+    run: Callable[..., StageOutput],
+) -> None:
+    away = row(0, revised="The moon rises in the west.")
+    assert run(away).rows.num_rows == 1
+    reject = the_reject(run(row(1), away, min_rouge_gain=0.0))
+    assert (reject.index, reject.reason) == (1, "rouge_gain_too_small")
+    assert reject.evidence == {"rouge_gain": pytest.approx(4 / 6 - 5 / 6), "at_least": 0.0}
+    assert reject.columns["edit_distance"] > 0
+    assert the_reject(run(row(0), min_rouge_gain=0.2)).evidence["rouge_gain"] == pytest.approx(1 / 6)

@@ -13,7 +13,7 @@ from pipeline.config import REASONS, ReviserSettings
 from pipeline.errors import RowReject
 from pipeline.prompts import Prompts, fence
 from pipeline.stages.common import row_seed
-from pipeline.stages.revise import DIAGNOSIS_TOKENS, read_diagnosis, read_revision, revise
+from pipeline.stages.revise import DIAGNOSIS_TOKENS, check_draft, read_diagnosis, read_revision, revise
 from pipeline.storage.stagefile import StageOutput
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.chat import LENGTH, ChatRequest
@@ -107,9 +107,10 @@ def run(
 
         server, provider = loopback(watched), options.pop("provider", "openai")
         monkeypatch.setenv(KEYS[provider], server.key)
+        choose = options.pop("choose", None)
         settings = ReviserSettings(model=f"{provider}/reviser@{address(server, provider)}", attempts=1, **options)
         given, report = table_for("revise", rows), Counter()
-        output = revise(given, settings, Prompts(), model_for(settings, tmp_path), report)
+        output = revise(given, settings, Prompts(), model_for(settings, tmp_path), report, choose)
         check_accounting("revise", given, output)
         assert report.seen == (len(rows), len(output.rejects))
         return output, seen
@@ -276,3 +277,69 @@ def test_an_edit_with_our_delimiter_is_dropped(run: Callable[..., Any]) -> None:
     output, _ = run([row(0)], script, style="edits")
     assert output.rows["revised"].to_pylist() == ["The sun rises in the east."]
     assert output.notes["edits_dropped_leaked_delimiter"] == 2
+
+
+def test_a_loop_is_refused_before_anything_is_asked(run: Callable[..., Any]) -> None:
+    loop = "The sun rises in the west. " * 9
+    output, seen = run([row(0, initial=loop), row(1)])
+    assert reasons(output) == {0: "degenerate_draft"}
+    assert the_reject(output).evidence == {"repeated": pytest.approx(0.882, abs=0.001), "at_most": 0.5}
+    assert len(seen) == 2
+    output, _ = run([row(0, initial=loop)], max_repetition=None)
+    assert not output.rejects
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        *["", "no no no no no no", "\ud800", "日本" * 99],
+        "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
+        "for i in range(3):\n    print(i)\nfor j in range(3):\n    print(j)\nfor k in range(4):\n    print(k)",
+    ],
+)
+def test_short_and_ordinary_drafts_do_not_loop(draft: str) -> None:
+    check_draft(draft, 0.5)
+
+
+def numbered(request: ChatRequest) -> Reply:
+    """A revision that tells its seed apart, and fails for the second."""
+    if request.schema:
+        return reviser(request)
+    number = {0: "first", 1_000_003: "", 2_000_006: "third"}[request.params["seed"] - row_seed(0, row(0)["id"])]
+    return Reply(f"The {number} try." if number else "<draft-0a1b>")
+
+
+def test_of_several_candidates_the_chosen_one_stays(run: Callable[..., Any]) -> None:
+    asked = []
+
+    def second(rows: Any, candidates: Any) -> list[int]:
+        asked.append(([r["reward_initial"] for r in rows], candidates))
+        return [1]
+
+    output, seen = run([row(0)], numbered, style="rewrite", candidates=3, temperature=1.0, choose=second)
+    assert len(seen) == 4, "one diagnosis, three revisions"
+    assert asked == [([-1.0], [["The first try.", "The third try."]])]
+    assert output.rows["revised"].to_pylist() == ["The third try."]
+
+
+def test_a_row_whose_candidates_all_fail_leaves(run: Callable[..., Any]) -> None:
+    failing = second_turn(lambda request: Reply("<draft-0a1b>"))
+    output, seen = run([row(0)], failing, candidates=2, temperature=1.0)
+    assert the_reject(output).reason == "leaked_delimiter"
+    assert len(seen) == 3
+
+
+def test_equal_candidates_are_refused() -> None:
+    with pytest.raises(ValueError, match="temperature above 0"):
+        ReviserSettings(candidates=2)
+
+
+def test_sentences_are_mended_and_diagnosed_by_the_plan(run: Callable[..., Any]) -> None:
+    draft = "The sun rises in the west at dawn. A sun that rises is a fine sight."
+    texts = row(0, initial=draft, reference="The sun rises in the east. It sets in the west.")
+    mend = Reply("A sun that rises is a lovely sight.")
+    output, seen = run([texts], lambda request: mend, style="sentences")
+    assert output.rows["diagnosis"].to_pylist() == ["inaccuracy"]
+    (revised,) = output.rows["revised"].to_pylist()
+    assert revised == "The sun rises in the east. It sets in the west. A sun that rises is a lovely sight."
+    assert len(seen) == 1

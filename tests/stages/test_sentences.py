@@ -20,21 +20,40 @@ def test_list_numbers_do_not_end_sentences() -> None:
     assert sentences.split("1. Fry it.\n2. Eat it.") == ["1. Fry it.\n", "2. Eat it."]
 
 
-def texts(draft: str, reason: str = "lack_of_detail", reference: str = REFERENCE) -> list[tuple[str, bool]]:
-    query = "How long should I boil an egg?"
-    return [(p.text.strip(), p.ask) for p in sentences.plan(query, reference, draft, reason)]
+QUERY = "How long should I boil an egg?"
+BOIL, COOL = ("Boil the egg for about six minutes.", False), ("Then cool it under cold water.", False)
 
 
-def test_a_rival_sentence_is_replaced_in_place() -> None:
-    first = "Cold eggs take long to boil."
-    planned = texts(f"{first} You should boil eggs for twenty or thirty minutes at most.")
-    boil, cool = ("Boil the egg for about six minutes.", False), ("Then cool it under cold water.", False)
-    assert planned == [(first, True), boil, cool]
+def texts(draft: str, reference: str = REFERENCE) -> list[tuple[str, bool]]:
+    return [(p.text.strip(), p.ask) for p in sentences.plan(QUERY, reference, draft).pieces]
+
+
+def reason(draft: str, reference: str = REFERENCE) -> str:
+    return sentences.plan(QUERY, reference, draft).reason
+
+
+def test_a_rival_sentence_is_replaced_in_place_and_the_rest_follows_it() -> None:
+    first, last = "Cold eggs take long to boil.", "Salted water boils an egg as well."
+    draft = f"{first} You should boil eggs for twenty or thirty minutes at most. {last}"
+    assert texts(draft) == [(first, True), BOIL, COOL, (last, True)]
+    assert reason(draft) == "inaccuracy"
 
 
 def test_what_the_draft_says_already_is_neither_asked_about_nor_added() -> None:
-    planned = texts("Boil the egg for about six minutes. Then cool it under cold water.")
-    assert planned == [("Boil the egg for about six minutes.", False), ("Then cool it under cold water.", False)]
+    draft = "Boil the egg for about six minutes. Then cool it under cold water."
+    assert texts(draft) == [BOIL, COOL]
+    assert reason(draft) == "structure"
+
+
+def test_what_is_missing_follows_what_the_draft_has_of_it() -> None:
+    aside = "Boil another when guests are expected."
+    assert texts(f"Boil the egg for about six minutes. {aside}") == [BOIL, COOL, (aside, True)]
+    assert reason(f"Boil the egg for about six minutes. {aside}") == "lack_of_detail"
+
+
+def test_what_answers_the_question_comes_first() -> None:
+    draft = "Water and hens are long known friends."
+    assert texts(draft) == [BOIL, COOL, (draft, True)]
 
 
 def test_repeated_broken_off_and_stray_sentences_go() -> None:
@@ -44,19 +63,23 @@ def test_repeated_broken_off_and_stray_sentences_go() -> None:
 
 
 def test_where_the_reference_declines_a_complying_draft_is_not_kept() -> None:
-    planned = texts(
-        "Sure, boil the egg with bleach. It tastes of egg.", reference="No, I won't help with that. Ask a cook."
-    )
+    sure, no = "Sure, boil the egg with bleach. It tastes of egg.", "No, I won't help with that. Ask a cook."
+    planned = texts(sure, no)
     assert all(not ask for _, ask in planned)
     assert planned[0] == ("No, I won't help with that.", False)
+    assert reason(sure, no) == "other"
 
 
-@pytest.mark.parametrize("reason", ["inaccuracy", "other"])
-def test_a_wrong_draft_is_preceded_by_what_is_right(reason: str) -> None:
-    draft = "Water and hens are long known friends."
-    boil, cool = ("Boil the egg for about six minutes.", False), ("Then cool it under cold water.", False)
-    assert texts(draft, reason) == [boil, cool, (draft, True)]
-    assert texts(draft) == [boil, (draft, True), cool]
+def test_candidates_lose_what_agrees_least_first_but_never_all_of_the_draft() -> None:
+    pieces = sentences.plan(QUERY, REFERENCE, "Hens know water. Boiled eggs are cold.").pieces
+    texts = [piece.text for piece in pieces]
+    assert texts[2:] == ["Hens know water. ", "Boiled eggs are cold."]
+    mended = [*texts[:2], "Hens like water. ", texts[3]]
+    assert sentences.candidates(pieces, mended, "Eggs are cold.") == [
+        f"{REFERENCE} Hens like water. Boiled eggs are cold.",
+        f"{REFERENCE} Boiled eggs are cold.",
+        f"{REFERENCE} Hens know water. Boiled eggs are cold.",
+    ]
 
 
 @pytest.mark.parametrize(
