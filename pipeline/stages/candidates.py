@@ -27,8 +27,8 @@ def chooser(settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardM
         chosen = []
         for texts in candidates:
             results = [next(judged) for _ in texts]
-            fit = [n for n, result in enumerate(results) if not isinstance(result, RowReject)]
-            chosen.append(max(fit, key=lambda n: results[n]["reward_revised"], default=0))
+            fit = {n: r["reward_revised"] for n, r in enumerate(results) if not isinstance(r, RowReject)}
+            chosen.append(max(fit, key=fit.__getitem__, default=0))
         return chosen
 
     return choose
