@@ -236,7 +236,7 @@ class FilterSettings(Section):
         None,
         ge=-1,
         le=1,
-        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0 for style sentences, else off",
+        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0.25 for style sentences, else off",
     )
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from pipeline.models.journal import Journal
 from pipeline.models.money import Budget
 from pipeline.models.spec import ModelSpec
 from pipeline.prompts import Prompts
+from pipeline.stages import sentences
 from pipeline.stages.candidates import Choose, chooser
 from pipeline.stages.revise import several, style_of
 from pipeline.storage.location import journal_of
@@ -138,7 +139,7 @@ class Context:
         settings = self.config.filter
         spliced = entry.asks_models(self.config) and style_of(self.config.reviser) == "sentences"
         return (
-            settings.model_copy(update={"min_rouge_gain": 0.0})
+            settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN})
             if spliced and settings.min_rouge_gain is None
             else settings
         )

@@ -30,6 +30,7 @@ def by_stage(config: CurationConfig) -> dict[str, dict[str, str]]:
     """Short digests of a configuration's data settings, by stage and name, e.g. sample: {policy.temperature: 1f0c…}."""
     from pipeline.context import CODE
     from pipeline.prompts import Prompts
+    from pipeline.stages.revise import several
 
     found = {}
     for stage, section in _SECTION.items():
@@ -47,6 +48,8 @@ def by_stage(config: CurationConfig) -> dict[str, dict[str, str]]:
             named["reward.prompts"] = rewards.prompts_digest(config.reward)
         if stage == "revise":
             named["reviser.prompts"] = Prompts(config.reviser.prompts).digest
+            if several(config.reviser):  # which of them goes on is up to the filter
+                named |= {f"filter.{name}": value for name, value in config.filter.data_settings().items()}
         named["the program"] = [CODE[stage], schema.SCHEMA_VERSION]
         found[stage] = {name: short(digest(value)) for name, value in named.items()}
     return found

@@ -3,7 +3,8 @@
 A model of one or two billion parameters that is given the whole draft returns it unchanged, or returns the reference. So
 the program plans, and the model only mends single sentences:
 
-1. sentences of the draft that repeat an earlier one, break off, or share hardly a word with conversation and reference go;
+1. sentences of the draft that repeat an earlier one or break off go; and those that share no word with conversation and
+   reference, unless all do;
 2. each sentence of the reference that the draft doesn't cover, three at most, takes the place of the draft's sentence about
    the same thing; if there is none it follows the reference's sentence before it, the first one in front;
 3. the model is asked to mend each of the draft's remaining sentences;
@@ -26,9 +27,11 @@ from dataclasses import dataclass
 # Each question costs a small model two or three seconds; a longer draft keeps only its first sentences.
 MOST_ASKED = 4
 MOST_ADDED = 3
+# What a splice has to gain in ROUGE-L: below it, a reader of 20 development rows saw no improvement.
+ROUGE_GAIN = 0.25
 ANSWER_TOKENS = 80
 # Shares of words in common: off topic below the first; about the same thing; saying the same.
-_ON_TOPIC, _SAME_TOPIC, _SAME = 0.15, 0.3, 0.75
+_ON_TOPIC, _SAME_TOPIC, _SAME = 0.08, 0.3, 0.75
 # After a full stop behind a letter or a closing mark (so not behind the number of a list item), or at a line's end.
 _BOUNDARY = re.compile(r"""(?<=[^\W\d][.!?…])\s+|(?<=[.!?…]["”’)\]])\s+|\n+""")
 _DECLINES = re.compile(r"^\W*(?:no\b|please don|don.t\b|sorry|i.m sorry|i (?:can.t|cannot|won.t))", re.IGNORECASE)
@@ -129,10 +132,9 @@ def _worth_keeping(draft: str, topic: str) -> list[str]:
     if len(pieces) > 1 and not pieces[-1].rstrip().endswith(_ENDS):
         pieces.pop()
     for piece in pieces:
-        repeated = any(overlap(piece, earlier) > 0.8 and overlap(earlier, piece) > 0.8 for earlier in kept)
-        if not repeated and overlap(piece, topic) >= _ON_TOPIC:
+        if not any(overlap(piece, earlier) > 0.8 and overlap(earlier, piece) > 0.8 for earlier in kept):
             kept.append(piece)
-    return kept
+    return [piece for piece in kept if overlap(piece, topic) >= _ON_TOPIC] or kept
 
 
 def overlap(sentence: str, other: str) -> float:
