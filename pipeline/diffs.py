@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,17 @@ from rich.text import Text
 
 from pipeline.labels.signals import KEEP
 from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.report import tokens
 from pipeline.storage.published import open_file
 
 # Brackets beside the colours keep the diff readable without them.
 _REMOVED, _ADDED = ("[-", "-]", "red"), ("{+", "+}", "green")
+_QUERY = 300
+# What Unicode doesn't count as control or format, and no terminal shows: blanks of Hangul and Braille, variation selectors,
+# spaces that don't break.
+_UNSEEN = re.compile(
+    "[\u00a0\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2007\u202f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 # Texts of tokens, and their operations.
 Pieces = tuple[Sequence[str], Sequence[int]]
 
@@ -30,16 +38,15 @@ def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer,
         yield draw(row, tokenizer)
 
 
-def draw(row: dict[str, Any], tokenizer: LabelTokenizer) -> Text:
-    """One published row: its query, then the answer with removed and added tokens marked."""
-    text = heading(row)
-    start = len(row["prompt_input_ids"])
-    initial, revised = (tokenizer.pieces(row[f"{side}_input_ids"][start:]) for side in ("initial", "revised"))
-    append_diff(text, (initial, row["initial_ops"][start:]), (revised, row["revised_ops"][start:]))
+def draw(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool = False) -> Text:
+    """One published row: its query, then the answer with removed and added tokens marked. whole: every turn, uncut."""
+    text = heading(row, whole=whole)
+    sides = tokens.of_row(row, tokenizer)
+    append_diff(text, *((sides[side].texts, sides[side].ops) for side in tokens.SIDES))
     return text
 
 
-def heading(row: dict[str, Any]) -> Text:
+def heading(row: dict[str, Any], *, whole: bool = False) -> Text:
     """What a published row is: id, diagnosis, distance, reward gain, and its query."""
     # Answers that the source brought have no rewards.
     scored = row["reward_revised"] is not None and row["reward_initial"] is not None
@@ -47,7 +54,19 @@ def heading(row: dict[str, Any]) -> Text:
     text = Text()
     text.append(f"\n{visible(row['id'])}", "bold")
     text.append(f"  {visible(row['diagnosis'])}, distance {row['edit_distance']:.2f}{gain}\n", "dim")
-    text.append(f"{visible(row['messages'][-1]['content'])[:300]}\n", "cyan")
+    return append_query(text, row["messages"], whole=whole)
+
+
+def append_query(text: Text, messages: list[dict[str, str]], *, whole: bool) -> Text:
+    """Every turn with its role; or the start of the last one."""
+    for message in messages if whole else ():
+        text.append(f"{visible(message['role'])}: ", "not bold dim").append(
+            f"{visible(message['content'])}\n", "not bold cyan"
+        )
+    if messages and not whole:
+        content = messages[-1]["content"]
+        more = "…" if len(content) > _QUERY else ""
+        text.append(f"{visible(content[:_QUERY])}{more}\n", "not bold cyan")
     return text
 
 
@@ -82,8 +101,11 @@ def aligned(initial: Sequence[int], revised: Sequence[int]) -> Iterator[tuple[ra
 
 
 def visible(text: str) -> str:
-    """The text with every control, format and bidi character but the line feed shown as its code."""
+    """The text with every control, format and bidi character but the line feed, and whatever else can't be seen, shown as
+    its code."""
     return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else f"<{ord(c):04x}>"
+        c
+        if c == "\n" or not (_UNSEEN.match(c) or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+        else f"<{ord(c):04x}>"
         for c in text
     )

@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.storage.location import argument
@@ -43,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
     p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")
-    p.add_argument("--limit", metavar="N", type=int, default=10, help="at most so many rows (default 10, 0: all)")
+    p.add_argument("--limit", metavar="N", type=_count, default=10, help="at most so many rows (default 10, 0: all)")
     p.add_argument(
         "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
     )
@@ -77,75 +76,80 @@ def _main(arguments: argparse.Namespace) -> int:
 
     manifest = read_manifest(arguments.dir)
     files = files_of(arguments.dir, manifest)
-    found = _rejected(files, arguments) if arguments.rejected else _published(files, arguments)
-    rows = list(islice(found, arguments.limit or None))
-    if not rows and arguments.row and not arguments.rejected:
-        arguments.rejected = True
-        rows = list(islice(_rejected(files, arguments), 1))
-    if not rows and arguments.row:
-        raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
+    found = _found(files, arguments)
+    if arguments.row and not arguments.rejected:
+        first = next(found, None)
+        arguments.rejected = first is None
+        found = _found(files, arguments) if first is None else iter([first])
     tokenizer, note = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
     if note:
         print(f"note: {note}", file=sys.stderr)
     console = Console(highlight=False, soft_wrap=True)
-    for row in rows:
-        console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer))
-    told = f"{len(rows)} {'rejected rows' if arguments.rejected else 'pairs'} shown"
-    at_most = f"; --limit {arguments.limit} was reached" if len(rows) == arguments.limit else ""
-    print(f"{told}{at_most}", file=sys.stderr)
+    shown = 0
+    for row in islice(found, arguments.limit or None):
+        console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
+        shown += 1
+    if not shown and arguments.row:
+        raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
+    more = f"; --limit {arguments.limit} was reached" if shown == arguments.limit and next(found, None) else ""
+    print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{more}", file=sys.stderr)
     return 0
 
 
-def _published(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _found(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows that were asked for, one batch in memory at a time. Raises UsageError for a condition that can't be read."""
     from pipeline import schema
-
-    return _matching(files.published, schema.PUBLISHED, arguments)
-
-
-def _rejected(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from pipeline import schema
-
-    return _matching(files.rejected, schema.REJECTED, arguments)
-
-
-def _matching(paths: list[Path], columns: Any, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from pipeline.report import where
-    from pipeline.storage.published import batches
+    from pipeline.storage.published import batches, open_file
 
+    paths, columns = (files.rejected, schema.REJECTED) if arguments.rejected else (files.published, schema.PUBLISHED)
+    if paths:
+        # Older data sets have fewer columns.
+        with open_file(paths[0]) as file:
+            columns = file.schema_arrow
     conditions = where.parse(arguments.where, columns) if arguments.where.strip() else []
     if arguments.row:
         conditions.append(("id", "=", arguments.row))
-    for path in paths:
-        for batch in batches(path):
-            yield from where.matching(conditions, batch)
+    return (row for path in paths for batch in batches(path) for row in where.matching(conditions, batch))
 
 
-def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None) -> Text:
+def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool) -> Text:
     from pipeline import diffs
-    from pipeline.report import tokens
 
-    text = diffs.heading(row)
-    sides = tokens.of_row(row, tokenizer)
-    initial, revised = ((sides[side].texts, sides[side].ops) for side in tokens.SIDES)
-    diffs.append_diff(text, initial, revised)
-    text.append("\nreference  ", "dim")
-    return text.append(diffs.visible(row["reference"]), "dim")
+    text = diffs.draw(row, tokenizer, whole=whole)
+    text.append("\nreference  ", "dim").append(diffs.visible(row["reference"]), "dim")
+    return text.append(f"\n{_scores(row)}", "dim")
 
 
 def _reject(row: dict[str, Any]) -> Text:
     from rich.text import Text
 
-    from pipeline.diffs import visible
+    from pipeline.diffs import append_query, visible
 
     text = Text(f"\n{visible(str(row['id']))}", "bold")
     text.append(f"  rejected at {visible(row['stage'])}: {visible(row['reason'])}\n", "not bold yellow")
-    if row["messages"]:
-        text.append(f"{visible(row['messages'][-1]['content'])}\n", "not bold cyan")
+    append_query(text, row["messages"] or [], whole=True)
     for name in ("initial", "revised", "reference", "evidence"):
         if row[name]:
             text.append(f"{name:<10} ", "not bold dim")
             text.append(f"{visible(row[name])}\n", "not bold")
-    return text
+    return text.append(_scores(row), "not bold dim")
+
+
+def _scores(row: dict[str, Any]) -> str:
+    """What is known of a row's rewards, and where it is from."""
+    from pipeline.diffs import visible
+
+    known = [(name, row[f"reward_{name}"]) for name in ("reference", "initial", "revised")]
+    told = [f"{name} {value:.2f}" for name, value in known if value is not None]
+    rewards = [f"rewards    {', '.join(told)}"] if told else []
+    return "\n".join([*rewards, f"source     {visible(str(row['source']))}, row {row['source_row']}"])
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,20 @@ class TokenizedAnswer:
         return [*words, max(words, default=0) + 1]
 
     @property
+    def pieces(self) -> list[str]:
+        """The text of each response token. A character that several tokens share is the first one's; the EOS has none."""
+        first = self.prompt_length - len(self.ids)
+        pieces, done = [], self.boundary
+        for _, end in self.encoding.offsets[first:-1]:
+            pieces.append(self.text[done : max(done, end)])
+            done = max(done, end)
+        # What is behind the last token (or all, where the tokenizer makes nothing of it) is text as well.
+        rest = self.text[done:]
+        if not pieces:
+            return [rest]
+        return [*pieces[:-1], pieces[-1] + rest, ""]
+
+    @property
     def response_ids(self) -> list[int]:
         return self.ids[self.prompt_length :]
 
@@ -105,20 +119,6 @@ class LabelTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
-
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The text of each token; concatenated they are the text of all."""
-        done, texts = "", []
-        for end in range(1, len(ids) + 1):
-            whole = self.decode(ids[:end])
-            # An unfinished multi-byte character decodes to U+FFFD: its text goes to the token that completes it. With some
-            # decoders it even takes back the bytes before it.
-            visible = whole.rstrip("\ufffd") if end < len(ids) else whole
-            if not visible.startswith(done):
-                visible = done
-            texts.append(visible[len(done) :])
-            done = visible
-        return texts
 
     def tokenize(self, messages: Messages, *responses: str) -> list[TokenizedAnswer]:
         """Tokenise each response behind the same prompt, up to the token that ends it.

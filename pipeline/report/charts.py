@@ -14,18 +14,24 @@ from markupsafe import Markup
 
 from pipeline.report.histogram import Histogram
 
-_SIZE = {"width": 560, "height": 300}
+_SIZE = {"width": 420, "height": 230}
+_LETTER = 2.2  # per cent of a bar that a letter of a part's name takes
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One figure. note: what a reader has to know besides; header and rows: the numbers behind it."""
+    """One figure. note: what a reader has to know besides; header and rows: the numbers behind it.
+
+    kind: lines, bars, counts or parts, the style of the marks; key: names of the series, each with the number of its style.
+    """
 
     title: str
     svg: Markup
     note: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    kind: str = "bars"
+    key: Sequence[tuple[int, str]] = ()
 
 
 def distribution(title: str, of: Histogram, unit: str, note: str = "") -> Chart:
@@ -37,20 +43,25 @@ def distribution(title: str, of: Histogram, unit: str, note: str = "") -> Chart:
         for left, right, count in zip(of.edges, of.edges[1:], counts, strict=False):
             points += [(left, 100 * count / total), (right, 100 * count / total)]
         chart.add(name, [*points, (of.edges[-1], 0.0)])
-    return _finished(chart, title, note, *_bins(of))
+    return _finished(chart, title, note, *_bins(of), kind="lines", key=list(enumerate(of.counts)))
 
 
 def bars(title: str, of: Histogram, unit: str, note: str = "", band: tuple[float, float] | None = None) -> Chart:
-    """Filled bars of rows a bin. band: what is accepted, drawn as a strip along the axis."""
-    chart = _chart(
-        "Histogram", x_title=unit, y_title="rows", **({"xrange": (of.edges[0], of.edges[-1])} if of.edges else {})
-    )
+    """Filled bars of rows a bin. band: what is accepted, shaded behind them over the whole height, as far as the edges go."""
+    most = max((max(counts) for counts in of.counts.values()), default=0)
+    chart = _chart("Histogram", x_title=unit, y_title="rows", **_whole(most))
+    series: dict[str, list[tuple[int | None, float, float]]] = {"accepted": []} if of.edges else {}
+    if band and of.edges:
+        low, high = max(band[0], of.edges[0]), min(band[1], of.edges[-1])
+        series["accepted"] = [(most, low, high)] if low < high else []
     for name, counts in of.counts.items():
         places = zip(counts, of.edges, of.edges[1:], strict=False)
-        chart.add(name, [(count, left, right) for count, left, right in places if count])
-    if band and of.counts:
-        chart.add("accepted band", [(max(max(counts) for counts in of.counts.values()) * 0.03, *band)])
-    return _finished(chart, title, note, *_bins(of))
+        # The first has no height: it holds the axis to the edges.
+        series[name] = [(None, of.edges[0], of.edges[-1]), *(place for place in places if place[0])]
+    for name, marks in series.items():
+        chart.add(name, marks)
+    key = [(n, name) for n, name in enumerate(series) if name != "accepted" or series[name]]
+    return _finished(chart, title, note, *_bins(of), key=key)
 
 
 def counts(title: str, of: dict[str, int], note: str = "") -> Chart:
@@ -58,24 +69,28 @@ def counts(title: str, of: dict[str, int], note: str = "") -> Chart:
     ordered = sorted(of.items(), key=lambda item: (-item[1], item[0]))
     total = max(1, sum(of.values()))
     rows = [[name, f"{count:,}", f"{count / total:.1%}"] for name, count in ordered]
-    chart = _chart("HorizontalBar", show_legend=False, x_labels=[_short(name) for name, _ in reversed(ordered)])
+    names = [_short(name) for name, _ in reversed(ordered)]
+    chart = _chart("HorizontalBar", x_labels=names, **_whole(max(of.values(), default=0)))
     chart.add("rows", [count for _, count in reversed(ordered)])
-    return _finished(chart, title, note, ("", "rows", "share"), rows)
+    return _finished(chart, title, note, ("", "rows", "share"), rows, kind="counts")
 
 
 def shares(title: str, of: dict[str, dict[str, int]], note: str = "") -> Chart:
-    """Stacked horizontal bars of 100 %: for each name its parts."""
+    """Stacked horizontal bars of 100 %: for each name its parts, the first name at the top."""
     parts = list(dict.fromkeys(part for counted in of.values() for part in counted))
     totals = {name: max(1, sum(counted.values())) for name, counted in of.items()}
-    chart = _chart("HorizontalStackedBar", x_labels=list(of), x_title="% of tokens", range=(0, 100))
+    upwards = list(reversed(of))
+    chart = _chart("HorizontalStackedBar", x_labels=upwards, x_title="% of tokens", range=(0, 100), print_labels=True)
     for part in parts:
-        chart.add(part, [100 * counted.get(part, 0) / totals[name] for name, counted in of.items()])
+        percent = [100 * of[name].get(part, 0) / totals[name] for name in upwards]
+        chart.add(part, [{"value": value, "label": part if value >= _LETTER * len(part) else ""} for value in percent])
     rows = [
         [name, part, f"{counted.get(part, 0):,}", f"{counted.get(part, 0) / totals[name]:.1%}"]
         for name, counted in of.items()
         for part in parts
     ]
-    return _finished(chart, title, note, ("answer", "operation", "tokens", "share"), rows)
+    header = ("answer", "operation", "tokens", "share")
+    return _finished(chart, title, note, header, rows, kind="parts", key=list(enumerate(parts)))
 
 
 def _chart(kind: str, **options: Any) -> Any:
@@ -86,10 +101,10 @@ def _chart(kind: str, **options: Any) -> Any:
         css=(),
         disable_xml_declaration=True,
         no_prefix=True,
-        legend_at_bottom=True,
-        truncate_legend=40,
+        show_legend=False,
         max_scale=6,
-        margin=8,
+        margin=6,
+        spacing=6,
         no_data_text="no data",
         **_SIZE,
         **options,
@@ -98,10 +113,20 @@ def _chart(kind: str, **options: Any) -> Any:
     return chart
 
 
-def _finished(chart: Any, title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Chart:
+def _whole(most: int) -> dict[str, Any]:
+    """Five ticks or so of an axis that counts rows: no fractions of a row."""
+    if not most:
+        return {}  # pygal draws no labels on an axis without values
+    step = next(step for step in (n * 10**power for power in range(20) for n in (1, 2, 5)) if most <= 5 * step)
+    return {"y_labels": [{"value": value, "label": f"{value:,}"} for value in range(0, most + 1, step)]}
+
+
+def _finished(
+    chart: Any, title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]], **style: Any
+) -> Chart:
     chart.add_xml_filter(_cleaned(title))
     # pygal escapes what it writes as text: it builds an element tree.
-    return Chart(title, Markup(chart.render()), note, header, rows)  # noqa: S704
+    return Chart(title, Markup(chart.render()), note, header, rows, **style)  # noqa: S704
 
 
 def _cleaned(title: str) -> Callable[[Element], Element]:

@@ -10,6 +10,9 @@ from pipeline.report.histogram import median
 from pipeline.report.measures import Measures
 
 Fact = tuple[str, str]
+_RULES = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "their difference >"}
+# Stage and role of each kind of call, in the order of the run.
+_CALLS = {"sample": ("sample", "policy"), "diagnose": ("revise", "reviser"), "revise": ("revise", "reviser")}
 
 
 def source_name(manifest: dict[str, Any]) -> str:
@@ -25,7 +28,8 @@ def tiles(manifest: dict[str, Any], measured: Measures) -> list[Fact]:
     told.append(("survived", f"{share:.0%}"))
     gain, distance = (median(measured.numbers[name]) for name in ("reward_gain", "edit_distance"))
     if gain is not None:
-        better = float(np.mean(measured.numbers["reward_gain"] > 0))
+        gains = measured.numbers["reward_gain"]
+        better = float(np.mean(gains[np.isfinite(gains)] > 0))
         told += [("median reward gain", f"{gain:+.2f}"), ("revisions scored better", f"{better:.0%}")]
     if distance is not None:
         told.append(("median edit distance", f"{distance:.2f}"))
@@ -33,21 +37,24 @@ def tiles(manifest: dict[str, Any], measured: Measures) -> list[Fact]:
 
 
 def cost(manifest: dict[str, Any]) -> str:
-    unknown = " + unknown" if manifest.get("unpriced") else ""
-    return f"${manifest.get('cost_usd', 0.0):,.2f}{unknown}"
+    """US dollars, with what is not known about them."""
+    paid, uncertain = manifest.get("cost_usd", 0.0), manifest.get("cost_uncertain_usd")
+    if manifest.get("unpriced"):
+        return f"${paid:,.2f} + unknown" if paid else "unknown"
+    return f"${paid:,.2f}" + (f" to {paid + uncertain:,.2f}" if uncertain else "")
 
 
 def made(manifest: dict[str, Any]) -> list[Fact]:
     """What the data set was made from, and by which models."""
     source, labels = manifest["source"], manifest["labels"]
-    from_ = [str(source.get(key) or "") for key in ("resolved", "revision")]
-    told = [("Source", " ".join([source_name(manifest), *(f"({part})" for part in from_ if part)]))]
+    told = [("Source", _part(source))]
+    told += [(f"Part, weight {part['weight']:g}", _part(part)) for part in source.get("parts", [])]
     told += [(name.capitalize(), str(source[name])) for name in ("split", "licence") if source.get(name)]
     for role, model in manifest["models"].items():
         told.append((f"{role.capitalize()} model", str(model["name"])))
-    etas = manifest.get("thresholds") or {}
-    numbers = [f"{name} {'off' if value is None else f'{value:.3g}'}" for name, value in etas.items()]
-    told.append(("Selection thresholds", ", ".join(numbers) or "none"))
+    etas = (manifest.get("thresholds") or {}).items()
+    rules = [f"{_RULES.get(name, name)} {value:.3g}" for name, value in etas if value is not None]
+    told.append(("Selected were rows of", ", ".join(rules) or "any score"))
     told.append(("Tokenizer of the labels", f"{labels['tokenizer']} (fingerprint {str(labels['fingerprint'])[:12]})"))
     weights = ", ".join(f"{sign} = {labels[name]}" for sign, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma")))
     told.append(("Labels", f"{labels['signal']}, by {labels['granularity']}, {weights}"))
@@ -56,18 +63,38 @@ def made(manifest: dict[str, Any]) -> list[Fact]:
     return [*told, ("Made by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}")]
 
 
-def calls(manifest: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Stage, calls, US dollars; the last is empty where the manifest doesn't say."""
-    paid = manifest.get("cost_usd_by_call") or {}
-    return [
-        (name, f"{count:,}", f"${paid[name]:,.4f}" if name in paid else "")
-        for name, count in (manifest.get("calls") or {}).items()
-    ]
+def calls(manifest: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Stage, call, number of answers, US dollars: "–" where the manifest doesn't say, "unknown" without a price."""
+    paid, unpriced = manifest.get("cost_usd_by_call") or {}, manifest.get("unpriced") or ()
+    counted = manifest.get("calls") or {}
+    told = []
+    for name in sorted(counted, key=lambda call: list(_CALLS).index(call) if call in _CALLS else len(_CALLS)):
+        stage, role = _CALLS.get(name, (name, ""))
+        dollars = f"${paid[name]:,.4f}" if name in paid else "–"
+        if not paid.get(name) and manifest["models"].get(role, {}).get("name") in unpriced:
+            dollars = "unknown"
+        told.append((stage, name, f"{counted[name]:,}", dollars))
+    return told
+
+
+def _part(source: dict[str, Any]) -> str:
+    """A source by name, kind, and, from the Hub, id and revision: what it was on somebody's disk is nobody's business."""
+    place = str(source.get("location") or "") if source.get("resolved") == "hub" else ""
+    parts = (str(source.get("resolved") or ""), place, str(source.get("revision") or ""))
+    return " ".join([str(source.get("name", "unknown source")), *(f"({part})" for part in parts if part)])
+
+
+def least_gain(manifest: dict[str, Any]) -> float | None:
+    """The reward gain from which on revisions are accepted; None where nothing was scored or it is not known."""
+    settings = _filter(manifest)
+    if not settings or manifest["models"].get("reward", {}).get("name") in (None, "none"):
+        return None
+    return float(settings.get("min_reward_gain") or 0.0)
 
 
 def gain_note(manifest: dict[str, Any]) -> str:
-    least = _filter(manifest).get("min_reward_gain")
-    return "What the revision gained." + (f" Accepted: from {least:g} on." if least is not None else "")
+    least = least_gain(manifest)
+    return "By the reward model." + (f" Accepted: from {least:g} on." if least is not None else "")
 
 
 def band(manifest: dict[str, Any]) -> tuple[float, float] | None:

@@ -27,7 +27,7 @@ def histogram(
 ) -> Histogram:
     """One histogram of all distributions that have values; what is not finite is left out.
 
-    bins: default: by Rice's rule for the largest distribution, at most 40. limits: lowest and highest edge; default: those
+    bins: default: by Rice's rule for the largest distribution, 10 to 40. limits: lowest and highest edge; default: those
     of the central 99.8 % of the values.
     """
     finite = {name: found for name, all_ in values.items() if len(found := all_[np.isfinite(all_)])}
@@ -37,9 +37,11 @@ def histogram(
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     if bins is None:
-        bins = min(40, math.ceil(2 * max(map(len, finite.values())) ** (1 / 3)))
+        bins = min(40, max(10, math.ceil(2 * max(map(len, finite.values())) ** (1 / 3))))
     edges = np.linspace(low, high, bins + 1)
-    counts = {name: np.histogram(np.clip(found, low, high), edges)[0].tolist() for name, found in finite.items()}
+    # In float32 the highest value can come to lie above the highest edge, and would not be counted.
+    clipped = {name: np.clip(found.astype(np.float64), low, high) for name, found in finite.items()}
+    counts = {name: np.histogram(found, edges)[0].tolist() for name, found in clipped.items()}
     return Histogram(edges.tolist(), counts)
 
 

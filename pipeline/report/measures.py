@@ -1,6 +1,6 @@
 """A few numbers a row, read in one pass: what charts, comparisons and the choice of shown rows are made from.
 
-Memory: 40 bytes a published row, whatever its texts.
+Memory: 60 bytes a published row, 100 a rejected one, whatever its texts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Measures:
 
     numbers: the three rewards, edit_distance, gain, and tokens of prompt, initial and revised; float32 of shape (rows,), NaN
     where the data set has none. ids: bytes of shape (rows,). reasons, sources: rows by diagnosis and by source. operations:
-    for each side, tokens by operation, EOS included. rejected: rows by (stage, reason). refused: edit distances of rejected
+    for each side, tokens by operation, EOS included. rejected: rows by (stage, reason). refused_ids, refused_why: of rejected
+    rows, ids and numbers of (stage, reason) in the order of `rejected`. refused: edit_distance and reward_gain of rejected
     revisions.
     """
 
@@ -55,7 +56,9 @@ class Measures:
     sources: Counter[str] = field(default_factory=Counter)
     operations: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
-    refused: Numbers = field(default_factory=lambda: np.empty(0, np.float32))
+    refused_ids: npt.NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, "S1"))
+    refused_why: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    refused: dict[str, Numbers] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -83,13 +86,23 @@ def measure(files: Files, advance: Callable[[int], None] = lambda rows: None) ->
             advance(batch.num_rows)
     made.numbers = _numbers(parts)
     made.ids, made.diagnoses = (_joined(parts[name], empty) for name, empty in (("id", "S1"), ("diagnosis", "U1")))
-    refused = []
-    for path in files.rejected:
-        for batch in batches(path, ["stage", "reason", "edit_distance"]):
-            made.rejected.update(zip(batch["stage"].to_pylist(), batch["reason"].to_pylist(), strict=True))
-            refused.append(batch["edit_distance"].drop_null().to_numpy(zero_copy_only=False))
-    made.refused = _joined(refused, "f4")
+    _gather_rejected(files.rejected, made)
     return made
+
+
+def _gather_rejected(paths: list[Path], made: Measures) -> None:
+    ids, why, distances, gains = [], [], [], []
+    numbers: dict[tuple[str, str], int] = {}
+    for path in paths:
+        for batch in batches(path, ["id", "stage", "reason", "edit_distance", "reward_initial", "reward_revised"]):
+            keys = list(zip(batch["stage"].to_pylist(), batch["reason"].to_pylist(), strict=True))
+            made.rejected.update(keys)
+            why.append(np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64))
+            ids.append(np.array([str(id_).encode() for id_ in batch["id"].to_pylist()], np.bytes_))
+            distances.append(batch["edit_distance"].drop_null().to_numpy(zero_copy_only=False))
+            gains.append(pc.subtract(batch["reward_revised"], batch["reward_initial"]).drop_null().to_numpy())
+    made.refused_ids, made.refused_why = _joined(ids, "S1"), _joined(why, "i8")
+    made.refused = {"edit_distance": _joined(distances, "f4"), "reward_gain": _joined(gains, "f4")}
 
 
 def _gather(batch: pa.RecordBatch, parts: dict[str, list[Any]], made: Measures) -> None:
@@ -97,7 +110,7 @@ def _gather(batch: pa.RecordBatch, parts: dict[str, list[Any]], made: Measures) 
         parts[name].append(batch[name].to_numpy(zero_copy_only=False).astype(np.float32))
     for name in _TOKENS:
         parts[name].append(pc.list_value_length(batch[name]).to_numpy(zero_copy_only=False).astype(np.float32))
-    parts["id"].append(np.array(batch["id"].to_pylist(), np.bytes_))
+    parts["id"].append(np.array([id_.encode() for id_ in batch["id"].to_pylist()], np.bytes_))
     parts["diagnosis"].append(np.array(batch["diagnosis"].to_pylist(), np.str_))
     made.reasons.update(batch["diagnosis"].to_pylist())
     made.sources.update(batch["source"].to_pylist())

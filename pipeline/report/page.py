@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +80,30 @@ def _source(text: str) -> str:
 
 
 def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
-    n = measured.numbers
+    n, refused = measured.numbers, measured.refused
     operations = {
-        side: {name: int(count) for name, count in zip(OPERATIONS, counted, strict=True) if count}
+        side: {name: int(count) for name, count in zip(OPERATIONS, counted, strict=True)}
         for side, counted in measured.operations.items()
     }
     lengths = {name.removesuffix("_tokens"): n[name] for name in ("prompt_tokens", "initial_tokens", "revised_tokens")}
-    scores = histogram({_SHORT[name]: n[name] for name in REWARDS})
-    gain = histogram({"published": n["reward_gain"]})
-    distances = {"published": n["edit_distance"], "rejected revisions": measured.refused}
+    gains, distances = (
+        {"published": n[name], "rejected revisions": refused[name]} for name in ("reward_gain", "edit_distance")
+    )
+    least = facts.least_gain(manifest)
     made = [
-        charts.distribution("Rewards", scores, "reward", "What the reward model says of each of the three answers."),
-        charts.bars("Reward gain", gain, "reward of revised − reward of initial", facts.gain_note(manifest)),
+        charts.distribution(
+            "Rewards",
+            histogram({_SHORT[name]: n[name] for name in REWARDS}),
+            "reward",
+            "What the reward model says of the three answers of the published pairs.",
+        ),
+        charts.bars(
+            "Reward gain",
+            histogram(gains),
+            "revised − initial",
+            facts.gain_note(manifest),
+            None if least is None else (least, math.inf),
+        ),
         charts.bars(
             "Edit distance",
             histogram(distances, limits=(0.0, 1.0)),

@@ -6,9 +6,9 @@ Strata (diagnoses; for rejects, stage and reason) are filled in turns: rare ones
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,12 @@ _PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000
 _TEXT = 20_000
 _TOKENS = 4000
 _REJECT_COLUMNS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
-_PAIR_COLUMNS = ("id", "source", "source_row", "reference", "diagnosis")
+_FACTS = ("id", "source", "source_row", "reference", "diagnosis")
 _SCORES = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
+_TOKEN_COLUMNS = [f"{side}_{kind}" for side in tokens.SIDES for kind in ("input_ids", "weights", "ops")]
+_PAIR_COLUMNS = [*_FACTS, *_SCORES, "messages", *tokens.SIDES, "prompt_input_ids", *_TOKEN_COLUMNS]
+_BATCH = 1024
+Row = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -52,9 +56,7 @@ def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> 
     place: dict[tuple[int | None, str], int] = {}
     left = _PAIR_BYTES
     chosen = _smallest_ids(measured.ids, measured.diagnoses, PAIRS)
-    rank = {row: n for n, row in enumerate(chosen)}
-    found = sorted(_rows_at(files.published, np.sort(chosen)), key=lambda item: rank[item[0]])
-    for _, row in found:
+    for row in _in_order(files.published, chosen, columns=_PAIR_COLUMNS):
         known = len(place)
         pair = _pair(row, tokenizer, place, shown)
         left -= _size(pair) + sum(len(text) + 12 for _, text in list(place)[known:])
@@ -63,11 +65,13 @@ def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> 
         shown.pairs.append(pair)
     shown.vocabulary = list(place)
     left = _REJECT_BYTES
-    for row in _rejected(files.rejected, measured):
-        left -= _size(row)
+    for reject in _in_order(
+        files.rejected, _smallest_ids(measured.refused_ids, measured.refused_why, REJECTS), _reject
+    ):
+        left -= _size(reject)
         if left < 0 and shown.rejects:
             break
-        shown.rejects.append(row)
+        shown.rejects.append(reject)
     shown.cut = sum(row.pop("cut", False) for row in [*shown.pairs, *shown.rejects])
     return shown
 
@@ -82,20 +86,29 @@ def _smallest_ids(ids: npt.NDArray[Any], strata: npt.NDArray[Any], count: int) -
     return np.lexsort((ids, turn))[:count] if len(ids) else np.empty(0, np.int64)
 
 
-def _rows_at(paths: list[Path], positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows at ascending positions over all files, with their position."""
-    first = 0
+def _in_order(
+    paths: list[Path],
+    positions: npt.NDArray[np.int64],
+    shape: Callable[[Row], Row] = lambda row: row,
+    columns: Sequence[str] | None = None,
+) -> list[Row]:
+    """The rows at these positions over all files, in the order of the positions, each made smaller by `shape` at once."""
+    first, wanted = 0, np.sort(positions)
+    found: dict[int, Row] = {}
     for path in paths:
-        for batch in batches(path):
-            inside = positions[(positions >= first) & (positions < first + batch.num_rows)]
-            yield from zip(inside.tolist(), batch.take(pa.array(inside - first)).to_pylist(), strict=True)
+        for batch in batches(path, columns, _BATCH):
+            inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)]
+            if len(inside):
+                rows = map(shape, batch.take(pa.array(inside - first)).to_pylist())
+                found |= dict(zip(inside.tolist(), rows, strict=True))
             first += batch.num_rows
+    return [found[position] for position in positions.tolist()]
 
 
 def _pair(
     row: dict[str, Any], tokenizer: LabelTokenizer | None, place: dict[tuple[int | None, str], int], shown: Shown
 ) -> dict[str, Any]:
-    made = _bounded({name: row[name] for name in _PAIR_COLUMNS}) | _scores(row)
+    made = _bounded({name: row[name] for name in _FACTS}) | _scores(row)
     made["messages"] = [_bounded(message) for message in row["messages"]]
     sides = tokens.of_row(row, tokenizer)
     shown.inexact += sides["initial"].ids is None
@@ -114,28 +127,11 @@ def _pair(
 
 
 def _scores(row: dict[str, Any]) -> dict[str, Any]:
-    scores = {name: None if row[name] is None else round(row[name], 4) for name in _SCORES}
-    both = row["reward_revised"] is not None and row["reward_initial"] is not None
-    return scores | {"reward_gain": round(row["reward_revised"] - row["reward_initial"], 4) if both else None}
-
-
-def _rejected(paths: list[Path], measured: Measures) -> list[dict[str, Any]]:
-    """The smallest ids of each reason, reasons in turns."""
-    reasons = max(1, len(measured.rejected))
-    most = max(REJECTS // reasons, 20)
-    kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in paths:
-        for batch in batches(path):
-            new: dict[tuple[str, str], list[int]] = {}
-            for n, key in enumerate(zip(batch["stage"].to_pylist(), batch["reason"].to_pylist(), strict=True)):
-                new.setdefault(key, []).append(n)
-            ids = batch["id"].to_pylist()
-            for key, places in new.items():
-                best = nsmallest(most, places, key=lambda n: str(ids[n]))
-                rows = [_reject(row) for row in batch.take(pa.array(best, pa.int64())).to_pylist()]
-                kept[key] = nsmallest(most, kept.get(key, []) + rows, key=lambda row: str(row["id"]))
-    turns = [(n, row["stage"], row["reason"], row) for rows in kept.values() for n, row in enumerate(rows)]
-    return [turn[-1] for turn in sorted(turns, key=lambda turn: turn[:3])]
+    """Rounded; None for what isn't there or isn't finite, which JSON doesn't have."""
+    known = {name: row[name] if row[name] is not None and math.isfinite(row[name]) else None for name in _SCORES}
+    initial, revised = known["reward_initial"], known["reward_revised"]
+    known["reward_gain"] = revised - initial if revised is not None and initial is not None else None
+    return {name: None if value is None else round(value, 4) for name, value in known.items()}
 
 
 def _reject(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from pipeline.errors import RowReject
 from pipeline.labels.signals import DELETE, INSERT, KEEP, SUBSTITUTE
-from pipeline.labels.tokenization import LabelTokenizer, TokenizedAnswer
+from pipeline.labels.tokenization import LabelTokenizer
 
 SIDES = ("initial", "revised")
 
@@ -40,25 +40,13 @@ def of_row(row: dict[str, Any], tokenizer: LabelTokenizer | None) -> dict[str, T
     start = len(row["prompt_input_ids"])
     return {
         side: Tokens(
-            _pieces(answer),
+            answer.pieces,
             row[f"{side}_ops"][start:],
             answer.response_ids,
             [round(weight, 4) for weight in row[f"{side}_weights"][start:]],
         )
         for side, answer in zip(SIDES, answers, strict=True)
     }
-
-
-def _pieces(answer: TokenizedAnswer) -> list[str]:
-    """The text of each response token. A character that several tokens share is the first one's; the EOS has none."""
-    first = answer.prompt_length - len(answer.ids)
-    pieces, done = [], answer.boundary
-    for _, end in answer.encoding.offsets[first:-1]:
-        pieces.append(answer.text[done : max(done, end)])
-        done = max(done, end)
-    if pieces:
-        pieces[-1] += answer.text[done:]
-    return [*pieces, ""]
 
 
 def words(initial: str, revised: str) -> dict[str, Tokens]:

@@ -14,7 +14,7 @@
     return made;
   };
   const code = (c) => `⟨${c.codePointAt(0).toString(16).padStart(4, "0")}⟩`;
-  const INVISIBLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}\u115f\u1160\u3164\ufe00-\ufe0f]/u;
+  const INVISIBLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\u{e0100}-\u{e01ef}]/u;
   const NO_BREAK = /[\u00a0\u202f\u2007]/;
 
   // Text with what can't be seen put beside it as signs; `whole` also marks spaces at the ends.
@@ -38,21 +38,28 @@
     const made = [];
     let n = 0;
     for (const [count, op, weight] of side.r)
-      for (let k = 0; k < count; k++) { const [id, text] = data.vocabulary[side.t[n++]]; made.push({ id, text, op, weight, n: n - 1 }); }
+      for (let k = 0; k < count; k++) { const [id, text] = data.vocabulary[side.t[n++]]; made.push({ id, text, op, weight, n: n - 1, last: n === side.t.length }); }
     return made;
   };
   const token = (t, signed) => {
     const strength = t.weight === null ? 3 : Math.min(4, Math.ceil(4 * Math.abs(t.weight)));
     const made = element("span", `tok ${KINDS[t.op]} w${strength}`);
     if (t.op && signed) made.append(element("span", "sign", "·+±−"[t.op]));
-    if (t.id !== null && t.text === "") made.append(element("span", "mark", "∅")); else show(made, t.text, false);
-    const facts = t.id === null ? "a word, not a token" : `token ${t.n}  id ${t.id}  weight ${t.weight}`;
+    if (t.id !== null && t.text === "") made.append(element("span", "mark", t.last ? "∅" : "‥")); else show(made, t.text, false);
+    const facts = t.id === null ? "a word, not a token" : told(t);
     made.dataset.facts = `${facts}  ${NAMES[t.op]}  “${visible(t.text)}”`;
     return made;
   };
+  const told = (t) => `token ${t.n}  id ${t.id}  weight ${t.weight}`;
   const answer = (kind, tokens) => {
     const made = element("p", `text answer ${kind}`);
-    tokens.forEach((t, n) => made.append(token(t, !n || tokens[n - 1].op !== t.op)));
+    tokens.forEach((t, n) => {
+      const before = tokens[n - 1];
+      // The later tokens of one character have no text of their own: where nothing else differs, they are told with the first.
+      if (before && t.id !== null && t.text === "" && !t.last && before.op === t.op && before.weight === t.weight)
+        made.lastChild.dataset.facts += `  and ${told(t)}`;
+      else made.append(token(t, !before || before.op !== t.op));
+    });
     return made;
   };
   const inline = (a, b) => {
@@ -166,6 +173,7 @@
     const [name, way] = at("sort").value.split(":");
     // Rows without the number come last, whichever way.
     if (name) rows.sort((a, b) => (a[name] == null) - (b[name] == null) || way * (a[name] - b[name]));
+    list.style.setProperty("--rows", `${Math.max(1, rows.length) * ITEM + 2}px`);
     list.scrollTop = 0;
     choose(0, false);
     at("status").textContent = `${rows.length} of ${kind().length} ${at("kind").value === "pairs" ? "pairs" : "rejected rows"}`;
@@ -213,6 +221,7 @@
     else if (focused >= 0 && (event.key === "ArrowRight" || event.key === "ArrowLeft")) focused = Math.max(0, Math.min(tokens.length - 1, focused + (event.key === "ArrowRight" ? 1 : -1)));
     else if (event.key === "j" || event.key === "ArrowRight" || (event.key === "ArrowDown" && event.target === list)) { choose((chosen ?? -1) + 1); event.preventDefault(); return; }
     else if (event.key === "k" || event.key === "ArrowLeft" || (event.key === "ArrowUp" && event.target === list)) { choose((chosen ?? 1) - 1); event.preventDefault(); return; }
+    else if (event.target === list && (event.key === "Home" || event.key === "End")) choose(event.key === "Home" ? 0 : rows.length - 1);
     else return;
     event.preventDefault();
     if (focused >= 0 && tokens[focused]) { tell(tokens[focused]); tokens[focused].scrollIntoView({ block: "nearest" }); }

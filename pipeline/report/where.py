@@ -58,8 +58,7 @@ def mask(conditions: list[Condition], rows: pa.RecordBatch) -> pa.BooleanArray:
         if operator == "~":
             held = pc.match_substring(column, str(value), ignore_case=True)
         else:
-            # Numbers are compared as they are typed: 0.3 is the float32 that prints so.
-            held = _COMPARE[operator](column, pa.scalar(value).cast(column.type, safe=False))
+            held = _COMPARE[operator](*_comparable(column, value))
         made = pc.and_(made, pc.fill_null(held, fill_value=False))
     return made
 
@@ -68,6 +67,13 @@ def matching(conditions: list[Condition], rows: pa.RecordBatch) -> list[dict[str
     """The rows that fulfil all conditions, as dicts."""
     made: list[dict[str, Any]] = rows.filter(mask(conditions, rows)).to_pylist() if conditions else rows.to_pylist()
     return made
+
+
+def _comparable(column: pa.Array, value: float | str) -> tuple[pa.Array, pa.Scalar]:
+    """Numbers are compared as they are typed: 0.3 is the float32 that prints so, and 0.5 is less than the integer 1."""
+    if isinstance(value, str) or pa.types.is_floating(column.type):
+        return column, pa.scalar(value).cast(column.type, safe=False)
+    return column.cast(pa.float64(), safe=False), pa.scalar(value, pa.float64())
 
 
 def _typed(name: str, operator: str, value: str, columns: pa.Schema) -> Condition:
@@ -79,6 +85,8 @@ def _typed(name: str, operator: str, value: str, columns: pa.Schema) -> Conditio
         value = value[1:-1]
     if pa.types.is_string(plain[name]):
         return name, operator, value
+    if pa.types.is_boolean(plain[name]):
+        value = {"true": "1", "false": "0"}.get(value.lower(), value)
     try:
         number = float(value)
     except ValueError:

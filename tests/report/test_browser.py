@@ -39,7 +39,7 @@ def hostile_report(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_opens_without_a_complaint_or_a_request(browser: Any, data: Path) -> None:
     opened = Opened(browser, data / "report.html")
-    assert opened.page.locator("figure svg.pygal-chart").count() == 6
+    assert opened.page.locator("figure > svg.pygal-chart").count() == 6
     assert opened.status == "2000 of 2000 pairs"
     assert (data / "report.html").stat().st_size < 8_000_000
     opened.settle()
