@@ -62,12 +62,15 @@ def _main(arguments: argparse.Namespace) -> int:
     from pipeline.report import calibration
 
     table = calibration.scores(arguments.dir)
-    found = calibration.choices(table, arguments.eta, calibration.price_of_revision(arguments.dir))
+    price, known_by = calibration.price_of_revision(arguments.dir)
+    found = calibration.choices(table, arguments.eta, price)
     if arguments.json:
-        print(json.dumps({"rows": len(table), "choices": [choice.as_dict() for choice in found]}, ensure_ascii=False))
+        choices = [choice.as_dict() for choice in found]
+        told = {"rows": len(table), "usd_a_revision": price, "known_by": known_by, "choices": choices}
+        print(json.dumps(told, ensure_ascii=False))
         return 0
     _plot(table)
-    _tell(found, len(table))
+    _tell(found, len(table), known_by)
     return 0
 
 
@@ -84,16 +87,21 @@ def _plot(table: pa.Table) -> None:
     }
     for title, values in told.items():
         found = histogram({title: values}, bins=16)
-        print(title)
-        for left, right, count in zip(found.edges, found.edges[1:], found.counts.get(title, []), strict=False):
-            bar = "█" * round(_WIDTH * count / max(found.counts[title]))
-            print(f"  {left:8.3f} to {right:8.3f}  {bar} {count}")
+        counts, below = found.counts.get(title, []), 0
+        print(f"{title}{'' if counts else ': no scored row'}")
+        for left, right, count in zip(found.edges, found.edges[1:], counts, strict=False):
+            below += count
+            bar = f"{'█' * round(_WIDTH * count / max(counts))} {count}"
+            print(f"  {left:8.3f} to {right:8.3f}  q{below / sum(counts):.2f}  {bar}")
         print()
 
 
-def _tell(found: list[Choice], rows: int) -> None:
+def _tell(found: list[Choice], rows: int, known_by: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.diffs import visible
 
     table = Table(title=f"what thresholds select of {rows:,} scored rows", title_justify="left")
     for name in ("η1", "η2", "η3", "as numbers", "rows", "share", "revising costs"):
@@ -102,7 +110,9 @@ def _tell(found: list[Choice], rows: int) -> None:
         numbers = " ".join("off" if number is None else f"{number:.3f}" for number in choice.numbers)
         cost = "unknown" if choice.cost_usd is None else f"${choice.cost_usd:.4f}"
         table.add_row(*choice.given, numbers, f"{choice.rows:,}", f"{choice.share:.0%}", cost)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(Text(f"costs: {visible(known_by)}; qX beside a bar: the share of rows up to its end"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ stage, reason and evidence: {read} = {published} + {rejected}.
 ```python
 import datasets
 
-pairs = datasets.load_dataset("PATH_OR_HUB_ID")["train"]
+pairs = datasets.load_dataset("PATH_OR_HUB_ID"{streaming})["train"]
 ```
 
 ## What it was made from
@@ -45,8 +45,8 @@ pairs = datasets.load_dataset("PATH_OR_HUB_ID")["train"]
 The loss of one pair is Σ w·CE over the revised sequence plus Σ w·CE over the initial one (its weights are negative:
 unlikelihood), divided by the number of tokens with a non-zero weight; a negative term counts only while the cross-entropy
 is at most {gate} nats. `*_weights` are signed: α = {alpha} on tokens that the revision brought in, γ = {gamma} on those it
-kept, −β = −{beta} on tokens of the initial answer that it took out, 0 elsewhere. A trainer that divides by the *sum* of
-the weights, or drops unknown columns, computes something else.
+kept, −β = −{beta} on tokens of the initial answer that it took out, 0 elsewhere; the token that ends the revised answer
+carries {eos}. A trainer that divides by the *sum* of the weights, or drops unknown columns, computes something else.
 
 ## Limits
 
@@ -94,7 +94,7 @@ _LISTS = {
     "ops": "0 keep, 1 insert, 2 substitute, 3 delete, −1 prompt",
 }
 # What the Hub accepts as `license`; anything else is `other`, with its name beside it.
-_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "odc-by", "bsd-3-clause"}
+_LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.0 odc-by bsd-3-clause unknown".split())
 
 
 def render(manifest: dict[str, Any]) -> str:
@@ -111,6 +111,9 @@ def render(manifest: dict[str, Any]) -> str:
         funnel=funnel,
         columns="\n".join(_columns()),
         **manifest["rows"],
+        # It refuses a split without rows otherwise.
+        streaming="" if manifest["rows"]["published"] else ", streaming=True",
+        eos=labels["alpha"] if labels.get("eos_weight") is None else labels["eos_weight"],
         **{name: labels[name] for name in ("alpha", "beta", "gamma", "gate")},
     )
 
@@ -132,19 +135,22 @@ def _header(manifest: dict[str, Any]) -> str:
         configs.append({"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected/*.parquet"}]})
     header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {_line(manifest['source']['name'])}", "configs": configs}
     licence = _line(manifest["source"].get("licence") or "unknown")
-    known = licence.lower() in _LICENCES
-    header |= {"license": licence.lower()} if known else {"license": "other", "license_name": licence}
+    # Several sources in one run have several.
+    named = [name.strip() for name in licence.lower().split(",")]
+    known = _LICENCES.issuperset(named)
+    header |= (
+        {"license": named[0] if len(named) == 1 else named} if known else {"license": "other", "license_name": licence}
+    )
     header |= {"task_categories": ["text-generation"], "tags": ["preference", "figa"]}
     return f"---\n{yaml.safe_dump(header, sort_keys=False, width=1000)}---\n\n"
 
 
 def _origin(manifest: dict[str, Any]) -> str:
     source, labels = manifest["source"], manifest["labels"]
-    where = [source["resolved"], *([f"at {source['revision']}"] if source.get("revision") else [])]
-    facts = [("Source", f"{source['name']} ({' '.join(map(str, where))}), split {source['split']}")]
+    facts = [("Source", f"{source['name']} ({_place(source)}), split {source['split']}")]
     facts.append(("Licence of the source", str(source["licence"])))
     facts += [
-        ("Part", f"{part['name']} ({part['resolved']}), weight {part['weight']:g}, licence {part['licence']}")
+        ("Part", f"{part['name']} ({_place(part)}), weight {part['weight']:g}, licence {part['licence']}")
         for part in source.get("parts", [])
     ]
     names = {"policy": "Policy (initial answers)", "reviser": "Reviser", "reward": "Reward model"}
@@ -164,6 +170,13 @@ def _origin(manifest: dict[str, Any]) -> str:
             pairs = f"{part['published']} of {part['rows']['published']} pairs"
             facts.append(("Merged from", f"{part['path']}: {pairs}, manifest {part['manifest']}"))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in facts)])
+
+
+def _place(source: dict[str, Any]) -> str:
+    """How a source was found; with its id on the Hub, but not where it lies on somebody's disk."""
+    hub = source.get("location") if source["resolved"] == "hub" else None
+    revision = f"at {source['revision']}" if source.get("revision") else None
+    return " ".join(str(part) for part in (source["resolved"], hub, revision) if part)
 
 
 def _columns() -> list[str]:

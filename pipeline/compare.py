@@ -88,6 +88,8 @@ def _tell(found: Comparison) -> None:
         if ids:
             more = f" … {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
             console.print(Text(f"{told}: {diffs.visible(', '.join(ids[:_LISTED]))}{more}"))
+    if found.note:
+        console.print(Text(found.note, "yellow"))
     for a, b in found.examples[:3]:
         text = Text(f"\n{diffs.visible(a['id'])}  from the first revision to the second, by words\n", "bold")
         sides = words(a["revised"], b["revised"])

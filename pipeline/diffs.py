@@ -17,7 +17,7 @@ from pipeline.report import tokens
 from pipeline.storage.published import open_file
 
 # Brackets beside the colours keep the diff readable without them.
-_REMOVED, _ADDED = ("[-", "-]", "red"), ("{+", "+}", "green")
+_MARKS = {"kept": ("", "", ""), "del": ("[-", "-]", "red"), "ins": ("{+", "+}", "green")}
 _QUERY = 300
 # What Unicode doesn't count as control or format, and no terminal shows: blanks of Hangul and Braille, variation selectors,
 # spaces that don't break.
@@ -72,15 +72,22 @@ def append_query(text: Text, messages: list[dict[str, str]], *, whole: bool) -> 
 
 def append_diff(text: Text, initial: Pieces, revised: Pieces) -> None:
     """Both answers as one text: removed and added pieces marked, kept ones as the revised answer has them."""
+    for kind, part in marked(initial, revised):
+        opening, closing, style = _MARKS[kind]
+        text.append(f"{opening}{visible(part)}{closing}", style)
+
+
+def marked(initial: Pieces, revised: Pieces) -> Iterator[tuple[str, str]]:
+    """The same as parts: "kept", "del" or "ins", and its text."""
     for removed, added in aligned(initial[1], revised[1]):
         kept = bool(removed and initial[1][removed[0]] == KEEP) or bool(added and revised[1][added[0]] == KEEP)
         if kept:
             pieces, places = (revised[0], added) if added else (initial[0], removed)
-            text.append(visible("".join(pieces[n] for n in places)))
+            yield "kept", "".join(pieces[n] for n in places)
             continue
-        for (pieces, _), places, (opening, closing, style) in ((initial, removed, _REMOVED), (revised, added, _ADDED)):
+        for kind, (pieces, _), places in (("del", initial, removed), ("ins", revised, added)):
             if places:
-                text.append(f"{opening}{visible(''.join(pieces[n] for n in places))}{closing}", style)
+                yield kind, "".join(pieces[n] for n in places)
 
 
 def aligned(initial: Sequence[int], revised: Sequence[int]) -> Iterator[tuple[range, range]]:

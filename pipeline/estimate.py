@@ -120,6 +120,19 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     return made
 
 
+def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
+    """Mean US dollars of diagnosing and revising one of `rows`, which have their `initial`; None when it isn't known."""
+    price = price_of(ModelSpec.parse(config.reviser.model), config.reviser.mode)
+    if price is None or not rows:
+        return None
+    drafts, references = ([_tokens(row[name]) for row in rows] for name in ("initial", "reference"))
+    dollars = 0.0
+    for calls, prompt, answer in _revision(config, rows, drafts, references, len(rows)).values():
+        if calls:
+            dollars += calls * price.of(Answer("", "", 0, round(fmean(prompt)), round(fmean(answer))))
+    return dollars / len(rows)
+
+
 def _reasons(rejects: Rejected) -> str:
     counted = Counter(reject.reason for _, reject in rejects).most_common(5)
     return f" (as {', '.join(reason for reason, _ in counted)})" if counted else ""
@@ -179,8 +192,11 @@ def _revision(
     """Calls, and the tokens of prompt and answer a row of the sample, of the two calls that a revision takes."""
     settings, style = config.reviser, style_of(config.reviser)
     prompts = Prompts(settings.prompts)
-    # The reference stands in for the draft, which isn't known yet.
-    texts = [(row["messages"], row["reference"], row["reference"][: 4 * config.policy.max_tokens]) for row in rows]
+    # The reference stands in for a draft that isn't known yet.
+    texts = [
+        (row["messages"], row["reference"], row.get("initial", row["reference"][: 4 * config.policy.max_tokens]))
+        for row in rows
+    ]
     if style == "sentences":
         pieces = [min(sentences.MOST_ASKED, len(sentences.split(row["reference"]))) for row in rows]
         shown = [_prompt([prompts.render("sentence", *three, reason=REASONS[0], sentence="")]) for three in texts]

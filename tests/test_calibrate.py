@@ -48,12 +48,12 @@ def test_costs_follow_from_the_runs_own_revisions(tmp_path: Path) -> None:
         "cost_usd_by_call": {"sample": 9.0, "diagnose": 0.1, "revise": 0.3},
     }
     (tmp_path / "manifest.json").write_text(json.dumps(content))
-    price = calibration.price_of_revision(tmp_path)
-    assert price == pytest.approx(0.1)
+    price, known_by = calibration.price_of_revision(tmp_path)
+    assert price == pytest.approx(0.1) and known_by == "as this run's own revisions"
     table = pa.table({"reward_initial": [0.0, 1.0, 2.0], "reward_reference": [3.0, 3.0, 1.0]})
     (choice,) = calibration.choices(table, ["1.5,off,0"], price)
     assert choice.rows == 2 and choice.cost_usd == pytest.approx(0.2)
-    assert calibration.price_of_revision(tmp_path / "none") is None
+    assert calibration.price_of_revision(tmp_path / "none")[0] is None
 
 
 @pytest.mark.parametrize("eta", ["q0.5", "high,0,0", "q2,0,0"])

@@ -1,7 +1,7 @@
 """What a choice of η1, η2, η3 selects and costs, from the scores of a run's work folder. Asks no model.
 
-Costs are what revising the selected rows would take if they were like the run's own revisions so far: the mean price of
-those calls in the journal; where there are none, it is not known.
+Costs are what revising the selected rows would take if they were like the run's own revisions; where there are none yet,
+like its scored rows by the estimate of --dry-run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.stages.select import SCORES, picked, resolve
 from pipeline.storage import stagefile
 
+_ESTIMATED = 1000  # rows
 Scores = npt.NDArray[np.float64]
 # From strict to loose; the default of the settings is among them.
 _QUANTILES = (("q0.2", "q0.5"), ("q0.3", "q0.5"), ("q0.5", "q0.5"), ("q0.5", "q0.3"), ("q0.7", "q0.3"), ("q0.9", "off"))
@@ -90,16 +91,38 @@ def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list
     return made
 
 
-def price_of_revision(out: Path) -> float | None:
-    """Mean US dollars of diagnosing and revising a row, over this folder's own; None when none is priced or published."""
+def price_of_revision(out: Path) -> tuple[float | None, str]:
+    """Mean US dollars of diagnosing and revising a row, and how it is known: by what this folder paid for its own revisions,
+    else by the reviser's price and the texts that are scored; None when that isn't known either.
+    """
     from pipeline.storage import manifest
 
     content = manifest.load(out) or {}
     revised = next((step["in"] for step in content.get("funnel", []) if step["stage"] == "revise"), 0)
     paid = content.get("cost_usd_by_call", {})
-    if not revised or content.get("unpriced") or not paid:
-        return None
-    return float(sum(paid.get(call, 0.0) for call in ("diagnose", "revise"))) / revised
+    if revised and paid and not content.get("unpriced"):
+        return float(
+            sum(paid.get(call, 0.0) for call in ("diagnose", "revise"))
+        ) / revised, "as this run's own revisions"
+    return _estimated(out)
+
+
+def _estimated(out: Path) -> tuple[float | None, str]:
+    from pipeline.estimate import revision_price
+    from pipeline.last_run import recall, rerun_of
+
+    settings = recall(out).get("settings")
+    if not settings:
+        return None, "the run's settings are not in its folder work/"
+    config = rerun_of(settings, [], out)
+    rows: list[dict[str, Any]] = []
+    for file in takewhile(
+        lambda file: file is not None, (stagefile.inspect(out / "work", "score", n) for n in count())
+    ):
+        if file and len(rows) < _ESTIMATED:
+            rows += stagefile.read(file, ["messages", "reference", "initial"]).slice(0, _ESTIMATED).to_pylist()
+    price = revision_price(config, rows)
+    return price, f"no price of {config.reviser.model} is known" if price is None else "estimated from texts and prices"
 
 
 def _three(text: str) -> tuple[str, str, str]:

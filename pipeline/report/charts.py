@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
 
+from pipeline.diffs import visible
 from pipeline.report.histogram import Histogram
 
 _SIZE = {"width": 420, "height": 230}
@@ -95,6 +96,7 @@ def shares(title: str, of: dict[str, dict[str, int]], note: str = "") -> Chart:
 
 def _chart(kind: str, **options: Any) -> Any:
     import pygal
+    from pygal.style import Style
 
     chart = getattr(pygal, kind)(
         js=(),
@@ -106,6 +108,9 @@ def _chart(kind: str, **options: Any) -> Any:
         margin=6,
         spacing=6,
         no_data_text="no data",
+        truncate_label=-1,
+        # What the style sheet makes of it; from these sizes the room for labels is found.
+        style=Style(label_font_size=12, title_font_size=12),
         **_SIZE,
         **options,
     )
@@ -155,4 +160,5 @@ def _bins(of: Histogram) -> tuple[Sequence[str], list[list[str]]]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:27]}…"
+    shown = visible(name)
+    return shown if len(shown) <= 24 else f"{shown[:23]}…"

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.diffs import visible
-from pipeline.report import charts, facts, measures, page
+from pipeline.diffs import marked
+from pipeline.report import charts, facts, measures, page, sample
 from pipeline.report.histogram import histogram, median
 from pipeline.report.measures import Files, Measures
+from pipeline.report.tokens import SIDES, words
 from pipeline.storage.published import batches, read_manifest
 
 _SHOWN = 50
+_TOKENIZERS = "The labels are by different tokenizers: lengths and edit distances of the two can't be compared."
 _TEXTS = ["id", "messages", "initial", "revised", "reward_initial", "reward_revised", "edit_distance"]
 _MEDIANS = ("reward_initial", "reward_revised", "reward_gain", "edit_distance", "initial_tokens", "revised_tokens")
 
@@ -57,7 +59,14 @@ class Comparison:
             "gained": self.gained,
             "lost": self.lost,
             "changed": self.changed,
+            "note": self.note,
         }
+
+    @property
+    def note(self) -> str:
+        """What makes figures of the two incomparable; empty if nothing."""
+        fingerprints = {side.manifest["labels"]["fingerprint"] for side in self.sides}
+        return _TOKENIZERS if len(fingerprints) > 1 else ""
 
 
 def compare(first: Path, second: Path) -> Comparison:
@@ -95,7 +104,22 @@ def render(found: Comparison) -> str:
         both = {f"1: {a.name}": a.measured.numbers[name], f"2: {b.name}": b.measured.numbers[name]}
         drawn.append(charts.distribution(title, histogram(both), unit))
     names = (a.name, b.name)
-    return page.fill("compare.html", title=" and ".join(names), names=names, found=found, charts=drawn, visible=visible)
+    examples = [(sample.bounded(mine), sample.bounded(theirs)) for mine, theirs in found.examples]
+    return page.fill(
+        "compare.html",
+        title=" and ".join(names),
+        names=names,
+        found=found,
+        examples=examples,
+        charts=drawn,
+        marked=by_words,
+    )
+
+
+def by_words(first: str, second: str) -> Iterator[tuple[str, str]]:
+    """Two texts as one: "kept", "del" or "ins", and the words."""
+    a, b = (words(first, second)[side] for side in SIDES)
+    return marked((a.texts, a.ops), (b.texts, b.ops))
 
 
 def _side(folder: Path) -> Side:

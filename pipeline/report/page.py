@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.diffs import visible
 from pipeline.report import charts, facts
 from pipeline.report.histogram import histogram
 from pipeline.report.measures import OPERATIONS, REWARDS, Measures
@@ -56,7 +57,12 @@ def fill(template: str, script: str | None = None, **values: Any) -> str:
     policy += f"; script-src '{_source(code)}'" if script else ""
     policy += "; base-uri 'none'; form-action 'none'"
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_seen,
     )
     text = environment.get_template(template).render(
         policy=Markup(policy),  # noqa: S704
@@ -65,6 +71,11 @@ def fill(template: str, script: str | None = None, **values: Any) -> str:
         **values,
     )
     return text.encode("utf-8", "replace").decode()
+
+
+def _seen(value: Any) -> Any:
+    """What can't be seen in a text, bidi overrides above all, as codes; markup of our own as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def embedded(value: Any) -> Markup:

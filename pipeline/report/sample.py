@@ -108,8 +108,8 @@ def _in_order(
 def _pair(
     row: dict[str, Any], tokenizer: LabelTokenizer | None, place: dict[tuple[int | None, str], int], shown: Shown
 ) -> dict[str, Any]:
-    made = _bounded({name: row[name] for name in _FACTS}) | _scores(row)
-    made["messages"] = [_bounded(message) for message in row["messages"]]
+    made = bounded({name: row[name] for name in _FACTS}) | _scores(row)
+    made["messages"] = [bounded(message) for message in row["messages"]]
     sides = tokens.of_row(row, tokenizer)
     shown.inexact += sides["initial"].ids is None
     for side, own in sides.items():
@@ -135,13 +135,13 @@ def _scores(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reject(row: dict[str, Any]) -> dict[str, Any]:
-    made = _bounded({name: row[name] for name in _REJECT_COLUMNS}) | _scores(row)
-    made["messages"] = [_bounded(message) for message in row["messages"] or []]
+    made = bounded({name: row[name] for name in _REJECT_COLUMNS}) | _scores(row)
+    made["messages"] = [bounded(message) for message in row["messages"] or []]
     made["cut"] = made.get("cut", False) | any(message.pop("cut", False) for message in made["messages"])
     return made
 
 
-def _bounded(row: dict[str, Any]) -> dict[str, Any]:
+def bounded(row: dict[str, Any]) -> dict[str, Any]:
     """Texts up to a length, with what is left out said in their place."""
     made = dict(row)
     for name, value in row.items():
