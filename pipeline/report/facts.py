@@ -12,7 +12,12 @@ from pipeline.report.measures import Measures
 Fact = tuple[str, str]
 _RULES = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "their difference >"}
 # Stage and role of each kind of call, in the order of the run.
-_CALLS = {"sample": ("sample", "policy"), "diagnose": ("revise", "reviser"), "revise": ("revise", "reviser")}
+_CALLS = {
+    "sample": ("sample", "policy"),
+    "judge": ("score", "reward"),
+    "diagnose": ("revise", "reviser"),
+    "revise": ("revise", "reviser"),
+}
 
 
 def source_name(manifest: dict[str, Any]) -> str:
@@ -65,13 +70,17 @@ def made(manifest: dict[str, Any]) -> list[Fact]:
 
 def calls(manifest: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Stage, call, number of answers, US dollars: "–" where the manifest doesn't say, "unknown" without a price."""
-    paid, unpriced = manifest.get("cost_usd_by_call") or {}, manifest.get("unpriced") or ()
+    paid, unpriced = manifest.get("cost_usd_by_call") or {}, set(manifest.get("unpriced") or ())
+    names = {role: model["name"] for role, model in manifest["models"].items()}
+    # Several judges have a name together.
+    asked = {role: {names.get(role)} for role in ("policy", "reviser")}
+    asked["reward"] = unpriced - asked["policy"] - asked["reviser"] | {names.get("reward")}
     counted = manifest.get("calls") or {}
     told = []
     for name in sorted(counted, key=lambda call: list(_CALLS).index(call) if call in _CALLS else len(_CALLS)):
         stage, role = _CALLS.get(name, (name, ""))
         dollars = f"${paid[name]:,.4f}" if name in paid else "–"
-        if not paid.get(name) and manifest["models"].get(role, {}).get("name") in unpriced:
+        if not paid.get(name) and asked.get(role, set()) & unpriced:
             dollars = "unknown"
         told.append((stage, name, f"{counted[name]:,}", dollars))
     return told
