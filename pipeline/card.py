@@ -155,6 +155,13 @@ def _origin(manifest: dict[str, Any]) -> str:
     ]
     names = {"policy": "Policy (initial answers)", "reviser": "Reviser", "reward": "Reward model"}
     facts += [(names.get(role, role), model["name"]) for role, model in manifest["models"].items()]
+    if (check := manifest.get("reward_check")) and check["rows"]:
+        correlation = check["length_correlation"]
+        told = "" if correlation is None else f"; rank correlation of score and length {correlation:+.2f}"
+        preferred = (
+            f"prefers the reference to the initial answer in {check['prefers_reference']:.0%} of {check['rows']} rows"
+        )
+        facts.append(("The reward model", preferred + told))
     etas = {name: "off" if value is None else f"{value:.4g}" for name, value in manifest["thresholds"].items()}
     facts.append(("Thresholds", ", ".join(f"{name} = {value}" for name, value in etas.items())))
     facts.append(("Prompts of the reviser", f"digest {manifest.get('prompts') or 'none'}"))

@@ -97,7 +97,7 @@ class Context:
         return self._chat_model(self.config.reviser)
 
     def _chat_model(self, settings: Any) -> ChatModel:
-        return connect.chat_model(settings, journal=self.journal, budget=self.budget, local_file=_local_file)
+        return connect.chat_model(settings, journal=self.journal, budget=self.budget, local_file=local_file)
 
     @cached_property
     def reward(self) -> rewards.RewardModel:
@@ -218,7 +218,7 @@ def check(config: CurationConfig) -> None:
         raise ConfigError(f"labels.tokenizer {config.labels.tokenizer}: no such folder")
 
 
-def _local_file(name: str) -> Path:
+def local_file(name: str) -> Path:
     from pipeline.models.fetch import fetch
 
     return fetch(catalog.get(name))

@@ -19,6 +19,7 @@ from pipeline.models import connect
 from pipeline.models.money import price_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan
+from pipeline.rewards import trust
 from pipeline.sources import ResolvedSource
 from pipeline.storage import manifest, stagefile
 from pipeline.storage.atomic import remove_temporaries, write_text
@@ -45,6 +46,7 @@ def publish(
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
         "thresholds": thresholds,
+        **_trust(run, plan),
         "labels": labels,
         "settings": last_run.data_settings(config),
         "prompts": run.prompts.digest,
@@ -133,6 +135,14 @@ def _money(run: Context) -> dict[str, Any]:
     specs = dict.fromkeys(ModelSpec.parse(name) for name in named)
     unpriced = [str(spec) for spec in specs if price_of(spec) is None]
     return told | ({"unpriced": unpriced} if unpriced else {})
+
+
+def _trust(run: Context, plan: Plan) -> dict[str, Any]:
+    """What the scores say of the reward model, where there are any."""
+    if "score" not in entry.stages(run.config):
+        return {}
+    files = stagefile.inspect_all(run.work, "score", plan.shards)
+    return {"reward_check": trust.measure(stagefile.read(file, trust.COLUMNS) for file in files)}
 
 
 def _unanswered(run: Context, plan: Plan) -> int:

@@ -24,6 +24,7 @@ from rich.text import Text
 from pipeline import entry, progress, schema
 from pipeline.diffs import sample_diffs
 from pipeline.models import batch_ledger
+from pipeline.rewards import trust
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -143,6 +144,8 @@ class Terminal:
         self.console.print(_funnel(manifest))
         rows = manifest["rows"]
         self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
+        for told in trust.warnings(manifest.get("reward_check"), manifest["models"]["reward"]["name"]):
+            self.warn(told)
         if not rows["published"]:
             self.warn("no pair survived: the data set is valid and empty; the table says which stage to loosen")
         if outcome.context:
@@ -186,6 +189,7 @@ def as_json_object(outcome: Outcome) -> dict[str, Any]:
         "rows": manifest["rows"],
         "stages": manifest["funnel"],
         "source": manifest["source"],
+        "reward_check": manifest.get("reward_check"),
         "files": [str(outcome.out / entry["path"]) for entry in manifest["files"]],
         "rejected_files": [str(outcome.out / entry["path"]) for entry in manifest["rejected_files"]],
     }

@@ -82,6 +82,11 @@ def scratch() -> Path:
     return _state() / "uploads"
 
 
+def checks() -> Path:
+    """The folder of what checking reward models has asked judges."""
+    return _state() / "checks"
+
+
 def whole(path: Path) -> Path | io.BytesIO:
     """A file to be read more than once: a local one itself, a remote one fetched. Raises FileNotFoundError."""
     return io.BytesIO(path.read_bytes()) if isinstance(path, RemotePath) else path
