@@ -47,7 +47,7 @@ def run(*, quick: bool) -> list[Figure]:
         for style in STYLES:
             out = Path(name) / style
             if style != STYLES[0]:
-                _begin_with_drafts_of(Path(name) / STYLES[0], out)
+                begin_with_drafts_of(Path(name) / STYLES[0], out)
             config = load_config(
                 flags={
                     "source.input": str(SAMPLE),
@@ -105,7 +105,7 @@ def _answered(out: Path) -> int:
         return int(db.execute(query).fetchone()[0])
 
 
-def _begin_with_drafts_of(first: Path, out: Path) -> None:
+def begin_with_drafts_of(first: Path, out: Path) -> None:
     """The first style's journal but for its revisions: an edit script's rewrites count as its own."""
     (out / "work").mkdir(parents=True)
     journal = out / "work" / "journal.db"
