@@ -71,21 +71,16 @@ class OpenAIProvider:
         await self.client.close()
 
     async def complete(self, request: ChatRequest) -> Answer:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                raw = await self.client.chat.completions.with_raw_response.create(
-                    **_as_it_stands(self.arguments(request))
-                )
-                completion: Any = raw.parse()
-        except Exception as error:
-            _hear(error)
-            raise self.translate(error) from None
-        _hear(raw)
-        with shaped(raw.http_response):
-            return self.read(completion, request.max_tokens, raw.headers.get("x-request-id"))
+        from openai.types.chat import ChatCompletion
+
+        completion, response = await _posted(
+            self, "/chat/completions", self.arguments(request), ChatCompletion.construct
+        )
+        with shaped(response):
+            return self.read(completion, request.max_tokens, response.headers.get("x-request-id"))
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
-        """What the SDK's method is called with."""
+        """The request's body, by the names of the SDK's method."""
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
 
     def translate(self, error: Exception) -> Exception:
@@ -138,19 +133,14 @@ class AnthropicProvider:
         await self.client.close()
 
     async def complete(self, request: ChatRequest) -> Answer:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                raw = await self.client.messages.with_raw_response.create(**_as_it_stands(self.arguments(request)))
-                message: Any = await raw.parse()
-        except Exception as error:
-            _hear(error)
-            raise self.translate(error) from None
-        _hear(raw)
-        with shaped(raw.http_response):
-            return self.read(message, request.max_tokens, raw.headers.get("request-id"))
+        from anthropic.types import Message
+
+        message, response = await _posted(self, "/v1/messages", self.arguments(request), Message.construct)
+        with shaped(response):
+            return self.read(message, request.max_tokens, response.headers.get("request-id"))
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
-        """What the SDK's method is called with."""
+        """The request's body, by the names of the SDK's method."""
         params = {k: v for k, v in request.params.items() if k not in _NOT_ANTHROPIC}
         system = "\n\n".join(m["content"] for m in request.messages if m["role"] == "system")
         turns = [m for m in request.messages if m["role"] != "system"]
@@ -219,11 +209,40 @@ def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str 
     return replace(counted, text=text, finish="length" if finish in _CUT else "stop")
 
 
-def _as_it_stands(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same request, all of it in `extra_body`: the SDKs walk typed arguments by their type hints, a quarter of a call."""
-    extra = arguments.pop("extra_body", {})
-    required = {"model": arguments["model"], "messages": [], "max_tokens": arguments.get("max_tokens")}
-    return {k: v for k, v in required.items() if v is not None} | {"extra_body": arguments | extra}
+async def _posted(
+    provider: OpenAIProvider | AnthropicProvider,
+    path: str,
+    arguments: dict[str, Any],
+    construct: Callable[..., Any],
+) -> tuple[Any, Any]:
+    """The SDK's object for the answer, and the response that it came in.
+
+    `client.post` is the SDKs' documented way to send a body as it stands. Their typed methods do the same, and walk request and
+    answer by their type hints on the way: two fifths of a call's CPU time.
+    """
+    import httpx2
+
+    body = {**arguments, **arguments.get("extra_body", {})}
+    body.pop("extra_body", None)
+    try:
+        async with asyncio.timeout(provider._timeout_s):
+            response = await provider.client.post(path, cast_to=httpx2.Response, body=body)
+            content = _content(response)
+    except Exception as error:
+        _hear(error)
+        raise provider.translate(error) from None
+    _hear(response)
+    return construct(**content) if isinstance(content, dict) else content, response
+
+
+def _content(response: Any) -> Any:
+    """The body's JSON, whatever type it is said to have; the text of what a proxy or a login page says instead."""
+    try:
+        return response.json()
+    except ValueError:
+        if "json" in response.headers.get("content-type", ""):
+            raise
+        return response.text
 
 
 def _hear(answered: Any) -> None:

@@ -1,8 +1,10 @@
 """Dollars and hours for 10,000, 100,000 and 1,000,000 queries, from the tokens that a small run really used.
 
 `python -m tests.benchmarks.cost DIR [DIR ...]` reads finished runs, one a style of revision: the tokens of their journals, the
-shares of their funnels. Yours, of a few hundred rows with your own models, says most. `--pilot DIR` makes two with the embedded
-models, in the styles rewrite and edits, on 48 rows; without the Hub, of the bundled sample, or of what --input names.
+shares of their funnels. Yours, of a few hundred rows with your own models, says most. `--pilot DIR` makes two, in the styles
+rewrite and edits, on 160 rows: the embedded policy answers (its server counts the tokens), the scripted reviser of
+tests/loopback mends (the policy's own tokenizer counts them): a word or two, and a sentence of the reference. Without the Hub,
+the rows are of the bundled sample, or of what --input names.
 
 What a run can't know is a flag with a default: how fast the provider answers and what its limits are. Prices are those of
 data/prices.yaml, or of FIGA_PRICES. No prompt counts as cached. Models that think before they answer bill tokens that the
@@ -12,26 +14,36 @@ journal of another model doesn't have: for them, make the run with the model its
 from __future__ import annotations
 
 import argparse
+import functools
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import LabelSettings, PolicySettings
 from pipeline.config_loading import load_config
 from pipeline.curate import curate, in_threads
 from pipeline.models.journal import Answer
 from pipeline.models.money import price_of, prices_as_of
 from pipeline.models.spec import ModelSpec
 from pipeline.storage import manifest
+from pipeline.tokenizers import open_tokenizer
 from tests.benchmarks.measure import Figure
+from tests.benchmarks.revision_styles import begin_with_drafts_of
 from tests.conftest import SAMPLE, Silent
+from tests.labels.families import byte_level, fast
+from tests.loopback import LoopbackServer, pipeline
+from tests.loopback.behaviours import honour_schema
+from tests.loopback.chat import TURN_OVERHEAD, ChatRequest, Reply, Usage
+from tests.loopback.reviser import reviser
 
 SIZES = (10_000, 100_000, 1_000_000)
 STYLES = ("rewrite", "edits")
-_ROWS = 48
+_ROWS = 160
 _POLICY = "openai/gpt-4.1-nano"
 _REVISERS = (
     "openai/gpt-4o-mini",
@@ -101,10 +113,11 @@ class Provider:
 def read(folder: Path, selected: float | None = None, published: float | None = None) -> Pilot:
     """The pilot in a run's folder. Raises SystemExit when it didn't ask a reviser, or a server told no tokens."""
     made = manifest.load(folder)
+    names = [str(made["settings"][who]["model"]) for who in ("policy", "reviser")]
     query = """SELECT stage, count(*), total(json_extract(answer, '$.prompt_tokens')),
-               total(json_extract(answer, '$.completion_tokens')) FROM answers GROUP BY stage"""
+               total(json_extract(answer, '$.completion_tokens')) FROM answers WHERE model IN (?, ?) GROUP BY stage"""
     with closing(sqlite3.connect(f"file:{folder / 'work' / 'journal.db'}?mode=ro", uri=True)) as db:
-        counted = {stage: Stage(*numbers) for stage, *numbers in db.execute(query)}
+        counted = {stage: Stage(*numbers) for stage, *numbers in db.execute(query, names)}
     steps = {step["stage"]: step for step in made["funnel"]}
     missing = [stage for stage in ("sample", "diagnose", "revise") if stage not in counted or not counted[stage].prompt]
     if missing:
@@ -115,7 +128,7 @@ def read(folder: Path, selected: float | None = None, published: float | None = 
     models, source = made["settings"], made["source"]
     return Pilot(
         models["reviser"]["style"],
-        f"{asked} rows of {source['resolved']}, policy {models['policy']['model']}, reviser {models['reviser']['model']}",
+        f"{asked} rows of {source['resolved']}, policy {_name(models['policy'])}, reviser {_name(models['reviser'])}",
         counted["sample"] * (1 / asked),
         (counted["diagnose"] + counted["revise"]) * (1 / chosen),
         chosen / asked if selected is None else selected,
@@ -123,22 +136,43 @@ def read(folder: Path, selected: float | None = None, published: float | None = 
     )
 
 
-def make_pilots(folder: Path, source: Path | None, rows: int, **models: str) -> list[Path]:
-    """Runs in both styles on the same rows; drafts are asked once, and diagnoses."""
-    from tests.benchmarks.revision_styles import begin_with_drafts_of
+def _name(settings: dict[str, Any]) -> str:
+    return str(settings["model"]).partition("@")[0]
 
-    given = {f"{name}.model": value for name, value in models.items() if name != "tokenizer"}
-    if "tokenizer" in models:
-        given["labels.tokenizer"] = models["tokenizer"]
-    for style in STYLES:
-        if style != STYLES[0]:
-            begin_with_drafts_of(folder / STYLES[0], folder / style)
-        flags: dict[str, Any] = {"source.name": "hh-rlhf", "source.limit": rows, "reviser.style": style, **given}
-        flags |= {"output.dir": str(folder / style)} | ({"source.input": str(source)} if source else {})
-        outcome = curate(load_config(flags=flags), in_threads, Silent())
-        assert outcome.context
-        outcome.context.journal.close()
+
+def make_pilots(folder: Path, source: Path | None, rows: int, *, scripted: bool = False) -> list[Path]:
+    """Runs in both styles on the same rows; drafts are asked once, and diagnoses. scripted: the policy too, for tests."""
+    models: dict[str, Any] = {}
+    if scripted:
+        fast(byte_level()).save_pretrained(folder / "tokenizer")
+        models["labels.tokenizer"] = str(folder / "tokenizer")
+    count = functools.partial(_count, [])
+    with LoopbackServer(pipeline if scripted else functools.partial(_counted, count), key=None) as server:
+        models["reviser.model"] = f"openai/scripted-reviser@{server.openai_url}"
+        if scripted:
+            models["policy.model"] = f"openai/scripted-policy@{server.openai_url}"
+        for style in STYLES:
+            if style != STYLES[0]:
+                begin_with_drafts_of(folder / STYLES[0], folder / style)
+            flags = {"source.name": "hh-rlhf", "source.limit": rows, "reviser.style": style, **models}
+            flags |= {"output.dir": str(folder / style)} | ({"source.input": str(source)} if source else {})
+            outcome = curate(load_config(flags=flags), in_threads, Silent())
+            assert outcome.context
+            outcome.context.journal.close()
     return [folder / style for style in STYLES]
+
+
+def _counted(count: Callable[[str], int], request: ChatRequest) -> Reply:
+    """The scripted reviser, its tokens counted as a real server would; a few a turn for the template."""
+    reply = honour_schema(request, reviser(request))
+    prompt = sum(count(turn.text) + TURN_OVERHEAD for turn in request.messages)
+    return replace(reply, usage=Usage(prompt, count(reply.text or "")))
+
+
+def _count(opened: list[Any], text: str) -> int:
+    if not opened:
+        opened.append(open_tokenizer(PolicySettings().model, LabelSettings()))
+    return len(opened[0]._tokenizer.encode(text, add_special_tokens=False))
 
 
 def tables(pilots: list[Pilot], provider: Provider, revisers: tuple[str, ...], policy: str) -> str:
@@ -195,7 +229,8 @@ def _money(dollars: float) -> str:
 
 def run(*, quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
-        pilots = [read(folder) for folder in (_scripted if quick else _embedded)(Path(name))]
+        folders = make_pilots(Path(name), SAMPLE if quick else None, 16 if quick else _ROWS, scripted=quick)
+        pilots = [read(folder) for folder in folders]
     figures = []
     for pilot in pilots:
         asked = pilot.sample + pilot.revision * pilot.selected
@@ -209,21 +244,6 @@ def run(*, quick: bool) -> list[Figure]:
         for name, stage, model, _ in _lines(pilots, _REVISERS, _POLICY)
         for mode in ("live", "batch")
     ]
-
-
-def _embedded(folder: Path) -> list[Path]:
-    return make_pilots(folder, None, _ROWS)
-
-
-def _scripted(folder: Path) -> list[Path]:
-    """Shows that it runs: the loopback server's models, whose tokens are four characters each."""
-    from tests.labels.families import byte_level, fast
-    from tests.loopback import LoopbackServer, pipeline
-
-    fast(byte_level()).save_pretrained(folder / "tokenizer")
-    with LoopbackServer(behaviour=pipeline, key=None) as server:
-        models = {name: f"openai/{name}@{server.openai_url}" for name in ("policy", "reviser")}
-        return make_pilots(folder, SAMPLE, 16, tokenizer=str(folder / "tokenizer"), **models)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -240,8 +260,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--selected", type=float, help="share of the queries that are revised; default: that of the run"
     )
     parser.add_argument("--published", type=float, help="share of the revised that pass the filter; default: the run's")
-    parser.add_argument("--reviser", action="append", metavar="MODEL", help=f"default: {', '.join(_REVISERS)}")
-    parser.add_argument("--policy", default=_POLICY, metavar="MODEL", help="who answers, if not your own server")
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help=f"revisers to price; default: {', '.join(_REVISERS)}"
+    )
+    parser.add_argument("--policy", default=_POLICY, metavar="NAME", help="who answers, if not your own server")
     for field, default in ((f, getattr(Provider(), f)) for f in Provider.__dataclass_fields__):
         parser.add_argument(f"--{field.replace('_', '-')}", type=type(default), default=default)
     given = parser.parse_args(arguments)
@@ -250,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name the folders of finished runs, or --pilot DIR to make two")
     pilots = [read(folder, given.selected, given.published) for folder in folders]
     provider = Provider(**{field: getattr(given, field) for field in Provider.__dataclass_fields__})
-    print(tables(pilots, provider, tuple(given.reviser or _REVISERS), given.policy))
+    print(tables(pilots, provider, tuple(given.model or _REVISERS), given.policy))
     return 0
 
 
