@@ -15,27 +15,24 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.replication.training import Budget
+SEQUENCES, MAX_LENGTH, MOST_TOKENS, TEMPERATURE = 16, 256, 64, 0.7
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m tests.replication", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    p.add_argument("--input", help="a local copy of the source; default: the Hub's hh-rlhf")
+    p.add_argument("--input", metavar="FILE", help="a local copy of the source; default: the Hub's hh-rlhf")
     p.add_argument("--out", type=Path, default=Path("out/replication"), help="sets and results; resumable")
-    p.add_argument("--docs", type=Path, help="also rewrite replication.md and its plots in this folder")
-    p.add_argument("--limit", type=int, default=LIMIT, help="rows read for the training set")
-    p.add_argument("--queries", type=int, default=64, help="held-out queries")
+    p.add_argument("--docs", type=Path, help="rewrite replication.md and its plots in this folder, not in --out")
+    p.add_argument("--limit", type=int, default=448, help="rows read for the training set")
+    p.add_argument("--queries", type=int, default=96, help="held-out queries")
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--steps", type=int, default=20, help="optimiser steps of 16 sequences")
+    p.add_argument("--steps", type=int, default=32, help=f"optimiser steps of {SEQUENCES} sequences")
     p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--layers", type=int, default=4, help="top layers that are trained")
-    p.add_argument("--only-report", action="store_true", help="run nothing: tables of what is there")
+    p.add_argument("--only-report", action="store_true", help="run nothing: table and plots of what is there")
     return p
-
-
-LIMIT, SEQUENCES, MAX_LENGTH, MOST_TOKENS, TEMPERATURE = 224, 16, 256, 64, 0.7
 
 
 def main() -> int:
@@ -54,18 +51,33 @@ def main() -> int:
 
 def _main(arguments: argparse.Namespace) -> None:
     from tests.replication import experiment, judge, policy, report, rows, sets
+    from tests.replication.training import Budget
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     shared = rows.share_out(arguments.input, arguments.limit, arguments.queries)
-    made = sets.make(arguments.out, arguments.input, arguments.limit)
     budget = Budget(arguments.steps, SEQUENCES, arguments.lr, MAX_LENGTH)
     plan = experiment.Plan(budget, arguments.seeds, arguments.layers, TEMPERATURE, MOST_TOKENS)
-    if not arguments.only_report:
+    if arguments.only_report:
+        made = sets.there(arguments.out)
+    else:
+        made = sets.make(arguments.out, arguments.input, arguments.limit)
         experiment.run(arguments.out, policy.load, made, shared, plan)
-    found = experiment.results(arguments.out)
+    found = experiment.results(arguments.out, made, shared, plan)
     right = judge.accuracy(shared.chosen, shared.rejected)
-    known = report.facts(found, made, shared, plan, right) | {"machine": _machine()}
+    known = {"command": _command(arguments), **report.facts(found, made, shared, plan, right), "machine": _machine()}
     print(report.write(found, known, arguments.docs or arguments.out))
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """What was asked for, without this machine's paths."""
+    changed = {name: value for name, value in vars(arguments).items() if value != parser().get_default(name)}
+    flags = [
+        f"--{name} {changed[name]}"
+        for name in ("limit", "queries", "seeds", "steps", "lr", "layers")
+        if name in changed
+    ]
+    local = ["--input FILE"] if arguments.input else []
+    return f"`{' '.join(['python -m tests.replication', *local, *flags])}`"
 
 
 def _machine() -> str:

@@ -51,7 +51,7 @@ def order(seeds: int) -> list[tuple[str, int]]:
 
 def run(folder: Path, load: Callable[[], Any], sets: Mapping[str, Path], shared: Shared, plan: Plan) -> None:
     """Do what is missing in `folder`. `load` gives the starting policy, and is called only if there is something to do."""
-    keys = {name: digest(asdict(plan), asdict(shared), _data_of(sets, name)) for name in (START, *METHODS)}
+    keys = _keys(sets, shared, plan)
     missing = [(name, seed) for name, seed in order(plan.seeds) if not _done(_path(folder, name, seed), keys[name])]
     if not missing:
         return
@@ -64,8 +64,11 @@ def run(folder: Path, load: Callable[[], Any], sets: Mapping[str, Path], shared:
         print(f"{number}/{len(missing)} {name}, seed {seed}: about {left / 60:.0f} min left", flush=True)
 
 
-def results(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text("utf-8")) for path in sorted((folder / "results").glob("*.json"))]
+def results(folder: Path, sets: Mapping[str, Path], shared: Shared, plan: Plan) -> list[dict[str, Any]]:
+    """What is there of this very plan, data and queries."""
+    keys = _keys(sets, shared, plan)
+    paths = [(name, _path(folder, name, seed)) for name, seed in order(plan.seeds)]
+    return [json.loads(path.read_text("utf-8")) for name, path in paths if _done(path, keys[name])]
 
 
 class _Bench:
@@ -129,6 +132,10 @@ class _Bench:
             "kl": self._drift.measure(),
             "edit_logprobs": measures.edit_logprobs(self._policy, self._probed),
         }
+
+
+def _keys(sets: Mapping[str, Path], shared: Shared, plan: Plan) -> dict[str, str]:
+    return {name: digest(asdict(plan), asdict(shared), _data_of(sets, name)) for name in (START, *METHODS)}
 
 
 def _data_of(sets: Mapping[str, Path], name: str) -> list[str]:

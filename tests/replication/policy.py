@@ -26,7 +26,9 @@ _BATCH = 16
 def load() -> Any:
     """The embedded policy's own file, dequantised to float32."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     file: Path = fetch(catalog.get(NAME))
     return AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
 

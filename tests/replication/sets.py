@@ -24,9 +24,16 @@ RELABELLED = {
 
 def make(folder: Path, source_input: str | None, limit: int) -> dict[str, Path]:
     """All sets by name. What is there already is kept, so a killed run goes on where it was."""
-    made = folder / "set"
-    _build(made, source_input, limit)
-    return {"set": made, "ungated": _ungated(made, folder / "ungated", source_input, limit), **relabelled(made, folder)}
+    made = there(folder)
+    _build(made["set"], source_input, limit)
+    _ungated(made["set"], made["ungated"], source_input, limit)
+    relabelled(made["set"], folder)
+    return made
+
+
+def there(folder: Path) -> dict[str, Path]:
+    """The sets by name, without making any."""
+    return {name: folder / name for name in ("set", "ungated", *RELABELLED)}
 
 
 def relabelled(made: Path, folder: Path) -> dict[str, Path]:
@@ -41,7 +48,7 @@ def _build(out: Path, source_input: str | None, limit: int, *more: str) -> None:
     _succeed(build.main([*arguments, "--require-full-source", "--prefect", "off", *more]), str(out))
 
 
-def _ungated(made: Path, out: Path, source_input: str | None, limit: int) -> Path:
+def _ungated(made: Path, out: Path, source_input: str | None, limit: int) -> None:
     """A copy of the run's folder has its stage files and its journal, so no model is asked."""
     if not out.exists():
         fresh = out.with_name(f"{out.name}.copying")
@@ -49,7 +56,6 @@ def _ungated(made: Path, out: Path, source_input: str | None, limit: int) -> Pat
         shutil.copytree(made, fresh)
         fresh.rename(out)
     _build(out, source_input, limit, "--set", f"filter.min_reward_gain={NO_GAIN}")
-    return out
 
 
 def _succeed(code: int, what: str) -> None:

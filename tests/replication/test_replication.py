@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,12 @@ def _sets(published: Path, folder: Path) -> dict[str, Path]:
     return {"set": published, "ungated": published, **sets.relabelled(published, folder)}
 
 
-def test_every_method_trains_and_is_measured(ran: Path) -> None:
-    found = {result["method"]: result for result in experiment.results(ran)}
+def _results(ran: Path, published: Path, shared: rows.Shared) -> list[dict[str, Any]]:
+    return experiment.results(ran, _sets(published, ran), shared, PLAN)
+
+
+def test_every_method_trains_and_is_measured(ran: Path, published: Path, shared: rows.Shared) -> None:
+    found = {result["method"]: result for result in _results(ran, published, shared)}
     assert set(found) == {experiment.START, *METHODS}
     assert found[experiment.START]["kl"] == pytest.approx(0, abs=1e-6)
     for name in METHODS:
@@ -73,10 +78,12 @@ def test_what_is_done_is_not_done_again_and_comes_out_the_same(
     told, was = json.loads(gone.read_text("utf-8")), json.loads(before[gone])
     assert told.pop("cpu_seconds") and was.pop("cpu_seconds") and told == was
     assert all(path.read_bytes() == content for path, content in before.items() if path != gone)
+    other = rows.Shared(shared.queries[:2], shared.chosen, shared.rejected)
+    assert not experiment.results(ran, _sets(published, ran), other, PLAN)
 
 
 def test_the_report_names_every_method(ran: Path, published: Path, shared: rows.Shared, tmp_path: Path) -> None:
-    found = experiment.results(ran)
+    found = _results(ran, published, shared)
     known = report.facts(found, _sets(published, ran), shared, PLAN, 0.5)
     page = tmp_path / "replication.md"
     page.write_text(f"# Before\n{report.BEGIN}\nold\n{report.END}\nafter\n", "utf-8")
