@@ -14,6 +14,8 @@ from typing import Any
 from pipeline.storage.location import local_argument
 from pipeline.streams import take_any_text
 
+_ATTEMPTS = 4
+_PAUSE_S = 1.0
 _BESIDE = ("manifest.json", "README.md", "report.html")
 
 
@@ -72,25 +74,22 @@ def checked_files(root: Path) -> list[str]:
 
 
 def _send(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
-    """Make the repository, if need be, and commit; returns the commit's address."""
-    import httpx
-    from huggingface_hub import HfApi
+    """Make the repository, if need be, and commit; returns the commit's address. What passes is tried again: the Hub takes
+    files that it has for sent, and shows a commit whole or not at all.
+    """
     from huggingface_hub import errors as hub
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
     from pipeline.errors import CurationError, UsageError
 
-    api = HfApi()
+    attempts = Retrying(
+        retry=retry_if_exception(_passing),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(_PAUSE_S, max=30),
+        reraise=True,
+    )
     try:
-        api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=hub_id,
-            repo_type="dataset",
-            folder_path=root,
-            allow_patterns=names,
-            # Files of an earlier push that this manifest doesn't name would be read with it.
-            delete_patterns=["data/*.parquet", "rejected/*.parquet"],
-            commit_message="Publish by figa-pipeline",
-        )
+        return attempts(_commit, root, names, hub_id, private=private)
     except hub.HFValidationError as error:
         raise UsageError(f"{hub_id}: not a Hub id ({_line(error)}); expected owner/name") from None
     except hub.HfHubHTTPError as error:
@@ -100,10 +99,46 @@ def _send(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
                 f"{hub_id}: the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
             ) from None
         raise CurationError(f"{hub_id}: the Hub answered {_line(error)}; run the same command again") from None
-    except (httpx.HTTPError, OSError) as error:
+    except (_http_error(), OSError) as error:
         raise CurationError(
             f"{hub_id}: the Hub can't be reached ({_line(error)}); run the same command again"
         ) from None
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether the same request may succeed in a moment: lost connections, limits, another's commit, a server's trouble."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 409, 412, 429) or error.response.status_code >= 500
+    return isinstance(error, _http_error())
+
+
+def _http_error() -> type[Exception]:
+    """The base of all errors of the Hub's HTTP library: which library that is differs between the Hub's versions."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0]
+
+
+def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
+    from huggingface_hub import HfApi
+
+    from pipeline.errors import UsageError
+
+    api = HfApi()
+    api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
+    if private and not api.repo_info(hub_id, repo_type="dataset").private:
+        raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
+    commit = api.upload_folder(
+        repo_id=hub_id,
+        repo_type="dataset",
+        folder_path=root,
+        allow_patterns=names,
+        # Files of an earlier push that this manifest doesn't name would be read with it.
+        delete_patterns=["data/*.parquet", "rejected/*.parquet"],
+        commit_message="Publish by figa-pipeline",
+    )
     return str(commit.commit_url)
 
 

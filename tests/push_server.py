@@ -1,6 +1,7 @@
 """A loopback server that takes a push as the Hub does: create, preupload, LFS batch and upload, commit.
 
-`files` holds what the last commit left, `deleted` what it took away; `private` what the repository was made as.
+`files` holds what the last commit left, `deleted` what it took away; `private` what the repository was made as. `failures`:
+part of a path, and the statuses with which the next requests there are answered; 0 drops the connection.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class PushHub:
         self.objects: dict[str, bytes] = {}
         self.private: bool | None = None
         self.commits = 0
+        self.uploads = 0
+        self.failures: dict[str, list[int]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -54,15 +57,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub, body = self.hub, self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
+        for part, statuses in hub.failures.items():
+            if part in path and statuses:
+                return self._fail(statuses.pop(0))
         if path.startswith("/lfs/"):
+            hub.uploads += 1
             hub.objects[path.removeprefix("/lfs/")] = body
             return self._json({})
         if self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self._json({"error": "Invalid credentials"}, 401)
         api = f"/api/datasets/{hub.repo}"
         if path == "/api/repos/create":
+            if hub.private is not None:
+                url = f"{hub.url}/datasets/{hub.repo}"
+                return self._json({"error": "You already created this dataset repo", "url": url}, 409)
             asked = json.loads(body)
-            hub.private = asked.get("private") or asked.get("visibility") == "private"
+            hub.private = bool(asked.get("private") or asked.get("visibility") == "private")
             return self._json({"url": f"{hub.url}/datasets/{hub.repo}"})
         if path == f"{api}/preupload/main":
             asked = json.loads(body)["files"]
@@ -76,12 +86,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json([{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in hub.files])
         if path in (api, f"{api}/revision/main"):
             siblings = [{"rfilename": name} for name in hub.files]
-            return self._json({"_id": "0", "id": hub.repo, "sha": SHA, "siblings": siblings, "tags": []})
+            about = {"_id": "0", "id": hub.repo, "sha": SHA, "private": bool(hub.private), "tags": []}
+            return self._json(about | {"siblings": siblings})
         if path == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
         return self._json({"error": path}, 404)
 
     def _upload(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        if wanted["oid"] in self.hub.objects:
+            return wanted  # as the Hub says of what it has
         return wanted | {"actions": {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}}
 
     def _commit(self, lines: list[dict[str, Any]]) -> None:
@@ -99,6 +112,12 @@ class _Handler(BaseHTTPRequestHandler):
                 del hub.files[value["path"]]
         hub.commits += 1
         self._json({"commitUrl": f"{hub.url}/datasets/{hub.repo}/commit/{SHA}", "commitOid": SHA})
+
+    def _fail(self, status: int) -> None:
+        if status:
+            return self._json({"error": "as the test wants it"}, status)
+        self.close_connection = True
+        return None
 
     def _json(self, value: Any, status: int = 200) -> None:
         body = json.dumps(value).encode()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.push import main
 from tests import pairs
 from tests.conftest import ROOT, child_environment
 from tests.push_server import PushHub
@@ -68,3 +70,87 @@ def test_a_wrong_token_is_one_line_without_the_token(out: Path) -> None:
         refused = push(out, hub.url, token="hf_wrong")
     assert refused.returncode == 2 and "set HF_TOKEN" in refused.stderr
     assert "hf_wrong" not in refused.stderr + refused.stdout and "Traceback" not in refused.stderr
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
+    """A Hub for pushes of this process, which don't wait before they try again."""
+    from huggingface_hub import constants
+
+    with PushHub(REPO, {}, "hf_right") as made:
+        monkeypatch.setattr(constants, "ENDPOINT", made.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        monkeypatch.setattr("pipeline.push._PAUSE_S", 0.0)
+        yield made
+
+
+@pytest.mark.parametrize(
+    "failures", [{"/commit/": [500, 409, 0]}, {"/preupload/": [503]}, {"/repos/create": [502, 429]}, {"/batch": [504]}]
+)
+def test_what_passes_is_tried_again(out: Path, hub: PushHub, failures: dict[str, list[int]]) -> None:
+    hub.failures = failures
+    assert main([str(out), REPO]) == 0
+    assert hub.commits == 1 and not any(failures.values())
+    # Each file once, however often the commit was tried.
+    assert hub.uploads == len(hub.objects)
+
+
+def test_what_was_sent_before_the_end_is_not_sent_again(
+    out: Path, hub: PushHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.failures = {"/commit/": [500] * 4}
+    assert main([str(out), REPO]) == 1
+    assert hub.commits == 0 and not hub.files and hub.uploads == 3
+    error = capsys.readouterr().err
+    assert "run the same command again" in error.splitlines()[-1] and "hf_right" not in error
+    assert main([str(out), REPO]) == 0
+    assert hub.commits == 1 and hub.uploads == 3
+
+
+@pytest.mark.parametrize("part", ["/repos/create", "/preupload/", "/commit/"])
+def test_a_token_that_may_not_write_there_is_told(
+    out: Path, hub: PushHub, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.failures = {part: [403], "/api/datasets/somebody/pairs": [403] if part == "/repos/create" else []}
+    assert main([str(out), REPO]) == 2
+    assert "refuses (403); set HF_TOKEN" in capsys.readouterr().err.splitlines()[-1]
+    assert hub.commits == 0
+
+
+def test_no_token_no_manifest_and_no_such_id_are_told(
+    out: Path, hub: PushHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert main([str(out), REPO]) == 2
+    assert "set HF_TOKEN" in capsys.readouterr().err
+    assert main([str(tmp_path), REPO]) == 2
+    assert "no manifest.json" in capsys.readouterr().err
+    assert main([str(out), "not/a/name"]) == 2
+    error = capsys.readouterr().err
+    assert "not a Hub id" in error and error.count("\n") == 1
+    assert hub.commits == 0 and hub.private is None
+
+
+def test_private_data_does_not_go_to_a_public_repository(
+    out: Path, hub: PushHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.private = False
+    assert main([str(out), REPO, "--private"]) == 2
+    assert "is there already, and public; nothing was sent" in capsys.readouterr().err
+    assert hub.commits == 0
+    hub.private = True
+    assert main([str(out), REPO, "--private"]) == 0
+
+
+def test_a_hub_that_cannot_be_reached_is_told(
+    out: Path, hub: PushHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert main([str(out), REPO]) == 1
+    error = capsys.readouterr().err
+    assert "the Hub can't be reached" in error and error.count("\n") == 1
