@@ -13,6 +13,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
+from pipeline.card import cell
 from pipeline.curate import Outcome
 from pipeline.diffs import sample_diffs
 from pipeline.storage import manifest
@@ -84,7 +85,7 @@ def _cost(content: dict[str, Any]) -> str:
     if uncertain := content.get("cost_uncertain_usd"):
         parts.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
     if unpriced := content.get("unpriced"):
-        parts.append(f"no price known for {', '.join(unpriced)}")
+        parts.append(f"no price known for {', '.join(map(cell, unpriced))}")
     return "; ".join(parts)
 
 

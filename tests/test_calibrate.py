@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from pipeline.calibrate import main
 from pipeline.config import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
+from pipeline.models import money
 from pipeline.report import NAME, calibration
 from tests.conftest import Silent
 
@@ -72,3 +74,40 @@ def test_a_choice_that_cannot_be_read_is_told(
 def test_without_scores_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert "run pipeline.build until the stage score is done" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_has_an_estimated_price(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = settings()
+    outcome = run(config)
+    for name in ("revise", "filter", "label"):
+        shutil.rmtree(outcome.out / "work" / name)
+    (outcome.out / "manifest.json").unlink()
+    prices = {"as_of": "2026-01-01", "models": {config.reviser.model: {"input": 1, "cached_input": 1, "output": 1}}}
+    (tmp_path / "prices.yaml").write_text(json.dumps(prices))
+    monkeypatch.setenv("FIGA_PRICES", str(tmp_path / "prices.yaml"))
+    money._table.cache_clear()
+    try:
+        assert main([str(outcome.out), "--eta", "off,off,off", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+    finally:
+        monkeypatch.undo()
+        money._table.cache_clear()
+    assert found["known_by"] == "estimated from texts and prices"
+    # What the calls of the finished run would have cost at a dollar a million tokens, by the server's own count.
+    (choice,) = found["choices"]
+    assert 0.5 < choice["cost_usd"] / (choice["rows"] * found["usd_a_revision"]) < 1.5
+    assert 100e-6 < found["usd_a_revision"] < 3000e-6
+
+
+def test_no_scored_row_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+
+    none = pa.array([], pa.float32())
+    monkeypatch.setattr(calibration, "scores", lambda out: pa.table({"reward_initial": none, "reward_reference": none}))
+    assert main([str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "no scored row" in told and "nan" not in told

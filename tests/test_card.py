@@ -68,3 +68,19 @@ def test_hostile_names_stay_text(out: Path, hostile: str) -> None:
     # Every row of a table keeps its number of cells.
     was = plain.split("---\n", 2)[2].splitlines()
     assert [line.count("|") for line in body.splitlines()] == [line.count("|") for line in was]
+
+
+@pytest.mark.parametrize(
+    ("licence", "written"), [("unknown", "unknown"), (None, "unknown"), ("MIT, CC-BY-NC-4.0", ["mit", "cc-by-nc-4.0"])]
+)
+def test_licences_as_the_hub_knows_them(out: Path, licence: str | None, written: object) -> None:
+    manifest = open_dataset(out).manifest
+    manifest["source"]["licence"] = licence
+    assert header(card.render(manifest))["license"] == written
+
+
+def test_an_empty_set_loads_as_its_card_says(tiny_tokenizer: Path, tmp_path: Path) -> None:
+    out = pairs.data_set(tmp_path / "empty", tiny_tokenizer, 0)
+    assert 'load_dataset("PATH_OR_HUB_ID", streaming=True)' in (out / "README.md").read_text("utf-8")
+    own = datasets.load_dataset(str(out), streaming=True, cache_dir=str(tmp_path / "cache"))
+    assert list(own) == ["train"] and list(own["train"]) == []

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_dataset
+from pipeline.config import LabelSettings
+from pipeline.diffs import visible
 from pipeline.show import main
+from pipeline.tokenizers import open_tokenizer
 from tests import pairs
 from tests.report import hostile
 
@@ -81,3 +84,37 @@ def test_no_escape_sequence_of_a_row_reaches_the_terminal(
     assert len(own) < len(text), "colours were on"
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b\u2028]", own)
     assert "<001b>[31mred" in own and "<202e>evil" in own and "<script>window.ran = 1</script>" in own
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [("sample_index<0.5", 60), ("source_row>1e300", 0), ("overlong=false", 60), ("overlong=true", 0)],
+)
+def test_numbers_and_truths_are_compared_as_they_are(
+    out: Path, condition: str, rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(out), "--where", condition, "--limit", "0"]) == 0
+    assert f"{rows} pairs shown" in capsys.readouterr().err
+
+
+def test_a_limit_below_zero_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(out), "--limit", "-1"])
+    assert ended.value.code == 2 and "expected a number from 0, got '-1'" in capsys.readouterr().err
+
+
+def test_the_summary_of_a_run_draws_the_same_diff(
+    out: Path, tiny_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.diffs import sample_diffs
+
+    manifest = open_dataset(out).manifest
+    tokenizer = open_tokenizer(str(tiny_tokenizer), LabelSettings(tokenizer=str(tiny_tokenizer)))
+    (drawn,) = sample_diffs(out, manifest, tokenizer, 1)
+    assert "<|im_end|>" not in drawn.plain
+    row_id = drawn.plain.split(maxsplit=1)[0]
+    assert shown(out, "--row", row_id, capsys=capsys).split("\n", 3)[3].startswith(drawn.plain.split("\n", 3)[3])
+
+
+def test_what_no_terminal_shows_is_shown() -> None:
+    assert visible("a\u00a0b\u3164c\ufe0fd\U000e0101\n\t") == "a<00a0>b<3164>c<fe0f>d<e0101>\n<0009>"

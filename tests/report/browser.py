@@ -58,3 +58,10 @@ class Opened:
         """Nothing was said, thrown or asked for."""
         assert self.complaints == []
         assert self.requests == [self.url]
+
+
+def grave(page: Any, part: str | None = None) -> list[tuple[str, str]]:
+    """What axe finds serious or critical on the page, or in that part of it. Skips where axe is not installed."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    found = axe.Axe().run(page, context=part).response["violations"]
+    return [(v["id"], v["nodes"][0]["html"][:100]) for v in found if v["impact"] in ("serious", "critical")]
