@@ -123,7 +123,9 @@ def _numbers(parts: dict[str, list[Any]]) -> dict[str, Numbers]:
     found = {name: _joined(parts[name], "f4") for name in (*REWARDS, "edit_distance", *_TOKENS)}
     prompt, revised, initial = (found.pop(name) for name in _TOKENS)
     tokens = {"prompt_tokens": prompt, "initial_tokens": initial - prompt, "revised_tokens": revised - prompt}
-    return found | {"reward_gain": found["reward_revised"] - found["reward_initial"]} | tokens
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        gain = found["reward_revised"] - found["reward_initial"]
+    return found | {"reward_gain": gain} | tokens
 
 
 def _joined(parts: list[Any], empty: str) -> Any:
