@@ -97,7 +97,7 @@ class SequenceClassifierReward:
     def score(self, items: Sequence[Item]) -> npt.NDArray[np.float32]:
         """Scores in the items' order, shape (n,). Texts over max_length tokens lose their beginning, not the answer."""
         with self._turn:
-            inputs = [self._encode(messages, answer) for messages, answer in items]
+            inputs = self._encode(items)
             order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
             scores = np.zeros(len(inputs), np.float32)
             for start in range(0, len(order), self._settings.batch_size):
@@ -105,15 +105,20 @@ class SequenceClassifierReward:
                 scores[chosen] = self._scores([inputs[i] for i in chosen])
             return scores
 
-    def _encode(self, messages: list[dict[str, str]], answer: str) -> dict[str, list[int]]:
+    def _encode(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
+        """Token ids, and what else the model takes, of each item."""
+        if not items:
+            return []
         self._tokenizer.truncation_side = "left"
         cut: dict[str, Any] = {"truncation": True, "max_length": self._settings.max_length}
         if self._tokenizer.chat_template:
-            whole = [*messages, {"role": "assistant", "content": answer}]
-            text = self._tokenizer.apply_chat_template(whole, tokenize=False)
-            return dict(self._tokenizer(text, add_special_tokens=False, **cut))
-        query = "\n\n".join(m["content"] for m in messages)
-        return dict(self._tokenizer(query, answer, **cut))
+            whole = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
+            texts = self._tokenizer.apply_chat_template(whole, tokenize=False)
+            encoded = self._tokenizer(texts, add_special_tokens=False, **cut)
+        else:
+            queries = ["\n\n".join(m["content"] for m in messages) for messages, _ in items]
+            encoded = self._tokenizer(queries, [answer for _, answer in items], **cut)
+        return [{name: encoded[name][n] for name in encoded} for n in range(len(items))]
 
     def _scores(self, inputs: list[dict[str, list[int]]]) -> npt.NDArray[np.float32]:
         """One batch, padded here: the tokenizer's padding need not be what the model knows as such, or be there at all."""

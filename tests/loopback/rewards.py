@@ -9,6 +9,7 @@ reverse order with their index, as no server promises any other.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -23,16 +24,19 @@ _USAGE = {"prompt_tokens": 1, "total_tokens": 1, "completion_tokens": 0}
 
 
 class RewardDesk:
-    """`alter` may change an answer before it is sent; `statuses` are given first, one a request. `bodies`: what came."""
+    """`alter` may change an answer before it is sent; `statuses` are given first, one a request; each takes
+    `delay` seconds. `bodies`: what came."""
 
     def __init__(
         self,
         rule: Callable[[str], Any],
         alter: Callable[[dict[str, Any]], Any] = lambda answer: answer,
         statuses: tuple[int, ...] = (),
+        delay: float = 0.0,
     ) -> None:
         self.rule, self.alter = rule, alter
         self.statuses = list(statuses)
+        self.delay = delay
         self.bodies: list[dict[str, Any]] = []
         # Larger requests than this are refused, as of a text that is too long.
         self.longest_text = 10**9
@@ -47,6 +51,7 @@ class RewardDesk:
                 return error_response(openai_wire, 401, f"Incorrect key: {openai_wire.key_of(http.headers)}")
             body = json.loads(await http.read())
             self.bodies.append(body)
+            await asyncio.sleep(self.delay)
             if self.statuses:
                 return error_response(openai_wire, self.statuses.pop(0), "so it was wished")
             if len(json.dumps(body)) > self.longest_text:

@@ -1,0 +1,111 @@
+"""Scoring by a sequence classifier in batches against one by one, and by a reward server in batches against one a request.
+
+Random models on the CPU, answers of 3 to 400 words (log-uniform). One by one is transformers itself in a bare loop: encode,
+forward, read the logit, no padding. The small model stands for what a batch saves by fewer calls, all that a CPU shows; on
+the larger one it is bound by arithmetic, and a batch saves what padding doesn't take back. A GPU saves more on either.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import rewards
+from pipeline.config import RewardSettings
+from tests.benchmarks import _pairs
+from tests.benchmarks.measure import Figure, ratios, repeated, seconds
+from tests.conftest import SAMPLE
+from tests.loopback import LoopbackServer
+from tests.loopback.rewards import RewardDesk
+
+_ITEMS, _QUICK, _REPEATS = 256, 24, 3
+# hidden size, layers, target; the second is of MiniLM's size.
+_MODELS = {"hidden 64, 2 layers": (64, 2, "at least 2.5"), "hidden 384, 6 layers": (384, 6, "")}
+
+
+def run(*, quick: bool) -> list[Figure]:
+    items = list(_items(_QUICK if quick else _ITEMS))
+    repeats = 1 if quick else _REPEATS
+    figures = []
+    for name, (hidden, layers, target) in list(_MODELS.items())[: 1 if quick else None]:
+        with tempfile.TemporaryDirectory() as folder:
+            figures += _classifier(Path(folder), name, hidden, layers, target, items, repeats)
+    return figures + _server(items, repeats)
+
+
+def _items(count: int) -> Any:
+    chance = random.Random(0)
+    words = SAMPLE.read_text("utf-8").replace("\\n", " ").split()
+    for _ in range(count):
+        length = round(3 * (400 / 3) ** chance.random())
+        start = chance.randrange(len(words) - length)
+        yield (
+            [{"role": "user", "content": " ".join(words[start : start + 12])}],
+            " ".join(words[start : start + length]),
+        )
+
+
+def _classifier(
+    folder: Path, name: str, hidden: int, layers: int, target: str, items: list[Any], repeats: int
+) -> list[Figure]:
+    try:
+        import torch
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+    except ImportError:
+        return [Figure(f"batches / one by one, {name}", None, "×", target="skipped: needs torch")]
+    tokenizer = _pairs.tokenizer()._tokenizer
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
+    config = AutoConfig.for_model(
+        "llama", vocab_size=len(tokenizer), num_attention_heads=8, num_labels=1, max_position_embeddings=2048, **sizes
+    )
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.save_pretrained(folder)
+    reward = rewards.load(RewardSettings(model=f"hf/{folder}", max_length=2048), _nobody)
+    alone: list[float] = []
+
+    def one_by_one() -> None:
+        alone.clear()
+        with torch.inference_mode():
+            for messages, answer in items:
+                whole = [*messages, {"role": "assistant", "content": answer}]
+                text = tokenizer.apply_chat_template(whole, tokenize=False)
+                alone.append(
+                    model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0].item()
+                )
+
+    one_by_one()
+    together = reward.score(items)
+    pairs = ratios(lambda: seconds(one_by_one), lambda: seconds(lambda: reward.score(items)), repeats)
+    return [
+        repeated(f"batches / one by one, {name}", "×", [slow / quick for slow, quick in pairs], target),
+        repeated(f"answers in batches, {name}", "answers/s", [len(items) / quick for _, quick in pairs]),
+        Figure(
+            f"largest difference of a score, {name}", float(np.abs(together - alone).max()), "", target="at most 1e-5"
+        ),
+    ]
+
+
+def _server(items: list[Any], repeats: int) -> list[Figure]:
+    """A loopback server that takes 20 ms a request: batches of 16 against one answer a request, either 4 requests at a time."""
+    desk = RewardDesk(len, delay=0.02)
+    with LoopbackServer(key=None, extensions=[desk.extend]) as server:
+        score: Callable[[int], Any] = lambda size: (
+            rewards.load(  # noqa: E731
+                RewardSettings(model=f"openrlhf/rm@{server.url}", batch_size=size, concurrency=4), _nobody
+            ).score
+        )
+        pairs = ratios(lambda: seconds(lambda: score(1)(items)), lambda: seconds(lambda: score(16)(items)), repeats)
+    return [
+        repeated("a server of 20 ms a request: batches / one a request", "×", [slow / quick for slow, quick in pairs])
+    ]
+
+
+def _nobody(settings: RewardSettings) -> Any:
+    raise AssertionError(f"no judge is asked, and {settings.model} was")
