@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tests.conftest import SAMPLE
 from tests.loopback import LoopbackServer
 from tests.loopback.rewards import RewardDesk
 
-_ITEMS, _QUICK, _REPEATS = 256, 24, 3
+_ITEMS, _QUICK, _REPEATS = 128, 24, 3
 # hidden size, layers, target; the second is of MiniLM's size.
 _MODELS = {"hidden 64, 2 layers": (64, 2, "at least 2.5"), "hidden 384, 6 layers": (384, 6, "")}
 
@@ -96,12 +95,12 @@ def _server(items: list[Any], repeats: int) -> list[Figure]:
     """A loopback server that takes 20 ms a request: batches of 16 against one answer a request, either 4 requests at a time."""
     desk = RewardDesk(len, delay=0.02)
     with LoopbackServer(key=None, extensions=[desk.extend]) as server:
-        score: Callable[[int], Any] = lambda size: (
-            rewards.load(  # noqa: E731
-                RewardSettings(model=f"openrlhf/rm@{server.url}", batch_size=size, concurrency=4), _nobody
-            ).score
-        )
-        pairs = ratios(lambda: seconds(lambda: score(1)(items)), lambda: seconds(lambda: score(16)(items)), repeats)
+
+        def score(size: int) -> None:
+            settings = RewardSettings(model=f"openrlhf/rm@{server.url}", batch_size=size, concurrency=4)
+            rewards.load(settings, _nobody).score(items)
+
+        pairs = ratios(lambda: seconds(lambda: score(1)), lambda: seconds(lambda: score(16)), repeats)
     return [
         repeated("a server of 20 ms a request: batches / one a request", "×", [slow / quick for slow, quick in pairs])
     ]
