@@ -250,6 +250,7 @@ def _money(work: Path, found: State) -> None:
     import sqlite3
     from contextlib import closing
 
+    from pipeline.models import journal_tables
     from pipeline.models.batch_ledger import unfinished
     from pipeline.storage.location import journal_of
 
@@ -259,11 +260,10 @@ def _money(work: Path, found: State) -> None:
         return
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
-            found.calls = dict(db.execute("SELECT stage, count(*) FROM answers GROUP BY stage ORDER BY stage"))
-            answers, charges = (
-                db.execute(f"SELECT total(cost_usd) FROM {table}").fetchone()[0] for table in ("answers", "charges")
-            )
-            found.cost_usd = round(answers + charges, 6)
+            answered = journal_tables.spent(db)
+            (charged,) = db.execute("SELECT total(cost_usd) FROM charges").fetchone()
+            found.calls = {stage: answers for stage, (answers, _) in answered.items() if answers}
+            found.cost_usd = round(sum(pico for _, pico in answered.values()) / 1e12 + charged, 6)
     except sqlite3.Error as error:
         found.problems.append(f"{path}: the journal can't be read ({error}); a run sets a damaged one aside")
 

@@ -6,10 +6,6 @@ for a killed process; a power cut may take back the last moments, never damage t
 processes on several machines share a file `across_machines`, with the older rollback journal, which needs a network file
 system whose locks work.
 
-    answers    what is used: one a key, the newest
-    charges    every other call: failed, cut and asked again, or not known to have ended; with what it cost, or may have cost
-    collected  requests of batches whose cost is in one of the two
-
 A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a fresh one is begun.
 """
 
@@ -21,34 +17,24 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import StorageError
-from pipeline.models import journal_file
+from pipeline.models import journal_file, journal_tables
+from pipeline.models.known import Known
 
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, "
-    "answer TEXT NOT NULL, cost_usd REAL NOT NULL, at REAL NOT NULL)",
-    # Counting calls and money must not read the answers' texts.
-    "CREATE INDEX IF NOT EXISTS money ON answers (stage, cost_usd)",
-    "CREATE TABLE IF NOT EXISTS charges (stage TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, "
-    "cost_usd REAL NOT NULL, certain INTEGER NOT NULL, at REAL NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS collected (custom_id TEXT PRIMARY KEY)",
-)
-_CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-# The answer that this one replaces was paid for as well.
-_REPLACED = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
-_NEW = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
-_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 # What arrives within so many seconds is committed together: a transaction costs as much as ten answers.
 _GATHER_S = 0.001
+# So many answers may be out of the file's index, and be found by memory alone. About 10 MB.
+_UNFOLDED = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +57,7 @@ class Answer:
     logprobs: list[list[list[Any]]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class _Record(NamedTuple):
     """A row to be written: an answer with its key, or a charge.
 
     `custom_id`: of the request in a batch that it pays for; `began`: the charge in whose place it stands.
@@ -85,12 +70,13 @@ class _Record:
 
 
 class Journal:
-    """Answers by key. Threads may share one; processes may open the same file.
+    """Answers by key. Threads may share one; processes may open the same file, unless this one writes `alone`.
 
-    `warning` says what was wrong with the file, if it had to be set aside. Raises StorageError.
+    `warning` says what was wrong with the file, if it had to be set aside. alone: no other process writes answers while this
+    one does, so that it knows by memory which keys have none, and which are new. Raises StorageError.
     """
 
-    def __init__(self, path: Path, *, across_machines: bool = False) -> None:
+    def __init__(self, path: Path, *, across_machines: bool = False, alone: bool = False) -> None:
         self.path = path
         self._mode = "DELETE" if across_machines else "WAL"
         self.warning: str | None = None
@@ -113,6 +99,11 @@ class Journal:
             self._db = self._open()
             # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
             self._reader = self._open()
+            journal_tables.prepare(self._db)
+            # The rows of answers that the file's index doesn't have yet.
+            self._recent: dict[str, int] = {}
+            self._most_recent = _UNFOLDED if alone else 0
+            self._known = Known(journal_tables.prefixes(self._reader)) if alone else None
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the journal of paid answers can't be opened: {error}") from error
 
@@ -130,15 +121,15 @@ class Journal:
         db.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
         # In pages of 4 kB. Keys fall anywhere in their index: the log takes a page's many changes before it goes into the file.
         db.execute("PRAGMA wal_autocheckpoint=8000")
-        for statement in _TABLES:
-            db.execute(statement)
         return db
 
     def get(self, key: str) -> Answer | None:
+        if self._known and key not in self._known:
+            return None
         with self._guard(self._reader, self._reading) as db:
-            row = db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            text = journal_tables.get(db, key, self._recent.get(key))
         try:
-            return Answer(**json.loads(row[0])) if row else None
+            return Answer(**json.loads(text)) if text else None
         except (ValueError, TypeError) as error:
             raise StorageError(
                 f"{self.path}: the answer {key[:16]} is damaged ({error}); run again: the journal will be set aside"
@@ -170,7 +161,7 @@ class Journal:
 
         custom_id: of the request in a batch that this pays for; began: the number that it was begun with.
         """
-        await self._gather(replace(_answer(key, stage, model, answer, cost_usd), custom_id=custom_id, began=began))
+        await self._gather(_answer(key, stage, model, answer, cost_usd, custom_id, began))
 
     async def charge(
         self,
@@ -185,7 +176,7 @@ class Journal:
     ) -> None:
         """Note a call that gave no answer. `certain`: False when nothing tells whether, and how much, it was billed."""
         record = _charge(stage, model, outcome, cost_usd, certain)
-        await self._gather(replace(record, custom_id=custom_id, began=began))
+        await self._gather(record._replace(custom_id=custom_id, began=began))
 
     async def _gather(self, record: _Record) -> None:
         commit = self._enqueue(record)
@@ -210,43 +201,60 @@ class Journal:
         self._write(records)
 
     def _write(self, records: list[_Record]) -> None:
+        answers: dict[str, journal_tables.Row] = {}
+        charges = [record.row for record in records if record.key is None]
+        for record in records:
+            if record.key is not None:
+                # Of two answers to one key in one commit the first was paid for as well.
+                if before := answers.get(record.key):
+                    charges.append(journal_tables.replaced(before))
+                answers[record.key] = record.row
         with self._guard(self._db, self._lock) as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                for record in records:
-                    if record.began is not None:
-                        db.execute("DELETE FROM charges WHERE rowid = ?", (record.began,))
-                    if record.key is None:
-                        db.execute(_CHARGE, record.row)
-                    elif not db.execute(_NEW, record.row).rowcount:
-                        db.execute(_REPLACED, (record.key,))
-                        db.execute(_ANSWER, record.row)
-                    if record.custom_id:
-                        db.execute("INSERT OR IGNORE INTO collected VALUES (?)", (record.custom_id,))
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with journal_tables.transaction(db):
+                journal_tables.settle(
+                    db,
+                    began=[record.began for record in records if record.began is not None],
+                    charges=charges,
+                    collected=[record.custom_id for record in records if record.custom_id],
+                )
+                for key, row in self._standing(db, answers).items():
+                    journal_tables.replace(db, row, answers.pop(key))
+                rows = list(zip(answers, journal_tables.append(db, list(answers.values())), strict=True))
+                fold = len(self._recent) + len(rows) > self._most_recent
+                if fold:
+                    journal_tables.fold(db)
+                if self._known:
+                    self._known.update(answers)
+            # Readers who don't find a key here any more find it in the index.
+            self._recent.update(rows)
+            if fold:
+                self._recent.clear()
+
+    def _standing(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, int]:
+        """The rows of those keys that have an answer already."""
+        if self._known is None:
+            return journal_tables.find(db, keys)
+        maybe = [key for key in keys if key in self._known]
+        found = {key: self._recent[key] for key in maybe if key in self._recent}
+        return found | journal_tables.find(db, [key for key in maybe if key not in found]) if maybe else {}
 
     def spent(self) -> float:
         """US dollars paid for everything in this journal, and those that may have been."""
-        (spent,) = self._row("SELECT (SELECT total(cost_usd) FROM answers) + (SELECT total(cost_usd) FROM charges)")
-        return float(spent)
+        return sum(pico for _, pico in self._totals().values()) / 1e12 + self._charged("true")
 
     def uncertain(self) -> float:
         """The part of `spent` for calls that ended without a word of their cost, each counted at its most."""
-        return float(self._row("SELECT total(cost_usd) FROM charges WHERE NOT certain")[0])
+        return self._charged("NOT certain")
 
     def money(self) -> dict[str, tuple[int, float]]:
         """Answers and US dollars by stage; what is uncertain is left out."""
-        query = (
-            "SELECT stage, sum(answers), total(cost) FROM ("
-            "SELECT stage, count(*) AS answers, total(cost_usd) AS cost FROM answers GROUP BY stage UNION ALL "
-            "SELECT stage, 0, total(cost_usd) FROM charges WHERE certain GROUP BY stage) GROUP BY stage ORDER BY stage"
-        )
-        with self._guard(self._reader, self._reading) as db:
-            return {stage: (calls, cost) for stage, calls, cost in db.execute(query)}
+        charged = dict(self._rows("SELECT stage, total(cost_usd) FROM charges WHERE certain GROUP BY stage"))
+        answered = self._totals()
+        return {
+            stage: (count, pico / 1e12 + charged.get(stage, 0.0))
+            for stage in sorted({*answered, *charged})
+            for count, pico in [answered.get(stage, (0, 0))]
+        }
 
     def calls(self) -> dict[str, int]:
         """Answers by stage."""
@@ -254,12 +262,20 @@ class Journal:
 
     def made(self) -> int:
         """All calls, those without an answer included."""
-        return int(self._row("SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM charges)")[0])
+        ((charges,),) = self._rows("SELECT count(*) FROM charges")
+        return sum(answers for answers, _ in self._totals().values()) + int(charges)
 
-    def _row(self, query: str) -> tuple[float, ...]:
+    def _charged(self, which: str) -> float:
+        ((cost,),) = self._rows(f"SELECT total(cost_usd) FROM charges WHERE {which}")
+        return float(cost)
+
+    def _totals(self) -> dict[str, tuple[int, int]]:
         with self._guard(self._reader, self._reading) as db:
-            row: tuple[float, ...] = db.execute(query).fetchone()
-            return row
+            return journal_tables.spent(db)
+
+    def _rows(self, query: str) -> list[Any]:
+        with self._guard(self._reader, self._reading) as db:
+            return db.execute(query).fetchall()
 
     def close(self) -> None:
         self._writer.shutdown()
@@ -283,11 +299,26 @@ def call_number() -> int:
     return secrets.randbits(62)
 
 
-def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
-    # ASCII JSON: lone surrogates, which SQLite refuses, survive as escapes.
-    said = {name: getattr(answer, name) for name in Answer.__slots__ if name != "logprobs" or answer.logprobs}
-    text = json.dumps(said, ensure_ascii=True)
-    return _Record(key, (key, stage, model, text, cost_usd, time.time()))
+def _answer(
+    key: str,
+    stage: str,
+    model: str,
+    answer: Answer,
+    cost_usd: float,
+    custom_id: str | None = None,
+    began: int | None = None,
+) -> _Record:
+    # As json.dumps writes the answer's fields, in a third of its time. ASCII: lone surrogates, which SQLite refuses, survive
+    # as escapes.
+    request_id = "null" if answer.request_id is None else quoted(answer.request_id)
+    logprobs = f', "logprobs": {json.dumps(answer.logprobs)}' if answer.logprobs else ""
+    text = (
+        f'{{"text": {quoted(answer.text)}, "finish": {quoted(answer.finish)}, "max_tokens": {answer.max_tokens:d}, '
+        f'"prompt_tokens": {answer.prompt_tokens:d}, "completion_tokens": {answer.completion_tokens:d}, '
+        f'"cached_tokens": {answer.cached_tokens:d}, "request_id": {request_id}, '
+        f'"cache_write_tokens": {answer.cache_write_tokens:d}{logprobs}}}'
+    )
+    return _Record(key, (key, stage, model, text, cost_usd, time.time()), custom_id, began)
 
 
 def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool, number: int | None = None) -> _Record:
