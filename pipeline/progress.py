@@ -31,6 +31,8 @@ class StageProgress:
         self._counts = Counts(total=total)
         self._lock = threading.Lock()
         self._written = 0.0
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._write()
 
     def add(self, rows: int = 1, rejected: int = 0) -> None:
@@ -50,7 +52,6 @@ class StageProgress:
         self._written = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(vars(self._counts)))
             temporary.replace(self._path)
 

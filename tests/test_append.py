@@ -29,7 +29,7 @@ def calls(settings: Settings) -> list[str]:
 
 
 def stages(out: Path) -> dict[str, int]:
-    return {f"{p.parent.name}/{p.name}": p.stat().st_mtime_ns for p in (out / "work").glob("*/0*.parquet")}
+    return {f"{p.parent.name}/{p.name}": p.stat().st_mtime_ns for p in (out / "work").glob("*/0*.arrow")}
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def test_a_plan_that_stands_is_not_made_again(tmp_path: Path) -> None:
     stagefile.file_path(tmp_path / "work", "source", 1).unlink()
     assert planned(setting, tmp_path / "work")[0] == first
     after = times(tmp_path / "work")
-    assert {name for name in after if after[name] != before[name]} == {"00001.parquet", "00001.json"}
+    assert {name for name in after if after[name] != before[name]} == {"00001.arrow", "00001.json"}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"digest": 1, "shards": "two", "rows": 3}'])
@@ -176,9 +176,9 @@ def test_a_higher_limit_only_adds_shards(tmp_path: Path) -> None:
     assert plan == Plan(5, 17)
     after = times(work)
     # The third shard was half full; the first two are as they were.
-    full = [f"0000{shard}.{suffix}" for shard in (0, 1) for suffix in ("parquet", "json")]
+    full = [f"0000{shard}.{suffix}" for shard in (0, 1) for suffix in ("arrow", "json")]
     assert {name: after[name] for name in full} == {name: before[name] for name in full}
-    assert after["00002.parquet"] != before["00002.parquet"]
+    assert after["00002.arrow"] != before["00002.arrow"]
     assert rows_of(work, plan)["source_row"].to_pylist() == list(range(17))
 
 

@@ -35,7 +35,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def stage_times(out: Path) -> dict[str, int]:
-    return {p.parent.name + "/" + p.name: p.stat().st_mtime_ns for p in (out / "work").glob("*/0*.parquet")}
+    return {p.parent.name + "/" + p.name: p.stat().st_mtime_ns for p in (out / "work").glob("*/0*.arrow")}
 
 
 def test_every_row_is_published_or_rejected_with_a_reason(settings: Settings) -> None:
@@ -193,7 +193,7 @@ def test_a_damaged_stage_file_is_named_and_made_again_by_the_next_run(
     expected = files(run(settings("clean", filter__max_distance=0.7)).out)
     config = settings()
     run(config)
-    path = config.out / "work" / f"{name}.parquet"
+    path = config.out / "work" / f"{name}.arrow"
     raw = path.read_bytes()
     path.write_bytes(raw[:200] + bytes([raw[200] ^ 1]) + raw[201:])
     # What isn't read any more may be as damaged as it likes. Publishing reads rejects, and what the last stage made.

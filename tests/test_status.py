@@ -87,8 +87,8 @@ def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
 
 
 BROKEN = [
-    ("work/score/00002.json", "score: 00002.parquet: damaged", "nothing"),
-    ("work/score/00002.parquet", "score: 00002.parquet: damaged", "nothing"),
+    ("work/score/00002.json", "score: 00002.arrow: damaged", "nothing"),
+    ("work/score/00002.arrow", "score: 00002.arrow: damaged", "nothing"),
     ("work/plan.json", "plan.json: damaged", "nothing"),
     ("work/run.json", "", "nothing"),
     ("manifest.json", "not readable", "publish: all shards are done"),

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
@@ -201,42 +201,35 @@ class Journal:
         self._write(records)
 
     def _write(self, records: list[_Record]) -> None:
-        answers: dict[str, journal_tables.Row] = {}
-        charges = [record.row for record in records if record.key is None]
-        for record in records:
-            if record.key is not None:
-                # Of two answers to one key in one commit the first was paid for as well.
-                if before := answers.get(record.key):
-                    charges.append(journal_tables.replaced(before))
-                answers[record.key] = record.row
+        began = [record.began for record in records if record.began is not None]
+        collected = [record.custom_id for record in records if record.custom_id]
+        answers, charges = _sorted(records)
         with self._guard(self._db, self._lock) as db:
-            with journal_tables.transaction(db):
-                journal_tables.settle(
-                    db,
-                    began=[record.began for record in records if record.began is not None],
-                    charges=charges,
-                    collected=[record.custom_id for record in records if record.custom_id],
-                )
-                for key, row in self._standing(db, answers).items():
-                    journal_tables.replace(db, row, answers.pop(key))
-                rows = list(zip(answers, journal_tables.append(db, list(answers.values())), strict=True))
-                fold = len(self._recent) + len(rows) > self._most_recent
+            new = self._known is not None and not any(key in self._known for key in answers)
+            fold = len(self._recent) + len(answers) > self._most_recent
+            # A few new answers alone are one statement, and with that a transaction. After each statement the thread waits for
+            # the interpreter.
+            single = new and len(answers) <= journal_tables.AT_ONCE and not (fold or charges or began or collected)
+            with nullcontext() if single else journal_tables.transaction(db):
+                journal_tables.settle(db, began, charges, collected)
+                for key, place in ({} if new else self._standing(db, answers)).items():
+                    journal_tables.replace(db, place, answers.pop(key))
+                places = journal_tables.append(db, list(answers.values()))
                 if fold:
                     journal_tables.fold(db)
-                if self._known:
-                    self._known.update(answers)
-            # Readers who don't find a key here any more find it in the index.
-            self._recent.update(rows)
+            if self._known is not None:
+                self._recent.update(zip(answers, places, strict=True))
+                self._known.update(answers)
+            # Who doesn't find a key here any more finds it in the index.
             if fold:
                 self._recent.clear()
 
     def _standing(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, int]:
         """The rows of those keys that have an answer already."""
         if self._known is None:
-            return journal_tables.find(db, keys)
-        maybe = [key for key in keys if key in self._known]
-        found = {key: self._recent[key] for key in maybe if key in self._recent}
-        return found | journal_tables.find(db, [key for key in maybe if key not in found]) if maybe else {}
+            return journal_tables.find(db, keys, unfolded=True)
+        recent = {key: self._recent[key] for key in keys if key in self._recent}
+        return recent | journal_tables.find(db, [key for key in keys if key not in recent], unfolded=False)
 
     def spent(self) -> float:
         """US dollars paid for everything in this journal, and those that may have been."""
@@ -297,6 +290,20 @@ class Journal:
 def call_number() -> int:
     """Not another call's, in whatever process."""
     return secrets.randbits(62)
+
+
+def _sorted(records: list[_Record]) -> tuple[dict[str, journal_tables.Row], list[journal_tables.Row]]:
+    """Answers by key, and charges. Of two answers to one key in one commit the first was paid for as well."""
+    answers: dict[str, journal_tables.Row] = {}
+    charges = []
+    for record in records:
+        if record.key is None:
+            charges.append(record.row)
+            continue
+        if record.key in answers:
+            charges.append(journal_tables.replaced(answers[record.key]))
+        answers[record.key] = record.row
+    return answers, charges
 
 
 def _answer(

@@ -39,7 +39,7 @@ _TABLES = (
 PREFIX = 12
 _CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # SQLite takes 32766 values a statement. Each length of such a list is a statement of its own, which Python keeps compiled.
-_AT_ONCE = 32
+AT_ONCE = 32
 _FOLDED = "(SELECT coalesce(max(row), 0) FROM folded)"
 _PICO = "CAST(round(cost_usd * 1e12) AS INTEGER)"
 _ADD = (
@@ -123,13 +123,13 @@ def get(db: sqlite3.Connection, key: str, row: int | None) -> str | None:
     return str(found[0]) if found else None
 
 
-def find(db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, int]:
-    """The rows of those keys that have an answer."""
+def find(db: sqlite3.Connection, keys: Iterable[str], *, unfolded: bool) -> dict[str, int]:
+    """The rows of those keys that have an answer. unfolded: look, one by one, through the answers out of the index too."""
     asked = json.dumps(list(keys))
-    return {key: row for query in _FIND for key, row in db.execute(query, (asked,))}
+    return {key: row for query in _FIND[: 1 + unfolded] for key, row in db.execute(query, (asked,))}
 
 
-def settle(db: sqlite3.Connection, *, began: list[int], charges: list[Row], collected: list[str]) -> None:
+def settle(db: sqlite3.Connection, began: list[int], charges: list[Row], collected: list[str]) -> None:
     """Write charges, take those back that stand for calls that were under way, and note requests of batches as paid."""
     if began:
         db.executemany("DELETE FROM charges WHERE rowid = ?", [(number,) for number in began])
@@ -139,12 +139,14 @@ def settle(db: sqlite3.Connection, *, began: list[int], charges: list[Row], coll
         db.executemany("INSERT OR IGNORE INTO collected VALUES (?)", [(name,) for name in collected])
 
 
-def append(db: sqlite3.Connection, rows: Sequence[Row]) -> Iterator[int]:
-    """Write answers to keys that have none; gives their rows."""
-    for start in range(0, len(rows), _AT_ONCE):
-        part = rows[start : start + _AT_ONCE]
+def append(db: sqlite3.Connection, rows: Sequence[Row]) -> list[int]:
+    """Write answers to keys that have none; returns the rows that they are in."""
+    places: list[int] = []
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
         last = db.execute(_insert(len(part)), [value for row in part for value in row]).lastrowid or 0
-        yield from range(last - len(part) + 1, last + 1)
+        places += range(last - len(part) + 1, last + 1)
+    return places
 
 
 @cache

@@ -14,7 +14,6 @@ Workers on other machines keep a journal each; the manifest counts the calls and
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 from pathlib import Path
@@ -85,11 +84,6 @@ def scratch() -> Path:
 def checks() -> Path:
     """The folder of what checking reward models has asked judges."""
     return _state() / "checks"
-
-
-def whole(path: Path) -> Path | io.BytesIO:
-    """A file to be read more than once: a local one itself, a remote one fetched. Raises FileNotFoundError."""
-    return io.BytesIO(path.read_bytes()) if isinstance(path, RemotePath) else path
 
 
 def parquet(path: Path, aside: Path | None = None) -> Any:

@@ -66,7 +66,10 @@ def _bare(work: Path, rows: pa.Table, written: pa.Table, tokenizer: LabelTokeniz
     ids = [encoding.ids for encoding in encoder.encode_batch(texts, add_special_tokens=False)]
     for initial, revised in zip(ids[::2], ids[1::2], strict=True):
         Levenshtein.editops(initial, revised)
-    pq.write_table(written, work / "bare.parquet", **stagefile.options(written.schema))
+    with pa.ipc.new_file(
+        work / "bare.arrow", written.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+    ) as file:
+        file.write_table(written)
 
 
 def _reading(out: Path) -> list[Figure]:

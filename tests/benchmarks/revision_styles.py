@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 from rapidfuzz.distance import Levenshtein
 
 from pipeline import shards
@@ -118,8 +118,8 @@ def begin_with_drafts_of(first: Path, out: Path) -> None:
 
 def _revised(outcome: Outcome) -> list[dict[str, Any]]:
     """The rows that left the revise stage."""
-    files = sorted((outcome.out / "work" / "revise").glob("?????.parquet"))
-    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+    files = sorted((outcome.out / "work" / "revise").glob("?????.arrow"))
+    return [row for file in files for row in pa.ipc.open_file(file).read_all().to_pylist()]
 
 
 def _distances_and_gains(context: Context, rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:

@@ -113,14 +113,14 @@ def test_what_an_earlier_publication_left_is_set_aside_and_nothing_else(tmp_path
     assert len(list((tmp_path / SUPERSEDED).rglob("*.parquet"))) == len(first)
     forget_superseded(tmp_path)
     assert not list((tmp_path / SUPERSEDED).rglob("*.parquet"))
-    assert len(list((tmp_path / "work").glob("label/*.parquet"))) == 6
+    assert len(list((tmp_path / "work").glob("label/*.arrow"))) == 6
 
 
 def test_a_damaged_shard_is_named_and_not_published(tmp_path: Path) -> None:
     files = commit_shards(tmp_path / "work", [5, 5])
     raw = files[1].path.read_bytes()
     files[1].path.write_bytes(raw[:300] + bytes([raw[300] ^ 4]) + raw[301:])
-    with pytest.raises(StorageError, match=r"label/00001.parquet: damaged"):
+    with pytest.raises(StorageError, match=r"label/00001.arrow: damaged"):
         publish_rows(tmp_path, files, 10, METADATA)
     assert not parquet_files(tmp_path)
     assert not list((tmp_path / "data").glob(".tmp-*"))

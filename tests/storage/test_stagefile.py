@@ -58,11 +58,11 @@ def test_without_whole_facts_a_shard_is_not_done(tmp_path: Path, facts: str | No
     if facts is not None:
         facts_path(file).write_text(facts)
     assert stagefile.inspect(tmp_path, "score", 4) is None
-    with pytest.raises(StorageError, match=r"score/00000.parquet: gone or damaged; run again"):
+    with pytest.raises(StorageError, match=r"score/00000.arrow: gone or damaged; run again"):
         stagefile.inspect_all(tmp_path, "score", 5)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".rejects.parquet"])
+@pytest.mark.parametrize("suffix", [".arrow", ".rejects.arrow"])
 def test_without_its_files_a_shard_is_not_done(tmp_path: Path, suffix: str) -> None:
     file = commit(tmp_path)
     file.path.with_suffix(suffix).unlink()
@@ -70,7 +70,7 @@ def test_without_its_files_a_shard_is_not_done(tmp_path: Path, suffix: str) -> N
 
 
 def test_damaged_rows_are_named_and_never_read_as_something_else(tmp_path: Path) -> None:
-    """Bits flipped anywhere, cuts anywhere: the file is refused. Page checksums alone don't cover names and counts."""
+    """Bits flipped anywhere, cuts anywhere: the file is refused."""
     file = commit(tmp_path)
     whole = file.path.read_bytes()
     draw = random.Random(7)
@@ -95,7 +95,7 @@ def test_damaged_rejects_are_named_wherever_the_damage_is(tmp_path: Path) -> Non
     for raw in [whole[:100], b"", *flipped]:
         path.write_bytes(raw)
         facts.write_bytes(known)
-        with pytest.raises(StorageError, match=r"00004.rejects.parquet: damaged"):
+        with pytest.raises(StorageError, match=r"00004.rejects.arrow: damaged"):
             stagefile.read_rejects(tmp_path, "score", 4)
         assert stagefile.inspect(tmp_path, "score", 4) is None, "the next run makes it again"
 
@@ -103,7 +103,7 @@ def test_damaged_rejects_are_named_wherever_the_damage_is(tmp_path: Path) -> Non
 def test_rows_that_are_gone_when_they_are_read_are_named(tmp_path: Path) -> None:
     file = commit(tmp_path)
     file.path.unlink()
-    with pytest.raises(StorageError, match=r"00004.parquet"):
+    with pytest.raises(StorageError, match=r"00004.arrow"):
         stagefile.read(file)
 
 
@@ -121,7 +121,7 @@ commit(Path(sys.argv[1]), digest="d2", rows=30)
 """
 
 
-@pytest.mark.parametrize("before", ["00004.rejects.parquet", "00004.parquet", "00004.json"])
+@pytest.mark.parametrize("before", ["00004.rejects.arrow", "00004.arrow", "00004.json"])
 def test_killed_before_its_facts_a_shard_is_not_done(tmp_path: Path, before: str) -> None:
     commit(tmp_path)
     command = [sys.executable, "-c", KILLED, str(tmp_path), before]
@@ -147,12 +147,12 @@ except StorageError as error:
 
 
 def test_a_disk_that_takes_no_more_is_one_named_error(tmp_path: Path) -> None:
-    """The kernel itself refuses, in the middle of pyarrow's writing."""
+    """The kernel itself refuses, in the middle of a write."""
     command = [sys.executable, "-c", FULL, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=True)
     assert done.stdout.startswith(str(tmp_path / "score" / "00004"))
     assert "can't be written" in done.stdout and done.stdout.count("\n") == 1
-    assert not [path.name for path in (tmp_path / "score").iterdir() if path.name != "00004.rejects.parquet"]
+    assert not [path.name for path in (tmp_path / "score").iterdir() if path.name != "00004.rejects.arrow"]
 
 
 def test_equal_rows_have_equal_content_however_they_are_chunked(tmp_path: Path) -> None:
