@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.models import journal_file
+from pipeline.models import journal_file, journal_tables
 from pipeline.models.journal import Answer, Journal
 from tests.conftest import ROOT, child_environment
 
@@ -45,9 +47,9 @@ def folder_bytes(folder: Path, names: set[str] | None = None) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "work" / "journal.db")
+@pytest.fixture(params=[False, True], ids=["shared", "alone"])
+def journal(tmp_path: Path, request: pytest.FixtureRequest) -> Journal:
+    return Journal(tmp_path / "work" / "journal.db", alone=request.param)
 
 
 def test_every_field_comes_back_also_after_reopening(journal: Journal) -> None:
@@ -114,6 +116,74 @@ def test_money_by_stage(journal: Journal) -> None:
         "sample": 0.4,
     }
     assert journal.spent() == pytest.approx(0.6)
+
+
+def test_alone_answers_are_found_out_of_the_index_and_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every few answers are folded into the index; killed at any time, nothing is lost or counted twice."""
+    monkeypatch.setattr("pipeline.models.journal._UNFOLDED", 7)
+    path = tmp_path / "journal.db"
+    alone = Journal(path, alone=True)
+    for index in range(40):
+        alone.put(f"key{index}", "sample", "m", Answer(str(index), "stop", 9), 0.25)
+        if index % 5 == 0:
+            alone.put(f"key{index // 2}", "again", "m", Answer("again", "stop", 9), 0.5)
+        replaced = {at // 2 for at in range(0, index + 1, 5)}
+        for asked in range(42):
+            expected = "again" if asked in replaced else str(asked)
+            assert alone.get(f"key{asked}") == (Answer(expected, "stop", 9) if asked <= index else None), (index, asked)
+        money = {
+            "again": (len(replaced), 0.5 * len(replaced)),
+            "sample": (index + 1 - len(replaced), 0.25 * (index + 1)),
+        }
+        # Nobody closed it: what another process sees now is what a kill would leave.
+        for other in (alone, Journal(path)) if index % 13 == 0 else (alone,):
+            assert other.money() == money
+            assert other.made() == index + 1 + len(replaced)
+
+
+BEFORE = (
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, answer TEXT NOT NULL, "
+    "cost_usd REAL NOT NULL, at REAL NOT NULL)",
+    "CREATE INDEX money ON answers (stage, cost_usd)",
+    "CREATE TABLE charges (stage TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, cost_usd REAL NOT NULL, "
+    "certain INTEGER NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE collected (custom_id TEXT PRIMARY KEY)",
+    "INSERT INTO charges VALUES ('revise', 'm', 'timed_out', 1.0, 0, 0)",
+)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_journal_of_version_1_is_read_and_goes_on(tmp_path: Path, alone: bool) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in BEFORE:
+            db.execute(statement)
+        for index in range(20):
+            answer = json.dumps({"text": str(index), "finish": "stop", "max_tokens": 9})
+            db.execute("INSERT INTO answers VALUES (?, 'sample', 'm', ?, 0.25, 0)", (f"key{index}", answer))
+        assert journal_tables.spent(db) == {"sample": (20, 5 * 10**12)}
+    for number in range(2):
+        opened = Journal(path, alone=alone)
+        assert all(opened.get(f"key{index}") == Answer(str(index), "stop", 9) for index in range(1, 20))
+        opened.put("key0", "sample", "m", Answer("again", "stop", 10), 0.5)
+        opened.put(f"new{number}", "revise", "m", Answer("new", "stop", 9), 0.125)
+        assert opened.get("key0") == Answer("again", "stop", 10)
+        assert opened.calls() == {"revise": 1 + number, "sample": 20}
+        assert opened.spent() == 5 + 1 + (1 + number) * 0.625
+        opened.close()
+
+
+def test_answers_that_somebody_took_out_are_forgotten_and_others_take_their_rows(journal: Journal) -> None:
+    for index in range(9):
+        journal.put(f"key{index}", "sample", "m", Answer(str(index), "stop", 9), 0.25)
+    journal.close()
+    Journal(journal.path).close()
+    with closing(sqlite3.connect(journal.path, isolation_level=None)) as db:
+        db.execute("DELETE FROM answers WHERE rowid > 5")
+    again = Journal(journal.path)
+    again.put("other", "sample", "m", Answer("other", "stop", 9), 0.25)
+    assert again.calls() == Journal(journal.path).calls() == {"sample": 6}
+    assert [again.get(key) is None for key in ("key4", "key5", "other")] == [False, True, False]
 
 
 def test_processes_share_one_file(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pipeline.models.journal import Answer, Journal, _Record
 from pipeline.models.loop import run
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
+@pytest.fixture(params=[False, True], ids=["shared", "alone"])
+def journal(tmp_path: Path, request: pytest.FixtureRequest) -> Journal:
+    return Journal(tmp_path / "journal.db", alone=request.param)
 
 
 def kept(journal: Journal, keys: range, *, cost: float = 0.5) -> list[object]:
@@ -63,6 +63,16 @@ def test_one_alone_does_not_wait_for_company(journal: Journal, monkeypatch: pyte
         kept(journal, range(key, key + 1))
         assert journal.get(f"key{key}") == Answer(str(key), "stop", 9)
     assert groups == [1] * 5
+
+
+def test_of_two_answers_to_a_key_in_one_commit_the_second_is_kept_and_both_were_paid(journal: Journal) -> None:
+    async def twice() -> None:
+        first, second = (journal.keep("key", "sample", "m", Answer(text, "stop", 9), 0.5) for text in ("a", "b"))
+        await asyncio.gather(first, second, journal.keep("other", "sample", "m", Answer("c", "stop", 9), 0.25))
+
+    run(twice())
+    assert journal.get("key") == Answer("b", "stop", 9)
+    assert (journal.money(), journal.made()) == ({"sample": (2, 1.25)}, 3)
 
 
 def test_a_commit_that_fails_fails_for_all_who_wait_for_it(journal: Journal) -> None:
