@@ -319,7 +319,11 @@ class CurationConfig(Section):
         return location(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
 
 
+# `json.dumps` would make one of these a call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
 def digest(*parts: object) -> str:
     """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = _CANONICAL.encode(parts)
     return hashlib.sha256(text.encode("ascii")).hexdigest()

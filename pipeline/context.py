@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -65,6 +66,7 @@ class Context:
         self.stopped = threading.Event()
         self._places = threading.BoundedSemaphore(config.run.workers)
         self._waiting = RowsInFlight(_ROWS_IN_BATCHES)
+        self._digests: dict[tuple[str, str], str] = {}
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
         """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
@@ -154,6 +156,12 @@ class Context:
 
     def stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
         """Covers everything but the input that determines a stage's output."""
+        named = (stage, json.dumps(thresholds))
+        if named not in self._digests:
+            self._digests[named] = self._stage_digest(stage, thresholds)
+        return self._digests[named]
+
+    def _stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
         config = self.config
         settings: dict[str, Callable[[], list[Any]]] = {
             "sample": lambda: [
