@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -149,6 +150,10 @@ def _align(initial: Ids, revised: Ids) -> tuple[Ops, Ops, int]:
 def _comparable(*arrays: npt.NDArray[np.integer]) -> list[Any]:
     """The ids as rapidfuzz compares them fastest: a character each, the surrogates left out, where there are so many."""
     points = [ids.astype("<u4", copy=False) for ids in arrays]  # negative ones become too large
+    if all(ids.itemsize <= 4 for ids in arrays):
+        # There is no character of a surrogate's number, nor of one that is too large.
+        with suppress(UnicodeDecodeError):
+            return [ids.tobytes().decode("utf-32-le") for ids in points]
     largest = max(int(ids.max(initial=0)) for ids in points)
     if largest >= _CHARACTERS or any(ids.itemsize > 4 for ids in arrays):
         return [ids.tolist() for ids in arrays]

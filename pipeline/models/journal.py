@@ -205,7 +205,7 @@ class Journal:
         collected = [record.custom_id for record in records if record.custom_id]
         answers, charges = _sorted(records)
         with self._guard(self._db, self._lock) as db:
-            new = self._known is not None and not any(key in self._known for key in answers)
+            new = self._known is not None and self._known.add(answers)
             fold = len(self._recent) + len(answers) > self._most_recent
             # A few new answers alone are one statement, and with that a transaction. After each statement the thread waits for
             # the interpreter.
@@ -219,7 +219,6 @@ class Journal:
                     journal_tables.fold(db)
             if self._known is not None:
                 self._recent.update(zip(answers, places, strict=True))
-                self._known.update(answers)
             # Who doesn't find a key here any more finds it in the index.
             if fold:
                 self._recent.clear()

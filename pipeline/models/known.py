@@ -17,12 +17,19 @@ class Known:
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._bits = bytearray(_BITS // 8)
-        self.update(keys)
+        self.add(keys)
 
-    def update(self, keys: Iterable[str]) -> None:
+    def add(self, keys: Iterable[str]) -> bool:
+        """Whether all of them are new, and no two the same."""
+        bits, new = self._bits, True
         for key in keys:
-            for bit in _places(key):
-                self._bits[bit >> 3] |= 1 << (bit & 7)
+            first, second = _places(key)
+            if bits[first >> 3] & 1 << (first & 7) and bits[second >> 3] & 1 << (second & 7):
+                new = False
+            else:
+                bits[first >> 3] |= 1 << (first & 7)
+                bits[second >> 3] |= 1 << (second & 7)
+        return new
 
     def __contains__(self, key: str) -> bool:
         first, second = _places(key)
