@@ -12,7 +12,6 @@ A damaged file is set aside when it is opened, never overwritten: `journal.db.da
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import sqlite3
 import threading
@@ -20,8 +19,6 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,32 +26,15 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from pipeline.errors import StorageError
 from pipeline.models import journal_file, journal_tables
+from pipeline.models.answer import Answer
 from pipeline.models.known import Known
+
+__all__ = ["Answer", "Journal", "call_number"]
 
 # What arrives within so many seconds is committed together: a transaction costs as much as ten answers.
 _GATHER_S = 0.001
 # So many answers may be out of the file's index, and be found by memory alone. About 10 MB.
 _UNFOLDED = 32_768
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said. Tokens as the server counted them; finish is `stop` or `length` (cut at max_tokens).
-
-    In the journal alone there are other words for `finish`: those of answers that can't be used, see `UselessAnswer`.
-    Of the prompt's tokens, `cached_tokens` came from the provider's prompt cache and `cache_write_tokens` went into it.
-    """
-
-    text: str
-    finish: str
-    max_tokens: int
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    request_id: str | None = None
-    cache_write_tokens: int = 0
-    # Where they were asked for: of each token, itself and its likeliest alternatives as [text, log probability].
-    logprobs: list[list[list[Any]]] | None = None
 
 
 class _Record(NamedTuple):
@@ -129,7 +109,7 @@ class Journal:
         with self._guard(self._reader, self._reading) as db:
             text = journal_tables.get(db, key, self._recent.get(key))
         try:
-            return Answer(**json.loads(text)) if text else None
+            return Answer.from_json(text) if text else None
         except (ValueError, TypeError) as error:
             raise StorageError(
                 f"{self.path}: the answer {key[:16]} is damaged ({error}); run again: the journal will be set aside"
@@ -314,17 +294,7 @@ def _answer(
     custom_id: str | None = None,
     began: int | None = None,
 ) -> _Record:
-    # As json.dumps writes the answer's fields, in a third of its time. ASCII: lone surrogates, which SQLite refuses, survive
-    # as escapes.
-    request_id = "null" if answer.request_id is None else quoted(answer.request_id)
-    logprobs = f', "logprobs": {json.dumps(answer.logprobs)}' if answer.logprobs else ""
-    text = (
-        f'{{"text": {quoted(answer.text)}, "finish": {quoted(answer.finish)}, "max_tokens": {answer.max_tokens:d}, '
-        f'"prompt_tokens": {answer.prompt_tokens:d}, "completion_tokens": {answer.completion_tokens:d}, '
-        f'"cached_tokens": {answer.cached_tokens:d}, "request_id": {request_id}, '
-        f'"cache_write_tokens": {answer.cache_write_tokens:d}{logprobs}}}'
-    )
-    return _Record(key, (key, stage, model, text, cost_usd, time.time()), custom_id, began)
+    return _Record(key, (key, stage, model, answer.to_json(), cost_usd, time.time()), custom_id, began)
 
 
 def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool, number: int | None = None) -> _Record:
