@@ -151,7 +151,8 @@ def append(db: sqlite3.Connection, rows: Sequence[Row]) -> list[int]:
 
 @cache
 def _insert(count: int) -> str:
-    return f"INSERT INTO answers VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * count)}"
+    # A journal of an older version lets no key be there twice.
+    return f"INSERT OR REPLACE INTO answers VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * count)}"
 
 
 def replace(db: sqlite3.Connection, place: int, row: Row) -> None:
