@@ -99,7 +99,7 @@ class Journal:
             with attempt:
                 db.execute(f"PRAGMA journal_mode={self._mode}")
         db.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
-        # In pages of 4 kB. Every commit changes the last ones: the log takes a page's many changes before it goes into the file.
+        # In pages of 4 kB. Every commit changes the last ones: the log takes many changes of a page before the file does.
         db.execute("PRAGMA wal_autocheckpoint=8000")
         return db
 
