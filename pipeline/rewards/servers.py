@@ -187,7 +187,9 @@ class ServerReward:
         if self._client is None:
             key = os.environ.get(_KEY)
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            self._client = httpx.AsyncClient(timeout=self._settings.timeout_s, headers=headers)
+            # How many connections there are is the limiter's to say.
+            free = httpx.Limits(max_connections=None)
+            self._client = httpx.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=free)
             loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
