@@ -56,9 +56,10 @@ def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> 
     place: dict[tuple[int | None, str], int] = {}
     left = _PAIR_BYTES
     chosen = _smallest_ids(measured.ids, measured.diagnoses, PAIRS)
-    for row in _in_order(files.published, chosen, columns=_PAIR_COLUMNS):
+    # Kept as Arrow has them: as Python objects, ids and weights take ten times the memory.
+    for one in _in_order(files.published, chosen, lambda one: one, _PAIR_COLUMNS):
         known = len(place)
-        pair = _pair(row, tokenizer, place, shown)
+        pair = _pair(_as_row(one), tokenizer, place, shown)
         left -= _size(pair) + sum(len(text) + 12 for _, text in list(place)[known:])
         if left < 0 and shown.pairs:
             break
@@ -89,20 +90,25 @@ def _smallest_ids(ids: npt.NDArray[Any], strata: npt.NDArray[Any], count: int) -
 def _in_order(
     paths: list[Path],
     positions: npt.NDArray[np.int64],
-    shape: Callable[[Row], Row] = lambda row: row,
+    shape: Callable[[pa.RecordBatch], Any],
     columns: Sequence[str] | None = None,
-) -> list[Row]:
-    """The rows at these positions over all files, in the order of the positions, each made smaller by `shape` at once."""
+) -> list[Any]:
+    """What `shape` makes of the rows at these positions over all files, each a batch of one, in the order of the positions."""
     first, wanted = 0, np.sort(positions)
-    found: dict[int, Row] = {}
+    found: dict[int, Any] = {}
     for path in paths:
         for batch in batches(path, columns, _BATCH):
             inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)]
             if len(inside):
-                rows = map(shape, batch.take(pa.array(inside - first)).to_pylist())
-                found |= dict(zip(inside.tolist(), rows, strict=True))
+                taken = batch.take(pa.array(inside - first))
+                found |= {position: shape(taken.slice(n, 1)) for n, position in enumerate(inside.tolist())}
             first += batch.num_rows
     return [found[position] for position in positions.tolist()]
+
+
+def _as_row(one: pa.RecordBatch) -> Row:
+    row: Row = one.to_pylist()[0]
+    return row
 
 
 def _pair(
@@ -134,7 +140,8 @@ def _scores(row: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value is None else round(value, 4) for name, value in known.items()}
 
 
-def _reject(row: dict[str, Any]) -> dict[str, Any]:
+def _reject(one: pa.RecordBatch) -> Row:
+    row = _as_row(one)
     made = bounded({name: row[name] for name in _REJECT_COLUMNS}) | _scores(row)
     made["messages"] = [bounded(message) for message in row["messages"] or []]
     made["cut"] = made.get("cut", False) | any(message.pop("cut", False) for message in made["messages"])
