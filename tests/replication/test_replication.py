@@ -13,7 +13,7 @@ from tests.exports.published import published
 
 pytest.importorskip("torch")
 
-from tests.replication import experiment, report, rows, sets
+from tests.replication import answers, experiment, report, rows, sets
 from tests.replication.judge import Judge, accuracy
 from tests.replication.methods import METHODS
 from tests.replication.policy import Policy
@@ -125,3 +125,23 @@ def test_an_interval_holds_the_mean_and_shrinks_with_the_spread() -> None:
     narrow = report.interval(np.full((2, 4), 2.0))
     assert wide.mean == narrow.mean == narrow.low == narrow.high == 2
     assert wide.low < 2 < wide.high
+
+
+def test_an_answer_does_not_depend_on_the_others_and_is_what_generate_gives() -> None:
+    import torch
+
+    model, prompts = tiny_llama().eval(), [[5, 6, 7], [8], [9, 10]]
+    together = answers.sample(model, prompts, 1, 6, 1e-4, seed=0)
+    for prompt, answer in zip(prompts, together, strict=True):
+        ids = torch.tensor([prompt])
+        greedy = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)[0]
+        expected = [token for token in greedy[len(prompt) :].tolist() if token != 1]
+        assert answer == answers.Answer(expected, len(expected) == 6)
+    # Ended answers leave the batch; the others go on as they would without them.
+    ending = together[0].ids[2]
+    for answer, alone in zip(
+        answers.sample(model, prompts, ending, 6, 1e-4, seed=0),
+        (answers.sample(model, [prompt], ending, 6, 1e-4, seed=0)[0] for prompt in prompts),
+        strict=True,
+    ):
+        assert answer == alone
