@@ -24,7 +24,8 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
 
     Rejects: no_reward_gain, for signal reward_weighted alone: a pair that was not scored has no weights.
     """
-    gains = rows["reward_revised"].to_numpy() - rows["reward_initial"].to_numpy()
+    with np.errstate(invalid="ignore"):  # ∞ − ∞: not known, as is said below
+        gains = rows["reward_revised"].to_numpy() - rows["reward_initial"].to_numpy()
     known = np.isfinite(gains)
     if settings.signal == "reward_weighted" and not known.all():
         rejects = [Reject(int(index), "no_reward_gain") for index in np.flatnonzero(~known)]
