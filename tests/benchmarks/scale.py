@@ -168,7 +168,7 @@ def _scripted() -> _Clock:
     clock, reward = _Clock(), _ScriptedReward()
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
         (connect, "_remote", lambda spec, timeout_s: _ScriptedModel()),
-        (rewards, "load", lambda settings: reward),
+        (rewards, "load", lambda settings, *more: reward),
         (reward, "score", clock.timed("reward", reward.score)),
         (LabelTokenizer, "tokenize", clock.timed("tokenizer", LabelTokenizer.tokenize)),
         # What the journal does on the event loop; the rest of it has threads of its own.
