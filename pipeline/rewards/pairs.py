@@ -7,11 +7,15 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from pipeline.config import PolicySettings
 from pipeline.errors import InputError, RowReject
+from pipeline.models import catalog
+from pipeline.models.fetch import fetch
+from pipeline.models.serve import serve
+from pipeline.models.spec import ModelSpec
 from pipeline.sources import hh_rlhf
 
 
@@ -81,35 +85,51 @@ def spoil(pairs: Sequence[Pair]) -> list[Pair]:
     return spoiled
 
 
-# ---- the model ----------------------------------------------------------------------------------------------------------
+# ---- the policy ---------------------------------------------------------------------------------------------------------
+
+# Long conversations take long to read, and short answers are enough: pairs are cut to equal length.
+_MOST_CHARS, _ANSWER_TOKENS = 1000, 96
 
 
-def sample(pairs_path: Path, out: Path, base_url: str, model: str, every: int) -> None:
-    """Ask a server for an answer to every n-th query, and write it as the rejected side of a policy pair."""
+def policy_pairs(pairs: Sequence[Pair], path: Path) -> list[Pair]:
+    """The reference against the policy's answer, where `path`, which `sample` wrote, has one. Raises InputError."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            answers = [json.loads(line) for line in lines]
+        return [pairs[each["pair"]]._replace(rejected=str(each["answer"])) for each in answers if each["answer"]]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"{path}: expected answers to these pairs, as `train_head sample` writes them: {error!r}"
+        ) from error
+
+
+def sample(pairs: Sequence[Pair], out: Path, rows: str) -> None:
+    """Ask the embedded policy for answers to the pairs numbered `rows` ("0:9,20:"), as a run does, and write them to `out`.
+
+    One call at a time, one thread, no cache, a seed a pair: on one machine the same answers whenever they are asked for.
+    """
     import openai
 
-    client = openai.OpenAI(base_url=base_url, max_retries=2, timeout=300)
-    chosen = list(enumerate(read_pairs(pairs_path)))[::every]
+    settings = PolicySettings()
+    model = catalog.get(ModelSpec.parse(settings.model).name)
+    server = serve(fetch(model), context=model.slot_context)
+    client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=600)
+    ranges = [slice(*(int(bound) if bound else None for bound in part.split(":"))) for part in rows.split(",")]
+    with out.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
+        for number in [number for each in ranges for number in range(len(pairs))[each]]:
+            messages = [{"role": "system", "content": model.system}, *pairs[number].messages]
+            if sum(len(message["content"]) for message in pairs[number].messages) <= _MOST_CHARS:
+                given = client.chat.completions.create(
+                    model=model.name,
+                    messages=cast(Any, messages),  # the SDK wants one TypedDict a role
+                    temperature=settings.temperature,
+                    max_tokens=_ANSWER_TOKENS,
+                    seed=number,
+                    extra_body={**model.defaults, "cache_prompt": False},
+                )
+                file.write(answer_line(number, given.choices[0].message.content or ""))
 
-    def ask(numbered: tuple[int, Pair]) -> str:
-        seed, pair = numbered
-        answer = client.chat.completions.create(
-            model=model,
-            messages=cast(Any, pair.messages),  # the SDK wants one TypedDict a role
-            temperature=0.7,
-            top_p=0.95,
-            max_tokens=200,
-            seed=seed,
-            extra_body={"repeat_penalty": 1.1},
-        )
-        text = answer.choices[0].message.content or ""
-        return json.dumps({"chosen": _transcript(pair, pair.chosen), "rejected": _transcript(pair, text)})
 
-    with ThreadPoolExecutor(4) as pool, out.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in pool.map(ask, chosen))
-
-
-def _transcript(pair: Pair, answer: str) -> str:
-    names = {"user": "Human", "assistant": "Assistant"}
-    turns = [*((names[m["role"]], m["content"]) for m in pair.messages), ("Assistant", answer)]
-    return "".join(f"\n\n{name}: {text}" for name, text in turns)
+def answer_line(number: int, answer: str) -> bytes:
+    """A line of the file that `policy_pairs` reads."""
+    return json.dumps({"pair": number, "answer": answer.strip()}).encode() + b"\n"

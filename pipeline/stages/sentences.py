@@ -68,7 +68,7 @@ class Plan:
 def plan(conversation: str, reference: str, draft: str) -> Plan:
     """Sentences of the draft to ask about or to keep, and sentences of the reference."""
     kept = _worth_keeping(draft, f"{conversation} {reference}")
-    theirs = split(reference)
+    theirs = _whole(reference)
     pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_ASKED]
     declines = bool(_DECLINES.search(reference) and not _DECLINES.search(draft))
     if declines:
@@ -126,12 +126,16 @@ def read_repair(answer: str, sentence: str, *, cut: bool) -> str:
     return sentence if unusable or text == sentence.strip() else text + space
 
 
+def _whole(text: str) -> list[str]:
+    """Sentences without a last one that breaks off, unless it is the only one."""
+    pieces = split(text)
+    broken = len(pieces) > 1 and not pieces[-1].rstrip().endswith(_ENDS)
+    return pieces[:-1] if broken else pieces
+
+
 def _worth_keeping(draft: str, topic: str) -> list[str]:
     kept: list[str] = []
-    pieces = split(draft)
-    if len(pieces) > 1 and not pieces[-1].rstrip().endswith(_ENDS):
-        pieces.pop()
-    for piece in pieces:
+    for piece in _whole(draft):
         if not any(overlap(piece, earlier) > 0.8 and overlap(earlier, piece) > 0.8 for earlier in kept):
             kept.append(piece)
     return [piece for piece in kept if overlap(piece, topic) >= _ON_TOPIC] or kept
