@@ -13,7 +13,7 @@ from typing import Any
 import rapidfuzz
 
 from pipeline import entry, parts, rewards, schema
-from pipeline.config import CurationConfig, FilterSettings, digest
+from pipeline.config import CurationConfig, FilterSettings, PolicySettings, ReviserSettings, RewardSettings, digest
 from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.models import batch_ledger, catalog, connect
@@ -71,13 +71,15 @@ class Context:
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
         """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
         config = self.config
-        asks = {
-            "sample": config.policy,
-            "score": config.reward,
-            "revise": config.reviser,
-            "filter": config.reward,
-        }.get(stage)
-        return self._waiting.holding(rows) if asks and asks.mode == "batch" else self._places
+        stages: dict[str, list[PolicySettings | ReviserSettings | RewardSettings]] = {
+            "sample": [config.policy],
+            "score": [config.reward],
+            # The best of several revisions is chosen by the reward.
+            "revise": [config.reviser, config.reward],
+            "filter": [config.reward],
+        }
+        batched = any(asked.mode == "batch" for asked in stages.get(stage, []))
+        return self._waiting.holding(rows) if batched else self._places
 
     @cached_property
     def journal(self) -> Journal:

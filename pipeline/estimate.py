@@ -153,7 +153,9 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     drafts = [min(reference, policy.max_tokens) for reference in references]
     queries = [_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows]
     judging = rewards.judges(config.reward)
-    asked = _judging(config, rows, drafts, references, usable, selected) if judging else (0, [], [])
+    asked = (
+        _judging(config, rows, drafts, references, usable, selected * reviser.candidates) if judging else (0, [], [])
+    )
     stages: list[tuple[str, PolicySettings | ReviserSettings | RewardSettings, int, list[int], list[int]]] = [
         ("sample", policy, usable * policy.samples, queries, drafts),
         *(("judge", judge, *asked) for judge in judging),
