@@ -60,6 +60,20 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(_cells(name, of, start)) + " |" for name, of in found.items())])
 
 
+def duels(results: Sequence[Result]) -> str:
+    """FIGA minus each other method, query by query at the same seed."""
+    figa = _of(results, "figa")
+    lines = ["| FIGA minus | " + " | ".join(title for title, *_ in GAINS) + " |", "|---|" + "---:|" * len(GAINS)]
+    for name in METHODS:
+        other = _of(results, name)
+        seeds = {result["seed"] for result in other}
+        mine = [result for result in figa if result["seed"] in seeds]
+        if name != "figa" and mine:
+            cells = [_shown(gain(mine, other, key), factor, digits) for _, key, factor, digits in GAINS]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _cells(name: str, of: Sequence[Result], start: Sequence[Result]) -> list[str]:
     cells = [name, str(len(of))]
     for _, key, factor, digits in GAINS:
@@ -151,7 +165,7 @@ def write(results: Sequence[Result], known: Mapping[str, str], docs: Path) -> st
     """Replace the marked part of docs/replication.md, and the plots; returns that part."""
     told = "\n".join(f"- {name}: {value}" for name, value in known.items())
     pictures = "![gains](replication-gains.svg)\n\n![drift](replication-drift.svg)"
-    part = f"{BEGIN}\n{told}\n\n{table(results)}\n\n{pictures}\n{END}"
+    part = f"{BEGIN}\n{told}\n\n{table(results)}\n\n{duels(results)}\n\n{pictures}\n{END}"
     docs.mkdir(parents=True, exist_ok=True)
     plots(results, docs)
     page = docs / "replication.md"
