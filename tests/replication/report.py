@@ -111,10 +111,17 @@ def plots(results: Sequence[Result], docs: Path) -> None:
     start = _of(results, START)
     shown = [name for name in METHODS if _of(results, name)]
     options = {"js": (), "disable_xml_declaration": True, "legend_at_bottom": True, "margin": 8, "width": 760}
-    bars = pygal.HorizontalBar(title="Gain over the start, 95 % intervals", x_labels=shown[::-1], height=520, **options)
-    for title, key, factor, _ in GAINS[:2]:
-        found = [gain(_of(results, name), start, key) for name in shown[::-1]]
-        bars.add(title, [{"value": factor * v.mean, "ci": {"low": v.low, "high": v.high}} for v in found])
+    found = {title: [gain(_of(results, name), start, key) for name in shown[::-1]] for title, key, *_ in GAINS[:2]}
+    ends = [end for values in found.values() for value in values for end in value]
+    bars = pygal.HorizontalBar(
+        title="Gain over the start, 95 % intervals",
+        x_labels=shown[::-1],
+        height=520,
+        range=(min(0.0, *ends), max(ends)),
+        **options,
+    )
+    for title, values in found.items():
+        bars.add(title, [{"value": v.mean, "ci": {"low": v.low, "high": v.high}} for v in values])
     bars.render_to_file(str(docs / "replication-gains.svg"))
     points = pygal.XY(
         title="Second reward's gain against drift, a point a seed",
