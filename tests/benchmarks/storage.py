@@ -39,7 +39,7 @@ def run(*, quick: bool) -> list[Figure]:
 
 def _tables(folder: Path, tables: list[pa.Table], repeats: int) -> list[Figure]:
     megabytes = sum(table.nbytes for table in tables) / 1e6
-    bare = [folder / f"bare-{number}.parquet" for number in range(len(tables))]
+    bare = [folder / f"bare-{number}.arrow" for number in range(len(tables))]
     written, read, published, speeds = [], [], [], []
     for repeat in range(repeats):
         work = folder / str(repeat)
@@ -51,7 +51,7 @@ def _tables(folder: Path, tables: list[pa.Table], repeats: int) -> list[Figure]:
         written.append(ours / limit)
         speeds.append(megabytes / ours)
         ours = seconds(lambda: [stagefile.read(file) for file in files])  # noqa: B023
-        read.append(ours / seconds(lambda: [pq.read_table(path) for path in bare]))
+        read.append(ours / seconds(lambda: [_read(path) for path in bare]))
         ours = seconds(partial(_pairs.publish, work / "out", files))
         published.append(ours / seconds(partial(_rewrite, folder / "whole.parquet", bare)))
     size = sum(path.stat().st_size for path in (folder / "0" / "out" / "data").iterdir()) / 1e6
@@ -65,14 +65,21 @@ def _tables(folder: Path, tables: list[pa.Table], repeats: int) -> list[Figure]:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, **stagefile.options(table.schema))
+    with pa.ipc.new_file(
+        path, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+    ) as file:
+        file.write_table(table)
     _flush(path)
+
+
+def _read(path: Path) -> pa.Table:
+    return pa.ipc.open_file(path).read_all()
 
 
 def _rewrite(path: Path, sources: list[Path]) -> None:
     """All files as one, with the columns and options of a published one."""
     options = schema.parquet_options(schema.PUBLISHED)
-    tables = [pq.read_table(source).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for source in sources]
+    tables = [_read(source).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for source in sources]
     pq.write_table(pa.concat_tables(tables), path, row_group_size=1024, **options)
     _flush(path)
 
