@@ -39,7 +39,7 @@ MINUTES = {
     "resume": 10,
     "revision_styles": 1,
     "rewards": 5,
-    "scale": 30,
+    "scale": 12,
     "sources": 3,
     "startup": 2,
     "storage": 2,
