@@ -47,15 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     joined = [f"--eta={given[n]}" if n and given[n - 1] == "--eta" else given[n] for n in range(len(given))]
     arguments = parser().parse_args([part for part in joined if part != "--eta"])
-    from pipeline.errors import CurationError
+    from pipeline.interrupts import exit_code_of
 
-    try:
-        return _main(arguments)
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    return exit_code_of(lambda: _main(arguments), "nothing was changed")
 
 
 def _main(arguments: argparse.Namespace) -> int:

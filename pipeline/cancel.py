@@ -30,24 +30,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
     arguments = parser().parse_args(argv)
-    from pipeline.errors import CurationError
+    from pipeline.interrupts import exit_code_of
+
+    return exit_code_of(lambda: _main(arguments), "run the same command again for the batches that are left")
+
+
+def _main(arguments: argparse.Namespace) -> int:
     from pipeline.models.batch_ledger import unfinished
 
+    batches = unfinished(arguments.dir / "work")
+    if not batches:
+        print(f"{arguments.dir}: no batch is at a provider")
+        return 0
+    for batch in batches:
+        print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
+    if not arguments.yes and not _agreed():
+        return 0
+    return max(_cancel(batch) for batch in batches)
+
+
+def _agreed() -> bool:
     try:
-        batches = unfinished(arguments.dir / "work")
-        if not batches:
-            print(f"{arguments.dir}: no batch is at a provider")
-            return 0
-        for batch in batches:
-            print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
-        if not arguments.yes and input("cancel? [y/N] ").strip().lower() not in ("y", "yes"):
-            return 0
-        return max(_cancel(batch) for batch in batches)
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (KeyboardInterrupt, EOFError):
-        return 130
+        return input("cancel? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Nobody is there to be asked: not done is not success.
+        raise KeyboardInterrupt from None
 
 
 def _cancel(batch: Batch) -> int:

@@ -12,14 +12,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.config_reward import RewardSettings
+from pipeline.config_sections import Calls, Section
 from pipeline.config_values import (
     Finite,
     Folder,
     Model,
     Operational,
-    Rewards,
     Share,
     SourceNames,
     Threshold,
@@ -31,15 +32,6 @@ from pipeline.storage.location import location
 REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
 Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]
 Granularity = Literal["token", "word", "phrase"]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def data_settings(self) -> dict[str, Any]:
-        """The settings that change the data, ready for a digest."""
-        keep = {name for name, field in type(self).model_fields.items() if Operational not in field.metadata}
-        return self.model_dump(mode="json", include=keep)
 
 
 class SourceSettings(Section):
@@ -87,35 +79,7 @@ class SourceSettings(Section):
     )
 
 
-class _Calls(Section):
-    """How a language model is called."""
-
-    concurrency: Annotated[int, Operational] = Field(16, ge=1, le=1024, description="Calls at a time, at most")
-    timeout_s: Annotated[float, Operational] = Field(
-        120.0, gt=0, allow_inf_nan=False, description="Seconds until a call is given up"
-    )
-    attempts: Annotated[int, Operational] = Field(6, ge=1, le=50, description="Tries of one call, the first included")
-    rpm: Annotated[float | None, Operational] = Field(
-        None, gt=0, allow_inf_nan=False, description="Requests a minute, at most; default: as the server allows"
-    )
-    tpm: Annotated[float | None, Operational] = Field(
-        None, gt=0, allow_inf_nan=False, description="Tokens a minute, prompts and answers, at most"
-    )
-    mode: Annotated[Literal["live", "batch"], Operational] = Field(
-        "live", description="batch: the provider's batch API, at half the price, with answers within a day"
-    )
-    batch_poll_s: Annotated[float, Operational] = Field(
-        30.0, gt=0, allow_inf_nan=False, description="Seconds between two looks at a batch"
-    )
-    batch_quiet_s: Annotated[float, Operational] = Field(
-        5.0, gt=0, allow_inf_nan=False, description="A batch is sent when no further request came for so many seconds"
-    )
-    extra: Annotated[dict[str, Any], BeforeValidator(json_only)] = Field(
-        default_factory=dict, description="Further request parameters that this server understands"
-    )
-
-
-class PolicySettings(_Calls):
+class PolicySettings(Calls):
     """The SFT model π that answers the queries (Ŷ)."""
 
     model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
@@ -134,57 +98,6 @@ class PolicySettings(_Calls):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
 
 
-class RewardSettings(_Calls):
-    """The reward model R; how `_Calls` are made matters to judges and servers only."""
-
-    model: Rewards = Field(
-        "local/reward-head",
-        description="local/reward-head; hf/ORG/NAME (torch); vllm/NAME@URL, openrlhf/NAME@URL, http/NAME@URL; as judge "
-        "openai/, anthropic/ or local/NAME. Several with commas are an ensemble",
-    )
-    combine: Literal["mean", "min", "worst"] = Field(
-        "mean", description="Several models' scores as one; worst: mean − worst_k × standard deviation"
-    )
-    worst_k: Finite = Field(1.0, ge=0, description="Deviations that combine=worst takes off")
-    centres: Annotated[tuple[Finite, ...], BeforeValidator(comma_list)] = Field(
-        (), description="Several models: what to take off each one's scores, see `python -m pipeline.rewards check`"
-    )
-    spreads: Annotated[tuple[Annotated[Finite, Field(gt=0)], ...], BeforeValidator(comma_list)] = Field(
-        (), description="... and what to divide them by, so that they are of one scale"
-    )
-    # hf/
-    max_length: int = Field(1024, ge=8, description="Tokens of query and answer that an hf/ model reads")
-    batch_size: Annotated[int, Operational] = Field(16, ge=1, description="Answers scored at a time, or in a request")
-    revision: str | None = Field(
-        None, description="hf/: commit, tag or branch on the Hub; default: the newest, recorded"
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="hf/: numbers of the model; the shorter ones are quicker on a GPU, and scores coarser"
-    )
-    device: Annotated[str, Operational] = Field("auto", description="hf/: cpu, cuda, cuda:1, mps; auto: a GPU if any")
-    trust_remote_code: bool = Field(False, description="hf/: run code that comes with the model (ArmoRM and the like)")
-    label: int | None = Field(None, ge=0, description="Which output is the score, of models that have several")
-    # vllm/, openrlhf/, http/
-    endpoint: Literal["classify", "score", "pooling"] = Field("classify", description="vllm/: which of its interfaces")
-    tokenizer: str | None = Field(
-        None, description="Folder or Hub id whose chat template writes what servers are sent as text"
-    )
-    request: Annotated[dict[str, Any] | None, BeforeValidator(json_only)] = Field(
-        None, description="http/: the body; $texts $queries $answers $conversations (or one: $text …) are put in"
-    )
-    scores: str | None = Field(None, description="http/: where the scores are in the answer, e.g. results.*.score")
-    index: str | None = Field(None, description="http/: where it says which item a score is of, e.g. results.*.index")
-    # openai/, anthropic/, local/NAME as judge
-    judge: Literal["pointwise", "pairwise"] = Field(
-        "pointwise", description="A mark for one answer, or which is better, it or the reference, asked in both orders"
-    )
-    prompts: str | None = Field(None, description="Folder with judge_pointwise.md and judge_pairwise.md of your own")
-    logprobs: bool = Field(True, description="Judges: expected mark by token probabilities; false: the written mark")
-    temperature: float | None = Field(0.0, ge=0, le=2, description="Judges; null: not sent")
-    max_tokens: int = Field(16, ge=1, description="Tokens of a judgement")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Judges: sent with every call")
-
-
 class SelectionSettings(Section):
     """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
 
@@ -193,7 +106,7 @@ class SelectionSettings(Section):
     eta3: Threshold = Field(0.0, description="Lower bound of the difference")
 
 
-class ReviserSettings(_Calls):
+class ReviserSettings(Calls):
     """The stronger model that corrects Ŷ into Ỹ."""
 
     model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")

@@ -13,7 +13,8 @@ from typing import Any
 import rapidfuzz
 
 from pipeline import entry, parts, rewards, schema
-from pipeline.config import CurationConfig, FilterSettings, PolicySettings, ReviserSettings, RewardSettings, digest
+from pipeline.config import CurationConfig, FilterSettings, PolicySettings, ReviserSettings, digest
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.models import batch_ledger, catalog, connect

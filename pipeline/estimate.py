@@ -19,7 +19,8 @@ from statistics import fmean
 from typing import Any
 
 from pipeline import context, entry, rewards, sources
-from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings, RewardSettings
+from pipeline.config import REASONS, CurationConfig, PolicySettings, ReviserSettings
+from pipeline.config_reward import RewardSettings
 from pipeline.curate import resolve_source
 from pipeline.intake import Intake, Rejected
 from pipeline.models.journal import Answer

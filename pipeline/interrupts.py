@@ -82,5 +82,5 @@ def _end(asked: list[int]) -> None:
 
 def _leave(number: int) -> None:
     """End without another step. What is journalled or committed is on disk already."""
-    print("interrupted at once; run the same command again to go on", file=sys.stderr, flush=True)
+    print("interrupted at once; run the same command again", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -41,17 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
     arguments = parser().parse_args(argv)
-    from pipeline.errors import CurationError, InputError
+    from pipeline.interrupts import exit_code_of
+
+    return exit_code_of(lambda: _main(arguments), "nothing was changed")
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from pipeline.errors import InputError
     from pipeline.state import state
 
-    try:
-        if not arguments.dir.is_dir():
-            raise InputError(f"{arguments.dir}: no such folder; give the output folder of a run")
-        asked = arguments.config is not None or arguments.set
-        found = state(arguments.dir, _wanted(arguments) if asked else None)
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    if not arguments.dir.is_dir():
+        raise InputError(f"{arguments.dir}: no such folder; give the output folder of a run")
+    asked = arguments.config is not None or arguments.set
+    found = state(arguments.dir, _wanted(arguments) if asked else None)
     if arguments.json:
         print(json.dumps({**asdict(found), "rerun": found.rerun}, ensure_ascii=False))
     else:

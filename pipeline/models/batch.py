@@ -28,7 +28,8 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.config import PolicySettings, ReviserSettings, RewardSettings, digest
+from pipeline.config import PolicySettings, ReviserSettings, digest
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models import batch_api
 from pipeline.models.batch_api import BatchApi, Line, Problem, Waiting, cut, insist, read_result, refusal

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PolicySettings, ReviserSettings, RewardSettings
+from pipeline.config import PolicySettings, ReviserSettings
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.models import batch_ledger, catalog
 from pipeline.models.batch import BatchProvider

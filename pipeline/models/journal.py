@@ -141,7 +141,8 @@ class Journal:
 
         custom_id: of the request in a batch that this pays for; began: the number that it was begun with.
         """
-        await self._gather(_answer(key, stage, model, answer, cost_usd, custom_id, began))
+        record = _answer(key, stage, model, answer, cost_usd)
+        await self._gather(record._replace(custom_id=custom_id, began=began))
 
     async def charge(
         self,
@@ -285,16 +286,8 @@ def _sorted(records: list[_Record]) -> tuple[dict[str, journal_tables.Row], list
     return answers, charges
 
 
-def _answer(
-    key: str,
-    stage: str,
-    model: str,
-    answer: Answer,
-    cost_usd: float,
-    custom_id: str | None = None,
-    began: int | None = None,
-) -> _Record:
-    return _Record(key, (key, stage, model, answer.to_json(), cost_usd, time.time()), custom_id, began)
+def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
+    return _Record(key, (key, stage, model, answer.to_json(), cost_usd, time.time()))
 
 
 def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool, number: int | None = None) -> _Record:

@@ -26,16 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
     arguments = parser().parse_args(argv)
-    from pipeline.errors import CurationError
+    from pipeline.interrupts import exit_code_of
 
-    try:
-        return _main(arguments)
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; an earlier report.html is untouched", file=sys.stderr)
-        return 130
+    return exit_code_of(lambda: _main(arguments), "an earlier report.html is untouched")
 
 
 def _main(arguments: argparse.Namespace) -> int:

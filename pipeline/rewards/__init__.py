@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import RewardSettings
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.model_files import folder_digest
 from pipeline.models import connect

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import rewards
-from pipeline.config import RewardSettings, digest
+from pipeline.config import digest
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import RowReject
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import RewardSettings, digest
+from pipeline.config import digest
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError, ModelUnavailable
 from pipeline.labels.tokenization import hub_trouble
 from pipeline.model_files import folder_digest

@@ -15,7 +15,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.config import RewardSettings, digest
+from pipeline.config import digest
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.connect import identity, request_params

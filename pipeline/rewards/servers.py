@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from pipeline.config import RewardSettings, digest
+from pipeline.config import digest
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import loop
 from pipeline.models.chat import BREAKER, LONGEST_WAIT_S, retry_wait

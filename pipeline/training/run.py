@@ -84,20 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
     arguments = parser().parse_args(argv)
-    from pipeline.errors import CurationError
+    from pipeline.interrupts import exit_code_of
 
-    try:
-        _main(arguments)
-        return 0
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last whole epoch", file=sys.stderr)
-        return 130
+    return exit_code_of(lambda: _main(arguments), "--resume goes on from the last whole epoch")
 
 
-def _main(arguments: argparse.Namespace) -> None:
+def _main(arguments: argparse.Namespace) -> int:
     from pipeline import open_dataset
     from pipeline.errors import UsageError
 
@@ -114,6 +106,7 @@ def _main(arguments: argparse.Namespace) -> None:
 
     names = {field.name for field in fields(Recipe)}
     train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
+    return 0
 
 
 def _check_out(out: Path, *, resume: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import rewards
-from pipeline.config import RewardSettings
+from pipeline.config_reward import RewardSettings
 from tests.benchmarks import _pairs
 from tests.benchmarks.measure import Figure, ratios, repeated, seconds
 from tests.conftest import SAMPLE

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config import CurationConfig, RewardSettings
+from pipeline.config import CurationConfig
+from pipeline.config_reward import RewardSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models.journal import Answer
