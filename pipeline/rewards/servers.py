@@ -36,7 +36,7 @@ from pipeline.models.spec import ModelSpec
 from pipeline.rewards.texts import Writer
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
     from pipeline.rewards import Item, Score
 
@@ -121,7 +121,7 @@ class ServerReward:
         self._spec = ModelSpec.parse(settings.model)
         self._wire = wire(settings)
         self._writer = Writer(settings.tokenizer)
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
         self._failures, self._heard = 0, False
         identity = {"provider": self._spec.provider, "model": self._spec.name, "base_url": self._wire.url}
         self._limiter = limiter_for(identity, settings.concurrency, settings.rpm, settings.tpm)
@@ -183,22 +183,22 @@ class ServerReward:
         return answer
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        import httpx
+        import httpx2
 
         if self._client is None:
             key = os.environ.get(_KEY)
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             # How many connections there are is the limiter's to say.
-            free = httpx.Limits(max_connections=None)
-            self._client = httpx.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=free)
+            free = httpx2.Limits(max_connections=None)
+            self._client = httpx2.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=free)
             loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
                     response = await self._client.post(self._wire.url, json=body)
-            except (TimeoutError, httpx.TimeoutException):
+            except (TimeoutError, httpx2.TimeoutException):
                 raise Transient("timed_out", "no answer within the time-out") from None
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx2.HTTPError, OSError) as error:
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
                 wait = retry_after(response.headers)
