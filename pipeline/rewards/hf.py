@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipeline.rewards import Item
 
 _AUTO = "AutoModelForSequenceClassification"
+# Beyond it a batch leaves a core's cache, and is slower than its texts one by one.
+_CPU_TOKENS = 1024
 
 
 class SequenceClassifierReward:
@@ -101,10 +103,17 @@ class SequenceClassifierReward:
             inputs = self._encode(items)
             order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
             scores = np.zeros(len(inputs), np.float32)
-            for start in range(0, len(order), self._settings.batch_size):
-                chosen = order[start : start + self._settings.batch_size]
+            while order:
+                # The longest first: a batch that doesn't fit into memory shows at once.
+                size = self._fitting(len(inputs[order[-1]]["input_ids"]))
+                chosen, order = order[-size:], order[:-size]
                 scores[chosen] = self._scores([inputs[i] for i in chosen])
             return scores
+
+    def _fitting(self, tokens: int) -> int:
+        """How many texts of so many tokens, at most, go into one batch."""
+        most = self._settings.batch_size
+        return max(1, min(most, _CPU_TOKENS // max(1, tokens))) if self._device == "cpu" else most
 
     def _encode(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
         """Token ids, and what else the model takes, of each item."""
