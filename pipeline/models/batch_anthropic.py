@@ -84,13 +84,10 @@ class AnthropicBatches:
                 yield line
 
     def read(self, result: dict[str, Any], max_tokens: int) -> Answer:
-        from anthropic.types import Message
-
         outcome = result.get("result") or {}
         kind = outcome.get("type")
         if kind == "succeeded" and isinstance(outcome.get("message"), dict):
-            message = Message.construct(**outcome["message"])
-            return self._live.read(message, max_tokens, outcome["message"].get("id"))
+            return self._live.read(outcome["message"], max_tokens, outcome["message"].get("id"))
         if kind == "errored":
             error = (outcome.get("error") or {}).get("error") or {}
             code = str(error.get("type") or "")

@@ -114,8 +114,6 @@ class OpenAIBatches:
                 yield line
 
     def read(self, result: dict[str, Any], max_tokens: int) -> Answer:
-        from openai.types.chat import ChatCompletion
-
         response = result.get("response")
         if not isinstance(response, dict):
             error = result.get("error") or {}
@@ -129,7 +127,7 @@ class OpenAIBatches:
             raise from_status(int(status or 500), code, str(error.get("message") or body or ""), self.model)
         if not isinstance(body, dict):
             raise Transient("malformed_answer", "a result that is no completion")
-        return self._live.read(ChatCompletion.construct(**body), max_tokens, response.get("request_id"))
+        return self._live.read(body, max_tokens, response.get("request_id"))
 
     async def discard(self, look: Look) -> None:
         if look.source:

@@ -21,7 +21,7 @@ from pipeline.models.batch_openai import OpenAIBatches
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.limits import limiter_for
-from pipeline.models.loop import worker_number
+from pipeline.models.loop import made_for_good, worker_number
 from pipeline.models.money import Budget, price_of
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
 from pipeline.models.serve import cores, serve
@@ -113,9 +113,10 @@ def chat_model(
 def _remote(spec: ModelSpec, timeout_s: float) -> OpenAIProvider | AnthropicProvider:
     key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
     url = base_url(spec)
-    if spec.provider == "anthropic":
-        return AnthropicProvider(spec.name, url, key, timeout_s)
-    return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
+    with made_for_good():
+        if spec.provider == "anthropic":
+            return AnthropicProvider(spec.name, url, key, timeout_s)
+        return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
 
 
 def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:

@@ -75,11 +75,14 @@ class UselessAnswer(RowReject):
         return cls(answer.finish, answer, **json.loads(answer.text))
 
 
-def not_an_answer(parsed: Any) -> Transient:
-    """Status 200 with something else than the API's answer, as proxies and login pages give; the SDKs let it through."""
-    body = parsed if isinstance(parsed, str) else str(getattr(parsed, "model_extra", None) or "")
+def not_an_answer(content: Any) -> Transient:
+    """Status 200 with something else than the API's answer, as proxies and login pages give; the SDKs let it through.
+
+    content: its JSON, or its text.
+    """
+    body = content if isinstance(content, str) else str(content)
     reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = getattr(parsed, "usage", None) is not None
+    paid = isinstance(content, dict) and content.get("usage") is not None
     return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
 
 
