@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pipeline import schema
+from pipeline.portable import portable
 
 _CARD = """# FIGA pairs from {source}
 
@@ -99,6 +100,7 @@ _LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.
 
 def render(manifest: dict[str, Any]) -> str:
     """The card's Markdown, behind the YAML header that names the splits."""
+    manifest = portable(manifest)
     labels = manifest["labels"]
     funnel = "\n".join(
         f"| {cell(step['stage'])} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |"

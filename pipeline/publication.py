@@ -19,6 +19,7 @@ from pipeline.models import connect
 from pipeline.models.money import price_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan
+from pipeline.portable import portable
 from pipeline.rewards import trust
 from pipeline.sources import ResolvedSource
 from pipeline.storage import manifest, stagefile
@@ -63,7 +64,7 @@ def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
     """What every published Parquet file says of itself: its schema, its labels, and the data set that it belongs to."""
     return {
         "figa.schema_version": schema.SCHEMA_VERSION,
-        "figa.labels": json.dumps(labels, sort_keys=True),
+        "figa.labels": json.dumps(portable(labels), sort_keys=True),
         "figa.run": run_digest,
     }
 

@@ -1,6 +1,7 @@
 """The command line: `python -m pipeline.push DIR HUB_ID`. A published data set to the Hugging Face Hub, in one commit.
 
-Sent is what the manifest names, the manifest, the card and the report: never work/, with its journal of calls.
+Sent is what the manifest names, the card, the report, and the manifest, without the folders of this machine that it names:
+never work/, with its journal of calls.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.storage.location import local_argument
@@ -125,16 +127,30 @@ def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
     if private and not api.repo_info(hub_id, repo_type="dataset").private:
         raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
-    commit = api.upload_folder(
-        repo_id=hub_id,
-        repo_type="dataset",
-        folder_path=root,
-        allow_patterns=names,
-        # Files of an earlier push that this manifest doesn't name would be read with it.
-        delete_patterns=["data/*.parquet", "rejected/*.parquet"],
-        commit_message="Publish by figa-pipeline",
-    )
+    with TemporaryDirectory() as folder:
+        _lay_out(root, names, Path(folder))
+        commit = api.upload_folder(
+            repo_id=hub_id,
+            repo_type="dataset",
+            folder_path=folder,
+            # Files of an earlier push that this manifest doesn't name would be read with it.
+            delete_patterns=["data/*.parquet", "rejected/*.parquet"],
+            commit_message="Publish by figa-pipeline",
+        )
     return str(commit.commit_url)
+
+
+def _lay_out(root: Path, names: list[str], folder: Path) -> None:
+    """What is sent: links to the files, and a manifest that names no folder of this machine."""
+    from pipeline.portable import portable
+    from pipeline.storage import manifest
+    from pipeline.storage.published import read_manifest
+
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if name != manifest.NAME:
+            (folder / name).symlink_to((root / name).absolute())
+    manifest.write(folder, portable(read_manifest(root)))
 
 
 def _line(error: Exception) -> str:

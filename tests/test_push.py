@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline import verify
 from pipeline.push import main
+from pipeline.storage import manifest
+from pipeline.storage.published import read_manifest
 from tests import pairs
 from tests.conftest import ROOT, child_environment
 from tests.push_server import PushHub
@@ -49,7 +54,7 @@ def test_sends_what_the_manifest_names_and_nothing_else(out: Path) -> None:
         "rejected/sample.parquet",
     }
     assert set(hub.files) == names | {"LICENSE"} and hub.deleted == ["data/train-00000-of-00009.parquet"]
-    assert all(hub.files[name] == (out / name).read_bytes() for name in names)
+    assert all(hub.files[name] == (out / name).read_bytes() for name in names - {"manifest.json"})
     assert hub.private is True and hub.commits == 1
 
 
@@ -154,3 +159,23 @@ def test_a_hub_that_cannot_be_reached_is_told(
     assert main([str(out), REPO]) == 1
     error = capsys.readouterr().err
     assert "the Hub can't be reached" in error and error.count("\n") == 1
+
+
+def test_no_folder_of_this_machine_is_sent(out: Path, hub: PushHub, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    content = read_manifest(out)
+    content["source"]["location"] = content["settings"]["source"]["input"] = str(tmp_path / "rows.jsonl")
+    manifest.write(out, content)
+    assert main([str(out), REPO]) == 0
+    copy = tmp_path / "copy"
+    for name, sent in hub.files.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(sent)
+        assert str(tmp_path).encode() not in sent and str(tiny_tokenizer).encode() not in sent, name
+    for file in (copy / "data").iterdir():
+        labels = json.loads(pq.read_schema(file).metadata[b"figa.labels"])
+        assert labels["tokenizer"] == tiny_tokenizer.name
+    sent = read_manifest(copy)
+    assert sent["source"]["location"] == sent["settings"]["source"]["input"] == "rows.jsonl"
+    assert sent["labels"]["tokenizer"] == tiny_tokenizer.name
+    # The copy is a whole data set, whose labels can be checked by whoever has the tokenizer.
+    assert verify.main([str(copy), "--tokenizer", str(tiny_tokenizer)]) == 0

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import open_dataset
+from pipeline import open_dataset, publication
 from pipeline.config import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.storage import manifest
@@ -95,6 +95,15 @@ def test_other_settings_are_repeated_from_the_manifest(
     content["labels"]["gate"] = 0.7
     manifest.write(out, content)
     assert any("figa.labels" in problem.what for problem in verify(out).problems)
+
+
+def test_files_of_earlier_versions_name_the_tokenizers_folder(
+    tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "portable", lambda labels: labels)
+    out = data_set(tmp_path / "set", tiny_tokenizer, 20)
+    assert str(tiny_tokenizer).encode() in pq.read_schema(next((out / "data").iterdir())).metadata[b"figa.labels"]
+    assert verify(out).count == 0
 
 
 def test_a_sample_is_drawn_over_all_files_and_finds_what_lies_in_it(copy: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.checking.problem import Problem
+from pipeline.portable import portable
 from pipeline.storage import manifest
 from pipeline.storage.published import open_file
 
@@ -110,12 +111,15 @@ def newer(version: str) -> bool:
 def check_metadata(file: pq.ParquetFile, entry: Entry, content: dict[str, Any]) -> Iterator[Problem]:
     """That the file belongs to this data set, in this place, and was labelled as the manifest says."""
     said = {key.decode(): value.decode("utf-8", "replace") for key, value in (file.schema_arrow.metadata or {}).items()}
+    if said.get("figa.labels") == json.dumps(content["labels"], sort_keys=True):
+        # Earlier versions wrote a tokenizer's whole path there as well.
+        said["figa.labels"] = json.dumps(portable(content["labels"]), sort_keys=True)
     expected = {
         "figa.schema_version": content["schema_version"],
         "figa.run": content["run_digest"],
         # A republished file has a digit group of its content behind that.
         "figa.part": "-".join(entry.path.stem.split("-")[:4]),
-        "figa.labels": json.dumps(content["labels"], sort_keys=True),
+        "figa.labels": json.dumps(portable(content["labels"]), sort_keys=True),
     }
     for key, value in expected.items():
         if said.get(key) != value:

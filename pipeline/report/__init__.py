@@ -32,6 +32,7 @@ def write(
     boundaries, and `note` should say why. advance: told the number of rows read, each row once.
     Raises StorageError for files that are not as the manifest says.
     """
+    from pipeline.portable import portable
     from pipeline.report import measures, page, sample
     from pipeline.storage.atomic import write_text
 
@@ -39,5 +40,5 @@ def write(
     measured = measures.measure(files, advance)
     shown = sample.draw(files, measured, tokenizer)
     path = out / NAME
-    write_text(path, page.render(manifest, measured, shown, note))
+    write_text(path, page.render(portable(manifest), measured, shown, note))
     return path

@@ -19,6 +19,7 @@ from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError, ModelUnavailable
 from pipeline.labels.tokenization import hub_trouble
 from pipeline.model_files import folder_digest
+from pipeline.portable import without_folders
 
 if TYPE_CHECKING:
     from pipeline.rewards import Item
@@ -46,9 +47,11 @@ class SequenceClassifierReward:
             raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
         revision = getattr(self._model.config, "_commit_hash", None)
         files = folder_digest(model_id, weights=True)
-        self.name = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
+        configured = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
+        # Every published row has it.
+        self.name = without_folders(configured)
         template = str(self._tokenizer.chat_template)
-        self.digest = digest(self.name, files, settings.max_length, settings.dtype, settings.label, template)
+        self.digest = digest(configured, files, settings.max_length, settings.dtype, settings.label, template)
         self.facts = {
             "kind": "sequence classifier",
             "revision": revision or settings.revision,

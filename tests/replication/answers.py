@@ -45,8 +45,8 @@ def _batch(model: Any, prompts: Sequence[Sequence[int]], numbers: Tensor, eos: i
     cache = None
     for step in range(numbers.shape[1]):
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = model.model(ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        output = model.model(ids, attention_mask=mask, position_ids=positions, cache=cache, use_cache=True)
+        cache = output.cache
         tokens = draw(model.lm_head(output.last_hidden_state[:, -1]).float() / temperature, numbers[rows, step])
         going = tokens != eos
         for row, token in zip(rows[going].tolist(), tokens[going].tolist(), strict=True):

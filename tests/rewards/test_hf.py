@@ -114,6 +114,8 @@ def test_long_texts_lose_their_beginning(tmp_path: Path, tiny_tokenizer: Path) -
     ]
     one, other = reward.score(endings)
     assert one == pytest.approx(other, abs=1e-5)
+    # Rows and manifest have its name.
+    assert reward.name == f"hf/{model.name}"
 
 
 def test_half_precision_is_near(tmp_path: Path, tiny_tokenizer: Path) -> None:
