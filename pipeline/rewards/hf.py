@@ -8,7 +8,9 @@ not hold, or whose head is code of its own, the scores would be random: such a o
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,19 +106,52 @@ class SequenceClassifierReward:
         """Scores in the items' order, shape (n,). Texts over max_length tokens lose their beginning, not the answer."""
         with self._turn:
             inputs = self._encode(items)
-            order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
             scores = np.zeros(len(inputs), np.float32)
-            while order:
-                # The longest first: a batch that doesn't fit into memory shows at once.
-                size = self._fitting(len(inputs[order[-1]]["input_ids"]))
-                chosen, order = order[-size:], order[:-size]
-                scores[chosen] = self._scores([inputs[i] for i in chosen])
+            with self._padding({token for each in inputs for token in each["input_ids"]}) as padding:
+                batches = list(self._batches([len(each["input_ids"]) for each in inputs], padded=padding is not None))
+                with self._workers(len(batches)) as each_of:
+                    found = each_of(lambda chosen: self._scores([inputs[i] for i in chosen], padding), batches)
+                    for chosen, column in zip(batches, found, strict=True):
+                        scores[chosen] = column
             return scores
 
-    def _fitting(self, tokens: int) -> int:
-        """How many texts of so many tokens, at most, go into one batch."""
-        most = self._settings.batch_size
-        return max(1, min(most, _CPU_TOKENS // max(1, tokens))) if self._device == "cpu" else most
+    def _batches(self, lengths: list[int], *, padded: bool) -> Iterator[list[int]]:
+        """Places of texts of like length. The longest first: a batch that doesn't fit into memory shows at once."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        while order:
+            size = self._settings.batch_size if padded else 1
+            if self._device == "cpu":
+                size = max(1, min(size, _CPU_TOKENS // max(1, lengths[order[-1]])))
+            yield order[-size:]
+            del order[-size:]
+
+    @contextmanager
+    def _workers(self, batches: int) -> Iterator[Callable[..., Iterable[npt.NDArray[np.float32]]]]:
+        """A `map` over batches: on a CPU each core takes batches of its own, as all of them at one batch mostly wait."""
+        threads = self._torch.get_num_threads()
+        if self._device != "cpu" or batches < 2 * threads:
+            yield map
+            return
+        try:
+            with ThreadPoolExecutor(threads, initializer=self._torch.set_num_threads, initargs=(1,)) as pool:
+                yield pool.map
+        finally:
+            self._torch.set_num_threads(threads)
+
+    @contextmanager
+    def _padding(self, used: set[int]) -> Iterator[int | None]:
+        """What batches are padded with; None where no token would do.
+
+        A model without padding reads its last token. With any token as padding that its texts don't have, it still does.
+        """
+        config = self._model.config.get_text_config()
+        own = config.pad_token_id
+        padding = own if own is not None else next((n for n in range(config.vocab_size) if n not in used), None)
+        config.pad_token_id = padding
+        try:
+            yield padding
+        finally:
+            config.pad_token_id = own
 
     def _encode(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
         """Token ids, and what else the model takes, of each item."""
@@ -133,26 +168,18 @@ class SequenceClassifierReward:
             encoded = self._tokenizer(queries, [answer for _, answer in items], **cut)
         return [{name: encoded[name][n] for name in encoded} for n in range(len(items))]
 
-    def _scores(self, inputs: list[dict[str, list[int]]]) -> npt.NDArray[np.float32]:
+    def _scores(self, inputs: list[dict[str, list[int]]], padding: int | None) -> npt.NDArray[np.float32]:
         """One batch, padded here: the tokenizer's padding need not be what the model knows as such, or be there at all."""
-        config = self._model.config.get_text_config()
-        own = config.pad_token_id
-        # A model without padding reads its last token. With any token as padding that its texts don't have, it still does.
-        padding = own if own is not None else _absent({token for each in inputs for token in each["input_ids"]})
         length = max(len(each["input_ids"]) for each in inputs)
-        fill = {"input_ids": padding}
+        fill = {"input_ids": padding or 0}
         batch = {
             name: self._torch.tensor(
                 [each[name] + [fill.get(name, 0)] * (length - len(each[name])) for each in inputs], device=self._device
             )
             for name in inputs[0]
         }
-        config.pad_token_id = padding
-        try:
-            with self._torch.inference_mode():
-                output = self._model(**batch)
-        finally:
-            config.pad_token_id = own
+        with self._torch.inference_mode():
+            output = self._model(**batch)
         given = getattr(output, "score", None)
         return self._column(output.logits if given is None else given)
 
@@ -168,7 +195,3 @@ class SequenceClassifierReward:
             )
         column: npt.NDArray[np.float32] = table[:, label or 0]
         return column
-
-
-def _absent(tokens: set[int]) -> int:
-    return next(n for n in range(len(tokens) + 1) if n not in tokens)

@@ -38,7 +38,7 @@ MINUTES = {
     "report": 2,
     "resume": 10,
     "revision_styles": 1,
-    "rewards": 2,
+    "rewards": 3,
     "scale": 12,
     "sources": 3,
     "startup": 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,36 @@ def test_scores_are_the_same_alone_and_in_batches(model: Path) -> None:
     np.testing.assert_allclose(alone, together, atol=1e-5)
     assert len(set(alone.tolist())) == 4
     np.testing.assert_allclose(load(model, 2).score(ITEMS[::-1]), alone[::-1], atol=1e-5)
+
+
+def test_batches_on_cores_of_their_own_score_the_same(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four batches on two threads; the threads torch had are its own again afterwards."""
+    alone = load(model, 4).score(ITEMS)
+    threads, begun = torch.get_num_threads(), []
+    monkeypatch.setattr(
+        torch, "set_num_threads", lambda n, set_threads=torch.set_num_threads: begun.append(n) or set_threads(n)
+    )
+    torch.set_num_threads(2)
+    try:
+        shared = load(model, 1).score(ITEMS)
+        assert begun == [2, 1, 1, 2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(shared, alone, atol=1e-5)
+
+
+def test_texts_that_use_every_token_are_scored_without_padding(
+    tmp_path: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = load(make_model(tmp_path, tiny_tokenizer, "gpt2"), 4)
+    before, config = reward.score(ITEMS), reward._model.config
+    used = {token for each in reward._encode(ITEMS) for token in each["input_ids"]}
+    with reward._padding(used) as padding:
+        assert padding not in used and config.pad_token_id == padding
+    with reward._padding(set(range(config.vocab_size))) as padding:
+        assert padding is None and [len(each) for each in reward._batches([3, 3, 2], padded=False)] == [1, 1, 1]
+    monkeypatch.setattr(reward, "_padding", lambda used: nullcontext())
+    np.testing.assert_allclose(reward.score(ITEMS), before, atol=1e-5)
 
 
 def test_scores_are_those_of_transformers_itself(model: Path) -> None:
