@@ -10,12 +10,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
 from pipeline.card import cell
 from pipeline.curate import Outcome
 from pipeline.diffs import sample_diffs
+from pipeline.rewards import trust
 from pipeline.storage import manifest
 from pipeline.storage.remote import RemotePath
 
@@ -28,8 +30,10 @@ _WIDTH = 80
 
 
 def tell(outcome: Outcome) -> None:
-    """Emit the event of a published data set and make its artifacts."""
+    """Emit the event of a published data set, make its artifacts, and log what its summary would warn of."""
     content = outcome.manifest
+    for told in trust.warnings(content):
+        get_run_logger().warning(told)
     announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
     source = content["source"]["name"]
     create_table_artifact(_funnel(content), key="figa-funnel", description=f"Where the rows of {source} went")

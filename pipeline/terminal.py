@@ -144,7 +144,7 @@ class Terminal:
         self.console.print(_funnel(manifest))
         rows = manifest["rows"]
         self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
-        for told in trust.warnings(manifest.get("reward_check"), manifest["models"]["reward"]["name"]):
+        for told in trust.warnings(manifest):
             self.warn(told)
         if not rows["published"]:
             self.warn("no pair survived: the data set is valid and empty; the table says which stage to loosen")

@@ -20,6 +20,7 @@ from pipeline.report import charts, facts
 from pipeline.report.histogram import histogram
 from pipeline.report.measures import OPERATIONS, REWARDS, Measures
 from pipeline.report.sample import Shown
+from pipeline.rewards import trust
 
 _HERE = Path(__file__).parent
 _SHORT = {"reward_reference": "reference", "reward_initial": "initial", "reward_revised": "revised"}
@@ -44,7 +45,7 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        note=note,
+        notes=[note] * bool(note) + trust.warnings(manifest),
     )
 
 

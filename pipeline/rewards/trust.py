@@ -49,11 +49,12 @@ def measure(tables: Iterable[pa.Table]) -> dict[str, Any]:
     }
 
 
-def warnings(measured: dict[str, Any] | None, name: str) -> list[str]:
-    """What the person at the terminal should know of the reward model of that name; a line each."""
+def warnings(manifest: dict[str, Any]) -> list[str]:
+    """What the run's owner should know of its reward model, by the manifest's `reward_check`; a line each."""
+    measured = manifest.get("reward_check")
     if not measured or measured["rows"] < FEWEST_ROWS:
         return []
-    told = []
+    told, name = [], manifest["models"]["reward"]["name"]
     preferred, correlation = measured["prefers_reference"], measured["length_correlation"]
     if preferred < LEAST_PREFERRED:
         told.append(

@@ -25,7 +25,7 @@ from tests.loopback import LoopbackServer
 from tests.loopback.rewards import RewardDesk
 
 _ITEMS, _QUICK, _REPEATS = 128, 24, 3
-# hidden size and layers; the second is of MiniLM's size.
+# hidden size and layers; heads of 32, and the second of the size, as MiniLM's.
 _MODELS = {"hidden 64, 2 layers": (64, 2), "hidden 384, 6 layers": (384, 6)}
 
 
@@ -71,7 +71,12 @@ def _classifier(folder: Path, name: str, hidden: int, layers: int, items: list[A
     tokenizer.save_pretrained(folder)
     sizes = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
     config = AutoConfig.for_model(
-        "llama", vocab_size=len(tokenizer), num_attention_heads=8, num_labels=1, max_position_embeddings=2048, **sizes
+        "llama",
+        vocab_size=len(tokenizer),
+        num_attention_heads=hidden // 32,
+        num_labels=1,
+        max_position_embeddings=2048,
+        **sizes,
     )
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()

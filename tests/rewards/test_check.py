@@ -172,20 +172,24 @@ def scored(*rows: tuple[str, str, float, float]) -> pa.Table:
     return pa.table(dict(zip(trust.COLUMNS, zip(*rows, strict=True), strict=True)))
 
 
+def warned(measured: dict[str, Any] | None) -> list[str]:
+    return trust.warnings({"reward_check": measured, "models": {"reward": {"name": "r"}}})
+
+
 def test_a_runs_own_scores_tell() -> None:
     by_length = [("a" * n, "b" * (n % 11), float(n), float(n % 11)) for n in range(1, 41)]
     told = trust.measure([scored(*by_length[:20]), scored(*by_length[20:])])
     assert told["rows"] == 40 and told["length_correlation"] == 1.0
     assert told["prefers_reference"] == 0.75, "of the first ten each is as long as the other"
-    assert ["by length" in line for line in trust.warnings(told, "r")] == [True]
+    assert ["by length" in line for line in warned(told)] == [True]
     fair_one = told | {"length_correlation": 0.7}
-    assert trust.warnings(fair_one, "r") == []
-    assert "in only 59% of 40 rows" in trust.warnings(fair_one | {"prefers_reference": 0.59}, "r")[0]
-    assert trust.warnings({"rows": 0}, "r") == trust.warnings(None, "r") == []
+    assert warned(fair_one) == []
+    assert "in only 59% of 40 rows" in warned(fair_one | {"prefers_reference": 0.59})[0]
+    assert warned({"rows": 0}) == warned(None) == []
     assert trust.measure([]) == {"rows": 0}
 
 
-def test_a_runs_summary_card_and_manifest_say_so(
+def test_a_runs_summary_report_card_and_manifest_say_so(
     settings: Callable[..., CurationConfig], loopback: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tests.loopback.rewards import RewardDesk
@@ -196,4 +200,7 @@ def test_a_runs_summary_card_and_manifest_say_so(
     with Terminal() as terminal:
         terminal.summary(outcome, as_json=False)
     assert "is mostly explained by length: shorter answers score higher" in capsys.readouterr().out
+    assert "is mostly explained by length: shorter answers score higher" in (outcome.out / "report.html").read_text(
+        "utf-8"
+    )
     assert "rank correlation of score and length -1.00" in (outcome.out / "README.md").read_text("utf-8")
