@@ -12,41 +12,29 @@ A damaged file is set aside when it is opened, never overwritten: `journal.db.da
 from __future__ import annotations
 
 import asyncio
-import secrets
+import atexit
 import sqlite3
 import threading
-import time
+import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import StorageError
-from pipeline.models import journal_file, journal_tables
+from pipeline.models import journal_file, journal_records, journal_tables
 from pipeline.models.answer import Answer
+from pipeline.models.journal_records import Record, call_number, sorted_out
 from pipeline.models.known import Known
 
 __all__ = ["Answer", "Journal", "call_number"]
 
-# What arrives within so many seconds is committed together: a transaction costs as much as ten answers.
-_GATHER_S = 0.001
 # So many answers may be out of the file's index, and be found by memory alone. About 10 MB.
 _UNFOLDED = 32_768
-
-
-class _Record(NamedTuple):
-    """A row to be written: an answer with its key, or a charge.
-
-    `custom_id`: of the request in a batch that it pays for; `began`: the charge in whose place it stands.
-    """
-
-    key: str | None
-    row: tuple[object, ...]
-    custom_id: str | None = None
-    began: int | None = None
+_LOG, _LONGEST_LOG = 8_000, 64_000
 
 
 class Journal:
@@ -63,11 +51,11 @@ class Journal:
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._gathering = threading.Lock()
-        self._pending: list[_Record] = []
-        self._commit: Future[None] | None = None
-        self._awaited: tuple[Future[None], asyncio.Future[None]] | None = None
-        # Its thread ends with the interpreter, after all that it was given: answers of cancelled calls are kept as well.
+        self._pending: list[Record] = []
+        self._commit: asyncio.Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, "journal")
+        # Answers of cancelled calls are kept as well, also when the interpreter ends before the event loop's next turn.
+        atexit.register(_keep_pending, weakref.ref(self))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -76,13 +64,13 @@ class Journal:
                 raise
             except sqlite3.DatabaseError as error:
                 self.warning = journal_file.set_aside(path, error)
+            self._most_recent = _UNFOLDED if alone else 0
             self._db = self._open()
             # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
             self._reader = self._open()
             journal_tables.prepare(self._db)
             # The rows of answers that the file's index doesn't have yet.
             self._recent: dict[str, int] = {}
-            self._most_recent = _UNFOLDED if alone else 0
             self._known = Known(journal_tables.prefixes(self._reader)) if alone else None
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the journal of paid answers can't be opened: {error}") from error
@@ -99,8 +87,9 @@ class Journal:
             with attempt:
                 db.execute(f"PRAGMA journal_mode={self._mode}")
         db.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
-        # In pages of 4 kB. Every commit changes the last ones: the log takes many changes of a page before the file does.
-        db.execute("PRAGMA wal_autocheckpoint=8000")
+        # In pages of 4 kB. Every commit changes the last ones: the log takes many changes of a page before the file does. Who
+        # is alone lets it take what is new until the next fold, which has a thread for that.
+        db.execute(f"PRAGMA wal_autocheckpoint={_LONGEST_LOG if self._most_recent else _LOG}")
         return db
 
     def get(self, key: str) -> Answer | None:
@@ -117,14 +106,14 @@ class Journal:
 
     def put(self, key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> None:
         """Keep an answer in place of the one that `key` may have: both were paid for. On disk when this returns."""
-        self._write([_answer(key, stage, model, answer, cost_usd)])
+        self._write([journal_records.answered(key, stage, model, answer, cost_usd, None, None)])
 
     async def begin(self, number: int, stage: str, model: str, most_usd: float) -> None:
         """Note a call that is about to be made as one that ended without a word, at its most: killed now, it did.
 
         `keep` or `charge` with that number, one of `call_number`, put what became of it in its place.
         """
-        await self._gather(_charge(stage, model, "interrupted", most_usd, False, number))
+        await self._gather(journal_records.charged(stage, model, "interrupted", most_usd, False, number=number))
 
     async def keep(
         self,
@@ -141,8 +130,7 @@ class Journal:
 
         custom_id: of the request in a batch that this pays for; began: the number that it was begun with.
         """
-        record = _answer(key, stage, model, answer, cost_usd)
-        await self._gather(record._replace(custom_id=custom_id, began=began))
+        await self._gather(journal_records.answered(key, stage, model, answer, cost_usd, custom_id, began))
 
     async def charge(
         self,
@@ -156,35 +144,52 @@ class Journal:
         began: int | None = None,
     ) -> None:
         """Note a call that gave no answer. `certain`: False when nothing tells whether, and how much, it was billed."""
-        record = _charge(stage, model, outcome, cost_usd, certain)
+        record = journal_records.charged(stage, model, outcome, cost_usd, certain)
         await self._gather(record._replace(custom_id=custom_id, began=began))
 
-    async def _gather(self, record: _Record) -> None:
-        commit = self._enqueue(record)
-        awaited = self._awaited
-        # One wake-up of the event loop a commit, not one a caller.
-        if not (awaited and awaited[0] is commit and awaited[1].get_loop() is asyncio.get_running_loop()):
-            awaited = self._awaited = commit, asyncio.wrap_future(commit)
+    async def _gather(self, record: Record) -> None:
         # A caller that is cancelled must not take the others' commit with it.
-        await asyncio.shield(awaited[1])
+        await asyncio.shield(self._enqueue(record))
 
-    def _enqueue(self, record: _Record) -> Future[None]:
+    def _enqueue(self, record: Record) -> asyncio.Future[None]:
+        """The commit that will hold the record: what arrives until the event loop's next turn is in it together."""
         with self._gathering:
             self._pending.append(record)
             if self._commit is None:
-                self._commit = self._writer.submit(self._flush)
+                loop = asyncio.get_running_loop()
+                self._commit = loop.create_future()
+                loop.call_soon(self._begin, self._commit)
             return self._commit
 
+    def _begin(self, commit: asyncio.Future[None]) -> None:
+        """Commit what is pending: at once if that is a matter of microseconds, else in a thread.
+
+        To hand a few answers to a thread takes three times as long as to write them; those who wait for them are all that the
+        event loop could do meanwhile. Who is not alone with the file may have to wait for others.
+        """
+        with self._gathering:
+            few = len(self._recent) + len(self._pending) <= self._most_recent and not self._lock.locked()
+        if few:
+            try:
+                self._flush()
+            except Exception as error:
+                _end(commit, error)
+            else:
+                _end(commit, None)
+            return
+        loop, flushed = commit.get_loop(), self._writer.submit(self._flush)
+        flushed.add_done_callback(lambda done: loop.call_soon_threadsafe(_end, commit, done.exception()))
+
     def _flush(self) -> None:
-        time.sleep(_GATHER_S)
         with self._gathering:
             records, self._pending, self._commit = self._pending, [], None
-        self._write(records)
+        if records:
+            self._write(records)
 
-    def _write(self, records: list[_Record]) -> None:
+    def _write(self, records: list[Record]) -> None:
         began = [record.began for record in records if record.began is not None]
         collected = [record.custom_id for record in records if record.custom_id]
-        answers, charges = _sorted(records)
+        answers, charges = sorted_out(records)
         with self._guard(self._db, self._lock) as db:
             new = self._known is not None and self._known.add(answers)
             fold = len(self._recent) + len(answers) > self._most_recent
@@ -203,6 +208,10 @@ class Journal:
             # Who doesn't find a key here any more finds it in the index.
             if fold:
                 self._recent.clear()
+                if self._most_recent:
+                    # Not done, it is done by a later commit.
+                    with suppress(sqlite3.Error):
+                        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _standing(self, db: sqlite3.Connection, keys: Iterable[str]) -> dict[str, int]:
         """The rows of those keys that have an answer already."""
@@ -252,6 +261,7 @@ class Journal:
 
     def close(self) -> None:
         self._writer.shutdown()
+        self._flush()
         with self._lock, self._reading:
             self._reader.close()
             self._db.close()
@@ -267,28 +277,14 @@ class Journal:
             ) from error
 
 
-def call_number() -> int:
-    """Not another call's, in whatever process."""
-    return secrets.randbits(62)
+def _keep_pending(journal: weakref.ref[Journal]) -> None:
+    if found := journal():
+        with suppress(StorageError):
+            found._flush()
 
 
-def _sorted(records: list[_Record]) -> tuple[dict[str, journal_tables.Row], list[journal_tables.Row]]:
-    """Answers by key, and charges. Of two answers to one key in one commit the first was paid for as well."""
-    answers: dict[str, journal_tables.Row] = {}
-    charges = []
-    for record in records:
-        if record.key is None:
-            charges.append(record.row)
-            continue
-        if record.key in answers:
-            charges.append(journal_tables.replaced(answers[record.key]))
-        answers[record.key] = record.row
-    return answers, charges
-
-
-def _answer(key: str, stage: str, model: str, answer: Answer, cost_usd: float) -> _Record:
-    return _Record(key, (key, stage, model, answer.to_json(), cost_usd, time.time()))
-
-
-def _charge(stage: str, model: str, outcome: str, cost_usd: float, certain: bool, number: int | None = None) -> _Record:
-    return _Record(None, (number, stage, model, outcome, cost_usd, certain, time.time()))
+def _end(commit: asyncio.Future[None], error: BaseException | None) -> None:
+    if error:
+        commit.set_exception(error)
+    else:
+        commit.set_result(None)

@@ -39,8 +39,8 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    # SQLite lets go of the interpreter at every step. By default the journal's thread then waits 5 ms to get it back from a
-    # busy loop, and with it all callers whose answers it is writing.
+    # SQLite lets go of the interpreter at every step. By default who commits then waits 5 ms to get it back from a busy thread,
+    # and with him all callers whose answers he is writing.
     sys.setswitchinterval(_SWITCH_S)
     # By default cycles are looked for after every 700 new objects: a call makes as many, and leaves hardly a cycle.
     gc.set_threshold(max(_NEW_OBJECTS, gc.get_threshold()[0]), *gc.get_threshold()[1:])

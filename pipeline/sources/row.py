@@ -58,11 +58,12 @@ class Adapter:
 
 def _encodable(row: SourceRow) -> SourceRow:
     """One lone surrogate makes pyarrow, SQLite, hashing and tokenizers raise, so none may pass this point."""
+    contents = [message["content"] for message in row.messages]
+    said = (*contents, row.reference, row.rejected or "", row.initial or "", row.revised or "")
+    if encodable("".join(said)):
+        return row
     names = ("reference", "rejected", "initial", "revised")
     texts = {name: text for name in names if (text := getattr(row, name)) is not None}
-    contents = [message["content"] for message in row.messages]
-    if encodable("".join([*contents, *texts.values()])):
-        return row
     count = 0
 
     def replaced(text: str) -> str:

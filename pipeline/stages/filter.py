@@ -44,6 +44,9 @@ _META = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
+# One of these is in all that `_META` finds, letters that only look like theirs to it ("verſion") folded; to look for them takes
+# a twentieth of its time.
+_META_HAS = ("draft", "response", "answer", "reply", "vers", "text", "message")
 _REFUSAL = re.compile(
     r"""
     \A\W*(?:(?:i['’]?m|i\ am)\s+(?:very\ |so\ |really\ )?(?:sorry|afraid)|sorry|i\ apologi[sz]e|my\ apologies|unfortunately)?\W*
@@ -106,7 +109,9 @@ def check_text(revised: str, initial: str, reference: str) -> None:
     """Refuse what isn't an answer to the query. Patterns count only where draft and reference don't show them too."""
     if not revised.strip():
         raise RowReject("empty_revision")
-    for reason, pattern in (("meta_talk", _META), ("refusal", _REFUSAL)):
+    folded = revised.casefold()
+    patterns = [("meta_talk", _META)] if any(word in folded for word in _META_HAS) else []
+    for reason, pattern in [*patterns, ("refusal", _REFUSAL)]:
         found = pattern.search(revised)
         if found and not pattern.search(initial) and not pattern.search(reference):
             raise RowReject(reason, found=found[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import LabelSettings
-from pipeline.labels import token_signals
-from pipeline.labels.signals import PROMPT
+from pipeline.labels.signals import PROMPT, Responses, pairs_signals
 from pipeline.stages.common import Report
 from pipeline.storage.stagefile import Reject, StageOutput
 
@@ -32,35 +31,28 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
         report(len(rejects), len(rejects))
         return StageOutput(label(rows.filter(pa.array(known)), settings, eos_id, report).rows, rejects)
     prompts = pc.list_value_length(rows["prompt_input_ids"]).to_numpy()
-    revised, initial = (_Sequences(rows[f"{side}_input_ids"], prompts) for side in ("revised", "initial"))
-    revised_words, initial_words = (rows[f"{side}_words"].to_pylist() for side in ("revised", "initial"))
-    signals = [
-        token_signals(
-            initial_ids,
-            revised_ids,
-            alpha=settings.alpha,
-            beta=settings.beta,
-            gamma=settings.gamma,
-            eos_id=eos_id,
-            eos_weight=settings.eos_weight,
-            signal=settings.signal,
-            granularity=settings.granularity,
-            phrase_gap=settings.phrase_gap,
-            initial_words=initial_words[i],
-            revised_words=revised_words[i],
-            reward_gain=gain,
-        )
-        for i, (initial_ids, revised_ids, gain) in enumerate(
-            zip(initial.responses(), revised.responses(), gains.tolist(), strict=True)
-        )
-    ]
+    words = settings.granularity != "token"
+    revised, initial = (_Sequences(rows, side, prompts, words=words) for side in ("revised", "initial"))
+    signals = pairs_signals(
+        initial.responses,
+        revised.responses,
+        alpha=settings.alpha,
+        beta=settings.beta,
+        gamma=settings.gamma,
+        eos_id=eos_id,
+        eos_weight=settings.eos_weight,
+        signal=settings.signal,
+        granularity=settings.granularity,
+        phrase_gap=settings.phrase_gap,
+        reward_gains=gains,
+    )
     columns = {
-        "revised_labels": revised.lists(revised.responses(), IGNORE, np.int32),
-        "initial_labels": initial.lists(initial.responses(), IGNORE, np.int32),
-        "revised_weights": revised.lists([s.revised_weights for s in signals], 0, np.float32),
-        "initial_weights": initial.lists([s.initial_weights for s in signals], 0, np.float32),
-        "revised_ops": revised.lists([s.revised_ops for s in signals], PROMPT, np.int8),
-        "initial_ops": initial.lists([s.initial_ops for s in signals], PROMPT, np.int8),
+        "revised_labels": revised.lists(revised.responses.ids, IGNORE),
+        "initial_labels": initial.lists(initial.responses.ids, IGNORE),
+        "revised_weights": revised.lists(signals.revised_weights, 0),
+        "initial_weights": initial.lists(signals.initial_weights, 0),
+        "revised_ops": revised.lists(signals.revised_ops, PROMPT),
+        "initial_ops": initial.lists(signals.initial_ops, PROMPT),
     }
     table = rows.drop_columns(["revised_words", "initial_words"])
     for column in schema.LABEL:
@@ -72,20 +64,22 @@ def label(rows: pa.Table, settings: LabelSettings, eos_id: int, report: Report) 
 class _Sequences:
     """The sequences of one side as flat arrays: no list of Python numbers is made of a shard's tokens."""
 
-    def __init__(self, column: pa.ChunkedArray, prompts: npt.NDArray[np.integer]) -> None:
-        ids = column.combine_chunks()
-        self._ids = ids.flatten().to_numpy()
-        self._offsets = ids.offsets.to_numpy() - ids.offsets[0].as_py()
-        starts = (self._offsets[:-1] + prompts).tolist()
-        self._responses = [slice(start, end) for start, end in zip(starts, self._offsets[1:].tolist(), strict=True)]
+    def __init__(self, rows: pa.Table, side: str, prompts: npt.NDArray[np.integer], *, words: bool) -> None:
+        ids, self._offsets = _flat(rows[f"{side}_input_ids"])
+        lengths = np.diff(self._offsets)
+        self._answered = np.arange(len(ids)) >= np.repeat(self._offsets[:-1] + prompts, lengths)
+        starts = np.concatenate([[0], np.cumsum(lengths - prompts)])
+        numbered = _flat(rows[f"{side}_words"])[0].astype(np.int64) if words else None
+        self.responses = Responses(ids[self._answered], starts, numbered)
 
-    def responses(self) -> list[npt.NDArray[np.int32]]:
-        """The response's ids of each row."""
-        return [self._ids[place] for place in self._responses]
+    def lists(self, values: npt.NDArray[Any], fill: int) -> pa.ListArray:
+        """One list a row: `fill` over the prompt, then the values of its response."""
+        spread = np.full(len(self._answered), fill, values.dtype)
+        spread[self._answered] = values
+        return pa.ListArray.from_arrays(pa.array(self._offsets), pa.array(spread))
 
-    def lists(self, responses: Sequence[npt.NDArray[np.generic]], fill: int, dtype: npt.DTypeLike) -> pa.ListArray:
-        """One list a row: `fill` over the prompt, then the response's values."""
-        values = np.full(len(self._ids), fill, dtype)
-        for place, response in zip(self._responses, responses, strict=True):
-            values[place] = response
-        return pa.ListArray.from_arrays(pa.array(self._offsets), pa.array(values))
+
+def _flat(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """All values of a column of lists, and where each list begins; one more offset is the end."""
+    lists = column.combine_chunks()
+    return lists.flatten().to_numpy(), lists.offsets.to_numpy() - lists.offsets[0].as_py()

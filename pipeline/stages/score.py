@@ -37,12 +37,10 @@ def score(rows: pa.Table, reward: RewardModel, report: Report) -> StageOutput:
 
 def _row(name: str, reference: Score, initial: Score) -> dict[str, Any] | RowReject:
     sides = {"reward_reference": reference, "reward_initial": initial}
+    known = {side: value for side, value in sides.items() if isinstance(value, float) and math.isfinite(value)}
+    if len(known) == len(sides):
+        return {"reward_model": name, **known}
     for side, value in sides.items():
         if isinstance(value, RowReject):
-            known = {
-                other: score for other, score in sides.items() if isinstance(score, float) and math.isfinite(score)
-            }
             return value.like(score=side).keeping(**known)
-    if not all(math.isfinite(value) for value in sides.values() if isinstance(value, float)):
-        return RowReject("bad_reward", **{side: str(value) for side, value in sides.items()})
-    return {"reward_model": name, **sides}
+    return RowReject("bad_reward", **{side: str(value) for side, value in sides.items()})

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schema
 from pipeline.config import SelectionSettings
-from pipeline.errors import RowReject
-from pipeline.stages.common import QUERY, Report, collect, queries
-from pipeline.storage.stagefile import StageOutput
+from pipeline.stages.common import QUERY, Report, queries
+from pipeline.storage.stagefile import Reject, StageOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +63,19 @@ def select(rows: pa.Table, thresholds: Thresholds, report: Report, pick: str = "
     """
     reference = rows["reward_reference"].to_pylist()
     initial = rows["reward_initial"].to_pylist()
-    results: list[dict[str, Any] | RowReject] = []
+    kept: list[int] = []
+    rejects: list[Reject] = []
     for index, (y, y_hat, chosen) in enumerate(zip(reference, initial, _picks(rows, pick), strict=True)):
         if chosen in (None, index):
-            results.append(_judge(y, y_hat, thresholds))
+            reason, evidence = _judge(y, y_hat, thresholds)
         else:
-            results.append(RowReject("not_picked", picked=rows["id"][chosen].as_py(), reward_picked=initial[chosen]))
-    report(len(results), sum(isinstance(result, RowReject) for result in results))
-    return collect(rows, schema.SELECT, results)
+            reason, evidence = "not_picked", {"picked": rows["id"][chosen].as_py(), "reward_picked": initial[chosen]}
+        if reason:
+            rejects.append(Reject(index, reason, evidence))
+        else:
+            kept.append(index)
+    report(rows.num_rows, len(rejects))
+    return StageOutput(rows.take(pa.array(kept, pa.int64())), rejects)
 
 
 def picked(rows: pa.Table, pick: str) -> pa.Table:
@@ -86,9 +89,13 @@ def _picks(rows: pa.Table, pick: str) -> list[int | None]:
     """Of each row, which one stands for its query; None: each for itself."""
     if pick == "all":
         return [None] * rows.num_rows
-    scores = rows["reward_initial"].to_pylist()
+    numbers = queries(rows)
     chosen: list[int | None] = []
-    for _, group in groupby(enumerate(queries(rows)), key=lambda numbered: numbered[1]):
+    if numbers and numbers[-1] == len(numbers) - 1:
+        # A row each.
+        return [*numbers]
+    scores = rows["reward_initial"].to_pylist()
+    for _, group in groupby(enumerate(numbers), key=lambda numbered: numbered[1]):
         members = [index for index, _ in group]
         # Sorting is stable: of equal scores the first sample comes first.
         ranked = sorted(members, key=lambda index: scores[index])
@@ -98,11 +105,12 @@ def _picks(rows: pa.Table, pick: str) -> list[int | None]:
     return chosen
 
 
-def _judge(reference: float, initial: float, eta: Thresholds) -> dict[str, Any] | RowReject:
+def _judge(reference: float, initial: float, eta: Thresholds) -> tuple[str | None, dict[str, float]]:
+    """Why a row is not selected, with the evidence; None for one that is."""
     if eta.eta1 is not None and not initial < eta.eta1:
-        return RowReject("initial_good_enough", reward_initial=initial, eta1=eta.eta1)
+        return "initial_good_enough", {"reward_initial": initial, "eta1": eta.eta1}
     if eta.eta2 is not None and not reference > eta.eta2:
-        return RowReject("reference_not_good", reward_reference=reference, eta2=eta.eta2)
+        return "reference_not_good", {"reward_reference": reference, "eta2": eta.eta2}
     if eta.eta3 is not None and not reference - initial > eta.eta3:
-        return RowReject("reference_hardly_better", difference=reference - initial, eta3=eta.eta3)
-    return {}
+        return "reference_hardly_better", {"difference": reference - initial, "eta3": eta.eta3}
+    return None, {}

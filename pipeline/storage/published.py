@@ -113,7 +113,8 @@ def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) 
     """A published file's rows, so many at a time. Raises StorageError when it is damaged."""
     try:
         with open_file(path) as file:
-            yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+            # Of so few rows a thread a column has little to do.
+            yield from file.iter_batches(rows, columns=None if columns is None else list(columns), use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise damaged(path, error) from error
 

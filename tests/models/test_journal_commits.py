@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Coroutine
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.models.journal import Answer, Journal, _Record
-from pipeline.models.loop import run
+from pipeline.models.journal import Answer, Journal
+from pipeline.models.journal_records import Record
+from pipeline.models.loop import event_loop, run
+from tests.conftest import ROOT, child_environment
 
 
 @pytest.fixture(params=[False, True], ids=["shared", "alone"])
 def journal(tmp_path: Path, request: pytest.FixtureRequest) -> Journal:
     return Journal(tmp_path / "journal.db", alone=request.param)
+
+
+def run_soon(work: Coroutine[Any, Any, None]) -> Future[None]:
+    return asyncio.run_coroutine_threadsafe(work, event_loop())
 
 
 def kept(journal: Journal, keys: range, *, cost: float = 0.5) -> list[object]:
@@ -33,7 +45,7 @@ def test_many_at_a_time_share_commits_and_each_is_on_disk_when_its_caller_goes_o
     groups: list[int] = []
     write = Journal._write
 
-    def slowly(self: Journal, records: list[_Record]) -> None:
+    def slowly(self: Journal, records: list[Record]) -> None:
         groups.append(len(records))
         time.sleep(0.02)
         write(self, records)
@@ -63,6 +75,35 @@ def test_one_alone_does_not_wait_for_company(journal: Journal, monkeypatch: pyte
         kept(journal, range(key, key + 1))
         assert journal.get(f"key{key}") == Answer(str(key), "stop", 9)
     assert groups == [1] * 5
+
+
+def test_a_few_are_written_where_they_come_from_and_what_takes_long_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    write = Journal._write
+
+    def seen(self: Journal, records: list[Record]) -> None:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        write(self, records)
+
+    monkeypatch.setattr(Journal, "_write", seen)
+    monkeypatch.setattr("pipeline.models.journal._UNFOLDED", 5)
+    journal = Journal(tmp_path / "journal.db", alone=True)
+    kept(journal, range(3))
+    # With these there would be six out of the index: that is brought up to date first.
+    kept(journal, range(3, 6))
+    with journal._lock:
+        # The event loop does not wait for somebody who writes.
+        waiting = run_soon(journal.keep("key6", "sample", "m", Answer("6", "stop", 9), 0.5))
+        assert run(asyncio.sleep(0.01, "goes on")) == "goes on"
+        assert not waiting.done()
+    waiting.result(timeout=10)
+    kept(journal, range(7, 8))
+    assert threads == ["model-calls", "journal", "journal", "model-calls"]
+    assert journal.calls() == {"sample": 8}
+    kept(Journal(tmp_path / "other.db"), range(1))
+    assert threads[-1] == "journal"
 
 
 def test_of_two_answers_to_a_key_in_one_commit_the_second_is_kept_and_both_were_paid(journal: Journal) -> None:
@@ -95,6 +136,30 @@ def test_what_a_cancelled_caller_was_about_to_keep_is_kept(journal: Journal) -> 
     run(keep_and_leave())
     journal.close()
     assert Journal(journal.path).get("key") == Answer("x", "stop", 9)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_pending_when_the_interpreter_ends_is_kept(tmp_path: Path, alone: bool) -> None:
+    path = tmp_path / "journal.db"
+    child = f"""
+import asyncio, threading, time
+from pathlib import Path
+from pipeline.models.journal import Answer, Journal
+from pipeline.models.journal_records import answered
+from pipeline.models.loop import event_loop
+
+journal, given = Journal(Path({str(path)!r}), alone={alone}), threading.Event()
+
+async def give_and_hang():
+    journal._enqueue(answered("key", "sample", "m", Answer("x", "stop", 9), 0.5, None, None))
+    given.set()
+    time.sleep(60)
+
+asyncio.run_coroutine_threadsafe(give_and_hang(), event_loop())
+given.wait()
+"""
+    subprocess.run([sys.executable, "-c", child], cwd=ROOT, env=child_environment(), check=True, timeout=50)
+    assert Journal(path).get("key") == Answer("x", "stop", 9)
 
 
 def test_charges_are_money_and_calls_but_no_answers(journal: Journal) -> None:

@@ -210,6 +210,12 @@ def test_talk_about_the_task_and_refusals_are_rejected(text: str, reason: str) -
     assert caught.value.evidence["found"] in text
 
 
+@pytest.mark.parametrize("text", [META[0].upper(), "Reviſed reſponſe: The sun.", "Corrected versİon: The sun."])
+def test_talk_about_the_task_is_found_in_letters_that_only_look_like_it(text: str) -> None:
+    with pytest.raises(RowReject, match="meta_talk"):
+        check_text(text, INITIAL, "The sun rises in the east.")
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_answers_pass(text: str) -> None:
     check_text(text, INITIAL, "The sun rises in the east.")
