@@ -30,13 +30,13 @@ _SHARED = {"measure"}
 _LIBRARIES = ("openai", "anthropic", "pyarrow", "transformers", "rapidfuzz", "prefect")
 # On two quiet cores; `calls` and `resume` with the rivals' installation, the first of the two that runs.
 MINUTES = {
-    "calls": 15,
+    "calls": 8,
     "cost": 20,
     "labels": 3,
     "limits": 4,
     "orchestration": 12,
     "report": 2,
-    "resume": 10,
+    "resume": 16,
     "revision_styles": 1,
     "rewards": 3,
     "scale": 12,

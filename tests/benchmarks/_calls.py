@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PolicySettings
+from pipeline.config import PolicySettings, digest
 from pipeline.models import connect
 from pipeline.models.chat import ChatRequest
 from pipeline.models.journal import Answer, Journal
@@ -82,7 +82,7 @@ def fill(path: str, answers: int) -> dict[str, Any]:
         text = "A plausible answer of some four hundred characters. " * 8
         for first in range(0, answers, 1000):
             rows = (
-                journal.keep(f"{index:064x}", "sample", "openai/m", Answer(text, "stop", MAX_TOKENS, 200, 100), 0.001)
+                journal.keep(digest(index), "sample", "openai/m", Answer(text, "stop", MAX_TOKENS, 200, 100), 0.001)
                 for index in range(first, min(first + 1000, answers))
             )
             await asyncio.gather(*rows)
