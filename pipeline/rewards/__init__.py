@@ -12,6 +12,7 @@ All are called through `scores`. A score depends on its own row alone, never on 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from pipeline.prompts import JudgePrompts
 
 EMBEDDED = "reward-head"
 Item = tuple[list[dict[str, str]], str]
+_turn = itemgetter("role", "content")
 # Not always finite: who uses it has to look.
 Score = float | RowReject
 
@@ -50,7 +52,7 @@ def scores(reward: RewardModel, items: Sequence[Item], references: Sequence[str]
     """One score or reject an item, in order. references: each item's reference answer. Equal items are scored once."""
     place: dict[tuple[object, ...], int] = {}
     at = [
-        place.setdefault((*((m["role"], m["content"]) for m in messages), answer, reference), len(place))
+        place.setdefault((answer, reference, *map(_turn, messages)), len(place))
         for (messages, answer), reference in zip(items, references, strict=True)
     ]
     first = dict(zip(reversed(at), reversed(range(len(at))), strict=True))
