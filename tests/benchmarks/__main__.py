@@ -41,8 +41,8 @@ MINUTES = {
     "rewards": 3,
     "scale": 12,
     "sources": 3,
-    "startup": 2,
-    "storage": 2,
+    "startup": 1,
+    "storage": 1,
 }
 
 

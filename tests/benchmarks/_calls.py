@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pipeline.models.chat import ChatRequest
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.loop import each_row, run
 from pipeline.models.money import Budget
+from tests.benchmarks.measure import peak_mb
 from tests.loopback import KEY
 
 MAX_TOKENS = 200
@@ -94,7 +94,7 @@ def fill(path: str, answers: int) -> dict[str, Any]:
 
 def reopen(path: str) -> dict[str, Any]:
     told: dict[str, Any] = measured(lambda: Journal(Path(path)).spent())
-    return told | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return told | {"peak_mb": peak_mb()}
 
 
 def main() -> None:

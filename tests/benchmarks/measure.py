@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -27,6 +28,12 @@ class Figure:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process, MB. `ru_maxrss` would do for a parent only: a child's begins with its parent's."""
+    (peak,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    return int(peak) / 1024
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -18,11 +18,12 @@ from tests import pairs
 from tests.benchmarks.measure import Figure, repeated
 
 _CODE = """
-import resource, sys, time
+import sys, time
 from pipeline.report.__main__ import main
+from tests.benchmarks.measure import peak_mb
 start = time.perf_counter()
 assert main([sys.argv[1]]) == 0
-print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - start, peak_mb())
 """
 _BLOCK = 2000
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.measure import Figure, child
+from tests.benchmarks.measure import Figure, child, peak_mb
 
 _ROWS, _QUICK = (100_000, 1_000_000), (2_000, 10_000)
 _DRAFT = re.compile(r"<draft-[0-9a-f]+>\s*(.*?)\s*</draft-", re.DOTALL)
@@ -152,7 +151,7 @@ def main() -> None:
         "wall": time.perf_counter() - start,
         "cpu": time.process_time() - cpu,
         "asking": _loop_seconds() - asking - clock.seconds["journal"],
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
         "calls": outcome.calls,
         "published": outcome.manifest["rows"]["published"],
     }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks.measure import Figure, child
+from tests.benchmarks.measure import Figure, child, peak_mb
 
 _ROWS, _NEAR_ROWS, _QUICK = 1_000_000, 200_000, 20_000
 _REPEATS = 0.02  # of the rows, exactly
@@ -166,8 +165,7 @@ def main() -> None:
     start, cpu = time.perf_counter(), time.process_time()
     result = _WORK[what](Path(path), work)
     times = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**times, **result, "peak_mb": peak}))
+    print(json.dumps({**times, **result, "peak_mb": peak_mb()}))
 
 
 if __name__ == "__main__":
