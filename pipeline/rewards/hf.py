@@ -47,6 +47,7 @@ class SequenceClassifierReward:
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
+        self._looks_back = _looks_back(self._model)
         revision = getattr(self._model.config, "_commit_hash", None)
         files = folder_digest(model_id, weights=True)
         configured = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
@@ -166,7 +167,8 @@ class SequenceClassifierReward:
         else:
             queries = ["\n\n".join(m["content"] for m in messages) for messages, _ in items]
             encoded = self._tokenizer(queries, [answer for _, answer in items], **cut)
-        return [{name: encoded[name][n] for name in encoded} for n in range(len(items))]
+        names = [name for name in encoded if name != "attention_mask" or not self._looks_back]
+        return [{name: encoded[name][n] for name in names} for n in range(len(items))]
 
     def _scores(self, inputs: list[dict[str, list[int]]], padding: int | None) -> npt.NDArray[np.float32]:
         """One batch, padded here: the tokenizer's padding need not be what the model knows as such, or be there at all."""
@@ -195,3 +197,14 @@ class SequenceClassifierReward:
             )
         column: npt.NDArray[np.float32] = table[:, label or 0]
         return column
+
+
+def _looks_back(model: Any) -> bool:
+    """Whether padding on the right changes nothing: only tokens before it are seen, and the last of these is read.
+
+    Without a mask attention takes its causal kernel, which is quicker than any mask.
+    """
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    return isinstance(model, GenericForSequenceClassification) and bool(causal) and all(causal)

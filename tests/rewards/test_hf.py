@@ -91,6 +91,12 @@ def test_batches_on_cores_of_their_own_score_the_same(model: Path, monkeypatch: 
     np.testing.assert_allclose(shared, alone, atol=1e-5)
 
 
+def test_only_models_that_look_back_do_without_a_mask(model: Path) -> None:
+    (given, *_) = load(model, 4)._encode(ITEMS)
+    reads_last = json.loads((model / "config.json").read_text())["model_type"] == "llama"
+    assert ("attention_mask" not in given) == reads_last
+
+
 def test_texts_that_use_every_token_are_scored_without_padding(
     tmp_path: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
