@@ -39,7 +39,7 @@ MINUTES = {
     "resume": 16,
     "revision_styles": 1,
     "rewards": 3,
-    "scale": 12,
+    "scale": 6,
     "sources": 3,
     "startup": 1,
     "storage": 1,
