@@ -239,7 +239,7 @@ class _Board:
         parts = []
         for stage, c in working or counts:
             rate, eta = self._rate(stage, c)
-            extra = ", ".join(part for part in (rate, self._paid(stage), eta) if part and working)
+            extra = ", ".join(part for part in (rate, self._paid(stage), eta) if part)
             rejected = f" ({c.rejected} rejected)" if c.rejected else ""
             parts.append(f"{stage} {c.done}/{c.total}{rejected}" + (f" [{extra}]" if extra else ""))
         batches = batch_ledger.unfinished(self._context.work)
@@ -264,7 +264,7 @@ class _Board:
             by_call = self._context.journal.money()
             self._money = (time.monotonic(), by_call)
         mine = [by_call[name] for name in _CALLS_OF[stage] if name in by_call]
-        if stage == "score" and not mine:
+        if not mine:
             return ""
         calls, cost = sum(m[0] for m in mine), sum(m[1] for m in mine)
         return f"{calls} calls" + (f", ${cost:.4f}" if cost else "")

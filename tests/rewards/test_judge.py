@@ -16,6 +16,7 @@ from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models.journal import Answer
 from pipeline.rewards.judge import read_choice, read_mark
+from pipeline.terminal import Terminal
 from tests.conftest import Silent
 from tests.loopback import MISTAKES, ChatRequest, Reply, always_first, fair
 from tests.rewards.scoring import load
@@ -179,12 +180,17 @@ def test_settings_that_cannot_be(settings: dict[str, Any], told: str, monkeypatc
         rewards.check(RewardSettings(**settings))
 
 
-def test_a_run_with_a_judge(settings: Callable[..., CurationConfig], tmp_path: Path) -> None:
-    """Money, digests and the manifest know it; another rubric scores again, and asks nothing else again."""
+def test_a_run_with_a_judge(
+    settings: Callable[..., CurationConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Money, log, digests and the manifest know it; another rubric scores again, and asks nothing else again."""
     url = settings.server.openai_url  # type: ignore[attr-defined]
     judge = {"reward__model": f"openai/judge@{url}", "reward__concurrency": 8}
     first = curate(settings(**judge), in_threads, Silent())
     content = first.manifest
+    with Terminal() as terminal, terminal.watching(first.context):
+        pass
+    assert f"score 40/40 [{content['calls']['judge']} calls]" in capsys.readouterr().out
     assert content["rows"]["read"] == content["rows"]["published"] + content["rows"]["rejected"]
     assert content["calls"]["judge"] >= content["calls"]["sample"]
     assert content["models"]["reward"]["kind"] == "pointwise judge" and content["models"]["reward"]["template"]
