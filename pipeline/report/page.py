@@ -45,7 +45,7 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[note] * bool(note) + trust.warnings(manifest),
+        notes=[text for text in (note, *trust.warnings(manifest)) if text],
     )
 
 

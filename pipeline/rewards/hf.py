@@ -108,7 +108,7 @@ class SequenceClassifierReward:
         with self._turn:
             inputs = self._encode(items)
             scores = np.zeros(len(inputs), np.float32)
-            with self._padding({token for each in inputs for token in each["input_ids"]}) as padding:
+            with self._padding(inputs) as padding:
                 batches = list(self._batches([len(each["input_ids"]) for each in inputs], padded=padding is not None))
                 with self._workers(len(batches)) as each_of:
                     found = each_of(lambda chosen: self._scores([inputs[i] for i in chosen], padding), batches)
@@ -140,14 +140,16 @@ class SequenceClassifierReward:
             self._torch.set_num_threads(threads)
 
     @contextmanager
-    def _padding(self, used: set[int]) -> Iterator[int | None]:
+    def _padding(self, inputs: list[dict[str, list[int]]]) -> Iterator[int | None]:
         """What batches are padded with; None where no token would do.
 
         A model without padding reads its last token. With any token as padding that its texts don't have, it still does.
         """
         config = self._model.config.get_text_config()
-        own = config.pad_token_id
-        padding = own if own is not None else next((n for n in range(config.vocab_size) if n not in used), None)
+        own = padding = config.pad_token_id
+        if own is None:
+            used = {token for each in inputs for token in each["input_ids"]}
+            padding = next((n for n in range(config.vocab_size) if n not in used), None)
         config.pad_token_id = padding
         try:
             yield padding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,18 @@ def test_scores_are_the_same_alone_and_in_batches(model: Path) -> None:
 
 
 def test_batches_on_cores_of_their_own_score_the_same(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four batches on two threads; the threads torch had are its own again afterwards."""
+    """Four batches, two at the same time; the threads torch had are its own again afterwards."""
     alone = load(model, 4).score(ITEMS)
+    reward, both = load(model, 1), threading.Barrier(2, timeout=60)
+    scored = reward._scores
+    monkeypatch.setattr(reward, "_scores", lambda *batch: (both.wait(), scored(*batch))[1])
     threads, begun = torch.get_num_threads(), []
     monkeypatch.setattr(
         torch, "set_num_threads", lambda n, set_threads=torch.set_num_threads: begun.append(n) or set_threads(n)
     )
     torch.set_num_threads(2)
     try:
-        shared = load(model, 1).score(ITEMS)
+        shared = reward.score(ITEMS)
         assert begun == [2, 1, 1, 2] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -102,12 +106,13 @@ def test_texts_that_use_every_token_are_scored_without_padding(
 ) -> None:
     reward = load(make_model(tmp_path, tiny_tokenizer, "gpt2"), 4)
     before, config = reward.score(ITEMS), reward._model.config
-    used = {token for each in reward._encode(ITEMS) for token in each["input_ids"]}
-    with reward._padding(used) as padding:
-        assert padding not in used and config.pad_token_id == padding
-    with reward._padding(set(range(config.vocab_size))) as padding:
+    inputs = reward._encode(ITEMS)
+    with reward._padding(inputs) as padding:
+        assert config.pad_token_id == padding is not None
+        assert all(padding not in each["input_ids"] for each in inputs)
+    with reward._padding([{"input_ids": list(range(config.vocab_size))}]) as padding:
         assert padding is None and [len(each) for each in reward._batches([3, 3, 2], padded=False)] == [1, 1, 1]
-    monkeypatch.setattr(reward, "_padding", lambda used: nullcontext())
+    monkeypatch.setattr(reward, "_padding", lambda inputs: nullcontext())
     np.testing.assert_allclose(reward.score(ITEMS), before, atol=1e-5)
 
 
