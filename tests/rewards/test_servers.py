@@ -64,7 +64,8 @@ def load(model: str, **settings: Any) -> Any:
 def test_scores_are_in_the_order_of_the_items(ask: Callable[..., Any], provider: str, settings: dict[str, Any]) -> None:
     scores, desk = ask(provider, **settings)
     assert scores == EXPECTED
-    single = "messages" in desk.bodies[0] or desk.bodies[0].get("items") == "Answer 0"
+    # Requests go out together: any of them may arrive first.
+    single = "messages" in desk.bodies[0] or isinstance(desk.bodies[0].get("items"), str)
     assert len(desk.bodies) == (23 if single else 6)
 
 
