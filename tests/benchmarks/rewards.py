@@ -3,13 +3,15 @@
 Random models on the CPU; answers of the bundled sample, and of 3 to 400 words (log-uniform), a few of which are most of the
 work. One by one is transformers itself in a bare loop: encode, forward, read the logit, no padding. The small model stands for
 what fewer calls save; on the larger one both are bound by arithmetic, and what is left is that each core has batches of its
-own. A GPU saves more on either.
+own. The limit is one by one against the weights' matrix products alone, as quick as this machine does them: no batches can do
+better. A GPU saves more on either.
 """
 
 from __future__ import annotations
 
 import random
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from tests.conftest import SAMPLE
 from tests.loopback import LoopbackServer
 from tests.loopback.rewards import RewardDesk
 
-_ITEMS, _QUICK, _REPEATS = 128, 24, 3
+_ITEMS, _QUICK, _REPEATS = 128, 24, 5
 # Hidden size, layers, heads. Heads of 8 are narrower than a real model's, and slow whatever the batch; those of 32 are
 # MiniLM's, and the last model is of its size.
 _MODELS = {
@@ -101,14 +103,38 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
 
     one_by_one()
     together = reward.score(items)
+    tokens = sum(len(each["input_ids"]) for each in reward._encode(items))
     pairs = ratios(lambda: seconds(one_by_one), lambda: seconds(lambda: reward.score(items)), repeats)
+    limits = [slow / _matrix_products(model, tokens) for slow, _ in pairs]
     return [
         repeated(f"batches / one by one, {name}", "×", [slow / quick for slow, quick in pairs], target="at least 2.5"),
+        repeated(f"the limit of it, {name}", "×", limits),
         repeated(f"answers in batches, {name}", "answers/s", [len(items) / quick for _, quick in pairs]),
         Figure(
             f"largest difference of a score, {name}", float(np.abs(together - alone).max()), "", target="at most 1e-5"
         ),
     ]
+
+
+def _matrix_products(model: Any, tokens: int, rows: int = 1024) -> float:
+    """Seconds of the model's linear layers alone for so many tokens, some rows at a time, on all cores."""
+    import torch
+
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    inputs = [torch.rand(rows, layer.in_features) for layer in layers]
+
+    def products(_: int) -> None:
+        with torch.inference_mode():
+            for layer, values in zip(layers, inputs, strict=True):
+                layer(values)
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            rounds = -(-tokens // (rows * threads)) * threads
+            return seconds(lambda: list(pool.map(products, range(rounds)))) * tokens / (rounds * rows)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _server(items: list[Any], repeats: int) -> list[Figure]:
