@@ -106,6 +106,7 @@ class Call:
     started: float
     most: int
     taken: dict[str, float]
+    paced: int
     used: int = 0
 
     def heard(self, headers: Mapping[str, str]) -> None:
@@ -208,7 +209,7 @@ class Limiter:
         counts = call.number >= self._cut_at
         paced = self._told["requests"].rate < math.inf or self.pace.rate < math.inf
         if refused:
-            self.pace.refused(self._busy(), counts=counts)
+            self.pace.refused(self._busy(), call.paced, counts=counts)
         if not counts:
             return
         self._cut_at = next(self._numbers)
@@ -238,7 +239,7 @@ class Limiter:
             buckets["tokens"].take(tokens)
         self._learned.take(1)
         taken = {kind: bucket.taken for kind, bucket in self._told.items()}
-        return Call(self, next(self._numbers), now, most, taken)
+        return Call(self, next(self._numbers), now, most, taken, self.pace.started())
 
     def _serve(self) -> None:
         """Start as many waiters as may; if time holds the first back, come again when it has passed."""

@@ -219,41 +219,6 @@ def test_a_learned_use_of_tokens_replaces_the_worst_case() -> None:
     assert 100 <= go(work()) < 150
 
 
-def simulate(limit: float, seconds: float, *, refuse: float = 0.0, burst: float = 5.0) -> tuple[float, float, float]:
-    """A pace against a bucket of `limit` a second, one call a moment: (let in a second, share refused) late, final pace."""
-    pace, clock, level, full = Pace(), 0.0, limit * burst, limit * burst
-    late = [0, 0]
-    number = 0
-    while clock < seconds:
-        step = max(0.002, 1 / pace.rate)
-        clock += step
-        level = min(full, level + limit * step)
-        number += 1
-        stray = refuse and number % round(1 / refuse) == 0
-        refused = level < 1 or bool(stray)
-        if refused:
-            pace.refused(clock, counts=True)
-        else:
-            level -= 1
-            pace.let_in(clock)
-        if clock > seconds / 2:
-            late[refused] += 1
-    return late[0] / (seconds / 2), late[1] / sum(late), pace.rate
-
-
-@pytest.mark.parametrize("limit", [1.0, 10.0, 100.0])
-def test_a_limit_that_nobody_tells_is_found_from_refusals_alone(limit: float) -> None:
-    let_in, refused, _ = simulate(limit, 2000 / limit)
-    assert 0.9 * limit <= let_in <= limit * 1.01
-    assert refused < 0.02
-
-
-def test_refusals_that_have_nothing_to_do_with_our_pace_do_not_slow_us_down_for_ever() -> None:
-    let_in, _, pace = simulate(1e6, 20, refuse=0.05)
-    assert pace > 400
-    assert let_in > 400
-
-
 def test_waits_that_servers_ask_for() -> None:
     soon = formatdate(time.time() + 30, usegmt=True)
     asked = {"retry-after-ms": "1500"}, {"retry-after": "2"}, {"retry-after": "0.5"}, {"retry-after": soon}, {}
