@@ -31,10 +31,10 @@ _LIBRARIES = ("openai", "anthropic", "pyarrow", "transformers", "rapidfuzz", "pr
 # On two quiet cores; `calls` and `resume` with the rivals' installation, the first of the two that runs.
 MINUTES = {
     "calls": 8,
-    "cost": 20,
+    "cost": 8,
     "labels": 3,
     "limits": 4,
-    "orchestration": 12,
+    "orchestration": 9,
     "report": 2,
     "resume": 16,
     "revision_styles": 1,

@@ -19,7 +19,7 @@ _QUIET_S = 10.0
 
 
 def run(*, quick: bool) -> list[Figure]:
-    shards, rows, tasks, repeats = (2, 32, 50, 1) if quick else (20, 512, 2000, 3)
+    shards, rows, tasks, repeats = (2, 32, 50, 1) if quick else (20, 512, 2000, 5)
     with (
         tempfile.TemporaryDirectory() as scratch,
         LoopbackProcess("--behaviour", "policy", "--latency", "0.1") as server,
