@@ -106,6 +106,7 @@ class Call:
     started: float
     most: int
     taken: dict[str, float]
+    # What its pace said when it started.
     paced: int
     used: int = 0
 

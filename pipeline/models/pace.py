@@ -53,7 +53,7 @@ class Pace:
         return self._refused_share >= _MANY
 
     def started(self) -> int:
-        """A call starts. What is returned says when, if it is refused."""
+        """A call starts. `refused` takes what is returned: the measurement to which the call belongs."""
         self._let_in += 1
         return self._epoch
 
@@ -82,8 +82,8 @@ class Pace:
             return
         measured = self._let_in / max(elapsed, _SHORTEST_S)
         self._contradictions = self._contradictions + 1 if measured < _CONTRADICTS * self._proved else 0
+        # The first measurement holds what the server had saved up for us: a pace for now, and no proof.
         if self._epoch:
             self._proved = max(measured, _FORGETS * self._proved)
-        # The first measurement holds what the server had saved up for us: a pace for now, and no proof.
         self.rate = _BELOW * max(measured, self._proved) if self._contradictions < _FUTILE else math.inf
         self._since, self._let_in, self._epoch = busy_s, 0, self._epoch + 1

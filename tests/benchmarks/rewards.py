@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
     together = reward.score(items)
     tokens = sum(len(each["input_ids"]) for each in reward._encode(items))
     pairs = ratios(lambda: seconds(one_by_one), lambda: seconds(lambda: reward.score(items)), repeats)
-    limits = [slow / _matrix_products(model, tokens) for slow, _ in pairs]
+    limits = [slow / _matrix_products(reward, tokens) for slow, _ in pairs]
     return [
         repeated(f"batches / one by one, {name}", "×", [slow / quick for slow, quick in pairs], target="at least 2.5"),
         repeated(f"the limit of it, {name}", "×", limits),
@@ -116,11 +115,11 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
     ]
 
 
-def _matrix_products(model: Any, tokens: int, rows: int = 1024) -> float:
-    """Seconds of the model's linear layers alone for so many tokens, some rows at a time, on all cores."""
+def _matrix_products(reward: Any, tokens: int, rows: int = 1024) -> float:
+    """Seconds of the model's linear layers alone for so many tokens, some rows at a time, on all cores as batches are."""
     import torch
 
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    layers = [module for module in reward._model.modules() if isinstance(module, torch.nn.Linear)]
     inputs = [torch.rand(rows, layer.in_features) for layer in layers]
 
     def products(_: int) -> None:
@@ -129,12 +128,9 @@ def _matrix_products(model: Any, tokens: int, rows: int = 1024) -> float:
                 layer(values)
 
     threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            rounds = -(-tokens // (rows * threads)) * threads
-            return seconds(lambda: list(pool.map(products, range(rounds)))) * tokens / (rounds * rows)
-    finally:
-        torch.set_num_threads(threads)
+    rounds = -(-tokens // (rows * threads)) * threads
+    with reward._workers(rounds) as each_of:
+        return seconds(lambda: list(each_of(products, range(rounds)))) * tokens / (rounds * rows)
 
 
 def _server(items: list[Any], repeats: int) -> list[Figure]:

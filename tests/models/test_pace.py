@@ -49,13 +49,17 @@ def test_a_limit_that_nobody_tells_is_found_from_refusals_alone(limit: float, la
     assert refused < 0.02
 
 
-@pytest.mark.parametrize("refuse", [0.05, 0.2, 0.3])
+@pytest.mark.parametrize(
+    ("refuse", "latency", "share"), [(0.05, 0.0, 0.8), (0.05, 0.1, 0.8), (0.2, 0.1, 0.6), (0.3, 0.1, 0.5)]
+)
 @pytest.mark.parametrize(("most", "seconds"), [(500.0, 20.0), (10.0, 600.0)])
 def test_refusals_that_have_nothing_to_do_with_our_pace_do_not_slow_us_down_for_ever(
-    most: float, seconds: float, refuse: float
+    most: float, seconds: float, refuse: float, latency: float, share: float
 ) -> None:
-    let_in, _, _ = simulate(1e6, seconds, refuse=refuse, most=most, latency=0.1)
-    assert let_in > 0.4 * most
+    let_in, _, pace = simulate(1e6, seconds, refuse=refuse, most=most, latency=latency)
+    assert let_in > share * most
+    if most == 500:
+        assert pace > share * most
 
 
 def test_whoever_is_refused_at_any_pace_begins_anew() -> None:
