@@ -47,6 +47,8 @@ class SequenceClassifierReward:
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
+        # Nothing is generated, so no keys and values are kept: a batch needs less memory, and they aren't copied.
+        self._model.config.get_text_config().use_cache = False
         self._looks_back = _looks_back(self._model)
         revision = getattr(self._model.config, "_commit_hash", None)
         files = folder_digest(model_id, weights=True)

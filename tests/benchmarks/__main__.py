@@ -38,7 +38,7 @@ MINUTES = {
     "report": 2,
     "resume": 16,
     "revision_styles": 1,
-    "rewards": 3,
+    "rewards": 4,
     "scale": 6,
     "sources": 3,
     "startup": 1,

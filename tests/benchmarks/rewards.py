@@ -3,8 +3,8 @@
 Random models on the CPU; answers of the bundled sample, and of 3 to 400 words (log-uniform), a few of which are most of the
 work. One by one is transformers itself in a bare loop: encode, forward, read the logit, no padding. The small model stands for
 what fewer calls save; on the larger one both are bound by arithmetic, and what is left is that each core has batches of its
-own. The limit is one by one against the weights' matrix products alone, as quick as this machine does them: no batches can do
-better. A GPU saves more on either.
+own. The limit is one by one against the matrix products and the attention of the same batches alone, as quick as this machine
+does them. A GPU saves more on either.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from tests.loopback import LoopbackServer
 from tests.loopback.rewards import RewardDesk
 
 _ITEMS, _QUICK, _REPEATS = 128, 24, 5
-# Hidden size, layers, heads. Heads of 8 are narrower than a real model's, and slow whatever the batch; those of 32 are
-# MiniLM's, and the last model is of its size.
+# Hidden size, layers, heads; repeats: the small ones take a fifth of a second, and scatter. Heads of 8 are narrower than a real
+# model's, and slow whatever the batch; those of 32 are MiniLM's, and the last model is of its size.
 _MODELS = {
-    "hidden 64, 2 layers, heads of 8": (64, 2, 8),
-    "hidden 64, 2 layers, heads of 32": (64, 2, 2),
-    "hidden 384, 6 layers, heads of 32": (384, 6, 12),
+    "hidden 64, 2 layers, heads of 8": ((64, 2, 8), 3 * _REPEATS),
+    "hidden 64, 2 layers, heads of 32": ((64, 2, 2), 3 * _REPEATS),
+    "hidden 384, 6 layers, heads of 32": ((384, 6, 12), _REPEATS),
 }
 
 
 def run(*, quick: bool) -> list[Figure]:
-    count, repeats = (_QUICK, 1) if quick else (_ITEMS, _REPEATS)
+    count = _QUICK if quick else _ITEMS
     kinds = {"the sample": list(_of_sample(count)), "3 to 400 words": list(_long_and_short(count))}
     figures = []
-    for name, sizes in list(_MODELS.items())[: 1 if quick else None]:
+    for name, (sizes, repeats) in list(_MODELS.items())[: 1 if quick else None]:
         for kind, items in kinds.items():
             with tempfile.TemporaryDirectory() as folder:
-                figures += _classifier(Path(folder), f"{name}, {kind}", sizes, items, repeats)
-    return figures + _server(kinds["the sample"], repeats)
+                figures += _classifier(Path(folder), f"{name}, {kind}", sizes, items, 1 if quick else repeats)
+    return figures + _server(kinds["the sample"], 1 if quick else _REPEATS)
 
 
 def _of_sample(count: int) -> Any:
@@ -102,9 +102,9 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
 
     one_by_one()
     together = reward.score(items)
-    tokens = sum(len(each["input_ids"]) for each in reward._encode(items))
+    lengths = [len(each["input_ids"]) for each in reward._encode(items)]
     pairs = ratios(lambda: seconds(one_by_one), lambda: seconds(lambda: reward.score(items)), repeats)
-    limits = [slow / _matrix_products(reward, tokens) for slow, _ in pairs]
+    limits = [slow / _arithmetic(reward, lengths) for slow, _ in pairs]
     return [
         repeated(f"batches / one by one, {name}", "×", [slow / quick for slow, quick in pairs], target="at least 2.5"),
         repeated(f"the limit of it, {name}", "×", limits),
@@ -115,22 +115,29 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
     ]
 
 
-def _matrix_products(reward: Any, tokens: int, rows: int = 1024) -> float:
-    """Seconds of the model's linear layers alone for so many tokens, some rows at a time, on all cores as batches are."""
+def _arithmetic(reward: Any, lengths: list[int]) -> float:
+    """Seconds of the model's matrix products and attention alone, in the reward's batches, on all cores as these are."""
     import torch
+    from torch.nn.functional import scaled_dot_product_attention as attention
 
+    config = reward._model.config
     layers = [module for module in reward._model.modules() if isinstance(module, torch.nn.Linear)]
-    inputs = [torch.rand(rows, layer.in_features) for layer in layers]
+    batches = list(reward._batches(lengths, padded=True))
+    shapes = [(len(chosen), max(lengths[i] for i in chosen)) for chosen in batches]
+    most = max(rows * length for rows, length in shapes)
+    inputs = [torch.rand(most, layer.in_features) for layer in layers]
 
-    def products(_: int) -> None:
+    def arithmetic(shape: tuple[int, int]) -> None:
+        rows, length = shape
+        heads = inputs[0][: rows * length].view(rows, length, config.num_attention_heads, -1).transpose(1, 2)
         with torch.inference_mode():
             for layer, values in zip(layers, inputs, strict=True):
-                layer(values)
+                layer(values[: rows * length])
+            for _ in range(config.num_hidden_layers):
+                attention(heads, heads, heads, is_causal=True)
 
-    threads = torch.get_num_threads()
-    rounds = -(-tokens // (rows * threads)) * threads
-    with reward._workers(rounds) as each_of:
-        return seconds(lambda: list(each_of(products, range(rounds)))) * tokens / (rounds * rows)
+    with reward._workers(len(shapes)) as each_of:
+        return seconds(lambda: list(each_of(arithmetic, shapes)))
 
 
 def _server(items: list[Any], repeats: int) -> list[Figure]:
