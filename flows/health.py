@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from http.client import HTTPException
 
 from prefect.settings import PREFECT_API_URL
 
@@ -15,5 +16,5 @@ def server_answers() -> bool:
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as answer:  # noqa: S310 - the user's own address
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, ValueError, HTTPException):
         return False

@@ -7,7 +7,7 @@ servers on a machine than with threads. On a standing cluster no more than W sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,9 @@ from typing import Any, cast
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from pipeline import entry, rewards
 from pipeline.config import CurationConfig, PolicySettings, ReviserSettings
+from pipeline.config_reward import RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.models.connect import calls_at_a_time
 from pipeline.storage.remote import RemotePath
@@ -69,10 +71,11 @@ def share(config: CurationConfig, spent: float) -> CurationConfig:
     if run.runner == "threads":
         return config
     _check_cluster(config)
-    parts: dict[str, Any] = {role: _share_calls(config, role) for role in ("policy", "reviser")}
+    parts: dict[str, Any] = {role: _share_calls(config, role) for role in _asked(config)}
     parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
-    if prompts := config.reviser.prompts:
-        parts["reviser"] = parts["reviser"].model_copy(update={"prompts": str(Path(prompts).absolute())})
+    for role in parts.keys() & {"reviser", "reward"}:
+        if prompts := parts[role].prompts:
+            parts[role] = parts[role].model_copy(update={"prompts": str(Path(prompts).absolute())})
     if run.budget_usd is not None:
         mine = spent + max(0.0, run.budget_usd - spent) / run.workers
         parts["run"] = run.model_copy(update={"budget_usd": mine})
@@ -115,9 +118,22 @@ def _workers_of_cluster(runner: str) -> int:
     )
 
 
-def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserSettings:
-    settings: PolicySettings | ReviserSettings = getattr(config, role)
-    workers, most = config.run.workers, calls_at_a_time(settings)
+def _asked(config: CurationConfig) -> tuple[str, ...]:
+    """The roles whose models may be asked: rows may enter behind them."""
+    return (
+        *(("policy", "reviser") if entry.asks_models(config) else ()),
+        *(("reward",) if entry.scores(config) else ()),
+    )
+
+
+def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserSettings | RewardSettings:
+    settings: PolicySettings | ReviserSettings | RewardSettings = getattr(config, role)
+    asked: Sequence[PolicySettings | ReviserSettings | RewardSettings] = [settings]
+    if isinstance(settings, RewardSettings):
+        asked = [one for one in rewards.members(settings) if rewards.kind(one.model) in ("judge", "server")]
+    if not asked:
+        return settings
+    workers, most = config.run.workers, min(map(calls_at_a_time, asked))
     if most < workers:
         raise ConfigError(
             f"{role}.model {settings.model} takes {most} calls at a time here, but run.runner={config.run.runner} has "

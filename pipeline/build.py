@@ -139,6 +139,7 @@ def _prepare_prefect(*, ephemeral: bool) -> None:
 def _server_answers(*, insist: bool) -> bool:
     """Whether a Prefect server answers at PREFECT_API_URL. Raises UsageError when it must and doesn't."""
     import urllib.request
+    from http.client import HTTPException
 
     from pipeline.errors import UsageError
 
@@ -148,7 +149,7 @@ def _server_answers(*, insist: bool) -> bool:
         try:
             with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as answer:  # noqa: S310 - the user's own address
                 return bool(answer.status == 200)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             why = f"no Prefect server answers at {url} ({error})"
     if insist:
         raise UsageError(f"--prefect server: {why}; start one with `prefect server start`, or use --prefect off")

@@ -57,8 +57,8 @@ def _agreed() -> bool:
 
 
 def _cancel(batch: Batch) -> int:
-    """Ask the provider to stop a batch; the exit code. Raises ProviderStopped when it refuses the key."""
-    from pipeline.errors import RowReject
+    """Ask the provider to stop a batch; the exit code."""
+    from pipeline.errors import ProviderStopped, RowReject
     from pipeline.models import connect, loop
     from pipeline.models.failures import Transient
     from pipeline.models.spec import ModelSpec
@@ -78,7 +78,7 @@ def _cancel(batch: Batch) -> int:
 
     try:
         loop.run(ask())
-    except (Transient, RowReject) as error:
+    except (Transient, RowReject, ProviderStopped) as error:
         reason = getattr(error, "evidence", {}).get("error", str(error))
         print(f"error: {batch.model}: not cancelled: {reason}", file=sys.stderr)
         return 1

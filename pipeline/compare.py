@@ -63,7 +63,7 @@ def _tell(found: Comparison) -> None:
     from pipeline import diffs
     from pipeline.report.tokens import SIDES, words
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     names = [side.name for side in found.sides]
     tables = (("settings that differ", found.settings), ("rows", found.funnel), ("figures (medians)", found.figures))
     for title, rows in tables:

@@ -5,6 +5,7 @@ Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping
@@ -25,12 +26,14 @@ def load_config(
     assignments: list[str] | None = None,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> CurationConfig:
-    """Merge the YAML `file`, `FIGA_…` variables, `key.sub=value` assignments and flags (dotted key → value).
+    """Merge `base` (sections of values), the YAML `file`, `FIGA_…` variables, `key.sub=value` assignments and flags (dotted
+    key → value).
 
     Raises ConfigError with one line that names the setting, what was expected and the nearest known key.
     """
-    merged: dict[str, Any] = _read_yaml(file) if file else {}
+    merged: dict[str, Any] = copy.deepcopy(dict(base or {})) | (_read_yaml(file) if file else {})
     for name, text in sorted((environ or {}).items()):
         if name.startswith(ENV_PREFIX) and "__" in name:
             _put(merged, name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name))
@@ -51,7 +54,7 @@ def load_config(
 def _scalar(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # The latter for a date that no calendar has.
         raise ConfigError(f"{where}: {text!r} is not a YAML value; quote it if it is text") from None
 
 
@@ -60,7 +63,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--config {file}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {file}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if content is None:
         return {}

@@ -14,11 +14,12 @@ _LOG_EVERY_S = 10.0
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields a function to be called with the number of rows that are done. Writes to standard error."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     done, told, live = 0, time.monotonic(), sys.stderr.isatty()
     with Progress(console=Console(stderr=True), transient=True, disable=not live) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(escape(what), total=total)
 
         def advance(rows: int) -> None:
             nonlocal done, told

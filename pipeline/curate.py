@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,8 +126,10 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
     with ThreadPoolExecutor(config.shards_at_a_time, "shard") as pool:
         futures = [pool.submit(run_stages, config, shard, stages, thresholds) for shard in range(shards)]
         try:
+            ended = wait(futures, return_when=FIRST_EXCEPTION).done
             for future in futures:
-                future.result()
+                if future in ended:
+                    future.result()
         except BaseException:
             for future in futures:
                 future.cancel()

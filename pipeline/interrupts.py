@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one ends the run in order, a second one, or five seconds, at once. Either can be resumed.
+"""Ctrl-C and SIGTERM: the first one ends the run in order, a second one, or four seconds, at once. Either can be resumed.
 
 In order means: calls in flight are cancelled, answers that were received are journalled, shards at work end or are given up,
 the lock is let go. What a stage computes meanwhile can't be stopped, so the process leaves when the time is up. Nor does it
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from pipeline.errors import CurationError
+from pipeline.errors import CurationError, StorageError
 
 _PATIENCE_S = 4.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -63,13 +63,33 @@ def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
     """The exit code of a command's work that can be stopped; its errors in one line. interrupted: what is said then."""
     try:
         with stoppable():
-            return work()
+            code = work()
+            _flush()
+            return code
+    except BrokenPipeError:  # A pager was left.
+        _drop_output()
+        return 130
     except CurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise StorageError(f"standard output: can't be written: {error.strerror}") from None
+
+
+def _drop_output() -> None:
+    """The interpreter flushes at its end, and must not find out again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(asked: list[int]) -> None:

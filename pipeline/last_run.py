@@ -46,7 +46,7 @@ def recall(out: Path) -> dict[str, Any]:
         told = json.loads((out / "work" / _NAME).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return told if isinstance(told, dict) and isinstance(told.get("settings", {}), dict) else {}
 
 
 def check_not_newer(out: Path, manifest: dict[str, Any] | None) -> None:
@@ -69,14 +69,8 @@ def _number(version: object) -> tuple[int, ...]:
 
 def rerun_of(settings: dict[str, Any], assignments: Sequence[str], out: Path) -> CurationConfig:
     """The configuration that has `settings`, changed by `--set` assignments. Raises ConfigError."""
-    known = [
-        f"{section}.{name}={json.dumps(value)}"
-        for section, values in settings.items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-    ]
     try:
-        load_config(None, known)
+        load_config(base=settings)
     except ConfigError as error:
         raise ConfigError(f"{out}: its settings are of another version ({error}); name yours with --config") from None
-    return load_config(None, [*known, *assignments], {"output.dir": str(out)})
+    return load_config(None, [*assignments], {"output.dir": str(out)}, base=settings)

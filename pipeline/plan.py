@@ -21,7 +21,7 @@ from pipeline.intake import Intake, Rejected, repeated
 from pipeline.sources import Adapter, ResolvedSource
 from pipeline.sources.row import Message
 from pipeline.storage import stagefile
-from pipeline.storage.atomic import write_text
+from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stagefile import Reject
 
 # Raise when the rows made from the same source change.
@@ -68,6 +68,8 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
     told = time.monotonic()
+    # Another plan doesn't stand any more once its shards are written over, also if this one is never finished.
+    remove(work / "plan.json")
     with _Writer(work, determined, columns) as written:
         for size in shard_sizes(settings.shard_rows):
             shard = list(itertools.islice(records, size))

@@ -107,8 +107,8 @@ def settings(parent: dict[str, Any], assignments: Sequence[str], flags: dict[str
     if flags.get("labels.tokenizer"):
         # Options of a chat template are that template's own.
         kept["template_options"] = {}
-    before = [f"labels.{name}={json.dumps(value)}" for name, value in kept.items() if name != "system"]
-    config = load_config(None, [*before, *assignments], flags)
+    before = {name: value for name, value in kept.items() if name != "system"}
+    config = load_config(None, [*assignments], flags, base={"labels": before})
     # The recorded system prompt is the one that was used: none stays none.
     system = kept["system"] if config.labels.system is None else config.labels.system
     labels = config.labels.model_copy(update={"system": system or None})

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import count
 from pipeline.storage.location import argument
 from pipeline.streams import take_any_text
 
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
     p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")
-    p.add_argument("--limit", metavar="N", type=_count, default=10, help="at most so many rows (default 10, 0: all)")
+    p.add_argument("--limit", metavar="N", type=count, default=10, help="at most so many rows (default 10, 0: all)")
     p.add_argument(
         "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
     )
@@ -53,17 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
     arguments = parser().parse_args(argv)
-    from pipeline.errors import CurationError
+    from pipeline.interrupts import exit_code_of
 
-    try:
-        return _main(arguments)
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except (KeyboardInterrupt, BrokenPipeError):
-        # A pager that is left ends the pipe; Python must not find that out again when it flushes.
-        sys.stderr.close()
-        return 130
+    return exit_code_of(lambda: _main(arguments), "nothing was changed")
 
 
 def _main(arguments: argparse.Namespace) -> int:
@@ -84,7 +77,7 @@ def _main(arguments: argparse.Namespace) -> int:
     tokenizer, note = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
     if note:
         print(f"note: {note}", file=sys.stderr)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     shown = 0
     for row in islice(found, arguments.limit or None):
         console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
@@ -144,12 +137,6 @@ def _scores(row: dict[str, Any]) -> str:
     told = [f"{name} {value:.2f}" for name, value in known if value is not None]
     rewards = [f"rewards    {', '.join(told)}"] if told else []
     return "\n".join([*rewards, f"source     {visible(str(row['source']))}, row {row['source_row']}"])
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

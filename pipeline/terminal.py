@@ -40,7 +40,7 @@ class Terminal:
     """The display of one run. With `to_stderr`, standard output stays free for JSON."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
-        self.console = Console(stderr=to_stderr, highlight=False)
+        self.console = Console(stderr=to_stderr, highlight=False, markup=False)
         self._live: Live | None = None
         self._downloads: dict[str, tuple[int, int]] = {}
         self._said = 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import LabelSettings
-from pipeline.errors import CurationError
+from pipeline.errors import CurationError, ModelUnavailable
 from pipeline.labels.description import settings_of
 from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
 
@@ -25,7 +25,14 @@ def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
     from pipeline.models.fetch import fetch
 
     file = fetch(catalog.get(embedded))
-    return load_tokenizer(tokenizer_folder(file, file.with_suffix(".tokenizer")), settings, name)
+    try:
+        folder = tokenizer_folder(file, file.with_suffix(".tokenizer"))
+    except OSError as error:
+        raise ModelUnavailable(
+            f"{file.parent}: the model's tokenizer can't be written there ({error.strerror}); set FIGA_CACHE to "
+            "another folder"
+        ) from None
+    return load_tokenizer(folder, settings, name)
 
 
 def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:

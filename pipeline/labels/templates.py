@@ -23,8 +23,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from pipeline.config import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 
@@ -174,7 +172,7 @@ class ChatTemplate(Template):
                 **self._variables,
             )
             return rendered
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # it comes with a model, and may do anything that the sandbox lets it
             raise RowReject("template_refuses", error=" ".join(str(error).split())) from None
 
 

@@ -181,7 +181,7 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
         tokenizer = AutoTokenizer.from_pretrained(
             str(source), trust_remote_code=False, local_files_only=trouble is not None
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
         if trouble:
             raise ConfigError(
                 f"labels.tokenizer {source}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder that "

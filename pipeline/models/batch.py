@@ -79,7 +79,8 @@ class BatchProvider:
                 if batch.model == self._target:
                     self._start(batch.key, self._follow_alone(batch.key))
                     self._money.expect(self._tasks[batch.key])
-        return digest(self._target, self._api.body(request))
+        # A body may lack the seed, as Anthropic's does: samples of one query are requests of their own all the same.
+        return digest(self._target, self._api.body(request), request.params.get("seed"))
 
     async def complete(self, request: ChatRequest) -> Answer:
         custom_id = self.custom_id(request)

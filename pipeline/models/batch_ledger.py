@@ -1,7 +1,8 @@
 """What was submitted in batches: written before it is sent, so that a killed run finds its batches and pays for none twice.
 
-One SQLite file beside the journal. A request is known by its custom id, the sha256 of everything sent. It is in one batch at
-a time: a result without value (expired, cancelled, a server's failure) is forgotten before the request goes into another.
+One SQLite file beside the journal. A request is known by its custom id, the sha256 of everything sent and of its seed. It is
+in one batch at a time: a result without value (expired, cancelled, a server's failure) is forgotten before the request goes
+into another.
 
     intend          the custom ids that will be sent, before the provider hears of them
     name            the provider's id, as soon as there is one

@@ -10,6 +10,8 @@ from datetime import datetime
 
 KINDS = ("requests", "tokens")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# Longer than a month is no limit of a provider's, and would stop a run for ever.
+_LONGEST_S = 32 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -47,7 +49,7 @@ def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota
         return None
     rate = most / 60
     seconds = _seconds(reset)
-    if seconds:
+    if seconds and seconds < _LONGEST_S:
         # Some limits that look like a minute's are a day's: the time until they are whole again tells. A bucket that holds
         # less than a minute's worth looks faster than it is, so the slower of the two counts.
         rate = min(rate, max(most - left, 1.0) / seconds)

@@ -6,9 +6,9 @@ like its scored rows by the estimate of --dry-run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ def scores(out: Path) -> pa.Table:
     Raises InputError when the scoring stage isn't there.
     """
     work = out / "work"
-    planned = (stagefile.inspect(work, "source", shard) for shard in count())
-    shards = sum(1 for _ in takewhile(lambda file: file is not None, planned))
+    shards = _planned(work)
     scored = [stagefile.inspect(work, "score", shard) for shard in range(shards)]
     missing = sum(file is None for file in scored)
     if not shards or missing:
@@ -116,13 +115,20 @@ def _estimated(out: Path) -> tuple[float | None, str]:
         return None, "the run's settings are not in its folder work/"
     config = rerun_of(settings, [], out)
     rows: list[dict[str, Any]] = []
-    for file in takewhile(
-        lambda file: file is not None, (stagefile.inspect(out / "work", "score", n) for n in count())
-    ):
+    for shard in range(_planned(out / "work")):
+        file = stagefile.inspect(out / "work", "score", shard)
         if file and len(rows) < _ESTIMATED:
             rows += stagefile.read(file, ["messages", "reference", "initial"]).slice(0, _ESTIMATED).to_pylist()
     price = revision_price(config, rows)
     return price, f"no price of {config.reviser.model} is known" if price is None else "estimated from texts and prices"
+
+
+def _planned(work: Path) -> int:
+    """Shards of the plan; 0 without one. Behind them may lie shards of a longer one that stood before."""
+    try:
+        return int(json.loads((work / "plan.json").read_text("utf-8"))["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _three(text: str) -> tuple[str, str, str]:

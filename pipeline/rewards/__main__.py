@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.arguments import count
 from pipeline.streams import take_any_text
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--source", metavar="NAME", help="format of the pairs, as in pipeline.build; default: guessed from the rows"
     )
-    p.add_argument("--limit", type=int, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
+    p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
     p.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. reward.judge=pairwise"
     )

@@ -94,7 +94,9 @@ class SequenceClassifierReward:
                 output_loading_info=True,
                 **where,
             )
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
             reason = trouble or " ".join(str(error).split())[:200]
             raise ModelUnavailable(
                 f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}"

@@ -28,9 +28,11 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The usable pairs of a transcript file, in its order. Raises InputError on a line that is not JSON."""
+    """The usable pairs of a transcript file, in its order. Raises InputError when there is none, or a line is not JSON."""
     pairs = []
     opener = gzip.open if path.suffix == ".gz" else open
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:

@@ -42,7 +42,7 @@ def _load(name: str) -> Any:
     trouble = hub_trouble(name) if folder_digest(name, weights=False) is None else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=trouble is not None)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
         reason = trouble or " ".join(str(error).split())[:200]
         raise ModelUnavailable(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
     if not tokenizer.chat_template:

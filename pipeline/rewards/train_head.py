@@ -20,6 +20,7 @@ seeded damage, float64 throughout, and weights rounded far above its noise.
 from __future__ import annotations
 
 import argparse
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
+from pipeline.interrupts import exit_code_of
 from pipeline.resources import folder
 from pipeline.rewards import features
 from pipeline.rewards.embedded import FORMAT, EmbeddedReward, save_head
@@ -203,8 +205,8 @@ def _write(head: Floats, pairs: Sequence[Pair], sampled: Sequence[Pair], out: Pa
     save_head(out, {**bare, "dense": dense, "hashed": hashed})
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; see the module's docstring."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.rewards.train_head", description="Train the reward head.")
     parser.add_argument("command", nargs="?", choices=("train", "sample"), default="train")
     parser.add_argument("--pairs", type=Path, required=True, help="hh-rlhf transcripts, .jsonl or .jsonl.gz")
@@ -212,11 +214,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/reward-head.npz"))
     parser.add_argument("--rows", default="0:", help="sample: which pairs, e.g. 0:243,700:950")
     args = parser.parse_args(argv)
+    return exit_code_of(lambda: _main(args), "nothing was written")
+
+
+def _main(args: argparse.Namespace) -> int:
     if args.command == "sample":
         sample(read_pairs(args.pairs), args.out, args.rows)
     else:
         train(args.pairs, args.answers or folder("data") / "reward-answers.jsonl.gz", args.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

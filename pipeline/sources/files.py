@@ -112,8 +112,11 @@ def content(path: Location) -> str:
     """What tells another content of the file from this one."""
     if isinstance(path, RemoteFile):
         return path.content()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{shown(path)}: can't be read ({error.strerror})") from None
 
 
 def _chosen(place: object, names: Iterable[str], warn: Callable[[str], None]) -> list[str]:

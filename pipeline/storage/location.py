@@ -26,9 +26,12 @@ from pipeline.storage.remote import RemotePath
 
 
 def location(text: str | Path) -> Path:
-    """The folder that a path or URL names. Raises ConfigError for a URL that can't be an output folder."""
+    """The folder that a path or URL names. Raises ConfigError for one that can't be an output folder."""
     if not isinstance(text, str) or not is_url(text):
-        return Path(text) if isinstance(text, str) else text
+        try:  # A configuration file has no shell that would do this.
+            return Path(text).expanduser() if isinstance(text, str) else text
+        except RuntimeError as error:
+            raise ConfigError(f"output folder {text}: {error}") from None
     if holds_secrets(text) or any(char in text for char in "?#*["):
         raise ConfigError(
             "an output folder's URL may hold no user name, password, query, wildcard or '::'; give credentials in the "

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import StorageError, UsageError
+from pipeline.errors import StorageError, StoreUnreachable, UsageError
 from pipeline.storage.claim import claim
-from pipeline.storage.location import local_side
+from pipeline.storage.location import journal_of, local_side
 from pipeline.storage.manifest import NAME
 from pipeline.storage.remote import RemotePath
+
+_PUBLISHED = ("README.md", "report.html", "data", "rejected")
 
 
 @contextmanager
@@ -23,11 +25,14 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
 
     For a remote folder the lock on this machine comes first, then the claim in the store (claim.py).
 
-    Raises UsageError when the folder can't be written, StorageError when another run holds it.
+    Raises UsageError when the folder can't be written or has somebody else's files where a publication would put its own,
+    StorageError when another run holds it.
     """
     work = local_side(out / "work")
     owner = work / "run.owner"
     try:
+        with suppress(StoreUnreachable):  # of which the claim tells
+            _check_ours(out)
         work.mkdir(parents=True, exist_ok=True)
         lock = FileLock(work / "run.lock")
         lock.acquire(timeout=0)
@@ -48,6 +53,18 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
         with suppress(OSError):
             owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _check_ours(out: Path) -> None:
+    """A folder is this program's when it has a manifest, or a run, of whatever command, has begun in it."""
+    begun = (out / NAME, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
+    if any(path.exists() for path in begun):
+        return
+    for name in _PUBLISHED:
+        if (out / name).exists():
+            raise UsageError(
+                f"output folder {out}: {name} in it is not this program's, and would be lost; choose another --out"
+            )
 
 
 def _unwritable(out: Path, work: Path, error: OSError) -> UsageError:

@@ -70,13 +70,14 @@ def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[Pu
     if not entries:
         raise StorageError(f"{root / manifest.NAME}: names no file")
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import track
 
     total = sum(size for _, _, size, _ in entries)
     silent = verify == "sizes" or total < _SLOW_BYTES or not sys.stderr.isatty()
     files = []
     for path, rows, size, sha256 in track(
-        entries, f"checking {root}", console=Console(stderr=True), transient=True, disable=silent
+        entries, escape(f"checking {root}"), console=Console(stderr=True), transient=True, disable=silent
     ):
         check_bytes(path, size, sha256 if verify == "hashes" else None)
         files.append(_check_footer(path, rows))

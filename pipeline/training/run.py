@@ -9,7 +9,6 @@ an epoch's last step has fewer pairs than devices × micro-batch does Trainer re
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline.arguments import count, nats, positive_integer, positive_number
 from pipeline.storage.location import argument, local_argument
 from pipeline.streams import take_any_text
 
@@ -54,30 +54,9 @@ def parser() -> argparse.ArgumentParser:
         "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 on devices that have it"
     )
     p.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=count, default=0)
     p.add_argument("--resume", action="store_true", help="go on from the last epoch saved in --out")
     return p
-
-
-def nats(text: str) -> float:
-    number = float(text)
-    if not number >= 0:
-        raise ValueError
-    return number
-
-
-def positive_number(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError
-    return number
-
-
-def positive_integer(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

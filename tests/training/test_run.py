@@ -144,7 +144,7 @@ def test_numbers_that_make_no_sense_are_bad_usage(
     with pytest.raises(SystemExit) as stopped:
         trained(published, model, tmp_path / "out", option)
     assert stopped.value.code == 2
-    assert f"argument {option.split('=', maxsplit=1)[0]}: invalid positive" in capsys.readouterr().err
+    assert f"argument {option.split('=', maxsplit=1)[0]}: expected a number " in capsys.readouterr().err
 
 
 def test_pairs_marked_as_too_long_are_left_out(published: Path, model: Path, tmp_path: Path) -> None:
