@@ -8,6 +8,7 @@ take the interpreter down object by object, which lasts a second, and ten on a b
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from types import FrameType
 from pipeline.errors import CurationError, StorageError
 
 _PATIENCE_S = 4.0
+# A pager was left, or the disk that standard output goes to is full.
+_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,32 +67,23 @@ def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
     try:
         with stoppable():
             code = work()
-            _flush()
+            sys.stdout.flush()
             return code
-    except BrokenPipeError:  # A pager was left.
-        _drop_output()
-        return 130
     except CurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        _drop_output()
-        raise StorageError(f"standard output: can't be written: {error.strerror}") from None
-
-
-def _drop_output() -> None:
-    """The interpreter flushes at its end, and must not find out again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.filename is not None or error.errno not in _OF_STREAMS:
+            raise
+        # The interpreter flushes at its end, and must not find out again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return 130
+        print(f"error: output can't be written: {error.strerror}", file=sys.stderr)
+        return StorageError.exit_code
 
 
 def _end(asked: list[int]) -> None:

@@ -6,8 +6,10 @@ import gzip
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +76,8 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path: Path, content: bytes, says: 
         (["--source", "hh-rlhf", "--out", "/dev/null/out"], "/dev/null/out"),
         (["--source", "hh-rlhf", "--prefect", "server"], "Prefect"),
         (["--source", "jsonl"], "--input"),
+        (["--source", "hh-rlhf", "--set", "labels.date=2024-02-30"], "labels.date"),
+        (["--source", "hh-rlhf", "--out", "~nobody-of-that-name/out"], "~nobody-of-that-name"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -170,3 +174,42 @@ def test_budget_stops_with_exit_3_and_goes_on(settings: Settings, tmp_path: Path
     assert done.returncode == 0, done.stderr
     keys = [call.key for call in calls]
     assert len(keys) == len(set(keys)), "nothing was paid for twice"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:abc/api", "http://127.0.0.1:{port}/api"])
+def test_an_address_where_no_prefect_is_does_not_stop_a_run(settings: Settings, tmp_path: Path, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            with other.accept()[0] as caller:
+                caller.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        url = address.format(port=other.getsockname()[1])
+        done = build(*as_arguments(settings("o_[bold]x[/i]")), PREFECT_API_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert "o_[bold]x[/i]/report.html" in done.stdout.replace("\n", "")
+
+
+def test_a_reader_that_left_is_no_traceback(settings: Settings) -> None:
+    out = settings().out
+    build(*as_arguments(settings()), "--prefect", "off")
+    for command in ("status", "verify", "show"):
+        with subprocess.Popen(
+            [sys.executable, "-m", f"pipeline.{command}", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=child_environment(),
+        ) as process:
+            process.stdout.close()  # type: ignore[union-attr]
+            assert "Traceback" not in process.stderr.read()  # type: ignore[union-attr]
+            process.wait(60)
+        assert process.returncode in (0, 1, 130), command
+    with Path("/dev/full").open("w") as full:
+        command_line = [sys.executable, "-m", "pipeline.status", str(out)]
+        done = subprocess.run(
+            command_line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=child_environment(), check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "error: output can't be written: No space left on device\n")

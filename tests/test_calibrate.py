@@ -111,3 +111,9 @@ def test_no_scored_row_is_no_error(
     assert main([str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "no scored row" in told and "nan" not in told
+
+
+def test_shards_of_a_longer_plan_do_not_count(settings: Settings) -> None:
+    run(settings(source__shard_rows=8))
+    out = run(settings(source__shard_rows=8, source__limit=10)).out
+    assert len(calibration.scores(out)) <= 10

@@ -254,3 +254,25 @@ def test_ids_and_bytes_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
     ids = rows_of(tmp_path / "work", plan)["id"].to_pylist()
     assert len(set(ids)) == 9
     assert printed.pop().startswith(str(ids))
+
+
+def test_a_plan_whose_shards_another_began_to_write_over_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    first = config(write(tmp_path / "first.jsonl", pairs(10)))
+    planned(first, work)
+    other = [{"question": f"other {number}?", "answer": "yes"} for number in range(10)]
+    commit = plan_module._commit
+
+    def killed(work: Path, shard: int, *arguments: Any) -> None:
+        if shard == 1:
+            raise KeyboardInterrupt
+        commit(work, shard, *arguments)
+
+    monkeypatch.setattr(plan_module, "_commit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        planned(config(write(tmp_path / "other.jsonl", other)), work)
+    monkeypatch.undo()
+    plan, _ = planned(first, work)
+    assert rows_of(work, plan)["reference"].to_pylist() == [row["answer"] for row in pairs(10)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -257,3 +259,25 @@ def test_several_answers_a_query_and_the_worst_goes_on(settings: Settings) -> No
     firsts = {row["id"] for row in rejected.to_pylist() if row["sample_index"] == 0} | set(published["id"].to_pylist())
     alone = [*one.out.glob("data/*"), *one.out.glob("rejected/*")]
     assert {name for path in alone for name in pq.read_table(path, columns=["id"])["id"].to_pylist()} <= firsts
+
+
+def test_the_first_failure_stops_the_rest_whichever_shard_it_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = threading.Event()
+    begun: list[int] = []
+
+    def work(config: CurationConfig, shard: int, *_: Any) -> None:
+        begun.append(shard)
+        if shard == 1:
+            raise StorageError("no space")
+        assert held.wait(20)
+
+    config = settings(run__workers=2)
+    monkeypatch.setattr("pipeline.curate.run_stages", work)
+    # What is at work ends when it is told to; here that comes with the failure.
+    monkeypatch.setattr("pipeline.curate.loop.cancel_all", held.set)
+    monkeypatch.setattr("pipeline.curate.context_of", lambda config: SimpleNamespace(stopped=threading.Event()))
+    with pytest.raises(StorageError, match="no space"):
+        in_threads(config, 20, ("sample",), None)
+    assert len(begun) < 20

@@ -104,3 +104,17 @@ def test_workers_together_keep_the_budget(
     spent = sum(call.usage.output_tokens for call in server.calls if call.usage) / 100
     assert done.returncode == 3, done.stdout + done.stderr
     assert 0 < spent <= 8
+
+
+def test_a_rewards_calls_are_shared_out_and_only_roles_that_are_asked_count(
+    settings: Callable[..., CurationConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = {"run__runner": "ray", "run__workers": 4, "reward__concurrency": 8, "reward__rpm": 60}
+    judge = settings(reward__model="openai/judge@http://127.0.0.1:9/v1", reward__prompts="mine", **asked)
+    mine = share(judge, 0).reward
+    assert (mine.concurrency, mine.rpm, mine.prompts) == (2, 15, str(tmp_path / "mine"))
+    # The embedded head makes no calls.
+    assert share(settings(**asked), 0).reward == settings(**asked).reward
+    brought = settings(reviser__concurrency=2, source__enters_at="filter", **asked)
+    assert share(brought, 0).reviser == brought.reviser

@@ -16,6 +16,7 @@ from pipeline.models.batch_anthropic import AnthropicBatches
 from pipeline.models.batch_ledger import unfinished
 from pipeline.models.batch_openai import OpenAIBatches
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.loop import each_row
 from pipeline.models.money import price_of
 from pipeline.models.spec import ModelSpec
 from tests.loopback import ChatRequest, LoopbackServer, Reply
@@ -255,3 +256,15 @@ def test_local_models_have_no_batches() -> None:
     settings = PolicySettings(mode="batch")
     with pytest.raises(ConfigError, match="no batch API"):
         connect.check("policy.model", ModelSpec.parse(settings.model), None, settings.mode)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_samples_of_one_query_are_requests_of_their_own(loopback: Start, journal: Journal, provider: str) -> None:  # noqa: F811
+    desk = BatchDesk()
+    server = loopback(extensions=desk.extensions)
+    model = model_in_batches(address(server, provider), journal, provider)
+    turns = [{"role": "user", "content": "Why?"}]
+    answers = each_row(
+        range(3), lambda seed: model.ask("sample", chat.ChatRequest(turns, 50, {"seed": seed})), workers=3
+    )
+    assert desk.sizes == [3] and len(answers) == 3

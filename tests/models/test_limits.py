@@ -240,3 +240,9 @@ def test_a_wish_is_kept_and_now_is_none(asked: float | None, least: float, most:
     state.attempt_number = 4
     state.set_exception((Transient, Transient("rate_limited", "429", asked), None))
     assert least <= retry_wait(state) <= most
+
+
+@pytest.mark.parametrize("reset", ["inf", "1e300", "99999999d", "nan"])
+def test_a_reset_that_no_provider_has_is_not_waited_for(reset: str) -> None:
+    told = quota.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    assert told["requests"].rate == pytest.approx(10)

@@ -95,3 +95,16 @@ def test_an_owner_that_cannot_be_noted_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "work" / "run.owner").mkdir(parents=True)
     with pytest.raises(CurationError, match="can't be written"):
         take(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["README.md", "data", "rejected", "report.html"])
+def test_somebody_elses_files_are_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"{name} in it is not this program's"):
+        take(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    # What lies elsewhere in the folder is in nobody's way, and what a run has begun is its own.
+    (tmp_path / name).rename(tmp_path / "notes")
+    take(tmp_path)
+    (tmp_path / "notes").rename(tmp_path / name)
+    assert take(tmp_path) == []
