@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 
 from pipeline.storage.location import argument
@@ -49,10 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     from pipeline import exports, open_dataset
+    from pipeline.counting import counting
     from pipeline.exports.writing import export
 
     format, variant = exports.get(arguments.format, arguments.variant)
-    content = export(open_dataset(arguments.dataset), format, variant, arguments.out, _Progress())
+    dataset = open_dataset(arguments.dataset)
+    with counting(f"exporting {arguments.dataset}", len(dataset)) as advance:
+        content = export(dataset, format, variant, arguments.out, advance)
     if arguments.json:
         print(json.dumps(content, ensure_ascii=False))
         return 0
@@ -62,21 +64,6 @@ def _main(arguments: argparse.Namespace) -> int:
     print(f" ({reasons})" if reasons else "")
     print(f"data    {arguments.out / format.file}\nREADME  {arguments.out / 'README.md'}")
     return 0
-
-
-class _Progress:
-    """A line that is overwritten on a terminal, one every ten seconds in a log."""
-
-    def __init__(self) -> None:
-        self._every = 0.2 if sys.stderr.isatty() else 10.0
-        self._said = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._said >= self._every:
-            self._said = now
-            end = "\r" if sys.stderr.isatty() else "\n"
-            print(f"{done} of {total} pairs", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ class _Rejects:
         self.out = out
         self.path = out / "rejected" / "label.parquet"
         self.reasons: Counter[str] = Counter()
+        self.entries: list[dict[str, Any]] = []
         self._open = ExitStack()
         self._writer: pq.ParquetWriter | None = None
 
@@ -129,11 +130,10 @@ class _Rejects:
         self.reasons.update(rejects["reason"].to_pylist())
 
     def _named(self, finished: Path) -> Path:
-        self.path = name_for(self.out, self.path, finished)
-        return self.path
-
-    def entries(self) -> list[dict[str, Any]]:
-        return [manifest.file_entry(self.out, self.path, self.reasons.total())] if self.reasons else []
+        entry = manifest.file_entry(finished.parent, finished, self.reasons.total())
+        path = name_for(self.out, self.path, entry["sha256"])
+        self.entries = [entry | {"path": path.relative_to(self.out).as_posix()}]
+        return path
 
 
 def _content(
@@ -163,6 +163,6 @@ def _content(
         "calls": {},
         "cost_usd": 0.0,
         "files": entries,
-        "rejected_files": rejects.entries(),
+        "rejected_files": rejects.entries,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
     }

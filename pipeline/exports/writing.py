@@ -28,7 +28,7 @@ NAME = "export.json"
 SKIPPED = "skipped.jsonl"
 _BATCH_ROWS = 1024
 # Called as pairs are written: done, of how many.
-Report = Callable[[int, int], None]
+Advance = Callable[[int], None]
 
 _README = """\
 ---
@@ -46,7 +46,7 @@ Exported by figa-pipeline {version}; `export.json` names the data set that this 
 {contract}"""
 
 
-def export(dataset: PairDataset, format: Format, variant: str, out: Path, report: Report) -> dict[str, Any]:
+def export(dataset: PairDataset, format: Format, variant: str, out: Path, advance: Advance) -> dict[str, Any]:
     """Write `out`; returns the content of its export.json.
 
     Raises UsageError when `out` has anything in it or lies within the data set, ConfigError when the variant needs the labels'
@@ -55,7 +55,7 @@ def export(dataset: PairDataset, format: Format, variant: str, out: Path, report
     _check_free(out, dataset.root)
     render = renderer(dataset.manifest["labels"]) if format.variants[variant].renders else _no_text
     skipped: list[dict[str, str]] = []
-    tables = _converted(dataset, format, variant, render, skipped, report)
+    tables = _converted(dataset, format, variant, render, skipped, advance)
     path = out / format.file
     rows = (_write_json if path.suffix == ".json" else _write_parquet)(path, tables, dataset.schema.metadata)
     entries = [manifest.file_entry(out, path, rows)]
@@ -113,17 +113,15 @@ def _check_free(out: Path, root: Path) -> None:
 
 
 def _converted(
-    dataset: PairDataset, format: Format, variant: str, render: Render, skipped: list[dict[str, str]], report: Report
+    dataset: PairDataset, format: Format, variant: str, render: Render, skipped: list[dict[str, str]], advance: Advance
 ) -> Iterator[pa.Table]:
     """The rows to write, batch by batch; first an empty table, for its schema. Appends to `skipped`."""
     convert = format.variants[variant].convert
     columns = ["id", *format.columns]
     yield convert(pa.schema([dataset.schema.field(name) for name in columns]).empty_table(), render)
-    done = 0
     for pairs in _pairs(dataset, columns):
         yield convert(_fit(pairs, format, skipped), render)
-        done += pairs.num_rows
-        report(done, len(dataset))
+        advance(pairs.num_rows)
 
 
 def _fit(pairs: pa.Table, format: Format, skipped: list[dict[str, str]]) -> pa.Table:

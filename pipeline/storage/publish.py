@@ -6,7 +6,6 @@ of those of an earlier publication: see the package's docstring.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,7 +125,7 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
         """Describes the file while it is here: what is remote would have to be fetched again."""
         nonlocal entry
         entry = manifest.file_entry(finished.parent, finished, rows)
-        chosen = name_for(out, path, finished)
+        chosen = name_for(out, path, entry["sha256"])
         entry["path"] = chosen.relative_to(out).as_posix()
         return chosen
 
@@ -138,10 +137,10 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
     return entry
 
 
-def name_for(out: Path, path: Path, finished: Path) -> Path:
+def name_for(out: Path, path: Path, sha256: str) -> Path:
     """`path`, but a name of its own for new content where a manifest stands: its readers must find what it names.
 
-    finished: the file that is to be named, under its temporary name.
+    sha256: of the file that is to be named.
     """
     try:
         standing = manifest.load(out)
@@ -149,8 +148,6 @@ def name_for(out: Path, path: Path, finished: Path) -> Path:
         standing = None
     if standing is None:
         return path
-    with finished.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     known = [*standing.get("files", ()), *standing.get("rejected_files", ())]
     same = (out / entry["path"] for entry in known if entry["sha256"] == sha256)
     return next((p for p in same if p.parent == path.parent), path.with_stem(f"{path.stem}-{sha256[:8]}"))
