@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -69,7 +70,7 @@ def _wanted(arguments: argparse.Namespace) -> CurationConfig:
 
     told = last_run.recall(arguments.dir) or manifest.load(arguments.dir) or {}
     if arguments.config or "settings" not in told:
-        return load_config(arguments.config, arguments.set, {"output.dir": str(arguments.dir)})
+        return load_config(arguments.config, arguments.set, {"output.dir": str(arguments.dir)}, os.environ)
     return last_run.rerun_of(told["settings"], arguments.set, arguments.dir)
 
 

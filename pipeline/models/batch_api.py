@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-
 from pipeline.models.batch_ledger import Batch, BatchLedger
-from pipeline.models.chat import retry_wait
 from pipeline.models.failures import Transient, shaped, without_keys
 from pipeline.models.journal import Answer
+from pipeline.models.trying import retrying
 
 if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest
@@ -179,15 +177,12 @@ async def within(seconds: float | None, translate: Callable[[Exception], Excepti
 
 async def insist(call: Callable[[], Awaitable[Result]], attempts: int) -> Result:
     """Try a call to a batch API so many times. Raises what the last try raised."""
-    retrying = AsyncRetrying(
-        stop=stop_after_attempt(attempts), retry=retry_if_exception_type(Transient), wait=retry_wait, reraise=True
-    )
 
     # tenacity awaits only what is a coroutine function itself.
     async def attempt() -> Result:
         return await call()
 
-    return await retrying(attempt)
+    return await retrying(attempts)(attempt)
 
 
 async def until_ended(api: BatchApi, ledger: BatchLedger, key: str, *, poll_s: float, attempts: int) -> Look:

@@ -24,8 +24,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
-
 from pipeline.config import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import loop
@@ -34,16 +32,13 @@ from pipeline.models.journal import Answer, Journal, call_number
 from pipeline.models.limits import Limiter
 from pipeline.models.money import Budget, Price
 from pipeline.models.providers import Batched, Provider, on_headers
+from pipeline.models.trying import LONGEST_WAIT_S, Breaker, retrying
 
-# After so many rows in a row have failed on the provider's side, the rest would fail as well.
-BREAKER = 12
-LONGEST_WAIT_S = 120.0
 _LOOK_S = 0.02
 # Journalled as what no higher max_tokens would change.
 _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some bring a system prompt of their own.
 _TEMPLATE_TOKENS = 64
-_backoff = wait_exponential_jitter(multiplier=0.5, max=30.0, jitter=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +89,7 @@ class ChatModel:
         self._slots = asyncio.Semaphore(concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
-        self._failures = 0
-        self._last = ""
-        self._heard = False
+        self._breaker = Breaker(name, "rows")
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it was given before.
@@ -108,7 +101,7 @@ class ChatModel:
         key = digest(self._identity, request.messages, request.params)
         known = self._journal.get(key)
         if known and self._fits(known, request.max_tokens):
-            self._heard = True
+            self._breaker.heard()
             if known.finish not in ("stop", "length"):
                 raise UselessAnswer.kept(known)
             return known
@@ -116,25 +109,24 @@ class ChatModel:
         try:
             answer = await self._insisting(provider, stage, key, request)
         except Transient as error:
-            self._count_failure(str(error))
+            self._breaker.fails(str(error))
             reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts)
             raise reject.passing() from None
         except RowReject as reject:
             # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
             if reject.evidence.get("status") == 404:
-                self._count_failure(f"status 404: {reject.evidence['error']} (check the model's name and its address)")
+                self._breaker.fails(f"status 404: {reject.evidence['error']} (check the model's name and its address)")
                 raise reject.passing() from None
             if reject.reason == "bad_request":
                 self.refusal = f"status {reject.evidence['status']}: {reject.evidence['error']}"
-            self._works()
+            self._breaker.works()
             raise
-        self._works()
+        self._breaker.works()
         return answer
 
     def insist(self) -> None:
         """At the end of a stage: raises ProviderStopped when all calls have failed on the provider's side, however few."""
-        if self._failures and not self._heard:
-            raise self._stopped()
+        self._breaker.insist()
 
     async def _insisting(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
         """The call, with tries as many and as far apart as the settings and the server say."""
@@ -152,13 +144,7 @@ class ChatModel:
                 raise first
             return await self._attempt(provider, stage, key, request)
 
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
-            retry=retry_if_exception_type(Transient),
-            wait=retry_wait,
-            reraise=True,
-        )
-        return await retrying(attempt)
+        return await retrying(self._attempts)(attempt)
 
     async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
         """One call, when its turn has come."""
@@ -251,30 +237,6 @@ class ChatModel:
                 # Unclosed, the SDK's connections complain when the process ends.
                 loop.at_exit(self._provider.close)
             return self._provider
-
-    def _works(self) -> None:
-        self._failures, self._heard = 0, True
-
-    def _count_failure(self, last: str) -> None:
-        self._failures += 1
-        self._last = last
-        if self._failures >= BREAKER:
-            raise self._stopped() from None
-
-    def _stopped(self) -> ProviderStopped:
-        return ProviderStopped(
-            f"{self.name}: {self._failures} rows in a row failed, the last with: {self._last}. The run stops instead of "
-            "rejecting the rest; run the same command again when the provider answers"
-        )
-
-
-def retry_wait(state: RetryCallState) -> float:
-    """Seconds until the next try: what the server asked for, else longer each time."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, Transient) else None
-    own = float(_backoff(state))
-    # A server's absurd wish (hours) is capped; a little jitter keeps the crowd from returning at once. Its "now" is no wish.
-    return min(asked, LONGEST_WAIT_S) + 0.1 * own if asked else own
 
 
 def upper_bound_tokens(request: ChatRequest) -> int:

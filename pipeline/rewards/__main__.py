@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def _main(arguments: argparse.Namespace) -> int:
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
-    config = load_config(assignments=arguments.set, flags=flags)
+    config = load_config(None, arguments.set, flags, os.environ)
     rewards.check(config.reward, config.run.budget_usd)
     pairs, without = read_pairs(config, arguments.limit or None, _note)
     found = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)

@@ -22,17 +22,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
-
 from pipeline.config import digest
 from pipeline.config_reward import RewardSettings
-from pipeline.errors import ConfigError, ProviderStopped, RowReject
+from pipeline.errors import ConfigError, RowReject
 from pipeline.models import loop
-from pipeline.models.chat import BREAKER, LONGEST_WAIT_S, retry_wait
 from pipeline.models.failures import Transient, from_status, retry_after, snippet
 from pipeline.models.limits import limiter_for
 from pipeline.models.loop import each_row
 from pipeline.models.spec import ModelSpec
+from pipeline.models.trying import LONGEST_WAIT_S, Breaker, retrying
 from pipeline.rewards.texts import Writer
 
 if TYPE_CHECKING:
@@ -122,10 +120,10 @@ class ServerReward:
         self._wire = wire(settings)
         self._writer = Writer(settings.tokenizer)
         self._client: httpx2.AsyncClient | None = None
-        self._failures, self._heard = 0, False
         identity = {"provider": self._spec.provider, "model": self._spec.name, "base_url": self._wire.url}
         self._limiter = limiter_for(identity, settings.concurrency, settings.rpm, settings.tpm)
         self.name = str(self._spec)
+        self._breaker = Breaker(self.name, "requests")
         self.digest = digest(CODE, self._spec.name, list(self._wire), settings.label, self._writer.digest)
         self.facts = {"kind": "reward server", **identity, "template": self._writer.digest[:16]}
         self.chunk = max(256, settings.concurrency * settings.batch_size)
@@ -135,8 +133,7 @@ class ServerReward:
         size = 1 if self._wire.single else self._settings.batch_size
         batches = [list(items[start : start + size]) for start in range(0, len(items), size)]
         told = each_row(batches, self._batch, workers=self._settings.concurrency)
-        if self._failures and not self._heard:
-            raise self._stopped("")
+        self._breaker.insist()
         return [score for batch in told for score in batch]  # type: ignore[union-attr]  # _batch rejects none as a whole
 
     async def _batch(self, items: list[Item]) -> list[Score]:
@@ -161,25 +158,19 @@ class ServerReward:
 
     async def _insisting(self, body: dict[str, Any]) -> Any:
         """The server's answer, with tries as for other models. Raises RowReject or ProviderStopped."""
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._settings.attempts),
-            retry=retry_if_exception_type(Transient),
-            wait=retry_wait,
-            reraise=True,
-        )
         try:
-            answer: Any = await retrying(self._post, body)
+            answer: Any = await retrying(self._settings.attempts)(self._post, body)
         except Transient as error:
-            self._fail(str(error))
+            self._breaker.fails(str(error))
             raise RowReject(error.reason, model=self.name, error=str(error)).passing() from None
         except RowReject as reject:
             # No row's fault, but the address's.
             if reject.evidence.get("status") == 404:
-                self._fail(f"status 404: {reject.evidence['error']} (check the address)")
+                self._breaker.fails(f"status 404: {reject.evidence['error']} (check the address)")
                 raise reject.passing() from None
-            self._failures, self._heard = 0, True
+            self._breaker.works()
             raise
-        self._failures, self._heard = 0, True
+        self._breaker.works()
         return answer
 
     async def _post(self, body: dict[str, Any]) -> Any:
@@ -209,18 +200,6 @@ class ServerReward:
                 return json.loads(response.content)
             except (ValueError, RecursionError):
                 raise Transient("malformed_answer", f"status 200 with {snippet(response.text)!r}") from None
-
-    def _fail(self, last: str) -> None:
-        self._failures += 1
-        self._last = last
-        if self._failures >= BREAKER:
-            raise self._stopped(last) from None
-
-    def _stopped(self, last: str) -> ProviderStopped:
-        return ProviderStopped(
-            f"{self.name}: {self._failures} requests in a row failed, the last with: {last or self._last}. The run stops "
-            "instead of rejecting the rest; run the same command again when the server answers"
-        )
 
 
 def read(answer: Any, count: int, wire: Wire, label: int | None) -> list[Score]:

@@ -11,7 +11,7 @@ from tenacity import wait_none
 
 from pipeline.config import PolicySettings
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
-from pipeline.models import chat, connect
+from pipeline.models import chat, connect, trying
 from pipeline.models.batch_anthropic import AnthropicBatches
 from pipeline.models.batch_ledger import unfinished
 from pipeline.models.batch_openai import OpenAIBatches
@@ -30,7 +30,7 @@ Start = Callable[..., LoopbackServer]
 
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_backoff", wait_none())
+    monkeypatch.setattr(trying, "_backoff", wait_none())
     for variable in KEYS.values():
         monkeypatch.setenv(variable, "sk-loopback")
 

@@ -13,7 +13,7 @@ from tenacity import wait_none
 from pipeline.config import PolicySettings
 from pipeline.context import Context
 from pipeline.errors import BudgetReached, RowReject
-from pipeline.models import batch_ledger, chat, connect, money
+from pipeline.models import batch_ledger, chat, connect, money, trying
 from pipeline.models.batch_ledger import BatchLedger
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.journal import Answer, Journal
@@ -44,7 +44,7 @@ def server(
 ) -> Iterator[LoopbackServer]:
     """A server whose model has a price; batches cost half of it."""
     server = loopback(extensions=desk.extensions)
-    monkeypatch.setattr(chat, "_backoff", wait_none())
+    monkeypatch.setattr(trying, "_backoff", wait_none())
     monkeypatch.setenv(KEYS["openai"], "sk-loopback")
     prices = tmp_path / "prices.yaml"
     entry = f"openai/model-1@{server.openai_url}: {{input: {INPUT}, cached_input: {INPUT}, output: {OUTPUT}}}"

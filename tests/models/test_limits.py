@@ -13,11 +13,11 @@ import pytest
 from tenacity import AsyncRetrying, RetryCallState
 
 from pipeline.models import quota
-from pipeline.models.chat import retry_wait
 from pipeline.models.failures import Transient, retry_after
 from pipeline.models.limits import Bucket, Call, Limiter, limiter_for
 from pipeline.models.loop import run
 from pipeline.models.pace import Pace
+from pipeline.models.trying import retry_wait
 
 OVERLOADED = Transient("server_error", "status 529", status=529)
 REFUSED = Transient("rate_limited", "status 429", status=429)

@@ -12,7 +12,7 @@ from aiohttp import web
 from tenacity import wait_none
 
 from pipeline.errors import RowReject
-from pipeline.models import chat
+from pipeline.models import trying
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.money import Price
 from tests.loopback import LoopbackServer
@@ -77,7 +77,7 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_backoff", wait_none())
+    monkeypatch.setattr(trying, "_backoff", wait_none())
     for variable in KEYS.values():
         monkeypatch.setenv(variable, CANARY)
 

@@ -14,7 +14,7 @@ from pipeline.config import CurationConfig
 from pipeline.config_reward import RewardSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ModelUnavailable, ProviderStopped, RowReject
-from pipeline.models import chat
+from pipeline.models import trying
 from tests.conftest import Silent
 from tests.loopback.rewards import RewardDesk
 from tests.rewards.scoring import no_chat
@@ -38,7 +38,7 @@ def last_number(text: str) -> float:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_backoff", lambda state: 0.001)
+    monkeypatch.setattr(trying, "_backoff", lambda state: 0.001)
     monkeypatch.setenv("REWARD_API_KEY", "sk-loopback")
 
 
