@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", metavar="N", help="read at most N rows")
     p.add_argument("--out", metavar="DIR", help="output folder (default out/NAME)")
     p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings; --set and flags go before it")
-    p.add_argument("--set", metavar="key.sub=value", action="append", default=[], help="one setting; repeatable")
+    p.add_argument(
+        "--set", metavar="key.sub=value", nargs="+", action="extend", default=[], help="settings; repeatable"
+    )
     p.add_argument("--budget", metavar="USD", help="never spend more than this in the output folder")
     p.add_argument("--dry-run", action="store_true", help="print the plan with calls and cost, spend nothing")
     p.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
@@ -89,8 +91,10 @@ def _main(arguments: argparse.Namespace) -> int:
             return 0
         try:
             outcome = _run(config, arguments.prefect, screen)
-        except (KeyboardInterrupt, CurationError):
+        except (KeyboardInterrupt, CurationError) as error:
             _tell_of_batches(config.out)
+            if arguments.json:
+                screen.stopped(config.out, error)
             raise
         screen.summary(outcome, as_json=arguments.json)
         _tell_of_batches(config.out, finished=True)

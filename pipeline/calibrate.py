@@ -91,10 +91,10 @@ def _plot(table: pa.Table) -> None:
 
 
 def _tell(found: list[Choice], rows: int, known_by: str) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from pipeline.console import Console
     from pipeline.diffs import visible
 
     table = Table(title=f"what thresholds select of {rows:,} scored rows", title_justify="left")
@@ -104,7 +104,7 @@ def _tell(found: list[Choice], rows: int, known_by: str) -> None:
         numbers = " ".join("off" if number is None else f"{number:.3f}" for number in choice.numbers)
         cost = "unknown" if choice.cost_usd is None else f"${choice.cost_usd:.4f}"
         table.add_row(*choice.given, numbers, f"{choice.rows:,}", f"{choice.share:.0%}", cost)
-    console = Console(highlight=False, markup=False)
+    console = Console()
     console.print(table)
     console.print(Text(f"costs: {visible(known_by)}; qX beside a bar: the share of rows up to its end"), soft_wrap=True)
 

@@ -56,14 +56,14 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _tell(found: Comparison) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from pipeline import diffs
+    from pipeline.console import Console
     from pipeline.report.tokens import SIDES, words
 
-    console = Console(highlight=False, markup=False)
+    console = Console()
     names = [side.name for side in found.sides]
     tables = (("settings that differ", found.settings), ("rows", found.funnel), ("figures (medians)", found.figures))
     for title, rows in tables:

@@ -64,6 +64,7 @@ def stoppable() -> Iterator[None]:
 
 def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
     """The exit code of a command's work that can be stopped; its errors in one line. interrupted: what is said then."""
+    code = 130
     try:
         with stoppable():
             code = work()
@@ -81,7 +82,7 @@ def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
         # The interpreter flushes at its end, and must not find out again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
-            return 130
+            return code
         print(f"error: output can't be written: {error.strerror}", file=sys.stderr)
         return StorageError.exit_code
 

@@ -84,6 +84,8 @@ def _main(arguments: argparse.Namespace) -> int:
     print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected", file=told)
     if lost:
         print(f"rejected: {lost} (texts and evidence in {out / 'rejected'})", file=told)
+    if not rows["published"]:
+        print("note: no pair survived: the data set is valid and empty", file=sys.stderr)
     print(f"manifest  {out / 'manifest.json'}\nnext      python -m pipeline.verify {shlex.quote(str(out))}", file=told)
     if arguments.json:
         print(json.dumps({"out": str(out), "rows": rows, "rejected": reasons, "digest": made["digest"]}))

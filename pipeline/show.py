@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
+    from pipeline.console import Console
     from pipeline.errors import UsageError
     from pipeline.report.measures import files_of
     from pipeline.storage.published import read_manifest
@@ -77,7 +76,7 @@ def _main(arguments: argparse.Namespace) -> int:
     tokenizer, note = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
     if note:
         print(f"note: {note}", file=sys.stderr)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     shown = 0
     for row in islice(found, arguments.limit or None):
         console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))

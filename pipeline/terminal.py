@@ -15,18 +15,22 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from pipeline import entry, progress, schema
+from pipeline.console import Console
 from pipeline.diffs import sample_diffs
 from pipeline.models import batch_ledger
 from pipeline.rewards import trust
+from pipeline.state import state
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.context import Context
     from pipeline.curate import Outcome
     from pipeline.estimate import Estimate
@@ -40,7 +44,7 @@ class Terminal:
     """The display of one run. With `to_stderr`, standard output stays free for JSON."""
 
     def __init__(self, *, to_stderr: bool = False) -> None:
-        self.console = Console(stderr=to_stderr, highlight=False, markup=False)
+        self.console = Console(stderr=to_stderr, goes_on=True)
         self._live: Live | None = None
         self._downloads: dict[str, tuple[int, int]] = {}
         self._said = 0.0
@@ -158,6 +162,20 @@ class Terminal:
         self.console.print(f"next      python -m pipeline.show {shlex.quote(str(outcome.out))}", soft_wrap=True)
         if as_json:
             print(json.dumps(as_json_object(outcome), ensure_ascii=False))
+
+    def stopped(self, out: Path, error: BaseException) -> None:
+        """The object of --json for a run that ended early: why, and what is there."""
+        self._stop()
+        found = state(out)
+        told = {
+            "out": str(out),
+            "error": str(error) or "interrupted",
+            "exit_code": getattr(error, "exit_code", 130),
+            "calls": sum(found.calls.values()),
+            "cost_usd": found.cost_usd,
+            "stages": [{"stage": step.stage, "out": step.rows, "rejected": step.rejected} for step in found.stages],
+        }
+        print(json.dumps(told, ensure_ascii=False))
 
 
 def _cost(manifest: dict[str, Any]) -> str:

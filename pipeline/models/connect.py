@@ -61,8 +61,8 @@ def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "
         raise ConfigError(f"{setting}: {spec} needs an API key: set {variable} in the environment")
     if budget_usd is not None and price_of(spec) is None:
         raise ConfigError(
-            f"{setting}: no known price for {spec}, so --budget can't be kept: add it to a price table and name that "
-            "in FIGA_PRICES (see data/prices.yaml), or drop --budget"
+            f"{setting}: no known price for {spec}, so --budget can't be kept: name a table in FIGA_PRICES, like "
+            f"data/prices.yaml, that has `{spec}: {{input: 0, cached_input: 0, output: 0}}` with its prices, or drop --budget"
         )
 
 

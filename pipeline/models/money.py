@@ -79,15 +79,16 @@ def _table() -> tuple[dict[str, Price], str, dict[str, float]]:
 def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
     """The price of a model asked live or in batches; zero for models on this machine; None when it isn't known.
 
-    A server that isn't the provider's own (an address behind @ or in the environment) is only priced when the table names
-    the model with that address.
+    A server of one's own (an address behind @) is only priced when the table names the model with that address. An address in
+    the environment is a way to the provider: the model costs what it costs there, unless the table says otherwise.
     """
     if spec.provider not in ("openai", "anthropic"):
         return Price(0, 0, 0)
     prices, _, shares = _table()
     url = (base_url(spec) or ANTHROPIC_URL).rstrip("/")
-    official = url in (OPENAI_URL, ANTHROPIC_URL)
-    price = prices.get(str(ModelSpec(spec.provider, spec.name, None if official else url)))
+    price = prices.get(str(ModelSpec(spec.provider, spec.name, url)))
+    if price is None and (spec.base_url is None or url in (OPENAI_URL, ANTHROPIC_URL)):
+        price = prices.get(f"{spec.provider}/{spec.name}")
     return price.in_batches(shares.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.config import digest
 from pipeline.config_reward import RewardSettings
-from pipeline.errors import ConfigError, ModelUnavailable
+from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import hub_trouble
 from pipeline.model_files import folder_digest
 from pipeline.portable import without_folders
@@ -98,11 +98,11 @@ class SequenceClassifierReward:
             raise
         except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
             reason = trouble or " ".join(str(error).split())[:200]
-            raise ModelUnavailable(
-                f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}"
-            ) from None
+            if model_id.startswith(("/", ".", "~")):
+                reason = "no such folder"
+            raise ConfigError(f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}") from None
         if missing := sorted(told["missing_keys"]):
-            raise ModelUnavailable(
+            raise ConfigError(
                 f"reward.model hf/{model_id}: its files lack {', '.join(missing[:3])}, which would be random: this is no "
                 "sequence classifier; name the checkpoint that was trained as a reward model"
             )

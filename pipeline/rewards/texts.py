@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import digest
-from pipeline.errors import ModelUnavailable
+from pipeline.errors import ConfigError
 from pipeline.labels.tokenization import hub_trouble
 from pipeline.model_files import folder_digest
 
@@ -16,7 +16,7 @@ _NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 class Writer:
     """Writes by the chat template of a tokenizer, a folder or Hub id; without one as the transcripts of hh-rlhf.
 
-    Raises ModelUnavailable when it can't be loaded or has no chat template.
+    Raises ConfigError when it can't be loaded or has no chat template.
     """
 
     def __init__(self, tokenizer: str | None) -> None:
@@ -44,7 +44,7 @@ def _load(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=trouble is not None)
     except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
         reason = trouble or " ".join(str(error).split())[:200]
-        raise ModelUnavailable(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
+        raise ConfigError(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
     if not tokenizer.chat_template:
-        raise ModelUnavailable(f"reward.tokenizer {name}: has no chat template to write conversations with")
+        raise ConfigError(f"reward.tokenizer {name}: has no chat template to write conversations with")
     return tokenizer

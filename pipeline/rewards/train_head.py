@@ -35,6 +35,7 @@ from pipeline.resources import folder
 from pipeline.rewards import features
 from pipeline.rewards.embedded import FORMAT, EmbeddedReward, save_head
 from pipeline.rewards.pairs import Pair, cut_even, policy_pairs, read_pairs, sample, spoil
+from pipeline.streams import take_any_text
 
 Floats = npt.NDArray[np.float64]
 
@@ -207,6 +208,7 @@ def _write(head: Floats, pairs: Sequence[Pair], sampled: Sequence[Pair], out: Pa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    take_any_text()
     parser = argparse.ArgumentParser(prog="python -m pipeline.rewards.train_head", description="Train the reward head.")
     parser.add_argument("command", nargs="?", choices=("train", "sample"), default="train")
     parser.add_argument("--pairs", type=Path, required=True, help="hh-rlhf transcripts, .jsonl or .jsonl.gz")

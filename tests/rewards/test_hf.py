@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import rewards
 from pipeline.config_reward import RewardSettings
-from pipeline.errors import ConfigError, ModelUnavailable
+from pipeline.errors import ConfigError
 from tests.conftest import CHAT_TEMPLATE
 from tests.rewards.scoring import no_chat
 
@@ -206,7 +206,7 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path: Path, tiny_tokenize
 
     model = make_model(tmp_path, tiny_tokenizer, "bert")
     transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(str(model))).save_pretrained(model)
-    with pytest.raises(ModelUnavailable, match=r"lack classifier.*would be random"):
+    with pytest.raises(ConfigError, match=r"lack classifier.*would be random"):
         load(model, 4)
 
 
@@ -230,6 +230,6 @@ def test_other_weights_in_the_same_folder_are_another_model(model: Path) -> None
 
 
 def test_a_missing_model_is_one_line() -> None:
-    with pytest.raises(ModelUnavailable, match="no/such-model") as error:
+    with pytest.raises(ConfigError, match="no/such-model") as error:
         load_reward(RewardSettings(model="hf/no/such-model"))
     assert "\n" not in str(error.value)

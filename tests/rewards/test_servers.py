@@ -13,7 +13,7 @@ from pipeline import rewards
 from pipeline.config import CurationConfig
 from pipeline.config_reward import RewardSettings
 from pipeline.curate import curate, in_threads
-from pipeline.errors import ConfigError, ModelUnavailable, ProviderStopped, RowReject
+from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import trying
 from tests.conftest import Silent
 from tests.loopback.rewards import RewardDesk
@@ -78,7 +78,7 @@ def test_a_tokenizer_of_ones_own_writes_the_texts_and_they_go_in_batches(
     assert "<|im_start|>user\nQuestion 0?<|im_end|>\n<|im_start|>assistant\nAnswer 0<|im_end|>\n" in [
         text for body in desk.bodies for text in body["input"]
     ]
-    with pytest.raises(ModelUnavailable, match=r"reward\.tokenizer"):
+    with pytest.raises(ConfigError, match=r"reward\.tokenizer"):
         load("vllm/rm@http://127.0.0.1:9", tokenizer="/no/such")
 
 
