@@ -54,7 +54,7 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
             runner = RayTaskRunner(address=run.runner_address, init_kwargs=None if run.runner_address else local)
     except ImportError:
         raise ConfigError(
-            f"run.runner={run.runner} needs a package that is not installed: pip install 'figa-pipeline[{run.runner}]'"
+            f"run.runner={run.runner} needs a package that is not installed: pip install -e '.[{run.runner}]'"
         ) from None
     return runner
 

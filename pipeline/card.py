@@ -41,13 +41,16 @@ pairs = datasets.load_dataset("PATH_OR_HUB_ID"{streaming})["train"]
 |---|---|---|
 {columns}
 
+Sequences are in tokens of {tokenizer}, as the template `{template}` writes them; {system}.
+
 ## Loss contract
 
 The loss of one pair is Σ w·CE over the revised sequence plus Σ w·CE over the initial one (its weights are negative:
-unlikelihood), divided by the number of tokens with a non-zero weight; a negative term counts only while the cross-entropy
-is at most {gate} nats. `*_weights` are signed: α = {alpha} on tokens that the revision brought in, γ = {gamma} on those it
-kept, −β = −{beta} on tokens of the initial answer that it took out, 0 elsewhere; the token that ends the revised answer
-carries {eos}. A trainer that divides by the *sum* of the weights, or drops unknown columns, computes something else.
+unlikelihood), divided by the number of terms that count: those with a non-zero weight, a negative one only while its
+cross-entropy is at most {gate} nats. `*_weights` are signed: α = {alpha} on tokens that the revision brought in, γ = {gamma}
+on those it kept, −β = −{beta} on tokens of the initial answer that it took out, 0 elsewhere; the token that ends the
+revised answer carries {eos}. A trainer that divides by the *sum* of the weights, or drops unknown columns, computes
+something else.
 
 ## Limits
 
@@ -116,8 +119,17 @@ def render(manifest: dict[str, Any]) -> str:
         # It refuses a split without rows otherwise.
         streaming="" if manifest["rows"]["published"] else ", streaming=True",
         eos=labels["alpha"] if labels.get("eos_weight") is None else labels["eos_weight"],
+        tokenizer=cell(labels["tokenizer"]),
+        template=cell(labels["template"]),
+        system=_system(labels.get("system")),
         **{name: labels[name] for name in ("alpha", "beta", "gamma", "gate")},
     )
+
+
+def _system(prompt: str | None) -> str:
+    if not prompt:
+        return "no system prompt is put before a query"
+    return f"before queries without a system prompt stands this one: {cell(prompt)}"
 
 
 def cell(value: object) -> str:

@@ -129,7 +129,10 @@ class Context:
     def tokenizer(self) -> LabelTokenizer:
         settings = self.config.labels
         name = str(policy_tokenizer(self.config)) if settings.tokenizer == "policy" else settings.tokenizer
-        system = connect.system_prompt(self.config.policy) if settings.system is None else settings.system
+        # Answers that were brought were not sampled under the embedded policy's own system prompt.
+        policy = self.config.policy
+        asked = connect.system_prompt(policy) if entry.asks_models(self.config) else policy.system
+        system = asked if settings.system is None else settings.system
         return open_tokenizer(name, settings.model_copy(update={"system": system or None}))
 
     def prepare(self) -> Context:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class PairDataset:
     """
 
     root: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] = field(repr=False)
     files: tuple[PublishedFile, ...]
 
     def __len__(self) -> int:

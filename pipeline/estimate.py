@@ -24,7 +24,7 @@ from pipeline.config_reward import RewardSettings
 from pipeline.curate import resolve_source
 from pipeline.intake import Intake, Rejected
 from pipeline.models.journal import Answer
-from pipeline.models.money import price_of, prices_as_of
+from pipeline.models.money import in_dollars, price_of, prices_as_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import all_bad, open_adapters
 from pipeline.prompts import JudgePrompts, Prompts
@@ -115,7 +115,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     budget = config.run.budget_usd
     if budget is not None:
         short = (made.cost_usd or 0.0) > budget
-        facts["budget"] = f"${budget:.2f}" + (
+        facts["budget"] = in_dollars(budget) + (
             ": less than the estimate, so the run would stop there, resumable" if short else ""
         )
     return made

@@ -37,7 +37,7 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         protocol = urlsplit(url).scheme
-        extra = "; pip install 'figa-pipeline[s3]'" if protocol in ("s3", "s3a") else ""
+        extra = "; pip install -e '.[s3]'" if protocol in ("s3", "s3a") else ""
         raise InputError(f"{protocol}:// needs another package: {one_line(error)}{extra}") from error
     except ValueError as error:
         raise InputError(f"{url.partition('?')[0]}: {one_line(error)}") from error

@@ -18,6 +18,7 @@ from pipeline import curation, entry, parts, progress, schema, sources
 from pipeline.config import CurationConfig, SourceSettings, digest
 from pipeline.errors import InputError, RowReject
 from pipeline.intake import Intake, Rejected, repeated
+from pipeline.portable import portable
 from pipeline.sources import Adapter, ResolvedSource
 from pipeline.sources.row import Message
 from pipeline.storage import stagefile
@@ -137,8 +138,7 @@ def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) 
 
 def _open(source: ResolvedSource, settings: SourceSettings, fields: dict[str, str] | None, warn: Warn) -> Adapter:
     first = itertools.islice(sources.records(source), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
-    values = (record.value for record in first if isinstance(record.value, dict))
-    bound, told = sources.bind(sources.get(source.adapter), fields or {}, values)
+    bound, told = sources.bind(sources.get(source.adapter), fields or {}, (record.value for record in first))
     if told:
         warn(told)
     return bound
@@ -168,7 +168,8 @@ class _Writer:
     def add(self, rows: list[dict[str, Any]], rejected: Rejected) -> None:
         """Commit one more shard, now or soon; raises what an earlier one raised."""
         wanted = digest(self._determined, self.rows, len(rows))
-        rejects = [Reject(index, reject.reason, reject.evidence) for index, reject in rejected]
+        # The error of a source of which all is bad has the whole path.
+        rejects = [Reject(index, reject.reason, portable(reject.evidence)) for index, reject in rejected]
         if rejected and not self.first_bad:
             self.first_bad = rejected[0][1]
         self._waiting.append(

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 # Keys that hold a path, or the name of a model that may be one. By key, for a system prompt may begin with a slash as well.
-_PLACES = ("decontaminate", "input", "location", "model", "name", "prompts", "tokenizer")
+_PLACES = ("decontaminate", "input", "location", "model", "name", "prompts", "tokenizer", "where")
 # Between paths that stand in one text.
 _BETWEEN = re.compile(r"(, ?| \+ )")
 # A folder may be the model of `hf/`.

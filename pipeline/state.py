@@ -9,7 +9,6 @@ import json
 import os
 import re
 import socket
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class StageState:
     rows: int = 0
     rejected: int = 0
     unanswered: int = 0
-    why: Counter[str] = field(default_factory=Counter)
+    why: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -89,7 +88,8 @@ class State:
                 damaged = f", {stage.damaged} of which are damaged" if stage.damaged else ""
                 told.append(f"{stage.stage}: make {_shards(missing)} of {self.shards}{damaged}")
             if stage.stale:
-                told.append(f"{stage.stage}: make {_shards(stage.stale)} again: {_changed(list(stage.why))}")
+                follows = "" if stage is self.stages[-1] else ", and what follows from it"
+                told.append(f"{stage.stage}: make {_shards(stage.stale)} again: {_changed(list(stage.why))}{follows}")
             if stage.unanswered:
                 told.append(f"{stage.stage}: ask again for {stage.unanswered} rows that a provider left unanswered")
         if told:
@@ -236,7 +236,7 @@ def _stage(work: Path, stage: str, previous: str | None, found: State, wanted: d
         changed = [name for name, value in asked.items() if facts.parts.get(name, value) != value]
         told.stale += bool(changed)
         told.done += not changed
-        told.why.update(changed)
+        told.why |= {name: told.why.get(name, 0) + 1 for name in changed}
     if damaged:
         more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         names = f"{work / stage}: {', '.join(damaged[:3])}{more}"

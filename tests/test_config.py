@@ -159,6 +159,7 @@ def test_a_distance_band_that_is_empty() -> None:
         ("openai/", "provider/model"),
         ("openai/m@host:8000", "http://host:8000/v1"),
         ("5", "provider/model"),
+        ("openai/m@http://host/v1?key=secret", "must not have a query"),
     ],
 )
 def test_a_bad_model_is_a_mistake_in_that_setting(spec: str, said: str) -> None:

@@ -74,7 +74,7 @@ def test_duplicates_leave_with_their_place_also_across_shards(tmp_path: Path) ->
     plan, _ = planned(config(path), tmp_path / "work")
     rejects = rejects_of(tmp_path / "work", plan)
     assert [(row["reason"], row["source_row"]) for row in rejects] == [("duplicate_query", 6), ("duplicate_query", 7)]
-    assert [json.loads(row["evidence"])["where"] for row in rejects] == [f"{path}:7", f"{path}:8"]
+    assert [json.loads(row["evidence"])["where"] for row in rejects] == [f"{path.name}:7", f"{path.name}:8"]
     assert [row["reference"] for row in rejects] == ["answer 0", "another answer"]
     kept = rows_of(tmp_path / "work", plan)["source_row"].to_pylist()
     assert kept == [0, 1, 2, 3, 4, 5, 8]
@@ -95,7 +95,7 @@ def test_bad_rows_leave_with_reason_place_expected_and_got(tmp_path: Path) -> No
     assert rows_of(tmp_path / "work", plan)["source_row"].to_pylist() == [0, 6, 7]
     rejects = rejects_of(tmp_path / "work", plan)
     evidence = [json.loads(row["evidence"]) for row in rejects]
-    assert [item["where"] for item in evidence] == [f"{path}:{line}" for line in range(2, 7)]
+    assert [item["where"] for item in evidence] == [f"{path.name}:{line}" for line in range(2, 7)]
     assert len({row["id"] for row in rejects}) == 5
     assert "text in 'answer'" in evidence[1]["expected"]
     assert evidence[1]["got"] == "question: string"

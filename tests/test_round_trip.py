@@ -163,3 +163,17 @@ def test_columns_of_a_run_are_those_of_the_stages_left_out(settings: Settings) -
     scored = spa(settings, source__enters_at="filter", filter__min_reward_gain=0)
     assert set(entry.columns(scored).names) == set(schema.after("revise").names) - set(schema.SCORE.names)
     assert isinstance(entry.columns(scored), pa.Schema)
+
+
+def test_brought_answers_have_no_system_prompt_of_a_policy_that_was_not_asked(settings: Settings) -> None:
+    embedded = {"policy__model": "local/smollm2-135m-instruct", "reviser__model": "local/smollm2-135m-instruct"}
+    assert not run(spa(settings, **embedded)).manifest["labels"]["system"]
+    own = run(spa(settings, "own", policy__system="You are a pirate.", **embedded))
+    assert own.manifest["labels"]["system"] == "You are a pirate."
+
+
+def test_no_folder_of_the_machine_is_in_the_ledger(settings: Settings, tmp_path: Path) -> None:
+    outcome = run(spa(settings))
+    ledger = [json.dumps(row, default=str) for stage in ("source", "filter") for row in rejected(outcome, stage)]
+    assert ledger and not any(str(path("spa").parent) in row or str(tmp_path) in row for row in ledger)
+    assert any("spa" in row for row in ledger)

@@ -43,7 +43,8 @@ def test_a_finished_run_has_nothing_to_do(done: CurationConfig, capsys: pytest.C
 def test_a_changed_setting_is_named_where_it_counts(done: CurationConfig, settings: Settings) -> None:
     found = state(done.out, settings(reviser__temperature=0.5, policy__concurrency=3))
     assert {stage.stage: stage.stale for stage in found.stages if stage.stale} == {"revise": 3}
-    assert found.rerun == ["revise: make 3 shards again: reviser.temperature changed"]
+    assert found.rerun == ["revise: make 3 shards again: reviser.temperature changed, and what follows from it"]
+    assert main([str(done.out), "--set", "reviser.temperature=0.5", "--json"]) == 0
 
 
 def test_what_differs_from_the_last_run_is_named(
@@ -56,7 +57,10 @@ def test_what_differs_from_the_last_run_is_named(
     assert told(source__limit=20)[0].endswith("of the same rows: source.limit changed")
     # Only what is given differs from the last run.
     assert main([str(done.out), "--set", "filter.max_distance=0.7"]) == 0
-    assert "filter: make 3 shards again: filter.max_distance changed\n" in capsys.readouterr().out
+    assert (
+        "filter: make 3 shards again: filter.max_distance changed, and what follows from it\n"
+        in capsys.readouterr().out
+    )
     rows_file.write_text(rows_file.read_text("utf-8") + rows_file.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
     assert state(done.out).rerun == [
         "source: plan anew, keeping what is made of the same rows: the source's content changed"
@@ -75,7 +79,7 @@ def test_a_run_that_was_stopped_is_told_by_its_own_settings(done: CurationConfig
         curate(changed, stopped, Silent())
     found = state(done.out)
     assert found.published and found.publication == 1
-    assert found.rerun[0] == "revise: make 2 shards again: reviser.temperature changed"
+    assert found.rerun[0] == "revise: make 2 shards again: reviser.temperature changed, and what follows from it"
 
 
 def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
@@ -83,7 +87,7 @@ def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"content": "f" * 64}))
     assert state(done.out).rerun == [], "the data set stands, whatever became of its stage files"
     (done.out / "manifest.json").unlink()
-    assert state(done.out).rerun == ["revise: make 1 shard again: input changed"]
+    assert state(done.out).rerun == ["revise: make 1 shard again: input changed, and what follows from it"]
 
 
 BROKEN = [

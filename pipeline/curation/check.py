@@ -19,5 +19,5 @@ def optional(module: str, setting: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{setting} needs the package {module.partition('.')[0]}: pip install 'figa-pipeline[curation]'"
+            f"{setting} needs the package {module.partition('.')[0]}: pip install -e '.[curation]'"
         ) from None

@@ -31,7 +31,8 @@ class Format:
     file: data.json, one array with a row a line, or a .parquet file. columns: the published ones it reads. contract:
     Markdown for the README of the output: columns, loss, and what a trainer must not do; `{file}` and the data set's label
     settings are filled in. unfit: why the consumer would not take this pair, or None; such pairs are listed in
-    skipped.jsonl. companions: further files by name, as JSON values.
+    skipped.jsonl. companions: further files by name, as JSON values. bare: queries stay without the system prompt that the
+    policy was asked with, and the labels made with.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Format:
     contract: str
     unfit: Callable[[dict[str, Any]], str | None] | None = None
     companions: Mapping[str, Any] | None = None
+    bare: bool = False

@@ -53,4 +53,5 @@ FORMAT = Format(
     columns=("messages", "reference", "initial", "revised"),
     variants={"spa": Variant(convert)},
     contract=_CONTRACT,
+    bare=True,
 )

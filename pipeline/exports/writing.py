@@ -15,19 +15,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import __version__
+from pipeline import __version__, schema
 from pipeline.config import digest
 from pipeline.dataset import PairDataset
 from pipeline.errors import ConfigError, UsageError
 from pipeline.exports.format import Format, Render
 from pipeline.exports.lineage import lineage
+from pipeline.labels.description import settings_of
+from pipeline.labels.templates import with_system
 from pipeline.storage import manifest, published
 from pipeline.storage.atomic import replacing, write_text
 
 NAME = "export.json"
 SKIPPED = "skipped.jsonl"
 _BATCH_ROWS = 1024
-# Called as pairs are written: done, of how many.
+# Called with the number of pairs that were written.
 Advance = Callable[[int], None]
 
 _README = """\
@@ -89,7 +91,7 @@ def renderer(labels: dict[str, Any]) -> Render:
 
     Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
     """
-    from pipeline.labels.description import difference, settings_of
+    from pipeline.labels.description import difference
     from pipeline.tokenizers import open_tokenizer
 
     tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
@@ -119,9 +121,20 @@ def _converted(
     convert = format.variants[variant].convert
     columns = ["id", *format.columns]
     yield convert(pa.schema([dataset.schema.field(name) for name in columns]).empty_table(), render)
+    system = None if format.bare else settings_of(dataset.manifest["labels"]).system
     for pairs in _pairs(dataset, columns):
-        yield convert(_fit(pairs, format, skipped), render)
+        yield convert(_fit(_asked(pairs, system), format, skipped), render)
         advance(pairs.num_rows)
+
+
+def _asked(pairs: pa.Table, system: str | None) -> pa.Table:
+    """The pairs with their queries as the policy got them."""
+    if not system or "messages" not in pairs.column_names:
+        return pairs
+    messages = [with_system(query, system) for query in pairs["messages"].to_pylist()]
+    return pairs.set_column(
+        pairs.column_names.index("messages"), pairs.schema.field("messages"), pa.array(messages, schema.MESSAGES)
+    )
 
 
 def _fit(pairs: pa.Table, format: Format, skipped: list[dict[str, str]]) -> pa.Table:

@@ -62,7 +62,7 @@ def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "
     if budget_usd is not None and price_of(spec) is None:
         raise ConfigError(
             f"{setting}: no known price for {spec}, so --budget can't be kept: name a table in FIGA_PRICES, like "
-            f"data/prices.yaml, that has `{spec}: {{input: 0, cached_input: 0, output: 0}}` with its prices, or drop --budget"
+            f"data/prices.yaml, with all models of the run and `{spec}: {{input: …, output: …}}`, or drop --budget"
         )
 
 

@@ -64,7 +64,7 @@ def _table() -> tuple[dict[str, Price], str, dict[str, float]]:
     path = Path(os.environ.get("FIGA_PRICES") or resources.folder("data") / "prices.yaml")
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-        prices = {name: Price(**price) for name, price in content["models"].items()}
+        prices = {name: Price(**{"cached_input": price["input"], **price}) for name, price in content["models"].items()}
         shares = {provider: float(share) for provider, share in (content.get("batch") or {}).items()}
         if not all(0 <= share < math.inf for share in shares.values()):
             raise ValueError(f"batch: a share of the live price is a number from 0, got {shares}")
@@ -90,6 +90,11 @@ def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
     if price is None and (spec.base_url is None or url in (OPENAI_URL, ANTHROPIC_URL)):
         price = prices.get(f"{spec.provider}/{spec.name}")
     return price.in_batches(shares.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
+
+
+def in_dollars(budget: float) -> str:
+    """Two digits behind the point, or as many as were given."""
+    return f"${budget:.2f}" if round(budget, 2) == budget else f"${budget:.10g}"
 
 
 def prices_as_of() -> str:
@@ -142,7 +147,7 @@ class Budget:
             elif self.limit is not None and most and (self._closed or self._committed + most > self.limit):
                 out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
                 raise BudgetReached(
-                    f"budget of ${self.limit:.2f} reached: ${self.spent:.4f} spent{out}, the next call could cost "
+                    f"budget of {in_dollars(self.limit)} reached: ${self.spent:.4f} spent{out}, the next call could cost "
                     f"${most:.4f}. Finished work is kept; run the same command with a higher --budget to go on"
                 )
             self._reserved += most

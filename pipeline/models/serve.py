@@ -152,7 +152,7 @@ def _why(answer: dict[str, str], settings: dict[str, Any], status: int, noise: I
     if "missing" in answer:
         if ".so" in answer["missing"]:  # installed, but the system lacks a library: libgomp on slim images
             return f"xllamacpp can't be loaded ({answer['missing']}): install that system library (Debian: libgomp1)"
-        return f"local models need the package xllamacpp ({answer['missing']}): pip install 'figa-pipeline[local]'"
+        return f"local models need the package xllamacpp ({answer['missing']}): pip install -e '.[local]'"
     noise.seek(0)
     lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
     reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")

@@ -42,6 +42,10 @@ class ModelSpec:
             raise ConfigError(f"model {text!r}: expected provider/model[@base_url], for example openai/gpt-4o-mini")
         if at and not _is_address(url):
             raise ConfigError(f"model {text!r}: expected an address such as http://host:8000/v1 behind the @")
+        if urlsplit(url).query and provider in ("openai", "anthropic"):
+            raise ConfigError(
+                "a model's address must not have a query, where keys tend to be: they live in the environment alone"
+            )
         return cls(provider, name, url.rstrip("/") if at else None)
 
     def __str__(self) -> str:

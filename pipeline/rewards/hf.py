@@ -70,7 +70,7 @@ class SequenceClassifierReward:
             from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
         except ImportError:
             raise ConfigError(
-                f"reward.model hf/{model_id} needs torch: pip install 'figa-pipeline[train]', or use local/reward-head"
+                f"reward.model hf/{model_id} needs torch: pip install -e '.[train]', or use local/reward-head"
             ) from None
         self._torch = torch
         trouble = hub_trouble(model_id) if folder_digest(model_id, weights=True) is None else None

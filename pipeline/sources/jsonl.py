@@ -9,6 +9,7 @@ and the reference "4.". Texts are kept exactly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,13 +25,11 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     return read(raw, guess(raw))
 
 
-def bind(
-    adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[dict[str, Any]]
-) -> tuple[Adapter, str | None]:
+def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[object]) -> tuple[Adapter, str | None]:
     """The adapter to use for a whole run, and the line to print about its fields (None: nothing to say).
 
-    For `jsonl` and `parquet` the mapping is the given one, else that of the first row which yields a query under its own
-    guess; it then holds for every row. Rows are read until one is good, so give a bounded part of an unknown source.
+    For `jsonl` and `parquet` the mapping is the given one, else that of most of the rows which yield a query under their own
+    guess; it then holds for every row. All `rows`, parsed records, are read, so give a bounded part of an unknown source.
     """
     if adapter.reader is not parse:
         if any(fields.values()):
@@ -41,14 +40,20 @@ def bind(
     mapping = given(fields)
     if mapping is not None:
         return _bound(adapter, mapping), f"fields given: {mapping}"
+    guesses: dict[str, list[Fields]] = {}
     for raw in rows:
-        try:
+        if not isinstance(raw, dict):
+            continue
+        with suppress(RowReject):
             mapping = guess(raw)
             read(raw, mapping)
-        except RowReject:
-            continue
-        return _bound(adapter, mapping), f"fields guessed from the first good row: {mapping}"
-    return adapter, None
+            guesses.setdefault(str(mapping), []).append(mapping)
+    if not guesses:
+        return adapter, None
+    most = max(guesses.values(), key=len)
+    good = sum(map(len, guesses.values()))
+    told = "" if len(most) == good else f" (of {len(most)} of the first {good} good rows)"
+    return _bound(adapter, most[0]), f"fields guessed: {most[0]}{told}"
 
 
 def _bound(adapter: Adapter, mapping: Fields) -> Adapter:

@@ -74,7 +74,12 @@ def _main(arguments: argparse.Namespace) -> int:
 
     missing = [name for name in ("torch", "accelerate") if find_spec(name) is None]
     if missing:
-        raise UsageError(f"training needs {' and '.join(missing)}: pip install 'figa-pipeline[train]'")
+        raise UsageError(f"training needs {' and '.join(missing)}: pip install -e '.[train]'")
+    if arguments.model.startswith("local/"):
+        raise UsageError(
+            f"--model {arguments.model}: an embedded model's file can't be trained; name a model of transformers that has the "
+            "same tokenizer, as a folder or Hub id"
+        )
     _check_out(arguments.out, resume=arguments.resume)
     dataset = open_dataset(arguments.dataset)
     # Advice for developers would hide the progress; errors still show.
@@ -91,6 +96,8 @@ def _main(arguments: argparse.Namespace) -> int:
 def _check_out(out: Path, *, resume: bool) -> None:
     from pipeline.errors import UsageError
 
+    if (out / "config.json").exists():
+        raise UsageError(f"--out {out}: holds a trained model already; name a new folder")
     saved = any(out.glob("checkpoint-*"))
     if resume and not saved:
         raise UsageError(f"--resume: no epoch was saved in {out}; start without it")

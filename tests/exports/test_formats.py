@@ -10,12 +10,13 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from pipeline import exports, open_dataset
+from pipeline import exports, open_dataset, relabel, relabelling
 from pipeline.exports import llamafactory, spa
 from pipeline.exports.format import Messages
 from pipeline.exports.writing import export
 from pipeline.schema import MESSAGES
 from pipeline.sources import get
+from pipeline.storage import manifest
 
 ALL = [(name, variant) for name, format in exports.FORMATS.items() for variant in format.variants]
 
@@ -220,3 +221,18 @@ def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer:
     ]
     prompt = load_tokenizer(tiny_tokenizer, LabelSettings(template="alpaca"), "tiny").render(messages)
     assert f"### Instruction:\n{spa.instruction(messages)}\n" in prompt
+
+
+@pytest.mark.parametrize(("name", "variant"), [each for each in ALL if each[0] in ("dpo", "sft", "llamafactory")])
+def test_queries_are_exported_with_the_system_prompt_that_the_policy_had(
+    published: Path, tmp_path: Path, name: str, variant: str
+) -> None:
+    told = {"labels.system": "You are a pirate."}
+    config = relabel.settings(manifest.load(published) or {}, [], told)
+    relabelling.relabel(published, tmp_path / "set", config.labels, advance=lambda rows: None, warn=print)
+    made(tmp_path / "set", tmp_path / "out", name, variant)
+    rows = loaded(tmp_path / "out", tmp_path).to_list()
+    assert all("You are a pirate." in json.dumps(row) for row in rows) and len(rows) == 40
+    assert "before queries without a system prompt stands this one: You are a pirate." in (
+        tmp_path / "set" / "README.md"
+    ).read_text("utf-8")

@@ -85,7 +85,7 @@ def test_a_table_of_ones_own(prices: Callable[[str], Path]) -> None:
         "as_of: today",
         "as_of: today\nmodels: [openai/m]",
         "as_of: today\nmodels: {openai/m: 3}",
-        "as_of: today\nmodels: {openai/m: {input: 1, output: 3}}",
+        "as_of: today\nmodels: {openai/m: {output: 3}}",
         "as_of: today\nmodels: {openai/m: {input: 1, cached_input: 1, output: 3, more: 4}}",
         "as_of: today\nmodels: {openai/m: {input: cheap, cached_input: 1, output: 3}}",
         "as_of: today\nmodels: {openai/m: {input: null, cached_input: 1, output: 3}}",
@@ -226,3 +226,19 @@ def test_calls_stop_before_the_cap_and_go_on_with_a_higher_one(
     assert journal.calls() == {"sample": 40}
     assert second.spent == pytest.approx(journal.spent())
     assert len(server.calls) == 40
+
+
+def test_a_price_without_cached_input_has_cached_tokens_cost_the_same(prices: Callable[[str], Path]) -> None:
+    prices("as_of: 2031-05-06\nmodels:\n  openai/m: {input: 1, output: 3}\n")
+    assert price("openai/m") == Price(1, 1, 3)
+
+
+def test_a_gateway_named_in_the_environment_costs_what_its_provider_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://gateway/v1")
+    assert price("openai/gpt-4o-mini") == Price(0.15, 0.075, 0.60)
+    assert price("openai/gpt-4o-mini@http://host/v1") is None
+
+
+@pytest.mark.parametrize(("budget", "told"), [(1, "$1.00"), (0.005, "$0.005"), (2.5, "$2.50")])
+def test_a_budget_is_told_as_it_was_given(budget: float, told: str) -> None:
+    assert money.in_dollars(budget) == told

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from tests.conftest import CHAT_TEMPLATE
 from tests.rewards.scoring import no_chat
 
-torch = pytest.importorskip("torch", reason="hf/ rewards need torch: pip install 'figa-pipeline[train]'")
+torch = pytest.importorskip("torch", reason="hf/ rewards need torch: pip install -e '.[train]'")
 
 ITEMS = [
     ([{"role": "user", "content": "What is tea?"}], "A drink made from leaves."),

@@ -53,14 +53,15 @@ def test_guessed_shapes(raw, messages, reference, rejected):
     row = adapter.parse(raw)
     assert [(m["role"], m["content"]) for m in row.messages] == messages
     assert (row.reference, row.rejected) == (reference, rejected)
-    assert said and said.startswith("fields guessed from the first good row: ")
+    assert said and said.startswith("fields guessed: ")
     assert jsonl.ADAPTER.parse(raw) == pickle.loads(pickle.dumps(adapter)).parse(raw) == row
 
 
-def test_the_first_good_row_fixes_the_mapping():
+def test_most_of_the_good_rows_fix_the_mapping():
     rows = [{"x": 1}, {"prompt": " ", "answer": "r"}, {"question": "q", "answer": "r"}, {"prompt": "q", "answer": "r"}]
     adapter, said = sources.bind(sources.get("jsonl"), {}, rows)
-    assert said == "fields guessed from the first good row: prompt = 'question', reference = 'answer'"
+    assert said == "fields guessed: prompt = 'question', reference = 'answer' (of 1 of the first 2 good rows)"
+    assert sources.bind(sources.get("jsonl"), {}, [*rows, rows[3]])[0].parse(rows[3]).reference == "r"
     with pytest.raises(RowReject) as caught:
         adapter.parse(rows[3])
     assert caught.value.reason == "wrong_shape"

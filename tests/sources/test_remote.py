@@ -102,7 +102,7 @@ def test_what_cant_be_read_is_one_clear_line(store: Any, monkeypatch: pytest.Mon
     # fsspec remembers what another test has loaded.
     monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3", raising=False)
     message = refused("s3://bucket/a.jsonl")
-    assert "s3:// needs another package" in message and "pip install 'figa-pipeline[s3]'" in message
+    assert "s3:// needs another package" in message and "pip install -e '.[s3]'" in message
 
 
 def test_a_store_that_fails_in_the_middle(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
