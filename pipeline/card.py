@@ -12,6 +12,7 @@ import yaml
 
 from pipeline import schema
 from pipeline.portable import portable
+from pipeline.report.facts import source_name
 
 _CARD = """# FIGA pairs from {source}
 
@@ -110,7 +111,7 @@ def render(manifest: dict[str, Any]) -> str:
         for step in manifest["funnel"]
     )
     return _header(manifest) + _CARD.format(
-        source=cell(manifest["source"]["name"]),
+        source=cell(source_name(manifest)),
         version=cell(manifest["version"]),
         origin=_origin(manifest),
         funnel=funnel,
@@ -147,7 +148,7 @@ def _header(manifest: dict[str, Any]) -> str:
     configs: list[dict[str, Any]] = [{"config_name": "default", "data_files": published, "default": True}]
     if manifest["rejected_files"]:
         configs.append({"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected/*.parquet"}]})
-    header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {_line(manifest['source']['name'])}", "configs": configs}
+    header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {_line(source_name(manifest))}", "configs": configs}
     licence = _line(manifest["source"].get("licence") or "unknown")
     # Several sources in one run have several.
     named = [name.strip() for name in licence.lower().split(",")]

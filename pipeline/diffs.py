@@ -86,8 +86,9 @@ def marked(initial: Pieces, revised: Pieces) -> Iterator[tuple[str, str]]:
             yield "kept", "".join(pieces[n] for n in places)
             continue
         for kind, (pieces, _), places in (("del", initial, removed), ("ins", revised, added)):
-            if places:
-                yield kind, "".join(pieces[n] for n in places)
+            # Of a character's several tokens, one has the text.
+            if text := "".join(pieces[n] for n in places):
+                yield kind, text
 
 
 def aligned(initial: Sequence[int], revised: Sequence[int]) -> Iterator[tuple[range, range]]:

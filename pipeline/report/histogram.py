@@ -23,12 +23,15 @@ class Histogram:
 
 
 def histogram(
-    values: Mapping[str, npt.NDArray[np.floating]], bins: int | None = None, limits: tuple[float, float] | None = None
+    values: Mapping[str, npt.NDArray[np.floating]],
+    bins: int | None = None,
+    limits: tuple[float, float] | None = None,
+    through: float | None = None,
 ) -> Histogram:
     """One histogram of all distributions that have values; what is not finite is left out.
 
     bins: default: by Rice's rule for the largest distribution, 10 to 40. limits: lowest and highest edge; default: those
-    of the central 99.8 % of the values.
+    of the central 99.8 % of the values. through: a threshold, at which one bin ends and the next begins.
     """
     finite = {name: found for name, all_ in values.items() if len(found := all_[np.isfinite(all_)])}
     if not finite:
@@ -38,6 +41,11 @@ def histogram(
         low, high = low - 0.5, high + 0.5
     if bins is None:
         bins = min(40, max(10, math.ceil(2 * max(map(len, finite.values())) ** (1 / 3))))
+    if through is not None and low < through < high:
+        width = (high - low) / bins
+        bins += 1
+        low = through - math.ceil((through - low) / width) * width
+        high = low + bins * width
     edges = np.linspace(low, high, bins + 1)
     # In float32 the highest value can come to lie above the highest edge, and would not be counted.
     clipped = {name: np.clip(found.astype(np.float64), low, high) for name, found in finite.items()}

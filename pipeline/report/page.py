@@ -111,7 +111,7 @@ def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
         ),
         charts.bars(
             "Reward gain",
-            histogram(gains),
+            histogram(gains, through=least),
             "revised − initial",
             facts.gain_note(manifest),
             None if least is None else (least, math.inf),

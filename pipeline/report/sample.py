@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.labels.signals import KEEP
 from pipeline.labels.tokenization import LabelTokenizer
 from pipeline.report import tokens
 from pipeline.report.measures import Files, Measures
@@ -24,7 +25,7 @@ from pipeline.storage.published import batches
 PAIRS, REJECTS = 2000, 500
 _PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000
 _TEXT = 20_000
-_TOKENS = 4000
+_TOKENS, _CONTEXT = 4000, 200
 _REJECT_COLUMNS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
 _FACTS = ("id", "source", "source_row", "reference", "diagnosis")
 _SCORES = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
@@ -118,11 +119,14 @@ def _pair(
     made["messages"] = [bounded(message) for message in row["messages"]]
     sides = tokens.of_row(row, tokenizer)
     shown.inexact += sides["initial"].ids is None
+    start = _start([own.ops for own in sides.values()])
     for side, own in sides.items():
         ids: Sequence[int | None] = own.ids or [None] * len(own.texts)
         weights: Sequence[float | None] = own.weights or [None] * len(own.texts)
         items = list(zip(ids, own.texts, own.ops, weights, strict=True))
         made["cut"] = made.get("cut") or len(items) > _TOKENS
+        if start:
+            items[:start] = [(None, f"[…{start} tokens before are in the data set] ", KEEP, None)]
         items = items[:_TOKENS]
         made[side] = {
             "t": [place.setdefault((id_, text[:_TEXT]), len(place)) for id_, text, _, _ in items],
@@ -130,6 +134,14 @@ def _pair(
         }
     made["cut"] |= any(message.pop("cut", False) for message in made["messages"])
     return made
+
+
+def _start(ops: Sequence[Sequence[int]]) -> int:
+    """How many kept tokens of both sides to leave out, so that a long pair's first edit is among those shown."""
+    if max(map(len, ops)) <= _TOKENS:
+        return 0
+    first = min(next((n for n, op in enumerate(side) if op != KEEP), len(side)) for side in ops)
+    return max(0, first - _CONTEXT)
 
 
 def _scores(row: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_byte
             begins = reader.line_num + 1
     except csv.Error as error:
         raise InputError(
-            f"{shown(path)}:{reader.line_num}: not CSV ({error}); is a quote left open, or not doubled, before this line?"
+            f"{shown(path)}:{reader.line_num}: not CSV ({error}); is a quote left open, or not doubled, before this line, or "
+            "are fields separated by something else than a comma?"
         ) from error
 
 
@@ -45,6 +46,10 @@ def _capped(text: io.TextIOWrapper, most: int) -> Iterator[str]:
 
 
 def _header(names: list[str], path: Location) -> list[str]:
+    if len(names) == 1 and any(separator in names[0] for separator in ";\t|"):
+        raise InputError(
+            f"{shown(path)}:1: the first row is one name, {snippet(names[0])}: separate fields by commas, or by tabs in a .tsv"
+        )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or not any(names):
         got = f"{snippet(twice)} twice" if twice is not None else "none"

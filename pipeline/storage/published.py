@@ -94,9 +94,17 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """Open a published file, also one that a newer publication has set aside since its manifest was read."""
-    # One file, not a data set: no guessing of partitions from folder names.
-    return pq.ParquetFile(parquet(_place(path), _aside(path)), metadata=metadata, page_checksum_verification=True)
+    """Open a published file, also one that a newer publication has set aside since its manifest was read.
+
+    Raises StorageError when it is gone: the publication after that deletes it.
+    """
+    try:
+        # One file, not a data set: no guessing of partitions from folder names.
+        return pq.ParquetFile(parquet(_place(path), _aside(path)), metadata=metadata, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise StorageError(
+            f"{path}: is gone; if the data set was published anew since it was opened, open it again"
+        ) from None
 
 
 def _place(path: Path) -> Path:

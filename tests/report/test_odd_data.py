@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline import compare, show
+from pipeline.labels.signals import KEEP
+from pipeline.report import sample
 from pipeline.report.histogram import histogram
 from tests import pairs
 from tests.report import hostile
@@ -108,3 +110,17 @@ def test_every_finite_value_is_in_a_bin() -> None:
     assert {name: sum(counts) for name, counts in made.counts.items()} == {"all": 997, "one": 1}
     for value in values[3:200]:
         assert sum(histogram({"it": np.array([value, value - 1], np.float32)}).counts["it"]) == 2
+
+
+def test_a_long_pairs_only_edit_is_shown_with_what_is_around_it() -> None:
+    kept = [KEEP] * 9000
+    assert sample._start([[*kept, 1], [*kept, 1, KEEP]]) == 9000 - sample._CONTEXT
+    assert sample._start([kept[:3000], kept[:3000]]) == 0
+
+
+def test_bins_end_at_a_threshold() -> None:
+    gains = np.array([-0.5, -0.01, 0.0, 0.02, 0.7])
+    found = histogram({"gains": gains}, through=0.0)
+    place = min(range(len(found.edges)), key=lambda n: abs(found.edges[n]))
+    assert abs(found.edges[place]) < 1e-12
+    assert sum(found.counts["gains"][:place]) == 2 and sum(found.counts["gains"]) == 5

@@ -243,3 +243,10 @@ def test_importing_stays_light():
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_csv_file_with_another_separator_says_so(folder):
+    for text in ("question;answer\nq;a\n", '"question";"answer"\n"q";"a"\n'):
+        (folder / "own.csv").write_text(text, "utf-8")
+        with pytest.raises(InputError, match="comma"):
+            list(sources.records(sources.resolve("jsonl", str(folder / "own.csv"), warn=print)))

@@ -204,7 +204,7 @@ def test_a_store_that_fails_is_not_a_damaged_file(monkeypatch: pytest.MonkeyPatc
 def test_without_the_package_that_knows_a_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3", raising=False)
-    with pytest.raises(InputError, match=r"pip install 'figa-pipeline\[s3\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '\.\[s3\]'"):
         location("s3://other-bucket/x").exists()
 
 
