@@ -197,7 +197,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(sys.modules, "rensa", None)
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(ConfigError, match=r"pip install 'figa-pipeline\[curation\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[curation\]'"):
         Intake(load_config(assignments=[f"source.{setting}"]).source, {})
 
 

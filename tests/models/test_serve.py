@@ -194,7 +194,7 @@ def test_a_missing_runtime_names_the_extra(
 ) -> None:
     (tmp_path / "xllamacpp.py").write_text("raise ImportError('No module named xllamacpp')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ModelUnavailable, match=r"pip install 'figa-pipeline\[local\]'"):
+    with pytest.raises(ModelUnavailable, match=r"pip install -e '\.\[local\]'"):
         serve(smollm2, parallel=1, context=256, threads=1)
 
 

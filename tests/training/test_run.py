@@ -188,7 +188,7 @@ def test_without_torch_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     assert run.main([str(published), "--model", "x", "--out", str(tmp_path / "out")]) == 2
-    assert "figa-pipeline[train]" in refused(capsys)
+    assert "-e '.[train]'" in refused(capsys)
 
 
 def test_help_loads_nothing_heavy() -> None:
