@@ -22,7 +22,7 @@ from pipeline.model_files import folder_digest
 from pipeline.models import catalog, connect, loop
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan, open_adapters, plan_shards
-from pipeline.publication import publish, standing
+from pipeline.publication import publish, standing, unpriced
 from pipeline.shards import context_of, run_stages
 from pipeline.sources import ResolvedSource
 from pipeline.stages import select
@@ -79,7 +79,12 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
             return Outcome(config.out, found, 0, None)
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
         config = with_local_models(config, watcher)
-        last_run.remember(config, wanted)
+        unknown = unpriced(config)
+        if unknown and config.run.budget_usd is not None:
+            watcher.warn(
+                f"what {', '.join(unknown)} answered in this folder before the price was known counts as nothing"
+            )
+        last_run.remember(config, wanted, unknown)
         run = context_of(config, anew=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)

@@ -131,11 +131,17 @@ def _money(run: Context) -> dict[str, Any]:
     uncertain = run.journal.uncertain()
     if uncertain:
         told["cost_uncertain_usd"] = round(uncertain, 6)
-    judges = [judge.model for judge in rewards.judges(run.config.reward)] if entry.scores(run.config) else []
-    named = [run.config.policy.model, run.config.reviser.model, *judges]
-    specs = dict.fromkeys(ModelSpec.parse(name) for name in named)
-    unpriced = [str(spec) for spec in specs if price_of(spec) is None]
-    return told | ({"unpriced": unpriced} if unpriced else {})
+    names = unpriced(run.config)
+    return told | ({"unpriced": names} if names else {})
+
+
+def unpriced(config: CurationConfig) -> list[str]:
+    """Models without a known price: those of this run, and those that earlier ones in the folder asked while it had none."""
+    judges = [judge.model for judge in rewards.judges(config.reward)] if entry.scores(config) else []
+    writers = [config.policy.model, config.reviser.model] if entry.asks_models(config) else []
+    specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
+    now = [str(spec) for spec in specs if price_of(spec) is None]
+    return list(dict.fromkeys([*last_run.recall(config.out).get("unpriced", []), *now]))
 
 
 def _trust(run: Context, plan: Plan) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def source_name(manifest: dict[str, Any]) -> str:
     """What the rows are from. The bundled sample stands in for a source, and has none of its rows."""
     source = manifest["source"]
     name = str(source.get("name", "unknown source"))
-    return f"the bundled sample, for want of {name}" if source.get("resolved") == "bundled-sample" else name
+    return f"the bundled sample in place of {name}" if source.get("resolved") == "bundled-sample" else name
 
 
 def tiles(manifest: dict[str, Any], measured: Measures) -> list[Fact]:

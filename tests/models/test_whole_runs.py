@@ -226,3 +226,18 @@ def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytes
     manifest = json.loads((config.out / "manifest.json").read_text("utf-8"))
     assert manifest["unpriced"] == [config.policy.model, config.reviser.model]
     assert "unknown price" in (config.out / "README.md").read_text("utf-8")
+
+
+def test_what_was_answered_before_its_price_was_known_stays_unknown(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("out", source__limit=20)
+    shards.forget_contexts()
+    before = curate(config, in_threads, Silent()).manifest
+    assert len(before["unpriced"]) == 2 and before["cost_usd"] == 0
+    set_prices(tmp_path / "prices.json", settings, monkeypatch, 1.0)
+    shards.forget_contexts()
+    watcher = Silent()
+    after = curate(settings("out", run__budget_usd=1.0), in_threads, watcher).manifest
+    assert after["unpriced"] == before["unpriced"] and after["cost_usd"] > 0
+    assert any("before the price was known" in told for told in watcher.warnings)
