@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -11,12 +12,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.errors import StorageError, StoreUnreachable, UsageError
+from pipeline.schema import STAGES
+from pipeline.storage.atomic import TEMPORARY
 from pipeline.storage.claim import claim
 from pipeline.storage.location import journal_of, local_side
 from pipeline.storage.manifest import NAME
 from pipeline.storage.remote import RemotePath
 
-_PUBLISHED = ("README.md", "report.html", "data", "rejected")
+_OURS = re.compile(rf"(train-\d{{5}}-of-\d{{5}}|{'|'.join(STAGES)})(-[0-9a-f]{{8}})?\.parquet|{re.escape(TEMPORARY)}.*")
 
 
 @contextmanager
@@ -56,15 +59,21 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def _check_ours(out: Path) -> None:
-    """A folder is this program's when it has a manifest, or a run, of whatever command, has begun in it."""
+    """A folder is this program's when it has a manifest, or a run, of whatever command, has begun in it.
+
+    Files by the names that a publication gives are taken for its leftovers.
+    """
     begun = (out / NAME, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
     if any(path.exists() for path in begun):
         return
-    for name in _PUBLISHED:
-        if (out / name).exists():
-            raise UsageError(
-                f"output folder {out}: {name} in it is not this program's, and would be lost; choose another --out"
-            )
+    found = [out / name for name in ("README.md", "report.html") if (out / name).exists()]
+    found += [
+        path for name in ("data", "rejected") for path in (out / name).glob("*") if not _OURS.fullmatch(path.name)
+    ]
+    if found:
+        raise UsageError(
+            f"output folder {out}: {found[0]} is not this program's, and would be lost; choose another --out"
+        )
 
 
 def _unwritable(out: Path, work: Path, error: OSError) -> UsageError:
