@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.streams import take_any_text
 
@@ -142,19 +142,15 @@ def _prepare_prefect(*, ephemeral: bool) -> None:
 
 def _server_answers(*, insist: bool) -> bool:
     """Whether a Prefect server answers at PREFECT_API_URL. Raises UsageError when it must and doesn't."""
-    import urllib.request
-    from http.client import HTTPException
-
     from pipeline.errors import UsageError
+    from pipeline.prefect_server import trouble
 
-    url: Any = os.environ.get("PREFECT_API_URL")
-    why = "PREFECT_API_URL is not set"
+    url = os.environ.get("PREFECT_API_URL")
+    why = trouble(url) if url else "PREFECT_API_URL is not set"
+    if why is None:
+        return True
     if url:
-        try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as answer:  # noqa: S310 - the user's own address
-                return bool(answer.status == 200)
-        except (OSError, ValueError, HTTPException) as error:
-            why = f"no Prefect server answers at {url} ({error})"
+        why = f"no Prefect server answers at {url} ({why})"
     if insist:
         raise UsageError(f"--prefect server: {why}; start one with `prefect server start`, or use --prefect off")
     return False

@@ -28,12 +28,12 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> CurationConfig:
-    """Merge `base` (sections of values), the YAML `file`, `FIGA_…` variables, `key.sub=value` assignments and flags (dotted
-    key → value).
+    """Merge the YAML `file`, or the sections of `base` in its place, `FIGA_…` variables, `key.sub=value` assignments and flags
+    (dotted key → value).
 
     Raises ConfigError with one line that names the setting, what was expected and the nearest known key.
     """
-    merged: dict[str, Any] = copy.deepcopy(dict(base or {})) | (_read_yaml(file) if file else {})
+    merged: dict[str, Any] = _read_yaml(file) if file else copy.deepcopy(dict(base or {}))
     for name, text in sorted((environ or {}).items()):
         if name.startswith(ENV_PREFIX) and "__" in name:
             _put(merged, name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name))

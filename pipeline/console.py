@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import rich.console
+
+from pipeline.streams import drop
 
 
 class Console(rich.console.Console):
@@ -18,4 +18,4 @@ class Console(rich.console.Console):
         if not self._goes_on:
             raise  # noqa: PLE0704  called where it is handled
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        drop(self.file)

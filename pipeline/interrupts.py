@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from pipeline.errors import CurationError, StorageError
+from pipeline.streams import drop
 
 _PATIENCE_S = 4.0
 # A pager was left, or the disk that standard output goes to is full.
@@ -79,8 +80,7 @@ def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
     except OSError as error:
         if error.filename is not None or error.errno not in _OF_STREAMS:
             raise
-        # The interpreter flushes at its end, and must not find out again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop(sys.stdout)
         if error.errno == errno.EPIPE:
             return code
         print(f"error: output can't be written: {error.strerror}", file=sys.stderr)

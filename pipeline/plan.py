@@ -112,14 +112,19 @@ def _row_settings(settings: SourceSettings) -> dict[str, Any]:
     return {name: value for name, value in settings.data_settings().items() if name not in ("input", "decontaminate")}
 
 
-def _standing(work: Path, wanted: str) -> Plan | None:
+def read(work: Path) -> tuple[Plan, str] | None:
+    """The plan that was last finished in a work folder, and its digest; None when there is none that can be read."""
     try:
         facts = json.loads((work / "plan.json").read_text("utf-8"))
-        plan = Plan(int(facts["shards"]), int(facts["rows"]), int(facts["replaced_surrogates"]))
+        return Plan(int(facts["shards"]), int(facts["rows"]), int(facts["replaced_surrogates"])), str(facts["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _standing(work: Path, wanted: str) -> Plan | None:
+    plan, found = read(work) or (Plan(0, 0), "")
     complete = all(stagefile.inspect(work, "source", shard) for shard in range(plan.shards))
-    return plan if facts["digest"] == wanted and complete else None
+    return plan if found == wanted and complete else None
 
 
 def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:

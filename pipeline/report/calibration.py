@@ -6,7 +6,6 @@ like its scored rows by the estimate of --dry-run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline import last_run
+from pipeline import last_run, plan
 from pipeline.config import SelectionSettings
 from pipeline.errors import ConfigError, InputError
 from pipeline.stages.select import SCORES, picked, resolve
@@ -125,10 +124,8 @@ def _estimated(out: Path) -> tuple[float | None, str]:
 
 def _planned(work: Path) -> int:
     """Shards of the plan; 0 without one. Behind them may lie shards of a longer one that stood before."""
-    try:
-        return int(json.loads((work / "plan.json").read_text("utf-8"))["shards"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    found = plan.read(work)
+    return found[0].shards if found else 0
 
 
 def _three(text: str) -> tuple[str, str, str]:
