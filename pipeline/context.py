@@ -85,10 +85,7 @@ class Context:
     @cached_property
     def journal(self) -> Journal:
         # The workers of a standing cluster may be on any machine.
-        run = self.config.run
-        # Whoever has the run's lock, and no other process at work for it, writes answers alone.
-        alone = run.runner == "threads" and not run.runner_address
-        return Journal(journal_of(self.config.out), across_machines=bool(run.runner_address), alone=alone)
+        return Journal(journal_of(self.config.out), across_machines=bool(self.config.run.runner_address))
 
     @cached_property
     def budget(self) -> Budget:

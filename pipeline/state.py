@@ -250,8 +250,8 @@ def _money(work: Path, found: State) -> None:
     import sqlite3
     from contextlib import closing
 
-    from pipeline.models import journal_tables
     from pipeline.models.batch_ledger import unfinished
+    from pipeline.models.journal import dollars, totals
     from pipeline.storage.location import journal_of
 
     found.batches = sum(batch.size for batch in unfinished(work))
@@ -260,10 +260,9 @@ def _money(work: Path, found: State) -> None:
         return
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
-            answered = journal_tables.spent(db)
-            (charged,) = db.execute("SELECT total(cost_usd) FROM charges").fetchone()
-            found.calls = {stage: answers for stage, (answers, _) in answered.items() if answers}
-            found.cost_usd = round(sum(pico for _, pico in answered.values()) / 1e12 + charged, 6)
+            sums = totals(db)
+            found.calls = {one.stage: one.calls for one in sums if one.kind == "answers"}
+            found.cost_usd = round(dollars(sums), 6)
     except sqlite3.Error as error:
         found.problems.append(f"{path}: the journal can't be read ({error}); a run sets a damaged one aside")
 

@@ -162,7 +162,7 @@ def _scripted() -> _Clock:
     """Put the scripted model and reward in the places of real ones, and a clock on what is counted apart."""
     from pipeline import rewards
     from pipeline.labels.tokenization import LabelTokenizer
-    from pipeline.models import connect, journal, journal_records
+    from pipeline.models import connect, journal
 
     clock, reward = _Clock(), _ScriptedReward()
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
@@ -172,9 +172,7 @@ def _scripted() -> _Clock:
         (LabelTokenizer, "tokenize", clock.timed("tokenizer", LabelTokenizer.tokenize)),
         # What the journal does on the event loop; the rest of it has threads of its own.
         (journal.Journal, "get", clock.timed("journal", journal.Journal.get)),
-        (journal.Journal, "_enqueue", clock.timed("journal", journal.Journal._enqueue)),
-        (journal.Journal, "_begin", clock.timed("journal", journal.Journal._begin)),
-        (journal_records, "answered", clock.timed("journal", journal_records.answered)),
+        (journal.Answer, "to_json", clock.timed("journal", journal.Answer.to_json)),
     ]
     for owner, name, work in replaced:
         setattr(owner, name, work)
