@@ -88,7 +88,7 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
         run = context_of(config, anew=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
-        before = run.journal.made()
+        before = run.journal.all_calls()
         with watcher.watching(run):
             if entry.asks_models(config):
                 execute(config, plan.shards, ("sample", "score"), None)
@@ -110,7 +110,7 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
                     "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
                     "a judge that gives no token probabilities reward.logprobs=false"
                 )
-        return Outcome(config.out, published, run.journal.made() - before, run)
+        return Outcome(config.out, published, run.journal.all_calls() - before, run)
 
 
 @contextmanager

@@ -9,8 +9,6 @@ calls in flight are paid twice. WAL with synchronous=NORMAL keeps that promise f
 the last moments, but never damages the file. SQLite's WAL is for local disks only: processes on several machines share a file
 `across_machines`, with the older rollback journal, which needs a network file system whose locks work.
 
-Money is summed in whole picodollars: the sum is the same in whatever order calls end.
-
 A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a new one is begun.
 """
 
@@ -51,13 +49,14 @@ _REPLACE = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1,
 _CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _END_CHARGE = "DELETE FROM charges WHERE rowid = ?"
 _COLLECT = "INSERT OR IGNORE INTO collected VALUES (?)"
+# In whole picodollars, so that the sum is the same in whatever order calls end.
 _SUMS = "count(*), sum(CAST(round(cost_usd * 1e12) AS INTEGER))"
 _TOTALS = (
     f"SELECT stage, 'answers', {_SUMS} FROM answers GROUP BY stage UNION ALL "
     f"SELECT stage, iif(certain, 'charges', 'uncertain'), {_SUMS} FROM charges GROUP BY stage, certain ORDER BY stage"
 )
 
-_Statement = tuple[str, tuple[object, ...]]
+_Write = tuple[str, tuple[object, ...]]
 
 
 class Total(NamedTuple):
@@ -79,17 +78,16 @@ def dollars(sums: Iterable[Total]) -> float:
 
 
 class Journal:
-    """Answers by key, and the money spent. Processes may open the same file, and threads share a journal.
+    """Answers by key, and the money spent. Processes may open the same file; a process writes from its one event loop.
 
-    Answers and charges are written from the process's event loop. `warning`: what was wrong with the file, if it had to be set
-    aside. Raises StorageError.
+    `warning`: what was wrong with the file, if it had to be set aside. Raises StorageError.
     """
 
     def __init__(self, path: Path, *, across_machines: bool = False) -> None:
         self.path = path
         self._mode = "DELETE" if across_machines else "WAL"
         self._gathering = threading.Lock()
-        self._pending: list[list[_Statement]] = []
+        self._pending: list[list[_Write]] = []
         self._commit: asyncio.Future[None] | None = None
         # At the interpreter's end, Python waits until its threads have written what is pending.
         self._writer = ThreadPoolExecutor(1, "journal")
@@ -138,7 +136,7 @@ class Journal:
         custom_id: of the request in a batch that this pays for; began: the number of the call from `begin`.
         """
         row = (key, stage, model, answer.to_json(), cost_usd, time.time())
-        await self._record([(_REPLACE, (key,)), (_ANSWER, row), *_settle(custom_id, began)])
+        await self._record([(_REPLACE, (key,)), (_ANSWER, row)], custom_id, began)
 
     async def begin(self, stage: str, model: str, most_usd: float) -> int:
         """Record a call at its worst-case cost before sending it, so that a crash leaves it charged.
@@ -162,12 +160,16 @@ class Journal:
     ) -> None:
         """Record a call without an answer. `certain`: False when it is unknown whether, and how much, it was billed."""
         row = (None, stage, model, outcome, cost_usd, certain, time.time())
-        await self._record([(_CHARGE, row), *_settle(custom_id, began)])
+        await self._record([(_CHARGE, row)], custom_id, began)
 
-    async def _record(self, statements: list[_Statement]) -> None:
-        """Commit the statements: what arrives while a commit runs goes into the next one, together."""
+    async def _record(self, writes: list[_Write], custom_id: str | None = None, began: int | None = None) -> None:
+        """Commit all of it: what arrives while a commit runs goes into the next one, together."""
+        if began is not None:
+            writes.append((_END_CHARGE, (began,)))
+        if custom_id:
+            writes.append((_COLLECT, (custom_id,)))
         with self._gathering:
-            self._pending.append(statements)
+            self._pending.append(writes)
             if self._commit is None:
                 self._commit = asyncio.wrap_future(self._writer.submit(self._flush))
             commit = self._commit
@@ -179,7 +181,7 @@ class Journal:
             records, self._pending, self._commit = self._pending, [], None
         self._write(records)
 
-    def _write(self, records: list[list[_Statement]]) -> None:
+    def _write(self, records: list[list[_Write]]) -> None:
         with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
             with self._db:
@@ -207,7 +209,7 @@ class Journal:
         """Answers by stage."""
         return {total.stage: total.calls for total in self._totals() if total.kind == "answers"}
 
-    def made(self) -> int:
+    def all_calls(self) -> int:
         """The number of all calls, those without an answer included."""
         return sum(total.calls for total in self._totals())
 
@@ -232,12 +234,6 @@ class Journal:
             ) from error
 
 
-def _settle(custom_id: str | None, began: int | None) -> list[_Statement]:
-    """Drop the worst-case charge of a call that has ended, and note the request of a batch as paid."""
-    ended: list[_Statement] = [(_END_CHARGE, (began,))] if began is not None else []
-    return [*ended, (_COLLECT, (custom_id,))] if custom_id else ended
-
-
 @retry(
     retry=retry_if_exception_type(sqlite3.OperationalError),
     wait=wait_fixed(0.05),
@@ -250,7 +246,7 @@ def _set_mode(db: sqlite3.Connection, mode: str) -> None:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    """Create the tables, or bring those of an earlier version into their present shape, in one transaction."""
+    """Create the tables, or migrate those of an earlier version, in one transaction."""
     db.execute("BEGIN IMMEDIATE")
     with db:
         for statement in _SCHEMA:
@@ -291,8 +287,7 @@ def check_file(path: Path) -> None:
     # SQLite takes a file without a whole header for an empty one, and writes over it.
     if 0 < path.stat().st_size < 100:
         raise sqlite3.DatabaseError("too short for a database")
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=60)) as db:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
         verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

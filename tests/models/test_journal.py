@@ -143,7 +143,7 @@ def test_what_others_see_at_any_time_is_what_was_put(tmp_path: Path) -> None:
         # Nobody closed it: what another process sees now is what a kill would leave.
         for other in (journal, Journal(path)) if index % 13 == 0 else (journal,):
             assert other.money() == money
-            assert other.made() == index + 1 + len(replaced)
+            assert other.all_calls() == index + 1 + len(replaced)
 
 
 def test_money_is_the_same_in_whatever_order_calls_end(tmp_path: Path) -> None:
@@ -235,8 +235,7 @@ def test_a_journal_of_an_earlier_version_is_read_and_goes_on(
             db.execute("INSERT INTO answers SELECT * FROM answers LIMIT 1")
 
 
-def test_a_journal_that_can_not_be_brought_into_shape_stays_as_it_was(tmp_path: Path) -> None:
-    """All of it happens in one transaction."""
+def test_a_failed_migration_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     before, after = EARLIER["2"]
     with closing(sqlite3.connect(path, isolation_level=None)) as db:

@@ -95,7 +95,7 @@ def test_of_two_answers_to_a_key_in_one_commit_the_second_is_kept_and_both_were_
 
     run(twice())
     assert journal.get("key") == Answer("b", "stop", 9)
-    assert (journal.money(), journal.made()) == ({"sample": (2, 1.25)}, 3)
+    assert (journal.money(), journal.all_calls()) == ({"sample": (2, 1.25)}, 3)
 
 
 def test_a_commit_that_fails_fails_for_all_who_wait_for_it(journal: Journal) -> None:
@@ -146,13 +146,13 @@ given.wait()
 def test_a_call_that_began_is_charged_until_it_ends(journal: Journal) -> None:
     async def calls() -> None:
         answered, failed, _ = [await journal.begin("sample", "m", 1.0) for _ in range(3)]
-        assert (journal.spent(), journal.uncertain(), journal.made()) == (3, 3, 3)
+        assert (journal.spent(), journal.uncertain(), journal.all_calls()) == (3, 3, 3)
         await journal.keep("key", "sample", "m", Answer("x", "stop", 9), 0.25, began=answered)
         await journal.charge("sample", "m", "refused", 0.0, began=failed)
 
     run(calls())
     # What a kill leaves: the third may have been billed.
-    assert (journal.spent(), journal.uncertain(), journal.made()) == (1.25, 1, 3)
+    assert (journal.spent(), journal.uncertain(), journal.all_calls()) == (1.25, 1, 3)
     assert journal.money() == {"sample": (1, 0.25)}
 
 
@@ -166,6 +166,6 @@ def test_charges_are_money_and_calls_but_no_answers(journal: Journal) -> None:
     run(charge())
     assert journal.calls() == {"sample": 1}
     assert journal.money() == {"sample": (1, 0.75)}
-    assert (journal.spent(), journal.uncertain(), journal.made()) == (1.75, 1.0, 4)
+    assert (journal.spent(), journal.uncertain(), journal.all_calls()) == (1.75, 1.0, 4)
     run(journal.keep("key", "sample", "m", Answer("y", "stop", 9), 0.5))
-    assert (journal.spent(), journal.made()) == (2.25, 5)
+    assert (journal.spent(), journal.all_calls()) == (2.25, 5)

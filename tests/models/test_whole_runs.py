@@ -80,7 +80,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     journal = Journal(tmp_path / "capped" / "work" / "journal.db")
     assert spent <= journal.spent() + 1e-9 <= 1.0 + 2e-9
     first = len(calls(settings))
-    assert journal.made() == first
+    assert journal.all_calls() == first
     # The rest, without faults: nothing that was answered is asked again.
     answered = {call.key for call in calls(settings) if call.completed and call.fault is None}
     server.engine.faults = FaultPlan.none()
