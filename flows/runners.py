@@ -15,11 +15,12 @@ from typing import Any, cast
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from pipeline import entry, rewards
-from pipeline.config import CurationConfig, PolicySettings, ReviserSettings
-from pipeline.config_reward import RewardSettings
+from pipeline import rewards
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
-from pipeline.models.connect import calls_at_a_time
+from pipeline.models.factory import calls_at_a_time
+from pipeline.run import entry
 from pipeline.storage.remote import RemotePath
 
 

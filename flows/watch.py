@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.health import server_answers
-from pipeline import progress, schema
+from pipeline import schema
+from pipeline.run import progress
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from pipeline.context import Context
     from pipeline.curate import Watcher
+    from pipeline.run.context import Context
 
 # Each artifact that is told costs as much as ten model calls: a long run is looked at less often.
 _FIRST_S, _RARELY_S = 3.0, 15.0

@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import __version__, context, curation, entry, last_run, rewards, schema, sources
-from pipeline.config import CurationConfig, digest
-from pipeline.context import Context
-from pipeline.model_files import folder_digest
-from pipeline.models import catalog, connect, loop
-from pipeline.models.spec import ModelSpec
-from pipeline.plan import Plan, open_adapters, plan_shards
-from pipeline.publication import publish, standing, unpriced
-from pipeline.shards import context_of, run_stages
-from pipeline.sources import ResolvedSource
+from pipeline import __version__, rewards, schema, sources
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import CurationConfig, digest
+from pipeline.labels.model_files import folder_digest
+from pipeline.models import event_loop, factory
+from pipeline.models.local import catalog
+from pipeline.run import context, entry, record
+from pipeline.run.context import Context
+from pipeline.run.plan import Plan, open_adapters, plan_shards
+from pipeline.run.publish import publish, standing, unpriced
+from pipeline.run.shards import context_of, run_stages
+from pipeline.sources import ResolvedSource, checks
 from pipeline.stages import select
-from pipeline.storage import stagefile
+from pipeline.storage import stage_files
 from pipeline.storage.lock import run_lock
 
 Thresholds = dict[str, float | None]
@@ -84,7 +86,7 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
             watcher.warn(
                 f"what {', '.join(unknown)} answered in this folder before the price was known counts as nothing"
             )
-        last_run.remember(config, wanted, unknown)
+        record.remember(config, wanted, unknown)
         run = context_of(config, anew=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
@@ -139,7 +141,7 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             for future in futures:
                 future.cancel()
             run.stopped.set()
-            loop.cancel_all()
+            event_loop.cancel_all()
             raise
 
 
@@ -166,11 +168,11 @@ def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
     del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"], settings["reward"]["prompts"]
     # What these files hold is in the digests of the source and of its curation.
     del settings["source"]["input"], settings["source"]["decontaminate"]
-    identities = [connect.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
+    identities = [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
     files = [folder_digest(config.labels.tokenizer, weights=False)]
     files += [rewards.identity(config.reward)] if entry.scores(config) else []
     made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
-    curated = curation.identity(config.source)
+    curated = checks.identity(config.source)
     return digest(
         source.digest,
         curated,
@@ -185,7 +187,7 @@ def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
 
 def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
     """Fetch the embedded models that the run needs; the reviser may be replaced by its smaller stand-in, announced."""
-    from pipeline.models.fetch import fetch, fetch_or_fallback
+    from pipeline.models.local.download import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
     asked = entry.asks_models(config)
@@ -200,6 +202,6 @@ def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfi
 
 def resolve_thresholds(run: Context, plan: Plan) -> Thresholds:
     """η1 η2 η3 as numbers, over the scores of all shards."""
-    files = stagefile.inspect_all(run.work, "score", plan.shards)
-    tables = (select.picked(stagefile.read(file, select.SCORES), run.config.policy.pick) for file in files)
+    files = stage_files.inspect_all(run.work, "score", plan.shards)
+    tables = (select.picked(stage_files.read(file, select.SCORES), run.config.policy.pick) for file in files)
     return select.resolve(run.config.selection, tables).as_dict()

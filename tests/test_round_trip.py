@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import entry, schema, sources
-from pipeline.config import CurationConfig
+from pipeline import schema, sources
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome
 from pipeline.errors import ConfigError
-from pipeline.estimate import estimate
+from pipeline.run import entry
+from pipeline.run.estimate import estimate
 from tests.sources.rejects import DUPLICATES, REJECTS, path
 from tests.test_run import run
 
@@ -69,7 +70,7 @@ def test_brought_answers_are_labelled_without_any_model(settings: Settings, monk
 
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.setattr("pipeline.rewards.load", refuse)
-    monkeypatch.setattr("pipeline.models.fetch.fetch", refuse)
+    monkeypatch.setattr("pipeline.models.local.download.fetch", refuse)
     # Models whose keys are missing, and no server to answer.
     config = spa(settings, policy__model="openai/gpt-4o-mini", reviser__model="anthropic/claude-haiku-4-5")
     outcome = run(config)

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import resources, schema, shards, verify
-from pipeline.config import CurationConfig
+from pipeline import resources, schema
+from pipeline.cli import verify
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import StorageError, UsageError
+from pipeline.run import shards
 from pipeline.storage.lock import run_lock
 from tests.conftest import Silent
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import last_run, shards
-from pipeline.config import CurationConfig
+from pipeline.cli.status import main
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.state import state
-from pipeline.status import main
-from pipeline.storage import manifest
+from pipeline.dataset import manifest
+from pipeline.run import record, shards
+from pipeline.run.status import state
 from tests.conftest import Silent
 
 Settings = Callable[..., CurationConfig]
@@ -158,9 +158,9 @@ def test_a_published_data_set_needs_no_work_folder(done: CurationConfig, setting
 
 
 def test_settings_of_any_text_are_those_of_the_last_run(done: CurationConfig) -> None:
-    told = last_run.settings(done)
+    told = record.settings(done)
     told["policy"] |= {"system": "Hi \U0001f600: {x}", "temperature": 1e-05}
-    again = last_run.rerun_of(told, ["run.workers=3"], done.out)
+    again = record.rerun_of(told, ["run.workers=3"], done.out)
     assert (again.policy.system, again.policy.temperature) == ("Hi \U0001f600: {x}", 1e-05)
     (done.out / "work" / "run.json").write_text('{"settings": [1]}')
     assert main([str(done.out)]) == 0

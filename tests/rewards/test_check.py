@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config import CurationConfig
+from pipeline.cli import rewards as command
+from pipeline.cli.terminal import Terminal
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.rewards import __main__ as command
 from pipeline.rewards import trust
 from pipeline.rewards.checking import check, concerns
 from pipeline.rewards.measures import calibration, spearman, wilson
 from pipeline.rewards.pairs import Pair
-from pipeline.terminal import Terminal
 from tests.conftest import SAMPLE, Silent
 from tests.loopback import MISTAKES, always_first, fair
 from tests.stages.tables import TinyReward

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.models.connect import chat_model
+from pipeline.models.cost import Budget
+from pipeline.models.factory import chat_model
 from pipeline.models.journal import Journal
-from pipeline.models.money import Budget
-from pipeline.storage.stagefile import Reject, StageOutput, reject_table
+from pipeline.storage.stage_files import Reject, StageOutput, reject_table
 
 STAGES = ("source", *schema.ADDED)
 
