@@ -278,7 +278,7 @@ def test_the_first_failure_stops_the_rest_whichever_shard_it_is(
     config = settings(run__workers=2)
     monkeypatch.setattr("pipeline.curate.run_stages", work)
     # What is at work ends when it is told to; here that comes with the failure.
-    monkeypatch.setattr("pipeline.curate.loop.cancel_all", held.set)
+    monkeypatch.setattr("pipeline.curate.event_loop.cancel_all", held.set)
     monkeypatch.setattr("pipeline.curate.context_of", lambda config: SimpleNamespace(stopped=threading.Event()))
     with pytest.raises(StorageError, match="no space"):
         in_threads(config, 20, ("sample",), None)
