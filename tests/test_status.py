@@ -82,6 +82,28 @@ def test_a_run_that_was_stopped_is_told_by_its_own_settings(done: CurationConfig
     assert found.rerun[0] == "revise: make 2 shards again: reviser.temperature changed, and what follows from it"
 
 
+def test_an_edited_chat_template_and_moved_thresholds_are_named(
+    settings: Settings, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(tiny_tokenizer, tmp_path / "tokenizer")
+    config = settings(labels__tokenizer=str(own))
+    shards.forget_contexts()
+    curate(config, in_threads, Silent())
+    assert state(config.out).rerun == []
+    template = own / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8").replace("<|im_start|>", "<|im_start|> "), "utf-8")
+    wanted = ["filter: make 3 shards again: the tokenizer changed, and what follows from it"]
+    assert state(config.out).rerun == state(config.out, config).rerun == wanted
+    before = {path: path.stat().st_mtime_ns for path in (config.out / "work").glob("*/0*.arrow")}
+    curate(config, in_threads, Silent())
+    rebuilt = {path.parent.name for path, at in before.items() if path.exists() and path.stat().st_mtime_ns != at}
+    assert rebuilt == {"filter", "label"}
+    # A threshold is a number by the scores on disk: another way to write the same one is no change.
+    assert [
+        s.why for s in state(config.out, settings(labels__tokenizer=str(own), selection__eta1="q0.9")).stages if s.why
+    ] == [{"selection.eta1": 3}]
+
+
 def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
     facts = done.out / "work" / "select" / "00001.json"
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"content": "f" * 64}))
