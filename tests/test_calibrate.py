@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.calibrate import main
-from pipeline.config import CurationConfig
+from pipeline.cli.main import main
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
-from pipeline.models import money
-from pipeline.report import NAME, calibration
+from pipeline.models import cost as money
+from pipeline.report import NAME
+from pipeline.run import calibration
 from tests.conftest import Silent
 
 Settings = Callable[..., CurationConfig]
@@ -32,7 +33,7 @@ def test_the_standing_choice_selects_what_the_run_selected(
     eta = outcome.manifest["thresholds"]
     numbers = ",".join(str(eta[name]) for name in ("eta1", "eta2", "eta3"))
     arguments = [str(outcome.out), "--eta", "q0.5,q0.3,0", "--eta", numbers, "--eta", "off,off,off"]
-    assert main([*arguments, "--json"]) == 0
+    assert main(["calibrate", *arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     scored = next(step["out"] for step in outcome.manifest["funnel"] if step["stage"] == "score")
     assert found["rows"] == scored
@@ -66,14 +67,14 @@ def test_a_choice_that_cannot_be_read_is_told(
 
     table = pa.table({"reward_initial": [0.0], "reward_reference": [3.0]})
     monkeypatch.setattr(calibration, "scores", lambda out: table)
-    assert main([str(tmp_path), "--eta", eta]) == 2
+    assert main(["calibrate", str(tmp_path), "--eta", eta]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: --eta {eta}: ") and error.count("\n") == 1
 
 
 def test_without_scores_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path)]) == 2
-    assert "run pipeline.build until the stage score is done" in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path)]) == 2
+    assert "run figa build until the stage score is done" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_has_an_estimated_price(
@@ -89,7 +90,7 @@ def test_a_run_that_is_not_finished_has_an_estimated_price(
     monkeypatch.setenv("FIGA_PRICES", str(tmp_path / "prices.yaml"))
     money._table.cache_clear()
     try:
-        assert main([str(outcome.out), "--eta", "off,off,off", "--json"]) == 0
+        assert main(["calibrate", str(outcome.out), "--eta", "off,off,off", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
     finally:
         monkeypatch.undo()
@@ -108,7 +109,7 @@ def test_no_scored_row_is_no_error(
 
     none = pa.array([], pa.float32())
     monkeypatch.setattr(calibration, "scores", lambda out: pa.table({"reward_initial": none, "reward_reference": none}))
-    assert main([str(tmp_path)]) == 0
+    assert main(["calibrate", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "no scored row" in told and "nan" not in told
 

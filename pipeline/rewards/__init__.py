@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config_reward import RewardSettings
+from pipeline.config.model_names import SERVERS, ModelSpec
+from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.model_files import folder_digest
-from pipeline.models import connect
+from pipeline.labels.model_files import folder_digest
+from pipeline.models import factory
 from pipeline.models.chat import ChatModel
-from pipeline.models.spec import SERVERS, ModelSpec
 from pipeline.prompts import JudgePrompts
 
 EMBEDDED = "reward-head"
@@ -118,7 +118,7 @@ def check(settings: RewardSettings, budget_usd: float | None = None) -> None:
 
             wire(one)
         if kind(one.model) == "judge":
-            connect.check("reward.model", spec, budget_usd, settings.mode)
+            factory.check("reward.model", spec, budget_usd, settings.mode)
             JudgePrompts(settings.judge, settings.prompts)
 
 
@@ -131,7 +131,7 @@ def identity(settings: RewardSettings) -> Any:
             # None for a Hub id.
             found.append(folder_digest(spec.name, weights=True))
         elif kind(each.model) == "judge":
-            found.append([connect.identity(spec), prompts_digest(settings)])
+            found.append([factory.identity(spec), prompts_digest(settings)])
         elif kind(each.model) == "embedded":
             found.append(_embedded().digest)
     return found

@@ -1,4 +1,4 @@
-"""Behind `python -m pipeline.rewards check`: a reward model against pairs of which the better answer is known."""
+"""Behind `figa rewards check`: a reward model against pairs of which the better answer is known."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from pipeline import rewards, sources
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import resolve_source
 from pipeline.errors import InputError, RowReject
-from pipeline.plan import all_bad, open_adapters
 from pipeline.rewards import RewardModel, Score
 from pipeline.rewards.measures import calibration, spearman, wilson
 from pipeline.rewards.pairs import Pair
 from pipeline.rewards.trust import MOST_EXPLAINED
+from pipeline.run.plan import all_bad, open_adapters
 
 # A judge that is told the order means nothing may lean so far to one side.
 _MOST_BIAS = 0.1

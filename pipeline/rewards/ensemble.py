@@ -2,7 +2,7 @@
 
 Members' scores are taken as they are, unless `reward.centres` and `reward.spreads` say what to take off and to divide by: a
 logit, a mark from 1 to 9 and a preference from −1 to 1 are of no common scale. They are settings, and not taken from a
-run's own scores, so that a score depends on its own row alone; `python -m pipeline.rewards check` prints those of a file.
+run's own scores, so that a score depends on its own row alone; `figa rewards check` prints those of a file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline import rewards
-from pipeline.config import digest
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import digest
 from pipeline.errors import RowReject
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import digest
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
-from pipeline.labels.tokenization import hub_trouble
-from pipeline.model_files import folder_digest
-from pipeline.portable import without_folders
+from pipeline.labels.model_files import folder_digest
+from pipeline.labels.tokenizer import hub_trouble
+from pipeline.text import without_folders
 
 if TYPE_CHECKING:
     from pipeline.rewards import Item

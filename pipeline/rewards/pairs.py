@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pipeline.config import PolicySettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import InputError, RowReject
-from pipeline.models import catalog
-from pipeline.models.fetch import fetch
-from pipeline.models.serve import serve
-from pipeline.models.spec import ModelSpec
-from pipeline.sources import hh_rlhf
+from pipeline.models.local import catalog
+from pipeline.models.local.download import fetch
+from pipeline.models.local.server import serve
+from pipeline.sources.adapters import hh_rlhf
 
 
 class Pair(NamedTuple):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config import digest
+from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
-from pipeline.labels.tokenization import hub_trouble
-from pipeline.model_files import folder_digest
+from pipeline.labels.model_files import folder_digest
+from pipeline.labels.tokenizer import hub_trouble
 
 _NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 

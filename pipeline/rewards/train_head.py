@@ -1,7 +1,7 @@
 """Train the embedded reward's head, and say how good it is on pairs that it has not seen.
 
-    python -m pipeline.rewards.train_head --pairs harmless.jsonl.gz [--answers FILE] [--out reward-head.npz]
-    python -m pipeline.rewards.train_head sample --pairs harmless.jsonl.gz --rows 0:243,700:950 --out answers.jsonl.gz
+    figa rewards.train_head --pairs harmless.jsonl.gz [--answers FILE] [--out reward-head.npz]
+    figa rewards.train_head sample --pairs harmless.jsonl.gz --rows 0:243,700:950 --out answers.jsonl.gz
 
 `--pairs` holds hh-rlhf transcripts, {"chosen", "rejected"} a line; `--answers` what `sample` made: the embedded policy's
 answers by number of pair. The head is a Bradley–Terry model, R(chosen) > R(rejected), linear in the features' differences,
@@ -29,13 +29,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cli.interrupts import exit_code_of
+from pipeline.cli.streams import take_any_text
 from pipeline.errors import InputError
-from pipeline.interrupts import exit_code_of
 from pipeline.resources import folder
 from pipeline.rewards import features
 from pipeline.rewards.embedded import FORMAT, EmbeddedReward, save_head
 from pipeline.rewards.pairs import Pair, cut_even, policy_pairs, read_pairs, sample, spoil
-from pipeline.streams import take_any_text
 
 Floats = npt.NDArray[np.float64]
 
@@ -209,7 +209,7 @@ def _write(head: Floats, pairs: Sequence[Pair], sampled: Sequence[Pair], out: Pa
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     take_any_text()
-    parser = argparse.ArgumentParser(prog="python -m pipeline.rewards.train_head", description="Train the reward head.")
+    parser = argparse.ArgumentParser(prog="figa rewards.train_head", description="Train the reward head.")
     parser.add_argument("command", nargs="?", choices=("train", "sample"), default="train")
     parser.add_argument("--pairs", type=Path, required=True, help="hh-rlhf transcripts, .jsonl or .jsonl.gz")
     parser.add_argument("--answers", type=Path, help="what `sample` wrote; default: the answers that ship")

@@ -67,4 +67,4 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
             f"the reward {name} is mostly explained by length: {longer} answers score higher (rank correlation "
             f"{correlation:+.2f})"
         )
-    return [f"{line}. Judge it by pairs of your own: python -m pipeline.rewards check" for line in told]
+    return [f"{line}. Judge it by pairs of your own: figa rewards check" for line in told]

@@ -11,7 +11,7 @@ from pipeline import rewards, schema
 from pipeline.errors import RowReject
 from pipeline.rewards import RewardModel, Score
 from pipeline.stages.common import Report, collect
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 
 # Rows a call of the reward model; it makes its own batches of them.
 CHUNK = 256

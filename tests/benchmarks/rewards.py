@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import rewards
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
 from pipeline.rewards.pairs import read_pairs
 from tests.benchmarks import _pairs
 from tests.benchmarks.measure import Figure, ratios, repeated, seconds

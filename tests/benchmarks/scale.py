@@ -161,12 +161,12 @@ def main() -> None:
 def _scripted() -> _Clock:
     """Put the scripted model and reward in the places of real ones, and a clock on what is counted apart."""
     from pipeline import rewards
-    from pipeline.labels.tokenization import LabelTokenizer
-    from pipeline.models import connect, journal
+    from pipeline.labels.tokenizer import LabelTokenizer
+    from pipeline.models import factory, journal
 
     clock, reward = _Clock(), _ScriptedReward()
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
-        (connect, "_remote", lambda spec, timeout_s: _ScriptedModel()),
+        (factory, "_remote", lambda spec, timeout_s: _ScriptedModel()),
         (rewards, "load", lambda settings, *more: reward),
         (reward, "score", clock.timed("reward", reward.score)),
         (LabelTokenizer, "tokenize", clock.timed("tokenizer", LabelTokenizer.tokenize)),
@@ -180,7 +180,7 @@ def _scripted() -> _Clock:
 
 
 def _curate(source: str, out: str, tokenizer: str) -> Any:
-    from pipeline.config_loading import load_config
+    from pipeline.config.loading import load_config
     from pipeline.curate import curate, in_threads
     from tests.conftest import Silent
 
@@ -197,12 +197,12 @@ def _curate(source: str, out: str, tokenizer: str) -> Any:
 
 def _loop_seconds() -> float:
     """CPU seconds of the thread on which all calls of models run."""
-    from pipeline.models import loop
+    from pipeline.models import event_loop
 
     async def seconds() -> float:
         return time.thread_time()
 
-    return loop.run(seconds())
+    return event_loop.run(seconds())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m pipeline.export`: what it writes beside the data, and what it refuses."""
+"""`figa export`: what it writes beside the data, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import export, open_dataset
-from pipeline.storage import manifest
+from pipeline import open_dataset
+from pipeline.cli.main import main
+from pipeline.dataset import manifest
 
 
 def republished(source: Path, out: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
@@ -30,7 +31,7 @@ def republished(source: Path, out: Path, change: Callable[[pa.Table], pa.Table])
 
 
 def run(*arguments: object) -> int:
-    return export.main([str(argument) for argument in arguments])
+    return main(["export", *(str(argument) for argument in arguments)])
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -10,13 +10,14 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from pipeline import exports, open_dataset, relabel, relabelling
+from pipeline import exports, open_dataset
+from pipeline.dataset import manifest
 from pipeline.exports import llamafactory, spa
 from pipeline.exports.format import Messages
 from pipeline.exports.writing import export
+from pipeline.run import relabel as relabelling
 from pipeline.schema import MESSAGES
 from pipeline.sources import get
-from pipeline.storage import manifest
 
 ALL = [(name, variant) for name, format in exports.FORMATS.items() for variant in format.variants]
 
@@ -211,8 +212,8 @@ def leaves(value: Any) -> list[Any]:
 
 
 def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer: Path) -> None:
-    from pipeline.config import LabelSettings
-    from pipeline.labels.tokenization import load_tokenizer
+    from pipeline.config.settings import LabelSettings
+    from pipeline.labels.tokenizer import load_tokenizer
 
     messages = [
         {"role": "user", "content": "a"},
@@ -228,7 +229,7 @@ def test_queries_are_exported_with_the_system_prompt_that_the_policy_had(
     published: Path, tmp_path: Path, name: str, variant: str
 ) -> None:
     told = {"labels.system": "You are a pirate."}
-    config = relabel.settings(manifest.load(published) or {}, [], told)
+    config = relabelling.relabel_settings(manifest.load(published) or {}, [], told)
     relabelling.relabel(published, tmp_path / "set", config.labels, advance=lambda rows: None, warn=print)
     made(tmp_path / "set", tmp_path / "out", name, variant)
     rows = loaded(tmp_path / "out", tmp_path).to_list()

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import build, cancel, context
-from pipeline.config import CurationConfig
-from pipeline.context import RowsInFlight
+from pipeline.cli.main import main
+from pipeline.cli.terminal import Terminal
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError
-from pipeline.models.batch_ledger import BatchLedger, unfinished
-from pipeline.terminal import Terminal
+from pipeline.models.batch.ledger import BatchLedger, unfinished
+from pipeline.run import context
+from pipeline.run.context import RowsInFlight
 from tests.conftest import ROOT, as_arguments, child_environment
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import BatchDesk
@@ -98,13 +99,13 @@ def test_killed_interrupted_and_cancelled(
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=30)
     assert child.returncode == 130, errors
-    assert "batches still at the provider: 1" in errors and f"python -m pipeline.cancel {config.out}" in errors
+    assert "batches still at the provider: 1" in errors and f"figa cancel {config.out}" in errors
     assert "Traceback" not in errors
-    assert cancel.main([str(config.out), "--yes"]) == 0
+    assert main(["cancel", str(config.out), "--yes"]) == 0
     assert desk.cancelled == [desk.jobs[1].id] and f"cancelling {desk.jobs[1].id}" in capsys.readouterr().out
     desk.open.set()
     batched = run(config)
-    assert cancel.main([str(config.out)]) == 0
+    assert main(["cancel", str(config.out)]) == 0
     live = run(at_desk("live"))
     assert tables(batched.out) == tables(live.out)
     assert not unfinished(config.out / "work")
@@ -116,7 +117,7 @@ def test_killed_interrupted_and_cancelled(
 
 def start(config: CurationConfig) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.build", *as_arguments(config), "--prefect", "off"],
+        [sys.executable, "-m", "pipeline", "build", *as_arguments(config), "--prefect", "off"],
         cwd=ROOT,
         env=child_environment(),
         stdout=subprocess.PIPE,
@@ -149,10 +150,10 @@ def test_the_display_shows_how_far_batches_are(at_desk: Settings, capsys: pytest
 def test_a_run_tells_of_batches_that_no_row_asks_for(at_desk: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     config = at_desk("out")
     BatchLedger(config.out / "work" / "batches.db").intend("k", "openai/another", ["a", "b"], [0.25, 0.25])
-    assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
+    assert main(["build", *as_arguments(config), "--prefect", "off"]) == 0
     told = capsys.readouterr().err
     assert "batches still at the provider: 1, with 2 requests. No row asks for them" in told
-    assert f"python -m pipeline.cancel {config.out}" in told
+    assert f"figa cancel {config.out}" in told
 
 
 def test_batches_need_one_process(at_desk: Settings) -> None:

@@ -17,15 +17,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal, dollars, totals
-from pipeline.models.loop import run
 from tests.conftest import ROOT, child_environment
 
 PUTTING = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.loop import run
+from pipeline.models.event_loop import run
 name, count, end = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 journal = Journal(Path(sys.argv[1]))
 for index in range(count):

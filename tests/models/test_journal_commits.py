@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.models.event_loop import event_loop, run
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.loop import event_loop, run
 from tests.conftest import ROOT, child_environment
 
 
@@ -126,7 +126,7 @@ def test_what_is_pending_when_the_interpreter_ends_is_kept(tmp_path: Path) -> No
 import asyncio, threading, time
 from pathlib import Path
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.loop import event_loop
+from pipeline.models.event_loop import event_loop
 
 journal, given = Journal(Path({str(path)!r})), threading.Event()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.rewards.ensemble import Ensemble
 from tests.rewards.scoring import no_chat

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config import CurationConfig
-from pipeline.config_reward import RewardSettings
+from pipeline.cli.terminal import Terminal
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models.journal import Answer
 from pipeline.rewards.judge import read_choice, read_mark
-from pipeline.terminal import Terminal
 from tests.conftest import Silent
 from tests.loopback import MISTAKES, ChatRequest, Reply, always_first, fair
 from tests.rewards.scoring import load

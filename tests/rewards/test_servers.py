@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config import CurationConfig
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
-from pipeline.models import trying
+from pipeline.models import retry
 from tests.conftest import Silent
 from tests.loopback.rewards import RewardDesk
 from tests.rewards.scoring import no_chat
@@ -38,7 +38,7 @@ def last_number(text: str) -> float:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "_backoff", lambda state: 0.001)
+    monkeypatch.setattr(retry, "_backoff", lambda state: 0.001)
     monkeypatch.setenv("REWARD_API_KEY", "sk-loopback")
 
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline.training.run`: trains, resumes, and refuses what can't be right, in one line."""
+"""`figa train`: trains, resumes, and refuses what can't be right, in one line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from pipeline import open_dataset
+from pipeline.cli import train
+from pipeline.cli.main import main
+from pipeline.dataset import manifest
 from pipeline.errors import UsageError
-from pipeline.storage import manifest
-from pipeline.training import run
 from tests.conftest import ROOT, child_environment
 from tests.training.tiny import tiny_llama
 
@@ -42,7 +43,7 @@ def model(policy: dict[str, Any], tiny_tokenizer: Path, tmp_path_factory: pytest
 
 def trained(published: Path, model: Path, out: Path, *more: str) -> int:
     recipe = ["--batch-size", "16", "--lr", "1e-3", "--epochs", "2"]
-    return run.main([str(published), "--model", str(model), "--out", str(out), *recipe, *more])
+    return main(["train", str(published), "--model", str(model), "--out", str(out), *recipe, *more])
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_a_model_with_another_tokenizer_is_refused(
     template.write_text(template.read_text("utf-8").replace("<|im_end|>\n", "<|im_end|>"), "utf-8")
     assert trained(published, other, tmp_path / "out") == 2
     error = refused(capsys)
-    assert "first seen in pair" in error and "python -m pipeline.relabel" in error
+    assert "first seen in pair" in error and "figa relabel" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -186,13 +187,13 @@ def test_a_model_with_too_few_positions_is_refused(
 def test_without_torch_it_says_what_to_install(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "find_spec", lambda name: None)
-    assert run.main([str(published), "--model", "x", "--out", str(tmp_path / "out")]) == 2
+    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    assert main(["train", str(published), "--model", "x", "--out", str(tmp_path / "out")]) == 2
     assert "-e '.[train]'" in refused(capsys)
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, pipeline.training.run as r; r.parser().format_help(); print({'torch', 'transformers'} & {*sys.modules})"
+    code = "import sys, figa train as r; r.parser().format_help(); print({'torch', 'transformers'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=child_environment(), check=True
     )

@@ -1,0 +1,10 @@
+"""`python -m pipeline` is `figa`."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""`figa rewards check --pairs FILE`: how far a reward model can be trusted, by pairs with a known better answer.
+
+Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected transcripts, or prompt, chosen and rejected;
+--source names another source's format. Intervals are of 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.arguments import add_json, add_set, count
+
+if TYPE_CHECKING:
+    from pipeline.config.settings import CurationConfig
+
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
+examples:
+  figa rewards check --pairs pairs.jsonl.gz
+  figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl
+  figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("command", choices=["check"])
+    p.add_argument("--pairs", metavar="FILE", required=True, help="file, folder, glob, URL or Hub id")
+    p.add_argument("--model", metavar="MODEL", help="as in reward.model; default: the embedded head")
+    p.add_argument(
+        "--source", metavar="NAME", help="format of the pairs, as in figa build; default: guessed from the rows"
+    )
+    p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
+    add_set(p, "a setting, e.g. reward.judge=pairwise")
+    p.add_argument("--budget", type=float, metavar="USD", help="most that judges may cost")
+    add_json(p)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pipeline import rewards
+    from pipeline.config.loading import load_config
+    from pipeline.rewards.checking import check, concerns, read_pairs
+
+    guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
+    flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
+    flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
+    config = load_config(None, arguments.set, flags, os.environ)
+    rewards.check(config.reward, config.run.budget_usd)
+    pairs, without = read_pairs(config, arguments.limit or None, _note)
+    found = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)
+    found |= {"rows_without_a_pair": without}
+    found["concerns"] = concerns(found)
+    if arguments.json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        _tell(found)
+    return 0
+
+
+def _note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+def _judge(settings: Any, config: CurationConfig) -> Any:
+    """The model that a judge asks. Answers are journalled in the user's state folder: the same check again costs nothing."""
+    from pipeline.models import factory
+    from pipeline.models.cost import Budget
+    from pipeline.models.journal import Journal
+    from pipeline.run.context import local_file
+    from pipeline.storage.location import checks
+
+    budget = Budget(config.run.budget_usd, 0.0)
+    return factory.chat_model(settings, journal=Journal(checks() / "journal.db"), budget=budget, local_file=local_file)
+
+
+def _tell(found: dict[str, Any]) -> None:
+    length, order, marks = found["length"], found["order"], found["calibration"]
+    scores = found["scores"]
+    lines = [
+        ("model", found["name"]),
+        ("pairs", f"{found['scored']} scored of {found['pairs']}{_counted(found['rejected'])}"),
+        ("accuracy", f"{_percent(found['accuracy'])}; {found['ties']} ties, which count half"),
+        ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
+        ("", f"{_percent(length['longer_is_better'])} by length alone"),
+        ("", f"{_percent(length['accuracy_when_longer_is_better'])} where the better answer is the longer one"),
+        ("", f"{_percent(length['accuracy_when_shorter_is_better'])} where it is the shorter one"),
+    ]
+    if order and order["prefers_first"] is not None:
+        lines += [
+            ("order", f"prefers the first reply in {order['prefers_first']:.0%} (50 % is none)"),
+            ("", f"says the same in both orders in {order['consistent']:.0%}"),
+            ("", f"{_percent(order['accuracy_unswapped'])} if asked in one order only"),
+        ]
+    if marks:
+        best = f", {marks['error_fitted']:.3f} at {marks['temperature']:.3g}" if marks["temperature"] else ""
+        lines.append(("calibration", f"error {marks['error']:.3f} at temperature 1{best}"))
+        lines += [
+            (
+                "",
+                f"margin {b['margin']:.3g}: {b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)",
+            )
+            for b in marks["buckets"]
+        ]
+    if scores["mean"] is not None:
+        lines.append(("scores", f"mean {scores['mean']:.4g}, deviation {scores['deviation']:.4g}"))
+    lines.append(("speed", f"{found['answers_per_second']:,} answers a second"))
+    for name, text in lines:
+        print(f"{name:<13}{text}")
+    for concern in found["concerns"]:
+        print(f"{'concern':<13}{concern}")
+
+
+def _counted(reasons: dict[str, int]) -> str:
+    return f" ({', '.join(f'{count} {reason}' for reason, count in reasons.items())})" if reasons else ""
+
+
+def _percent(share: dict[str, Any]) -> str:
+    if share["share"] is None:
+        return "no pair"
+    return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%}) of {share['of']}"
+
+
+def _signed(value: float | None) -> str:
+    return "unknown, as one does not vary" if value is None else f"{value:+.2f}"

@@ -1,0 +1,282 @@
+"""The state of an output folder, and what the same command would do in it: behind `figa status`.
+
+Reads facts and scores, never texts, and calls no model; works on folders that are half done, damaged or in use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__, schema
+from pipeline.config.settings import CurationConfig
+from pipeline.dataset import manifest
+from pipeline.errors import ConfigError, StorageError, UsageError
+from pipeline.run import publish as publication
+from pipeline.run import record
+from pipeline.run.rerun import LightContext, changed_in_plan, changed_in_run, changed_in_shard
+from pipeline.run.shards import resolve_thresholds
+from pipeline.stages.table import BY_NAME, UNKNOWN, Inputs, short_digests
+from pipeline.storage import stage_files
+
+
+@dataclass(slots=True)
+class StageState:
+    """Shards of one stage. damaged: files that can't be used; stale: made from another input or other settings.
+
+    why: names of the inputs that differ from those of the stale shards, with the number of shards.
+    """
+
+    stage: str
+    done: int = 0
+    damaged: int = 0
+    stale: int = 0
+    rows: int = 0
+    rejected: int = 0
+    unanswered: int = 0
+    why: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class State:
+    """An output folder.
+
+    shards: as planned; None without a plan. published: rows by the manifest; publication: its number; made_by: the command
+    that wrote it. calls, cost_usd: by the journal; batches: requests still at a provider. changed: names of inputs that differ
+    from those of the last run; replan: from those of the plan. stands: the manifest is that of the last run, and its files
+    have their sizes. refused: why a rerun would not even begin.
+    """
+
+    out: str
+    shards: int | None = None
+    stages: list[StageState] = field(default_factory=list)
+    published: dict[str, int] | None = None
+    publication: int | None = None
+    made_by: str = "build"
+    stands: bool = False
+    calls: dict[str, int] = field(default_factory=dict)
+    cost_usd: float = 0.0
+    batches: int = 0
+    owner: str | None = None
+    changed: list[str] = field(default_factory=list)
+    replan: list[str] = field(default_factory=list)
+    refused: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def rerun(self) -> list[str]:
+        """What the same command would do, one line per step; empty when nothing."""
+        if self.refused:
+            return [f"end at once: {self.refused}"]
+        unanswered = any(stage.unanswered for stage in self.stages)
+        if self.stands and not (self.changed or self.replan or unanswered):
+            return []
+        why = _changed(list(dict.fromkeys([*self.replan, *self.changed])))
+        if self.shards is None:
+            lacking = "work/ holds no plan" if self.published else "there is no plan yet"
+            unpaid = self.calls or not self.published
+            paid = "" if unpaid else "; models are called again, as there is no journal of responses"
+            return [f"plan the source and run every stage: {why or lacking}{paid}"]
+        steps = [f"source: plan again, keeping shards of the same rows: {_changed(self.replan)}"] if self.replan else []
+        for stage in self.stages:
+            steps += self._steps(stage, self.shards, last=stage is self.stages[-1])
+        return steps or [f"publish: all shards are done{why and '; '}{why}"]
+
+    @staticmethod
+    def _steps(stage: StageState, shards: int, *, last: bool) -> list[str]:
+        steps = []
+        if (missing := shards - stage.done - stage.stale) > 0:
+            damaged = f", {stage.damaged} of which are damaged" if stage.damaged else ""
+            steps.append(f"{stage.stage}: make {_shards(missing)} of {shards}{damaged}")
+        if stage.stale:
+            follows = "" if last else ", and what follows from it"
+            steps.append(f"{stage.stage}: make {_shards(stage.stale)} again: {_changed(list(stage.why))}{follows}")
+        if stage.unanswered:
+            steps.append(f"{stage.stage}: call again for {stage.unanswered} rows that a provider left unanswered")
+        return steps
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'' if count == 1 else 's'}"
+
+
+def _changed(names: list[str]) -> str:
+    return ", ".join(f"{name} changed" for name in names)
+
+
+def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
+    """The state of an output folder. wanted: the settings that a rerun would have; None: those of the last run."""
+    work, state, last_run = out / "work", State(str(out)), record.recall(out)
+    content = _read_manifest(out, state)
+    last = last_run.get("settings") or (content or {}).get("settings")
+    if wanted is None and last and state.made_by == "build":
+        wanted = _of_last_run(last, out, state)
+    state.stands &= content is not None and last_run.get("run_digest", content["run_digest"]) == content["run_digest"]
+    planned = _read_plan(work, state)
+    context = None
+    if wanted and state.made_by == "build":
+        context = LightContext(wanted, (last or {}).get("source", {}).get("enters_at", "auto"))
+        _compare_run(context, last_run, content, state)
+        if state.shards is not None:
+            state.replan = changed_in_plan(context, planned, limited="limit" in (last or {}).get("source", ()))
+    _read_stages(work, _stages(work, content, wanted) if state.made_by == "build" else [], context, state)
+    _read_money(work, state)
+    state.owner = _owner(work / "run.owner")
+    return state
+
+
+def _compare_run(context: LightContext, last_run: dict[str, Any], content: dict[str, Any] | None, state: State) -> None:
+    known = last_run.get("inputs") or short_digests({"settings": (content or {}).get("settings", {})})
+    state.changed, run_digest = changed_in_run(context, known)
+    if content and content.get("version") != __version__:
+        state.changed.append("the program's version")
+    if content and run_digest:
+        state.stands &= bool(state.changed) or run_digest == content["run_digest"]
+
+
+def _read_manifest(out: Path, state: State) -> dict[str, Any] | None:
+    """The manifest, if it is one that can be used; what is wrong with it, and with what it names, is added to the problems."""
+    try:
+        record.check_not_newer(out, manifest.load(out, sealed=False))
+    except UsageError as error:
+        state.refused = str(error)
+        state.problems.append("a newer version of the program wrote here: this one shows what it understands")
+    except StorageError:
+        pass
+    try:
+        content = manifest.load(out)
+        if content is None:
+            return None
+        state.published, state.publication = content["rows"], content.get("publication", 1)
+        state.made_by = publication.made_by(content)
+        entries = [*content["files"], *content["rejected_files"]]
+        wrong = [out / e["path"] for e in entries if not _is_of_size(out / e["path"], e["bytes"])]
+        state.problems += [f"{path}: missing, or not of the size that the manifest says" for path in wrong]
+        state.stands = not wrong and bool(content["run_digest"])
+        return content
+    except StorageError as error:
+        state.problems.append(str(error))
+    except (KeyError, TypeError) as error:
+        state.problems.append(f"{out / manifest.NAME}: damaged: it lacks {error}")
+    state.published = None
+    return None
+
+
+def _is_of_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _of_last_run(last: dict[str, Any], out: Path, state: State) -> CurationConfig | None:
+    try:
+        return record.rerun_of(last, [], out)
+    except ConfigError as error:
+        state.problems.append(str(error))
+        return None
+
+
+def _read_plan(work: Path, state: State) -> dict[str, str]:
+    """The short digests of the plan's inputs; fills in the number of shards."""
+    path = work / "plan.json"
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        state.shards, inputs = int(facts["shards"]), dict(facts.get("inputs", {}))
+        return inputs
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        state.problems.append(f"{path}: damaged ({error!r}); a run that needs it plans again")
+    return {}
+
+
+def _stages(work: Path, content: dict[str, Any] | None, wanted: CurationConfig | None) -> list[str]:
+    if content:
+        return [step["stage"] for step in content["funnel"]]
+    if wanted and wanted.source.enters_at != "auto":
+        return list(wanted.stages)
+    # Answers that the source brings skip the first stages; the last two are in every run.
+    there = [name for name in schema.STAGES if (work / name).is_dir() or name in schema.STAGES[-2:]]
+    return list(schema.STAGES) if "sample" in there or there[0] != "source" else there
+
+
+def _read_stages(work: Path, stages: list[str], context: LightContext | None, state: State) -> None:
+    thresholds: Any = UNKNOWN
+    for previous, stage in zip([None, *stages], stages, strict=False):
+        inputs = BY_NAME[stage].inputs(context, thresholds) if context and stage in BY_NAME else {}
+        state.stages.append(_read_stage(work, stage, previous, state, inputs))
+        # With all scores as a rerun would have them, its thresholds are known.
+        if context and state.shards and stage == "score" and state.stages[-1].done == state.shards:
+            thresholds = resolve_thresholds(context.config, work, state.shards)
+
+
+def _read_stage(work: Path, stage: str, previous: str | None, state: State, inputs: Inputs) -> StageState:
+    """inputs: what determines the stage's output; empty where that is not known, and for the source."""
+    result = StageState(stage)
+    damaged: list[str] = []
+    planned = state.shards
+    if planned is None:
+        planned = sum(path.stem.isdigit() for path in (work / stage).glob("*.json"))
+    for number in range(planned):
+        facts = stage_files.inspect(work, stage, number)
+        if facts is None:
+            path = stage_files.file_path(work, stage, number)
+            if path.exists() or path.with_suffix(".json").exists():
+                damaged.append(path.name)
+            continue
+        result.rows += facts.rows
+        result.rejected += facts.rejected
+        result.unanswered += facts.unanswered
+        source = stage_files.inspect(work, previous, number) if previous else None
+        changed = changed_in_shard(facts, BY_NAME[stage], inputs, source) if inputs and source else []
+        result.stale += bool(changed)
+        result.done += not changed
+        result.why |= {name: result.why.get(name, 0) + 1 for name in changed}
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        names = f"{work / stage}: {', '.join(damaged[:3])}{more}"
+        state.problems.append(f"{names}: damaged or incomplete; a run that needs them rebuilds them")
+    result.damaged = len(damaged)
+    return result
+
+
+def _read_money(work: Path, state: State) -> None:
+    """Calls and US dollars from the journal, opened for reading only: also while a run writes it."""
+    import sqlite3
+    from contextlib import closing
+
+    from pipeline.models.batch.ledger import unfinished
+    from pipeline.models.journal import dollars, totals
+    from pipeline.storage.location import journal_of
+
+    state.batches = sum(batch.size for batch in unfinished(work))
+    path = journal_of(work.parent)
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+            sums = totals(db)
+            state.calls = {one.stage: one.calls for one in sums if one.kind == "answers"}
+            state.cost_usd = round(dollars(sums), 6)
+    except sqlite3.Error as error:
+        state.problems.append(f"{path}: the journal can't be read ({error}); a run sets a damaged one aside")
+
+
+def _owner(path: Path) -> str | None:
+    """Who is at work in the folder, and whether that is still so, as far as this machine can tell."""
+    if not path.is_file():
+        return None
+    text = path.read_text("utf-8", "replace").partition("\n")[0]
+    owner = re.fullmatch(r"process (\d+) on (.+)", text)
+    if not owner or owner[2] != socket.gethostname():
+        return f"{text}, if that still runs"
+    try:
+        os.kill(int(owner[1]), 0)
+    except ProcessLookupError:
+        return f"nobody: {text} ended without tidying up, and the next run takes over"
+    except (OSError, OverflowError):
+        return f"{text}, if that still runs"
+    return text
