@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from pipeline import __version__, rewards, schema, sources
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
+from pipeline.schema import digest
 from pipeline.labels.model_files import folder_digest
 from pipeline.models import event_loop, factory
 from pipeline.models.local import catalog

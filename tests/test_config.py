@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.config.loading import load_config
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
+from pipeline.schema import digest
 from pipeline.errors import ConfigError
 
 json_values = st.recursive(

@@ -7,8 +7,6 @@ one re-runs nothing.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,13 +228,3 @@ class CurationConfig(Section):
     @property
     def out(self) -> Path:
         return location(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
-
-
-# `json.dumps` would make one of these a call.
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(*parts: object) -> str:
-    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
-    text = _CANONICAL.encode(parts)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

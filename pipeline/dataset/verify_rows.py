@@ -16,7 +16,7 @@ from pipeline.dataset.reader import open_file
 from pipeline.dataset.verify_files import Entry
 from pipeline.labels.columns import LABELS, label_texts
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.run.intake import row_id
+from pipeline.schema import row_id
 
 _NAMED_BY = ["id", "source", "split", "messages", "sample_index"]
 # Rewards, diagnosis and reference may be missing: a source can bring pairs that were never scored.

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError

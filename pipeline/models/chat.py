@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
 from pipeline.models.cost import Budget, Price

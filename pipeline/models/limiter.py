@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.models import rate_limit_headers
 from pipeline.models.pace import Pace
 from pipeline.models.provider_errors import Transient

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import rewards
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.errors import RowReject
 
 if TYPE_CHECKING:

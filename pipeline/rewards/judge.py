@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.event_loop import each_row

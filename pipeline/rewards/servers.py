@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.errors import ConfigError, RowReject
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble

@@ -15,7 +15,8 @@ import rapidfuzz
 from pipeline import rewards, schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import CurationConfig, FilterSettings, PolicySettings, ReviserSettings, digest
+from pipeline.config.settings import CurationConfig, FilterSettings, PolicySettings, ReviserSettings
+from pipeline.schema import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer

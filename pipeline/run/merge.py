@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import __version__, schema
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.reader import PublishedFile
 from pipeline.dataset.verify_files import entries_of

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline import rewards, schema
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
+from pipeline.schema import digest
 
 _SECTION = {
     "sample": "policy",

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema, sources
-from pipeline.config.settings import CurationConfig, SourceSettings, digest
+from pipeline.config.settings import CurationConfig, SourceSettings
+from pipeline.schema import digest
 from pipeline.errors import InputError, RowReject
 from pipeline.run import entry, parts, progress
 from pipeline.run.intake import Intake, Rejected, repeated

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config.settings import FilterSettings, LabelSettings, digest
+from pipeline.config.settings import FilterSettings, LabelSettings
+from pipeline.schema import digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.writer import name_for, write_part
 from pipeline.errors import StorageError, UsageError

@@ -8,7 +8,8 @@ from concurrent.futures import CancelledError
 
 import pyarrow as pa
 
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
+from pipeline.schema import digest
 from pipeline.errors import StorageError
 from pipeline.rewards import RewardModel
 from pipeline.run import entry, parts

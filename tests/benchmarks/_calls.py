@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import PolicySettings, digest
+from pipeline.config.settings import PolicySettings
+from pipeline.schema import digest
 from pipeline.models import factory
 from pipeline.models.chat import ChatRequest
 from pipeline.models.cost import Budget

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import open_dataset
-from pipeline.config.settings import digest
+from pipeline.schema import digest
 from pipeline.labels.description import settings_of
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer

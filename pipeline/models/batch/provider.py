@@ -29,7 +29,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import PolicySettings, ReviserSettings, digest
+from pipeline.config.settings import PolicySettings, ReviserSettings
+from pipeline.schema import digest
 from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models.batch import api as batch_api
 from pipeline.models.batch.api import BatchApi, Line, Problem, Waiting, cut, insist, read_result, refusal
