@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from pipeline import __version__, rewards, schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
-from pipeline.schema import digest
 from pipeline.labels.model_files import folder_digest
 from pipeline.models import event_loop, factory
 from pipeline.models.local import catalog
@@ -27,6 +26,7 @@ from pipeline.run.context import Context
 from pipeline.run.plan import Plan, open_adapters, plan_shards
 from pipeline.run.publish import publish, standing, unpriced
 from pipeline.run.shards import context_of, run_stages
+from pipeline.schema import digest
 from pipeline.sources import ResolvedSource, checks
 from pipeline.stages import select
 from pipeline.storage import stage_files

@@ -19,8 +19,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import resources
 from pipeline.config.settings import REASONS
-from pipeline.schema import digest
 from pipeline.errors import ConfigError
+from pipeline.schema import digest
 
 NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
 

@@ -144,13 +144,13 @@ def _lay_out(root: Path, names: list[str], folder: Path) -> None:
     """What is sent: links to the files, and a manifest that names no folder of this machine."""
     from pipeline.dataset import manifest
     from pipeline.dataset.reader import read_manifest
-    from pipeline.text import portable
+    from pipeline.text import redact_paths
 
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name != manifest.NAME:
             (folder / name).symlink_to((root / name).absolute())
-    manifest.write(folder, portable(read_manifest(root)))
+    manifest.write(folder, redact_paths(read_manifest(root)))
 
 
 def _line(error: Exception) -> str:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.settings import LabelSettings
-from pipeline.schema import digest
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.templates import Messages, template_of
 from pipeline.labels.words import token_words
+from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.reward import RewardSettings
-from pipeline.schema import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble
+from pipeline.schema import digest
 from pipeline.text import without_folders
 
 if TYPE_CHECKING:

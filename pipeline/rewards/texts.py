@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.schema import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble
+from pipeline.schema import digest
 
 _NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 

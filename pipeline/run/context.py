@@ -16,7 +16,6 @@ from pipeline import rewards, schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import CurationConfig, FilterSettings, PolicySettings, ReviserSettings
-from pipeline.schema import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -28,6 +27,7 @@ from pipeline.models.journal import Journal
 from pipeline.models.local import catalog
 from pipeline.prompts import Prompts
 from pipeline.run import entry, parts
+from pipeline.schema import digest
 from pipeline.stages import sentences
 from pipeline.stages.candidates import Choose, chooser
 from pipeline.stages.revise import several, style_of

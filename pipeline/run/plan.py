@@ -16,16 +16,16 @@ import pyarrow as pa
 
 from pipeline import schema, sources
 from pipeline.config.settings import CurationConfig, SourceSettings
-from pipeline.schema import digest
 from pipeline.errors import InputError, RowReject
 from pipeline.run import entry, parts, progress
 from pipeline.run.intake import Intake, Rejected, repeated
+from pipeline.schema import digest
 from pipeline.sources import Adapter, ResolvedSource, checks
 from pipeline.sources.row import Message
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stage_files import Reject
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
 # Raise when the rows made from the same source change.
 CODE = 2
@@ -176,7 +176,7 @@ class _Writer:
         """Commit one more shard, now or soon; raises what an earlier one raised."""
         wanted = digest(self._determined, self.rows, len(rows))
         # The error of a source of which all is bad has the whole path.
-        rejects = [Reject(index, reject.reason, portable(reject.evidence)) for index, reject in rejected]
+        rejects = [Reject(index, reject.reason, redact_paths(reject.evidence)) for index, reject in rejected]
         if rejected and not self.first_bad:
             self.first_bad = rejected[0][1]
         self._waiting.append(

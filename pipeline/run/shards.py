@@ -9,12 +9,12 @@ from concurrent.futures import CancelledError
 import pyarrow as pa
 
 from pipeline.config.settings import CurationConfig
-from pipeline.schema import digest
 from pipeline.errors import StorageError
 from pipeline.rewards import RewardModel
 from pipeline.run import entry, parts
 from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
+from pipeline.schema import digest
 from pipeline.stages.common import Report
 from pipeline.stages.filter import filter_revisions
 from pipeline.stages.label import label

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError, RowReject
 from pipeline.sources.adapters.hh_rlhf import is_transcript
-from pipeline.sources.text import shape, snippet
+from pipeline.text import shape, snippet
 
 PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "initial", "revised", "transcript")
 SHAPES = (

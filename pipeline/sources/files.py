@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from pipeline.errors import InputError
 from pipeline.sources import remote
 from pipeline.sources.remote import RemoteFile
-from pipeline.sources.text import shown, snippet
 from pipeline.storage.filesystems import is_url
+from pipeline.text import shown, snippet
 
 PACKED = (".gz", ".zst", ".bz2")
 TABLES = (".parquet", ".csv", ".tsv")

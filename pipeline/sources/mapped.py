@@ -9,8 +9,8 @@ from pipeline.errors import RowReject
 from pipeline.sources.adapters import hh_rlhf
 from pipeline.sources.fields import Fields
 from pipeline.sources.row import SourceRow
-from pipeline.sources.text import shape, snippet
 from pipeline.sources.turns import Turns, query, reply
+from pipeline.text import shape, snippet
 
 _ROLES = {
     "human": "user",

@@ -17,8 +17,8 @@ from pipeline.errors import InputError, RowReject
 from pipeline.sources import files, hub, remote, rows
 from pipeline.sources.files import Location, SourceFile
 from pipeline.sources.row import Adapter
-from pipeline.sources.text import shown
 from pipeline.storage.filesystems import is_url
+from pipeline.text import shown
 
 Warn = Callable[[str], None]
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")

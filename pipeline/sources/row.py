@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.errors import RowReject
-from pipeline.sources.text import encodable, replace_surrogates, shape
+from pipeline.text import encodable, replace_surrogates, shape
 
 Message = dict[str, str]
 

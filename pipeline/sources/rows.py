@@ -18,7 +18,7 @@ from pipeline.sources.files import PACKED, Location, bare_name
 from pipeline.sources.readers import csv_rows, parquet_rows, unpacking
 from pipeline.sources.readers.json_array import ArrayReader, Broken
 from pipeline.sources.readers.strict_json import StrictDecoder
-from pipeline.sources.text import shown, snippet
+from pipeline.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000
 MAX_BLANK_LINES = 1_000_000  # in a row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import RowReject
 from pipeline.sources.row import Message
-from pipeline.sources.text import snippet
+from pipeline.text import snippet
 
 Turns = list[tuple[str, str]]
 

@@ -22,7 +22,7 @@ from pipeline.errors import RowReject
 from pipeline.sources.fields import Fields
 from pipeline.sources.mapped import read
 from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import snippet
+from pipeline.text import snippet
 
 _FIELDS = Fields({"prompt": "instruction", "input": "input", "reference": "output"})
 _NOTHING = re.compile(r"\s{0,9}<?\s?no[ _]?(?:input|output)\s?>?\.?\s{0,9}", re.IGNORECASE)

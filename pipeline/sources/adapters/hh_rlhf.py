@@ -24,8 +24,8 @@ from typing import Any
 
 from pipeline.errors import RowReject
 from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import shape, snippet
 from pipeline.sources.turns import Turns, query, reply
+from pipeline.text import shape, snippet
 
 EXPECTED = (
     r'{"chosen": "\n\nHuman: …\n\nAssistant: …", "rejected": "\n\nHuman: …\n\nAssistant: …"}'

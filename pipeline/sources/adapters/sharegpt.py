@@ -24,8 +24,8 @@ from typing import Any
 from pipeline.errors import RowReject
 from pipeline.sources.mapped import last_reply, turns_of
 from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import snippet
 from pipeline.sources.turns import Turns, query, reply
+from pipeline.text import snippet
 
 EXPECTED = '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}'
 

@@ -16,7 +16,7 @@ from pipeline.sources import SourceRow, files, rows
 from pipeline.sources.checks.check import Check
 from pipeline.sources.checks.words import ngrams, words
 from pipeline.sources.files import Location
-from pipeline.sources.text import replace_surrogates, shown
+from pipeline.text import replace_surrogates, shown
 
 LEAST_WORDS = 5
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources.files import Location
-from pipeline.sources.text import shown, snippet
+from pipeline.text import shown, snippet
 
 Found = tuple[int, dict[str, Any] | RowReject]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import RowReject
 from pipeline.sources.readers.strict_json import StrictDecoder
-from pipeline.sources.text import snippet
+from pipeline.text import snippet
 
 _READ_BYTES = 1 << 20
 _GAP = re.compile(r"[ \t\r\n]*")

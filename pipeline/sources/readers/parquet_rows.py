@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources.files import Location, size
-from pipeline.sources.text import shown, snippet
+from pipeline.text import shown, snippet
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.text import snippet
+from pipeline.text import snippet
 
 MAX_DIGITS = 4300  # Python's own default limit, which the environment can switch off
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from pipeline.errors import InputError
 from pipeline.sources.files import Location
-from pipeline.sources.text import shown
+from pipeline.text import shown
 
 # Rows of real text pack to a third or a twentieth. What passes both is no data, or nearly all repetition.
 ALLOWED_BYTES = 1_000_000_000
