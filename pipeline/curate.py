@@ -8,7 +8,7 @@ source → plan → sample → score → select → revise → filter → label 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from pipeline.models import event_loop, factory
 from pipeline.models.local import catalog
 from pipeline.run import context, entry, record
 from pipeline.run.context import Context
-from pipeline.run.plan import Plan, open_adapters, plan_shards
+from pipeline.run.plan import Plan, plan_shards
 from pipeline.run.publish import publish, standing, unpriced
 from pipeline.run.shards import context_of, run_stages
 from pipeline.schema import digest
@@ -72,8 +72,8 @@ class Outcome:
 
 def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    source = resolve_source(config, watcher.warn)
-    config = entry.decided(config, open_adapters(config.source, source, warn=lambda told: None))
+    source = sources.resolve_source(config.source, watcher.warn)
+    config = entry.decided(config, sources.open_adapters(config.source, source, warn=lambda message: None))
     context.check(config)
     with run_lock(config.out, watcher.warn), rare_collections():
         wanted = run_digest(config, source)
@@ -144,20 +144,6 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             run.stopped.set()
             event_loop.cancel_all()
             raise
-
-
-def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> ResolvedSource:
-    s = config.source
-    return sources.resolve(
-        s.name,
-        s.input,
-        split=s.split,
-        revision=s.revision,
-        require_full=s.require_full,
-        mix=s.mix,
-        seed=s.seed,
-        warn=warn,
-    )
 
 
 def run_digest(config: CurationConfig, source: ResolvedSource) -> str:

@@ -6,9 +6,11 @@ bidirectional controls and the Unicode normal form pass unchanged.
 
 from __future__ import annotations
 
+import difflib
 import re
 import reprlib
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 SNIPPET = 80
@@ -41,6 +43,12 @@ def one_line(value: object, limit: int = 200) -> str:
 def describe_error(error: BaseException, limit: int = 200) -> str:
     """An error's class and its text, on one line."""
     return f"{type(error).__name__}: {one_line(error, limit)}"
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message about an unknown word: the nearest known one, or nothing."""
+    near = difflib.get_close_matches(word, list(known), 1, cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def visible(text: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, schema
+from pipeline import __version__, schema, sources
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import manifest
 from pipeline.errors import ConfigError, CurationError, StorageError, UsageError
@@ -201,11 +201,13 @@ def _plan(work: Path, wanted: CurationConfig | None, *, limited: bool, found: St
 
 def _content(wanted: CurationConfig) -> dict[str, str]:
     """What a source on this machine holds now. Others are not looked at."""
-    from pipeline.curate import resolve_source
-
     try:
         here = wanted.source.input is not None and Path(wanted.source.input).exists()
-        return {parts.CONTENT: parts.short(resolve_source(wanted, lambda told: None).digest)} if here else {}
+        return (
+            {parts.CONTENT: parts.short(sources.resolve_source(wanted.source, lambda message: None).digest)}
+            if here
+            else {}
+        )
     except (OSError, ValueError, CurationError):
         return {}
 
