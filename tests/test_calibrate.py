@@ -66,7 +66,7 @@ def test_a_choice_that_cannot_be_read_is_told(
     import pyarrow as pa
 
     table = pa.table({"reward_initial": [0.0], "reward_reference": [3.0]})
-    monkeypatch.setattr(calibration, "scores", lambda out: table)
+    monkeypatch.setattr(calibration, "scored_rows", lambda out: table)
     assert main([str(tmp_path), "--eta", eta]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: --eta {eta}: ") and error.count("\n") == 1
@@ -108,7 +108,9 @@ def test_no_scored_row_is_no_error(
     import pyarrow as pa
 
     none = pa.array([], pa.float32())
-    monkeypatch.setattr(calibration, "scores", lambda out: pa.table({"reward_initial": none, "reward_reference": none}))
+    monkeypatch.setattr(
+        calibration, "scored_rows", lambda out: pa.table({"reward_initial": none, "reward_reference": none})
+    )
     assert main([str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "no scored row" in told and "nan" not in told
@@ -117,4 +119,4 @@ def test_no_scored_row_is_no_error(
 def test_shards_of_a_longer_plan_do_not_count(settings: Settings) -> None:
     run(settings(source__shard_rows=8))
     out = run(settings(source__shard_rows=8, source__limit=10)).out
-    assert len(calibration.scores(out)) <= 10
+    assert len(calibration.scored_rows(out)) <= 10

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     from pipeline.run import calibration
 
-    table = calibration.scores(arguments.dir)
+    table = calibration.scored_rows(arguments.dir)
     price, known_by = calibration.price_of_revision(arguments.dir)
     found = calibration.choices(table, arguments.eta, price)
     if arguments.json:

@@ -2,7 +2,7 @@
 
 N of the loss, the number of terms that the gate lets through, must be that of the whole optimiser step, on all devices.
 But the gate depends on the logits, so N is known only after the last micro-batch's forward pass, when the first ones'
-gradients are computed already. The gradient is linear in 1/N, hence:
+gradients are already computed. The gradient is linear in 1/N, hence:
 
 1. Every micro-batch's sum is divided by M, the number of weighted tokens of the whole step before the gate: known from
    the labels, summed over devices.
@@ -38,7 +38,7 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     derives from Trainer: `class MyTrainer(FigaTrainer, TheirTrainer)`, as in `trl_recipe`.
     """
 
-    # `compute_loss` divides by the count of the whole step: Trainer must not divide by the number of micro-batches.
+    # Trainer must not divide by the number of micro-batches: `compute_loss` divides by the count of the whole step.
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, gate: float = GATE, **kwargs: Any) -> None:
@@ -77,7 +77,7 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         total, count = figa_terms(outputs.logits, inputs["labels"], inputs["loss_weights"], gate=self.gate)
         if model.training and num_items_in_batch is not None:
             self._counted = self._counted + count
-            # The gradients are averaged over processes behind our back, so that each counts for all.
+            # DDP and FSDP average the gradients over processes; the factor turns the average into a sum.
             loss = total * (self.accelerator.num_processes / num_items_in_batch)
         else:
             loss = total / count.clamp(min=1)
