@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -57,8 +58,8 @@ def distribution(title: str, of: Histogram, unit: str, note: str = "") -> Chart:
     for name, counts in of.counts.items():
         total = max(1, sum(counts))
         points = [(of.edges[0], 0.0)]
-        for left, right, count in zip(of.edges, of.edges[1:], counts, strict=False):
-            points += [(left, 100 * count / total), (right, 100 * count / total)]
+        for edges, count in zip(pairwise(of.edges), counts, strict=True):
+            points += [(edge, 100 * count / total) for edge in edges]
         chart.add(name, [*points, (of.edges[-1], 0.0)])
     return Chart(title, _svg(chart, title), note, *_bins(of), kind="lines", key=list(enumerate(of.counts)))
 
@@ -72,11 +73,11 @@ def bars(title: str, of: Histogram, unit: str, note: str = "", band: tuple[float
         low, high = max(band[0], of.edges[0]), min(band[1], of.edges[-1])
         series["accepted"] = [(most, low, high)] if low < high else []
     for name, counts in of.counts.items():
-        places = zip(counts, of.edges, of.edges[1:], strict=False)
+        marks = [(count, *edges) for edges, count in zip(pairwise(of.edges), counts, strict=True) if count]
         # The first has no height: it keeps the axis as wide as the edges.
-        series[name] = [(None, of.edges[0], of.edges[-1]), *(place for place in places if place[0])]
-    for name, marks in series.items():
-        chart.add(name, marks)
+        series[name] = [(None, of.edges[0], of.edges[-1]), *marks]
+    for name, drawn in series.items():
+        chart.add(name, drawn)
     key = [(n, name) for n, name in enumerate(series) if name != "accepted" or series[name]]
     return Chart(title, _svg(chart, title), note, *_bins(of), kind="bars", key=key)
 
@@ -92,21 +93,20 @@ def counts(title: str, of: dict[str, int], note: str = "") -> Chart:
     return Chart(title, _svg(chart, title), note, ("", "rows", "share"), rows, kind="counts")
 
 
-def shares(title: str, of: dict[str, dict[str, int]], note: str = "") -> Chart:
-    """Stacked horizontal bars of 100 %: for each name its parts, the first name at the top."""
-    parts = list(dict.fromkeys(part for counted in of.values() for part in counted))
-    totals = {name: max(1, sum(counted.values())) for name, counted in of.items()}
+def shares(title: str, of: dict[str, list[int]], parts: Sequence[str], note: str = "") -> Chart:
+    """Stacked horizontal bars of 100 %: for each name its counts of the parts, the first name at the top."""
+    totals = {name: max(1, sum(counted)) for name, counted in of.items()}
     upwards = list(reversed(of))
     chart = _chart(
         pygal.HorizontalStackedBar, x_labels=upwards, x_title="% of tokens", range=(0, 100), print_labels=True
     )
-    for part in parts:
-        percent = [100 * of[name].get(part, 0) / totals[name] for name in upwards]
+    for n, part in enumerate(parts):
+        percent = [100 * of[name][n] / totals[name] for name in upwards]
         chart.add(part, [{"value": value, "label": part if value >= _LETTER * len(part) else ""} for value in percent])
     rows = [
-        [name, part, f"{counted.get(part, 0):,}", f"{counted.get(part, 0) / totals[name]:.1%}"]
+        [name, part, f"{count:,}", f"{count / totals[name]:.1%}"]
         for name, counted in of.items()
-        for part in parts
+        for part, count in zip(parts, counted, strict=True)
     ]
     header = ("answer", "operation", "tokens", "share")
     return Chart(title, _svg(chart, title), note, header, rows, kind="parts", key=list(enumerate(parts)))
@@ -147,7 +147,7 @@ def _svg(chart: Any, title: str) -> Markup:
 def _bins(of: Histogram) -> tuple[Sequence[str], list[list[str]]]:
     rows = [
         [f"{left:.3g} to {right:.3g}", *(f"{count:,}" for count in row)]
-        for left, right, *row in zip(of.edges, of.edges[1:], *of.counts.values(), strict=False)
+        for (left, right), *row in zip(pairwise(of.edges), *of.counts.values(), strict=True)
         if any(row)
     ]
     return ("bin", *of.counts), rows

@@ -24,7 +24,6 @@ from pipeline.rewards import trust
 from pipeline.text import visible
 
 _HERE = Path(__file__).parent
-_SHORT = {"reward_reference": "reference", "reward_initial": "initial", "reward_revised": "revised"}
 
 
 def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str = "") -> str:
@@ -84,11 +83,8 @@ def _csp_hash(text: str) -> str:
 
 def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
     numbers = measured.numbers
-    operations = {
-        side: {name: int(count) for name, count in zip(OPERATIONS, counted, strict=True)}
-        for side, counted in measured.operations.items()
-    }
-    rewards = {_SHORT[name]: numbers[name] for name in REWARDS}
+    rewards = {name.removeprefix("reward_"): numbers[name] for name in REWARDS}
+    operations = {side: counted.tolist() for side, counted in measured.operations.items()}
     lengths = {name: numbers[f"{name}_tokens"] for name in ("prompt", "initial", "revised")}
     drawn = [
         charts.distribution(
@@ -100,7 +96,7 @@ def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
         *_filter_charts(manifest, measured),
         charts.counts("Diagnoses", dict(measured.reasons), "Why the initial answer was poor, as the reviser says."),
         charts.distribution("Lengths", histogram(lengths), "tokens", "Tokens of prompt and answers."),
-        charts.shares("Tokens by operation", operations, "Kept tokens carry the weight γ or 0."),
+        charts.shares("Tokens by operation", operations, OPERATIONS, "Kept tokens carry the weight γ or 0."),
     ]
     if len(measured.sources) > 1:
         drawn.append(charts.counts("Sources", dict(measured.sources)))

@@ -140,10 +140,10 @@ def _start(ops: Sequence[Sequence[int]]) -> int:
 
 def _numbers(row: Row) -> Row:
     """Rewards, their gain and the edit distance, rounded; None for what is missing or not finite, which JSON doesn't have."""
-    known = {name: row[name] if row[name] is not None and math.isfinite(row[name]) else None for name in _NUMBERS}
-    initial, revised = known["reward_initial"], known["reward_revised"]
-    known["reward_gain"] = revised - initial if revised is not None and initial is not None else None
-    return {name: None if value is None else round(value, 4) for name, value in known.items()}
+    finite = {name: row[name] for name in _NUMBERS if row[name] is not None and math.isfinite(row[name])}
+    if {"reward_initial", "reward_revised"} <= finite.keys():
+        finite["reward_gain"] = finite["reward_revised"] - finite["reward_initial"]
+    return {name: round(finite[name], 4) if name in finite else None for name in (*_NUMBERS, "reward_gain")}
 
 
 def bounded(row: Row) -> Row:

@@ -1,4 +1,4 @@
-"""One training run, from an opened data set to a saved model."""
+"""One training run, from an opened data set to a saved model, measured before and after."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 import torch
 import transformers
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from pipeline import __version__
@@ -23,7 +25,7 @@ from pipeline.exports.lineage import lineage
 from pipeline.storage.atomic import remove, write_text
 from pipeline.training.collator import SIDES, FigaCollator
 from pipeline.training.data import check_tokenizer, lengths, training_pairs
-from pipeline.training.probe import edit_logprobs
+from pipeline.training.loss import weighted_positions
 from pipeline.training.trainer import FigaTrainer
 
 if TYPE_CHECKING:
@@ -87,6 +89,28 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     }
     _save(trainer, recipe, summary)
     return summary
+
+
+def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Mean log-probability, in nats, of the tokens with a positive weight (`good`) and a negative one (`bad`).
+
+    batches: as `FigaCollator` returns them. A mean over no token is NaN. The model keeps its mode, train or eval.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts: dict[str, list[torch.Tensor]] = {"good": [], "bad": []}
+    with torch.inference_mode():
+        for batch in batches:
+            on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+            labels, weights = on_device.pop("labels"), on_device.pop("loss_weights")
+            weighted = weighted_positions(labels, weights)
+            logits = model(**on_device, use_cache=False).logits[:, :-1][weighted].float()
+            logprobs = -functional.cross_entropy(logits, labels[:, 1:][weighted], reduction="none")
+            good = weights[:, 1:][weighted] > 0
+            parts["good"].append(logprobs[good])
+            parts["bad"].append(logprobs[~good])
+    model.train(was_training)
+    return {name: torch.cat(values).mean().item() if values else float("nan") for name, values in parts.items()}
 
 
 def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:

@@ -16,7 +16,6 @@ of its batches' losses; DeepSpeed hides its gradients and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -93,13 +92,9 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
             return loss
         counted = self.accelerator.gather(torch.as_tensor(self._counted, device=loss.device)).sum().clamp(min=1)
         ratio = num_items_in_batch / counted
-        _scale(model.parameters(), ratio)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(ratio.to(parameter.grad.device))
         corrected = self._summed * ratio - before
         self._begin_step()
         return corrected
-
-
-def _scale(parameters: Iterable[torch.nn.Parameter], ratio: torch.Tensor) -> None:
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(ratio.to(parameter.grad.device))
