@@ -85,7 +85,7 @@ def merge(
     with run_lock(out, warn):
         if standing != _manifest(out):
             raise StorageError(f"{out}: was published anew meanwhile; run the same command again")
-        done = publication.standing(out, run_digest, warn)
+        done = publication.find_current(out, run_digest, warn)
         return done or _write(given, parts, out, keep, size, run_digest, advance)
 
 

@@ -69,7 +69,7 @@ def relabel(
     run_digest = digest("relabel", lineage, described, settings, schema.SCHEMA_VERSION, __version__)
     _check_out(root, out)
     with run_lock(out, warn):
-        standing = publication.standing(out, run_digest, warn)
+        standing = publication.find_current(out, run_digest, warn)
         if standing:
             return standing
         metadata = publication.file_metadata(described, run_digest)
