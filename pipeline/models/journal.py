@@ -30,6 +30,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from pipeline.errors import StorageError
 from pipeline.models.answer import Answer
+from pipeline.text import one_line
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]
 
@@ -263,7 +264,7 @@ def _set_aside_if_damaged(path: Path) -> str | None:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, 1000)
     name = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     aside = next(one for one in map(path.with_name, names) if not one.exists())
