@@ -60,8 +60,8 @@ def check_not_newer(out: Path, manifest: dict[str, Any] | None) -> None:
     for facts in (manifest or {}, recall(out)):
         if _number(facts.get("schema_version")) > _number(schema.SCHEMA_VERSION):
             raise UsageError(
-                f"{out}: was written by figa-pipeline {facts.get('version')} with schema version {facts['schema_version']}, and "
-                f"this is {__version__} with {schema.SCHEMA_VERSION}: it would overwrite what it doesn't know. Install the "
+                f"{out}: was written by figa-pipeline {facts.get('version')} with schema version {facts['schema_version']}, "
+                f"and this is {__version__} with {schema.SCHEMA_VERSION}: it would overwrite what it doesn't know. Install the "
                 "newer one, or choose another --out"
             )
 
