@@ -107,7 +107,7 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     unanswered = {row["id"] for row in ledger if row["reason"] == "server_error"}
     assert unanswered
     assert first.manifest["unanswered"] == len(unanswered)
-    assert any("asks for these alone" in line for line in warnings)
+    assert any("calls for these alone" in line for line in warnings)
     assert first.calls == len(calls(settings))
     # Still down: the same rows, and only they, are asked again.
     before = len(calls(settings))
@@ -120,7 +120,7 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     server.engine.faults = FaultPlan.none()
     healed, warnings = run(config)
     assert healed.manifest["unanswered"] == 0
-    assert not any("asks for these alone" in line for line in warnings)
+    assert not any("calls for these alone" in line for line in warnings)
     reasons = {row["reason"] for row in rejects(healed)}
     assert "server_error" not in reasons
     before = len(calls(settings))
