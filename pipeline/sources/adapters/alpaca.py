@@ -19,12 +19,11 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 from pipeline.text import snippet
 
-_FIELDS = Fields({"prompt": "instruction", "input": "input", "reference": "output"})
+_FIELDS = {"prompt": "instruction", "input": "input", "reference": "output"}
 _NOTHING = re.compile(r"\s{0,9}<?\s?no[ _]?(?:input|output)\s?>?\.?\s{0,9}", re.IGNORECASE)
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter
 
 ADAPTER = Adapter(
     name="openorca",
-    reader=partial(read, fields=Fields({"prompt": "question", "system": "system_prompt", "reference": "response"})),
+    reader=partial(read, fields={"prompt": "question", "system": "system_prompt", "reference": "response"}),
     expected='{"system_prompt": "…", "question": "…", "response": "…"}',
     hub_id="Open-Orca/OpenOrca",
     licence="MIT",

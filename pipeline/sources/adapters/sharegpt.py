@@ -22,7 +22,7 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.mapped import split_at_reply, turns_of
+from pipeline.sources.fields import split_at_reply, turns_of
 from pipeline.sources.row import Adapter, SourceRow, Turns, query, reply
 from pipeline.text import snippet
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.mapped import text_of
+from pipeline.sources.fields import text_of
 from pipeline.sources.row import Adapter, SourceRow, query, reply
 from pipeline.text import shape, snippet
 

@@ -15,19 +15,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter
 
-_FIELDS = Fields(
-    {
-        "prompt": "instruction",
-        "input": "input",
-        "reference": "output",
-        "initial": "original_output",
-        "revised": "revised_output",
-    }
-)
+_FIELDS = {
+    "prompt": "instruction",
+    "input": "input",
+    "reference": "output",
+    "initial": "original_output",
+    "revised": "revised_output",
+}
 
 ADAPTER = Adapter(
     name="spa",

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 
-_FIELDS = Fields({"prompt": "prompt", "reference": "chosen", "rejected": "rejected"})
+_FIELDS = {"prompt": "prompt", "reference": "chosen", "rejected": "rejected"}
 
 
 def parse(raw: dict[str, Any]) -> SourceRow:
