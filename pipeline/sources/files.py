@@ -22,12 +22,11 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
 Location = Path | RemoteFile
 Warn = Callable[[str], None]
-_SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "validation": ("validation", "valid", "val", "dev"),
-}
-_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+_SPLIT_OF = (
+    dict.fromkeys(("train", "training"), "train")
+    | dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
+    | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+)
 
 
 @dataclass(frozen=True, slots=True)

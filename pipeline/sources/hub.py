@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.text import one_line
+from pipeline.text import describe_error
 
 TIMEOUT_S = 5.0
 
@@ -43,7 +43,7 @@ def pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
     except hub.HFValidationError as error:
         raise InputError(f"{hub_id!r} is neither a file, a folder nor a Hub id (owner/name)") from error
     except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
-        raise HubUnreachable(_gist(error)) from error
+        raise HubUnreachable(describe_error(error)) from error
     if not info.sha:
         raise HubUnreachable("its answer names no commit")
     licence = info.card_data.get("license") if info.card_data else None
@@ -61,13 +61,7 @@ def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
             count += 1
     except Exception as error:
         raise InputError(
-            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {_gist(error)}; "
+            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {describe_error(error)}; "
             f"{count} rows were read before that. "
             "Check the split and try again, or download the files and give their folder as --input"
         ) from error
-
-
-def _gist(error: Exception) -> str:
-    """A library's error as its class and the first line of its text."""
-    first = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {one_line(first)}" if first else type(error).__name__

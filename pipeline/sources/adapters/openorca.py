@@ -1,7 +1,6 @@
 """OpenOrca: questions of the FLAN collection, answered by GPT-4 and GPT-3.5 under various system prompts.
 
-Page: https://huggingface.co/datasets/Open-Orca/OpenOrca   Licence: MIT   Revision: the newest, recorded in the manifest;
-format as of 3f94996
+Page: https://huggingface.co/datasets/Open-Orca/OpenOrca   Licence: MIT   Format as of: 3f94996
 Paper: Mukherjee et al., Orca: Progressive Learning from Complex Explanation Traces of GPT-4, 2023, arXiv 2306.02707
 
     {"id": "flan.564327", "system_prompt": "You are a helpful assistant.", "question": "2 + 2?", "response": "4."}

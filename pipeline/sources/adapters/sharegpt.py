@@ -1,7 +1,7 @@
 """ShareGPT: conversations with ChatGPT that its users shared, as collected for Vicuna.
 
 Page: https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered   Licence: unknown (the original site is
-gone, and the replies are ChatGPT's)   Revision: the newest, recorded in the manifest; of its files only the cleaned one
+gone, and the replies are ChatGPT's)   Of its files only the cleaned one is read.
 
     {"id": "a1_0", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"},
                                      {"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4."}]}

@@ -1,7 +1,6 @@
 """Synthetic Instruct GPT-J pairwise: instructions with a better and a worse model-written reply.
 
 Page: https://huggingface.co/datasets/Dahoas/synthetic-instruct-gptj-pairwise   Licence: unknown (its page states none)
-Revision: the newest, recorded in the manifest
 
     {"prompt": "Why is the sky blue?", "chosen": "Because air scatters …", "rejected": "It is not."}
 
