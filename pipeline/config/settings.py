@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline import schema
 from pipeline.config.reward import RewardSettings
 from pipeline.config.sections import Calls, Section
 from pipeline.config.values import (
@@ -230,8 +229,10 @@ class CurationConfig(Section):
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of this run, the source first."""
+        from pipeline.schema import STAGES
+
         if self.needs_generation:
-            return schema.STAGES
+            return STAGES
         return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
 
     @property
