@@ -151,7 +151,3 @@ def _lay_out(root: Path, names: list[str], folder: Path) -> None:
         if name != manifest.NAME:
             (folder / name).symlink_to((root / name).absolute())
     manifest.write(folder, redact_paths(read_manifest(root)))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
