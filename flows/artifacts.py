@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from pipeline.card import cell
 from pipeline.curate import Outcome
 from pipeline.diffs import sample_diffs
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.storage import manifest
 from pipeline.storage.remote import RemotePath
 
@@ -32,7 +32,7 @@ _WIDTH = 80
 def tell(outcome: Outcome) -> None:
     """Emit the event of a published data set, make its artifacts, and log what its summary would warn of."""
     content = outcome.manifest
-    for told in trust.warnings(content):
+    for told in diagnostics.warnings(content):
         get_run_logger().warning(told)
     announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
     source = content["source"]["name"]

@@ -109,13 +109,13 @@ class Context:
 
     @cached_property
     def reward(self) -> rewards.RewardModel:
-        return rewards.load(self.config.reward, self._chat_model)
+        return rewards.load_reward(self.config.reward, self._chat_model)
 
     @property
     def models(self) -> list[ChatModel]:
         """The language models that this run asks."""
         writers = [self.policy, self.reviser] if entry.asks_models(self.config) else []
-        return writers + (getattr(self.reward, "models", []) if entry.scores(self.config) else [])
+        return [*writers, *(self.reward.chat_models if entry.scores(self.config) else [])]
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -222,8 +222,12 @@ def check(config: CurationConfig) -> None:
             "process; leave run.runner at threads"
         )
     if entry.scores(config):
-        rewards.check(config.reward, config.run.budget_usd)
-        if config.selection.eta2 is not None and rewards.compares(config.reward) and entry.asks_models(config):
+        rewards.check_settings(config.reward, config.run.budget_usd)
+        if (
+            config.selection.eta2 is not None
+            and rewards.compares_with_reference(config.reward)
+            and entry.asks_models(config)
+        ):
             raise ConfigError(
                 "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
                 "of that: set selection.eta2=off"

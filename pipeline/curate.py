@@ -167,8 +167,8 @@ def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
     # What these files hold is in the digests of the source and of its curation.
     del settings["source"]["input"], settings["source"]["decontaminate"]
     identities = [connect.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
-    files = [folder_digest(config.labels.tokenizer, weights=False)]
-    files += [rewards.identity(config.reward)] if entry.scores(config) else []
+    files: list[object] = [folder_digest(config.labels.tokenizer, weights=False)]
+    files += [rewards.identify_models(config.reward)] if entry.scores(config) else []
     made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
     curated = curation.identity(config.source)
     return digest(

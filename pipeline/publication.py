@@ -20,7 +20,7 @@ from pipeline.models.money import price_of
 from pipeline.models.spec import ModelSpec
 from pipeline.plan import Plan
 from pipeline.portable import portable
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.sources import ResolvedSource
 from pipeline.storage import manifest, stagefile
 from pipeline.storage.atomic import remove_temporaries, write_text
@@ -47,7 +47,7 @@ def publish(
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
         "thresholds": thresholds,
-        **_trust(run, plan),
+        **_check_reward(run, plan),
         "labels": labels,
         "settings": last_run.data_settings(config),
         "prompts": run.prompts.digest,
@@ -137,19 +137,19 @@ def _money(run: Context) -> dict[str, Any]:
 
 def unpriced(config: CurationConfig) -> list[str]:
     """Models without a known price: those of this run, and those that earlier ones in the folder asked while it had none."""
-    judges = [judge.model for judge in rewards.judges(config.reward)] if entry.scores(config) else []
+    judges = [judge.model for judge in rewards.judge_settings(config.reward)] if entry.scores(config) else []
     writers = [config.policy.model, config.reviser.model] if entry.asks_models(config) else []
     specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
     now = [str(spec) for spec in specs if price_of(spec) is None]
     return list(dict.fromkeys([*last_run.recall(config.out).get("unpriced", []), *now]))
 
 
-def _trust(run: Context, plan: Plan) -> dict[str, Any]:
+def _check_reward(run: Context, plan: Plan) -> dict[str, Any]:
     """What the scores say of the reward model, where there are any."""
     if "score" not in entry.stages(run.config):
         return {}
     files = stagefile.inspect_all(run.work, "score", plan.shards)
-    return {"reward_check": trust.measure(stagefile.read(file, trust.COLUMNS) for file in files)}
+    return {"reward_check": diagnostics.measure(stagefile.read(file, diagnostics.COLUMNS) for file in files)}
 
 
 def _unanswered(run: Context, plan: Plan) -> int:
@@ -215,5 +215,5 @@ def _describe_models(run: Context) -> dict[str, Any]:
         for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
             described[role] = {"name": name, **connect.identity(ModelSpec.parse(name))}
     if entry.scores(config):
-        described["reward"] = rewards.describe(run.reward)
+        described["reward"] = run.reward.describe()
     return described

@@ -25,7 +25,7 @@ from pipeline import entry, progress, schema
 from pipeline.console import Console
 from pipeline.diffs import sample_diffs
 from pipeline.models import batch_ledger
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.state import state
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Terminal:
         self.console.print(_funnel(manifest))
         rows = manifest["rows"]
         self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
-        for told in trust.warnings(manifest):
+        for told in diagnostics.warnings(manifest):
             self.warn(told)
         if not rows["published"]:
             self.warn("no pair survived: the data set is valid and empty; the table says which stage to loosen")

@@ -20,7 +20,7 @@ from pipeline.report import charts, facts
 from pipeline.report.histogram import histogram
 from pipeline.report.measures import OPERATIONS, REWARDS, Measures
 from pipeline.report.sample import Shown
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 
 _HERE = Path(__file__).parent
 _SHORT = {"reward_reference": "reference", "reward_initial": "initial", "reward_revised": "revised"}
@@ -45,7 +45,7 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[text for text in (note, *trust.warnings(manifest)) if text],
+        notes=[text for text in (note, *diagnostics.warnings(manifest)) if text],
     )
 
 
