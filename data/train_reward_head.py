@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
 from pipeline.errors import CurationError, InputError
 from pipeline.rewards import check, features
 from pipeline.rewards.check import Pair
@@ -117,11 +117,11 @@ def sample(pairs: Sequence[Pair], out: Path, rows: str) -> None:
     """
     import openai
 
-    from pipeline.config import PolicySettings
-    from pipeline.models import catalog
-    from pipeline.models.fetch import fetch
-    from pipeline.models.serve import serve
-    from pipeline.models.spec import ModelSpec
+    from pipeline.config.model_names import ModelSpec
+    from pipeline.config.settings import PolicySettings
+    from pipeline.models.local import catalog
+    from pipeline.models.local.download import fetch
+    from pipeline.models.local.server import serve
 
     settings = PolicySettings()
     model = catalog.get(ModelSpec.parse(settings.model).name)

@@ -1,1 +1,1 @@
-"""Prefect flows: the same run as `python -m pipeline.build`, visible and schedulable at a Prefect server."""
+"""Prefect flows: the same run as `figa build`, visible and schedulable at a Prefect server."""

@@ -14,11 +14,11 @@ from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
-from pipeline.card import cell
 from pipeline.curate import Outcome
-from pipeline.diffs import sample_diffs
+from pipeline.dataset import manifest
+from pipeline.dataset.card import cell
+from pipeline.report.diffs import sample_diffs
 from pipeline.rewards import diagnostics
-from pipeline.storage import manifest
 from pipeline.storage.remote import RemotePath
 
 PUBLISHED = "figa.dataset.published"

@@ -22,12 +22,13 @@ from prefect.states import Failed
 from flows import artifacts, caller, lease, submit
 from flows.health import server_answers
 from flows.runners import running_on, share
-from pipeline.config import CurationConfig
-from pipeline.curate import Outcome, Thresholds, Watcher, in_threads
+from pipeline.config.settings import CurationConfig
+from pipeline.curate import Outcome, Watcher, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
-from pipeline.models import loop
-from pipeline.shards import context_of, run_stages
+from pipeline.models import event_loop
+from pipeline.run.shards import context_of, run_stages
+from pipeline.stages.table import Thresholds
 
 
 @task(name="shards", task_run_name=submit.name, cache_policy=NO_CACHE, persist_result=False)
@@ -60,7 +61,7 @@ def in_tasks(config: CurationConfig, shards: int, stages: tuple[str, ...], thres
             )
         except BaseException:
             here.stopped.set()
-            loop.cancel_all()
+            event_loop.cancel_all()
             raise
 
 

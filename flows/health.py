@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect.settings import PREFECT_API_URL
 
-from pipeline.prefect_server import trouble
+from pipeline.cli.prefect_server import trouble
 
 
 def server_answers() -> bool:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import StorageError
-from pipeline.models import loop
-from pipeline.shards import context_of, forget_contexts
+from pipeline.models import event_loop
+from pipeline.run.shards import context_of, forget_contexts
 from pipeline.storage.atomic import write_text
 
 _NAME = "run.alive"
@@ -80,7 +80,7 @@ def obeyed(config: CurationConfig, run: str | None) -> Iterator[None]:
                 last, since = told, time.monotonic()
             if not told.startswith(f"{run} ") or time.monotonic() - since > _SILENCE_S:
                 context.stopped.set()
-                loop.cancel_all()
+                event_loop.cancel_all()
 
     thread = threading.Thread(target=watch, name="lease", daemon=True)
     thread.start()

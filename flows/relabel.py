@@ -8,10 +8,10 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.artifacts import announce
-from pipeline.relabel import settings
-from pipeline.relabelling import relabel as make
+from pipeline.cli.relabel import settings
+from pipeline.dataset.reader import read_manifest
+from pipeline.run.relabel import relabel as make
 from pipeline.storage.location import location
-from pipeline.storage.published import read_manifest
 
 
 @flow(name="relabel", flow_run_name="relabel-{data_dir}", persist_result=False)

@@ -7,9 +7,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from pipeline.diffs import visible
+from pipeline.cli.verify import verify as check
 from pipeline.errors import StorageError
-from pipeline.verify import verify as check
+from pipeline.report.diffs import visible
 
 _SHOWN = 100
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows.health import server_answers
-from pipeline import progress, schema
+from pipeline import schema
+from pipeline.run import progress
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from pipeline.context import Context
     from pipeline.curate import Watcher
+    from pipeline.run.context import Context
 
 # Each artifact that is told costs as much as ten model calls: a long run is looked at less often.
 _FIRST_S, _RARELY_S = 3.0, 15.0
@@ -77,7 +78,7 @@ class FlowWatcher:
 
     def _show(self, context: Context) -> None:
         counts = progress.read(context.work)
-        news = {s: c for s, c in counts.items() if s in schema.ADDED and self._shown.get(s) != (c.done, c.total)}
+        news = {s: c for s, c in counts.items() if s in schema.STAGES[1:] and self._shown.get(s) != (c.done, c.total)}
         if not news or not server_answers():
             return
         for stage, c in news.items():

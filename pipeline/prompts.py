@@ -18,7 +18,7 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import resources
-from pipeline.config import REASONS, digest
+from pipeline.config.settings import REASONS, digest
 from pipeline.errors import ConfigError
 
 NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")

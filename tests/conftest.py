@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import CurationConfig
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig
 from tests.loopback import LoopbackServer
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 

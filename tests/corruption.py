@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
-from pipeline.storage import manifest
+from pipeline.dataset import manifest
 
 SIDES = ("revised", "initial")
 Corruption = Callable[[Path, random.Random, bool], str]

@@ -10,15 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import __version__, publication, schema
-from pipeline.config import CurationConfig, LabelSettings
-from pipeline.intake import row_id
-from pipeline.labelling import label_texts
+from pipeline import __version__, schema
+from pipeline.config.settings import CurationConfig, LabelSettings
+from pipeline.dataset.writer import write_ledger, write_part
+from pipeline.labels.columns import label_texts
 from pipeline.labels.description import describe
-from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.storage.publish import write_ledger, write_part
-from pipeline.storage.stagefile import Reject, reject_table
-from pipeline.tokenizers import open_tokenizer
+from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.run import publish as publication
+from pipeline.run.intake import row_id
+from pipeline.storage.stage_files import Reject, reject_table
 from tests.conftest import SAMPLE
 
 _WORDS = sorted(set(re.findall(r"[A-Za-z']+[,.]?", SAMPLE.read_text("utf-8"))))

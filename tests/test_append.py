@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pipeline
-from pipeline import shards
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
+from pipeline.run import shards
 from tests.conftest import Silent
 
 Settings = Callable[..., CurationConfig]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.batches import WINDOW_ROWS, Ragged, cut, join, permutation, share, take, windows
+from pipeline.dataset.batches import WINDOW_ROWS, Ragged, cut, join, permutation, share, take, windows
 
 counts = st.integers(1, 5)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from tests.conftest import ROOT, as_arguments, child_environment
 
 Settings = Callable[..., CurationConfig]
@@ -25,7 +25,7 @@ Settings = Callable[..., CurationConfig]
 def build(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line from the repository."""
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.build", *arguments],
+        [sys.executable, "-m", "pipeline", "build", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -134,7 +134,7 @@ def test_interrupt_is_130_and_resumable(settings: Settings) -> None:
     settings.server.engine.latency = 0.3  # type: ignore[attr-defined]
     arguments = [*as_arguments(settings(policy__concurrency=2)), "--prefect", "off"]
     child = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.build", *arguments],
+        [sys.executable, "-m", "pipeline", "build", *arguments],
         cwd=ROOT,
         env=child_environment(),
         stderr=subprocess.PIPE,
@@ -216,7 +216,7 @@ def test_a_reader_that_left_is_no_failure(settings: Settings) -> None:
 def test_a_full_disk_behind_standard_output_is_one_line(settings: Settings) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline.status", str(settings().out.parent)],
+            [sys.executable, "-m", "pipeline", "status", str(settings().out.parent)],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.calibrate import main
-from pipeline.config import CurationConfig
+from pipeline.cli.calibrate import main
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
-from pipeline.models import money
-from pipeline.report import NAME, calibration
+from pipeline.models import cost as money
+from pipeline.report import NAME
+from pipeline.run import calibration
 from tests.conftest import Silent
 
 Settings = Callable[..., CurationConfig]
@@ -73,7 +74,7 @@ def test_a_choice_that_cannot_be_read_is_told(
 
 def test_without_scores_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
-    assert "run pipeline.build until the stage score is done" in capsys.readouterr().err
+    assert "run figa build until the stage score is done" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_finished_has_an_estimated_price(

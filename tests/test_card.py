@@ -8,7 +8,8 @@ import datasets
 import pytest
 import yaml
 
-from pipeline import card, open_dataset, schema
+from pipeline import open_dataset, schema
+from pipeline.dataset import card
 from tests import pairs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_dataset
-from pipeline.compare import main
+from pipeline.cli.compare import main
 from tests import pairs
 from tests.report import hostile
 

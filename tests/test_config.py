@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import CurationConfig, digest
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig, digest
 from pipeline.errors import ConfigError
 
 json_values = st.recursive(

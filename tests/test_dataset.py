@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
-from pipeline import batches, dataset, schema
-from pipeline.dataset import PairDataset, open_dataset
+from pipeline import schema
+from pipeline.dataset import batches, manifest, reader
+from pipeline.dataset import open as dataset
+from pipeline.dataset.open import PairDataset, open_dataset
+from pipeline.dataset.writer import publish_rows
 from pipeline.errors import CurationError, InputError, StorageError, UsageError
-from pipeline.storage import manifest, published
-from pipeline.storage.publish import publish_rows
 from tests.conftest import child_environment
 from tests.storage.rows import commit_shards, table
 
@@ -331,10 +332,10 @@ def test_what_is_not_as_published_is_refused(folder: Path, damage: str, verify: 
 def test_an_older_minor_version_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = open_dataset(folder)
     younger = pa.schema([*schema.PUBLISHED, ("later", pa.int8())])
-    monkeypatch.setattr(published, "PUBLISHED", younger)
+    monkeypatch.setattr(reader, "PUBLISHED", younger)
     with pytest.raises(StorageError, match="column later is missing"):
         open_dataset(folder)
-    monkeypatch.setattr(published, "SINCE", {"later": "1.99"})
+    monkeypatch.setattr(reader, "SINCE", {"later": "1.99"})
     assert open_dataset(folder) == pairs
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from tests.models.real import smollm2
 from tests.test_run import check_row, files, run
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipeline import shards
-from pipeline.config import CurationConfig, RunSettings
+from pipeline.config.settings import CurationConfig, RunSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
-from pipeline.estimate import estimate
-from pipeline.models import money
+from pipeline.models import cost as money
 from pipeline.models.journal import Answer
+from pipeline.run import shards
+from pipeline.run.estimate import estimate
 from tests.conftest import SAMPLE, Silent
 
 Settings = Callable[..., CurationConfig]

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline import schema, shards, sources
-from pipeline.config import CurationConfig
+from pipeline import schema, sources
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
-from pipeline.intake import row_id
-from pipeline.plan import _table, plan_shards, shard_sizes
-from pipeline.storage import stagefile
+from pipeline.run import shards
+from pipeline.run.intake import row_id
+from pipeline.run.plan import _table, plan_shards, shard_sizes
+from pipeline.storage import stage_files
 from tests.conftest import SAMPLE, Silent
 from tests.test_plan import config, pairs, planned, rejects_of, rows_of, times, write
 
@@ -163,7 +164,7 @@ def test_a_writer_that_fails_stops_the_plan(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stagefile, "commit", fail)
+    monkeypatch.setattr(stage_files, "commit", fail)
     with pytest.raises(OSError, match="No space left"):
         planned(config(write(tmp_path / "in.jsonl", pairs(3))), tmp_path / "work")
     assert not (tmp_path / "work" / "plan.json").exists()
@@ -210,5 +211,5 @@ def test_a_mixed_run_is_published_with_each_rows_own_source(
     assert described["parts"][1]["location"] == str(own) and described["replaced_surrogates"] == 0
     first, second = ([entry["sha256"] for entry in outcome.manifest["files"]] for outcome in outs)
     assert first == second
-    work = [stagefile.read(file) for file in stagefile.inspect_all(outs[0].out / "work", "source", 4)]
+    work = [stage_files.read(file) for file in stage_files.inspect_all(outs[0].out / "work", "source", 4)]
     assert set(pa.concat_tables(work)["source"].to_pylist()) == {"hh-rlhf", "jsonl"}

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
-from pipeline import export, relabel, report, schema, show
-from pipeline.merge import main
-from pipeline.state import state
-from pipeline.storage import manifest
+from pipeline import report, schema
+from pipeline.cli import export, relabel, show
+from pipeline.cli.merge import main
+from pipeline.cli.verify import verify
+from pipeline.dataset import manifest
+from pipeline.run.status import state
 from pipeline.storage.lock import run_lock
-from pipeline.verify import verify
 from tests import pairs
 
 Make = Callable[..., Path]
@@ -188,7 +189,7 @@ def test_data_sets_that_are_labelled_differently_are_refused(
     other = made("-".join(labels), 40, 70, **labels)
     assert main([str(made("a", 0, 50)), str(other), "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err
-    assert told in line and "pipeline.relabel" in line and line.count("\n") == 1
+    assert told in line and "pipeline.cli.relabel" in line and line.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

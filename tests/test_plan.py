@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import plan as plan_module
 from pipeline import sources
-from pipeline.config import CurationConfig
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, InputError
-from pipeline.intake import row_id
-from pipeline.plan import Plan, plan_shards
-from pipeline.progress import read as read_progress
-from pipeline.storage import stagefile
+from pipeline.run import plan as plan_module
+from pipeline.run.intake import row_id
+from pipeline.run.plan import Plan, plan_shards
+from pipeline.run.progress import read as read_progress
+from pipeline.storage import stage_files
 from tests.conftest import ROOT, child_environment
 
 
@@ -44,11 +44,11 @@ def planned(config: CurationConfig, work: Path) -> tuple[Plan, list[str]]:
 
 
 def rows_of(work: Path, plan: Plan) -> pa.Table:
-    return pa.concat_tables([stagefile.read(f) for f in stagefile.inspect_all(work, "source", plan.shards)])
+    return pa.concat_tables([stage_files.read(f) for f in stage_files.inspect_all(work, "source", plan.shards)])
 
 
 def rejects_of(work: Path, plan: Plan) -> list[dict[str, Any]]:
-    tables = [stagefile.read_rejects(work, "source", shard) for shard in range(plan.shards)]
+    tables = [stage_files.read_rejects(work, "source", shard) for shard in range(plan.shards)]
     return pa.concat_tables(tables).to_pylist()
 
 
@@ -59,7 +59,7 @@ def times(work: Path) -> dict[str, int]:
 def test_every_row_is_in_a_shard_in_order(tmp_path: Path) -> None:
     plan, _ = planned(config(write(tmp_path / "in.jsonl", pairs(10))), tmp_path / "work")
     assert plan == Plan(shards=3, rows=10)
-    files = stagefile.inspect_all(tmp_path / "work", "source", 3)
+    files = stage_files.inspect_all(tmp_path / "work", "source", 3)
     assert [file.rows for file in files] == [4, 4, 2]
     rows = rows_of(tmp_path / "work", plan)
     assert rows["source_row"].to_pylist() == list(range(10))
@@ -154,7 +154,7 @@ def test_a_plan_that_stands_is_not_made_again(tmp_path: Path) -> None:
     assert planned(setting, tmp_path / "work")[0] == first
     assert times(tmp_path / "work") == before
     # A shard that is gone is made again, and that one alone.
-    stagefile.file_path(tmp_path / "work", "source", 1).unlink()
+    stage_files.file_path(tmp_path / "work", "source", 1).unlink()
     assert planned(setting, tmp_path / "work")[0] == first
     after = times(tmp_path / "work")
     assert {name for name in after if after[name] != before[name]} == {"00001.arrow", "00001.json"}

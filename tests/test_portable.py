@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.portable import portable
+from pipeline.text import portable
 
 
 @pytest.mark.parametrize(

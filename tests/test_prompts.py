@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import REASONS
+from pipeline.config.settings import REASONS
 from pipeline.errors import ConfigError
 from pipeline.prompts import NAMES, Prompts, fence
 from tests.conftest import ROOT

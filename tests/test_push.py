@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import verify
-from pipeline.push import main
-from pipeline.storage import manifest
-from pipeline.storage.published import read_manifest
+from pipeline.cli import verify
+from pipeline.cli.push import main
+from pipeline.dataset import manifest
+from pipeline.dataset.reader import read_manifest
 from tests import pairs
 from tests.conftest import ROOT, child_environment
 from tests.push_server import PushHub
@@ -36,7 +36,7 @@ def push(out: Path, url: str, *arguments: str, token: str = "hf_right") -> subpr
     environment = child_environment(
         HF_ENDPOINT=url, HF_TOKEN=token, HF_HUB_DISABLE_XET="1", HF_HUB_OFFLINE="0", HF_HUB_DISABLE_TELEMETRY="1"
     )
-    command = [sys.executable, "-m", "pipeline.push", str(out), REPO, *arguments]
+    command = [sys.executable, "-m", "pipeline", "push", str(out), REPO, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
 
 
@@ -87,7 +87,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
-        monkeypatch.setattr("pipeline.push._PAUSE_S", 0.0)
+        monkeypatch.setattr("pipeline.cli.push._PAUSE_S", 0.0)
         yield made
 
 

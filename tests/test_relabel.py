@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
-from pipeline.labelling import LABELS
-from pipeline.relabel import main
-from pipeline.storage import manifest
-from pipeline.verify import verify
+from pipeline.cli.relabel import main
+from pipeline.cli.verify import verify
+from pipeline.dataset import manifest
+from pipeline.labels.columns import LABELS
 from tests.labels.families import FAMILIES, fast
 from tests.pairs import data_set
 
@@ -219,7 +219,7 @@ def test_one_that_was_interrupted_is_done_again_in_its_folder(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.publication.finish", interrupted)
+        patch.setattr("pipeline.run.publish.finish", interrupted)
         assert main([str(parent), "--out", str(out)]) == 130
     assert not (out / "manifest.json").exists()
     assert table(relabelled(parent, out)).equals(table(parent))

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import resources, schema, shards, verify
-from pipeline.config import CurationConfig
+from pipeline import resources, schema
+from pipeline.cli import verify
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import StorageError, UsageError
+from pipeline.run import shards
 from pipeline.storage.lock import run_lock
 from tests.conftest import Silent
 
@@ -276,7 +278,7 @@ def test_the_first_failure_stops_the_rest_whichever_shard_it_is(
     config = settings(run__workers=2)
     monkeypatch.setattr("pipeline.curate.run_stages", work)
     # What is at work ends when it is told to; here that comes with the failure.
-    monkeypatch.setattr("pipeline.curate.loop.cancel_all", held.set)
+    monkeypatch.setattr("pipeline.curate.event_loop.cancel_all", held.set)
     monkeypatch.setattr("pipeline.curate.context_of", lambda config: SimpleNamespace(stopped=threading.Event()))
     with pytest.raises(StorageError, match="no space"):
         in_threads(config, 20, ("sample",), None)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_dataset
-from pipeline.config import LabelSettings
-from pipeline.diffs import visible
-from pipeline.show import main
-from pipeline.tokenizers import open_tokenizer
+from pipeline.cli.show import main
+from pipeline.config.settings import LabelSettings
+from pipeline.labels.loading import open_tokenizer
+from pipeline.report.diffs import visible
 from tests import pairs
 from tests.report import hostile
 
@@ -106,7 +106,7 @@ def test_a_limit_below_zero_is_refused(out: Path, capsys: pytest.CaptureFixture[
 def test_the_summary_of_a_run_draws_the_same_diff(
     out: Path, tiny_tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.diffs import sample_diffs
+    from pipeline.report.diffs import sample_diffs
 
     manifest = open_dataset(out).manifest
     tokenizer = open_tokenizer(str(tiny_tokenizer), LabelSettings(tokenizer=str(tiny_tokenizer)))

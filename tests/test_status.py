@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import last_run, shards
-from pipeline.config import CurationConfig
+from pipeline.cli.status import main
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.state import state
-from pipeline.status import main
-from pipeline.storage import manifest
+from pipeline.dataset import manifest
+from pipeline.run import record, shards
+from pipeline.run.status import state
 from tests.conftest import Silent
 
 Settings = Callable[..., CurationConfig]
@@ -80,6 +80,28 @@ def test_a_run_that_was_stopped_is_told_by_its_own_settings(done: CurationConfig
     found = state(done.out)
     assert found.published and found.publication == 1
     assert found.rerun[0] == "revise: make 2 shards again: reviser.temperature changed, and what follows from it"
+
+
+def test_an_edited_chat_template_and_moved_thresholds_are_named(
+    settings: Settings, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(tiny_tokenizer, tmp_path / "tokenizer")
+    config = settings(labels__tokenizer=str(own))
+    shards.forget_contexts()
+    curate(config, in_threads, Silent())
+    assert state(config.out).rerun == []
+    template = own / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8").replace("<|im_start|>", "<|im_start|> "), "utf-8")
+    wanted = ["filter: make 3 shards again: the tokenizer changed, and what follows from it"]
+    assert state(config.out).rerun == state(config.out, config).rerun == wanted
+    before = {path: path.stat().st_mtime_ns for path in (config.out / "work").glob("*/0*.arrow")}
+    curate(config, in_threads, Silent())
+    rebuilt = {path.parent.name for path, at in before.items() if path.exists() and path.stat().st_mtime_ns != at}
+    assert rebuilt == {"filter", "label"}
+    # A threshold is a number by the scores on disk: another way to write the same one is no change.
+    assert [
+        s.why for s in state(config.out, settings(labels__tokenizer=str(own), selection__eta1="q0.9")).stages if s.why
+    ] == [{"selection.eta1": 3}]
 
 
 def test_another_input_makes_the_next_stage_stale(done: CurationConfig) -> None:
@@ -158,9 +180,9 @@ def test_a_published_data_set_needs_no_work_folder(done: CurationConfig, setting
 
 
 def test_settings_of_any_text_are_those_of_the_last_run(done: CurationConfig) -> None:
-    told = last_run.settings(done)
+    told = record.settings(done)
     told["policy"] |= {"system": "Hi \U0001f600: {x}", "temperature": 1e-05}
-    again = last_run.rerun_of(told, ["run.workers=3"], done.out)
+    again = record.rerun_of(told, ["run.workers=3"], done.out)
     assert (again.policy.system, again.policy.temperature) == ("Hi \U0001f600: {x}", 1e-05)
     (done.out / "work" / "run.json").write_text('{"settings": [1]}')
     assert main([str(done.out)]) == 0

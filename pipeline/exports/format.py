@@ -26,7 +26,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that `pipeline.export` writes.
+    """A format that `figa export` writes.
 
     file: data.json, one array with a row a line, or a .parquet file. columns: the published ones it reads. contract:
     Markdown for the README of the output: columns, loss, and what a trainer must not do; `{file}` and the data set's label

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.dataset import PairDataset
-from pipeline.storage import manifest
+from pipeline.dataset import manifest
+from pipeline.dataset.open import PairDataset
 
 
 def lineage(dataset: PairDataset) -> dict[str, Any]:

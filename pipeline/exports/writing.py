@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config import digest
-from pipeline.dataset import PairDataset
+from pipeline.config.settings import digest
+from pipeline.dataset import manifest, reader
+from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
 from pipeline.exports.format import Format, Render
 from pipeline.exports.lineage import lineage
 from pipeline.labels.description import settings_of
 from pipeline.labels.templates import with_system
-from pipeline.storage import manifest, published
 from pipeline.storage.atomic import replacing, write_text
 
 NAME = "export.json"
@@ -92,7 +92,7 @@ def renderer(labels: dict[str, Any]) -> Render:
     Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
     """
     from pipeline.labels.description import difference
-    from pipeline.tokenizers import open_tokenizer
+    from pipeline.labels.loading import open_tokenizer
 
     tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
     if differs := difference(labels, tokenizer):
@@ -150,11 +150,11 @@ def _fit(pairs: pa.Table, format: Format, skipped: list[dict[str, str]]) -> pa.T
 def _pairs(dataset: PairDataset, columns: list[str]) -> Iterator[pa.Table]:
     for published_file in dataset.files:
         try:
-            with published.open_file(published_file.path) as file:
+            with reader.open_file(published_file.path) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                     yield pa.Table.from_batches([batch])
         except (OSError, pa.ArrowException) as error:
-            raise published.damaged(published_file.path, error) from error
+            raise reader.damaged(published_file.path, error) from error
 
 
 def _write_json(path: Path, tables: Iterator[pa.Table], _: object) -> int:

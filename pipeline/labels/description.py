@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config import LabelSettings
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import StorageError
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 
 _LIBRARIES = ("rapidfuzz", "tokenizers", "transformers", "jinja2")
 _PARTS = {"tokenizer": "vocabulary, merges or rules", "template": "template", "special_tokens": "special tokens"}

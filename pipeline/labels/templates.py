@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import LabelSettings
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 
 if TYPE_CHECKING:

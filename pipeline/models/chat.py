@@ -24,15 +24,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pipeline.config import digest
+from pipeline.config.settings import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
-from pipeline.models import loop
-from pipeline.models.failures import Transient, UselessAnswer
+from pipeline.models import event_loop
+from pipeline.models.cost import Budget, Price
 from pipeline.models.journal import Answer, Journal, call_number
-from pipeline.models.limits import Limiter
-from pipeline.models.money import Budget, Price
+from pipeline.models.limiter import Limiter
+from pipeline.models.provider_errors import Transient, UselessAnswer
 from pipeline.models.providers import Batched, Provider, on_headers
-from pipeline.models.trying import LONGEST_WAIT_S, Breaker, retrying
+from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
 
 _LOOK_S = 0.02
 # Journalled as what no higher max_tokens would change.
@@ -235,7 +235,7 @@ class ChatModel:
             if self._provider is None:
                 self._provider = await asyncio.to_thread(self._connect)
                 # Unclosed, the SDK's connections complain when the process ends.
-                loop.at_exit(self._provider.close)
+                event_loop.at_exit(self._provider.close)
             return self._provider
 
 

@@ -11,8 +11,16 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.models.failures import SURROGATE, Transient, UselessAnswer, not_an_answer, shaped, snippet, translate
 from pipeline.models.journal import Answer
+from pipeline.models.provider_errors import (
+    SURROGATE,
+    Transient,
+    UselessAnswer,
+    not_an_answer,
+    shaped,
+    snippet,
+    translate,
+)
 
 if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest

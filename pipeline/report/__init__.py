@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.labels.tokenization import LabelTokenizer
+    from pipeline.labels.tokenizer import LabelTokenizer
 
 NAME = "report.html"
 
@@ -32,9 +32,10 @@ def write(
     boundaries, and `note` should say why. advance: told the number of rows read, each row once.
     Raises StorageError for files that are not as the manifest says.
     """
-    from pipeline.portable import portable
-    from pipeline.report import measures, page, sample
+    from pipeline.dataset import measures
+    from pipeline.report import page, sample
     from pipeline.storage.atomic import write_text
+    from pipeline.text import portable
 
     files = measures.files_of(out, manifest)
     measured = measures.measure(files, advance)

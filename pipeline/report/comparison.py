@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.diffs import marked
-from pipeline.report import charts, facts, measures, page, sample
-from pipeline.report.histogram import histogram, median
-from pipeline.report.measures import Files, Measures
+from pipeline.dataset import facts, measures
+from pipeline.dataset.histogram import histogram, median
+from pipeline.dataset.measures import Files, Measures
+from pipeline.dataset.reader import batches, read_manifest
+from pipeline.report import charts, page, sample
+from pipeline.report.diffs import marked
 from pipeline.report.tokens import SIDES, words
-from pipeline.storage.published import batches, read_manifest
 
 _SHOWN = 50
 _TOKENIZERS = "The labels are by different tokenizers: lengths and edit distances of the two can't be compared."

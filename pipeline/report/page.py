@@ -15,10 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.diffs import visible
-from pipeline.report import charts, facts
-from pipeline.report.histogram import histogram
-from pipeline.report.measures import OPERATIONS, REWARDS, Measures
+from pipeline.dataset import facts
+from pipeline.dataset.histogram import histogram
+from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
+from pipeline.report import charts
+from pipeline.report.diffs import visible
 from pipeline.report.sample import Shown
 from pipeline.rewards import diagnostics
 

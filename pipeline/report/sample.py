@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.labels.signals import KEEP
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.dataset.measures import Files, Measures
+from pipeline.dataset.reader import batches
+from pipeline.labels.alignment import KEEP
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report import tokens
-from pipeline.report.measures import Files, Measures
-from pipeline.storage.published import batches
 
 PAIRS, REJECTS = 2000, 500
 _PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000

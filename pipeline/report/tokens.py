@@ -11,8 +11,8 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.errors import RowReject
-from pipeline.labels.signals import DELETE, INSERT, KEEP, SUBSTITUTE
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.labels.alignment import DELETE, INSERT, KEEP, SUBSTITUTE
+from pipeline.labels.tokenizer import LabelTokenizer
 
 SIDES = ("initial", "revised")
 

@@ -1,4 +1,4 @@
-"""Behind `python -m pipeline.rewards check`: compare a reward model with pairs of which the better answer is known."""
+"""Behind `figa rewards check`: compare a reward model with pairs of which the better answer is known."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import sources
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import resolve_source
 from pipeline.errors import InputError, RowReject
-from pipeline.plan import all_bad, open_adapters
-from pipeline.rewards import Item, RewardModel, Score, score_items
+from pipeline.rewards.base import Item, RewardModel, Score, score_items
 from pipeline.rewards.diagnostics import MOST_EXPLAINED, Numbers, calibration, spearman, wilson
 from pipeline.rewards.judge import PairwiseJudge
+from pipeline.run.plan import all_bad, open_adapters
 
 # How far from 50 % an unbiased judge may prefer one position.
 _MOST_BIAS = 0.1

@@ -76,7 +76,7 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
             f"the reward {name} is mostly explained by length: {longer} answers score higher (rank correlation "
             f"{correlation:+.2f})"
         )
-    return [f"{line}. Judge it by pairs of your own: python -m pipeline.rewards check" for line in lines]
+    return [f"{line}. Judge it by pairs of your own: figa rewards check" for line in lines]
 
 
 def wilson(right: float, of: int) -> tuple[float, float]:

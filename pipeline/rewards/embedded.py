@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from pipeline.errors import ModelUnavailable
 from pipeline.resources import folder
-from pipeline.rewards import Item, RewardModel, features
+from pipeline.rewards.base import Item, RewardModel
+from pipeline.rewards.features import BUCKETS, NAMES, dense, hashed
 
 FORMAT = 1
 EMPTY_SCORE = -10.0  # finite, and below the score of any other text
@@ -39,16 +40,16 @@ class EmbeddedReward(RewardModel):
             raw = path.read_bytes()
             with np.load(io.BytesIO(raw), allow_pickle=False) as head:
                 names, version = head["names"].tolist(), int(head["format"])
-                dense, hashed, bias = head["dense"], head["hashed"], float(head["bias"])
+                weights, bucket_weights, bias = head["dense"], head["hashed"], float(head["bias"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelUnavailable(f"reward head {path}: not readable as a head file ({error}); reinstall") from error
-        if version != FORMAT or tuple(names) != features.NAMES or hashed.shape != (features.BUCKETS,):
+        if version != FORMAT or tuple(names) != NAMES or bucket_weights.shape != (BUCKETS,):
             raise ModelUnavailable(
-                f"reward head {path}: trained for other features; train it again with data/train_reward_head.py"
+                f"reward head {path}: trained for other features; reinstall, or run data/train_reward_head.py"
             )
         self.digest = hashlib.sha256(raw).hexdigest()
-        self._dense: list[float] = dense.astype(np.float64).tolist()
-        self._hashed: npt.NDArray[np.float64] = hashed.astype(np.float64)
+        self._weights: list[float] = weights.astype(np.float64).tolist()
+        self._bucket_weights: npt.NDArray[np.float64] = bucket_weights.astype(np.float64)
         self._bias = bias
 
     def score(self, items: Sequence[Item], references: Sequence[str] = ()) -> npt.NDArray[np.float32]:
@@ -61,7 +62,7 @@ class EmbeddedReward(RewardModel):
     def _score_one(self, messages: list[dict[str, str]], answer: str) -> float:
         if not answer.strip():
             return EMPTY_SCORE
-        values = features.dense(messages, answer).tolist()
-        buckets, value = features.hashed(answer)
-        words = value * math.fsum(self._hashed[buckets].tolist())
-        return self._bias + math.fsum(w * x for w, x in zip(self._dense, values, strict=True)) + words
+        values = dense(messages, answer).tolist()
+        buckets, value = hashed(answer)
+        words = value * math.fsum(self._bucket_weights[buckets].tolist())
+        return self._bias + math.fsum(w * x for w, x in zip(self._weights, values, strict=True)) + words

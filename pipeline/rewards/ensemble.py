@@ -2,7 +2,7 @@
 
 A logit, a mark from 1 to 9 and a preference from −1 to 1 have no common scale, so `reward.centres` and `reward.spreads` say
 what to subtract from each member's scores and what to divide them by. They are settings, not taken from a run's own scores,
-so that a score depends on its own row only; `python -m pipeline.rewards check` prints them for a file of pairs.
+so that a score depends on its own row only; `figa rewards check` prints them for a file of pairs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from pipeline.config import digest
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import digest
 from pipeline.errors import RowReject
-from pipeline.rewards import Item, RewardModel, Score, score_items
+from pipeline.rewards.base import Item, RewardModel, Score, score_items
 
 
 class Ensemble(RewardModel):

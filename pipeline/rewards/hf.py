@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import digest
-from pipeline.config_reward import RewardSettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
-from pipeline.labels.tokenization import hub_trouble
-from pipeline.model_files import folder_digest
-from pipeline.models.spec import ModelSpec
-from pipeline.portable import without_folders
-from pipeline.rewards import Item, RewardModel
+from pipeline.labels.model_files import folder_digest
+from pipeline.labels.tokenizer import hub_trouble
+from pipeline.rewards.base import Item, RewardModel
+from pipeline.text import without_folders
 
 _AUTO = "AutoModelForSequenceClassification"
 # A larger batch leaves a core's cache and is slower than its texts one by one.

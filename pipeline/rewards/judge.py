@@ -14,17 +14,17 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from pipeline.config import digest
-from pipeline.config_reward import RewardSettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import digest
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.connect import identity, request_params
-from pipeline.models.failures import snippet
+from pipeline.models.event_loop import each_row
+from pipeline.models.factory import identity, request_params
 from pipeline.models.journal import Answer
-from pipeline.models.loop import each_row
-from pipeline.models.spec import ModelSpec
+from pipeline.models.provider_errors import snippet
 from pipeline.prompts import JudgePrompts
-from pipeline.rewards import Item, RewardModel, Score
+from pipeline.rewards.base import Item, RewardModel, Score
 
 # Raise when the same responses are read as other scores.
 CODE = 1

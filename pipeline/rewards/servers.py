@@ -22,18 +22,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pipeline.config import digest
-from pipeline.config_reward import RewardSettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import digest
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.tokenization import hub_trouble
-from pipeline.model_files import folder_digest
-from pipeline.models import loop
-from pipeline.models.failures import Transient, from_status, retry_after, snippet
-from pipeline.models.limits import limiter_for
-from pipeline.models.loop import each_row
-from pipeline.models.spec import ModelSpec
-from pipeline.models.trying import LONGEST_WAIT_S, Breaker, retrying
-from pipeline.rewards import Item, RewardModel, Score
+from pipeline.labels.model_files import folder_digest
+from pipeline.labels.tokenizer import hub_trouble
+from pipeline.models import event_loop
+from pipeline.models.event_loop import each_row
+from pipeline.models.limiter import limiter_for
+from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
+from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
+from pipeline.rewards.base import Item, RewardModel, Score
 
 if TYPE_CHECKING:
     import httpx2
@@ -199,7 +199,7 @@ class ServerReward(RewardModel):
             # The limiter decides how many connections there are.
             unlimited = httpx2.Limits(max_connections=None)
             self._client = httpx2.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=unlimited)
-            loop.at_exit(self._client.aclose)
+            event_loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
                 async with asyncio.timeout(self._settings.timeout_s):

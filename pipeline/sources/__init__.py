@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 
 from pipeline.errors import ConfigError
-from pipeline.sources import (
+from pipeline.sources.adapters import (
     alpaca,
     hh_rlhf,
     jsonl,
@@ -24,9 +24,9 @@ from pipeline.sources import (
     synthetic_gptj,
     ultrafeedback,
 )
-from pipeline.sources.jsonl import bind
+from pipeline.sources.adapters.jsonl import bind
 from pipeline.sources.mixing import parts, records, resolve
-from pipeline.sources.reading import Record, ResolvedSource
+from pipeline.sources.resolve import Record, ResolvedSource
 from pipeline.sources.row import Adapter, SourceRow
 
 _MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, jsonl, parquet)

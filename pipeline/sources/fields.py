@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError, RowReject
-from pipeline.sources.hh_rlhf import is_transcript
+from pipeline.sources.adapters.hh_rlhf import is_transcript
 from pipeline.sources.text import shape, snippet
 
 PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "initial", "revised", "transcript")

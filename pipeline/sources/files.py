@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import InputError
-from pipeline.filesystems import is_url
 from pipeline.sources import remote
 from pipeline.sources.remote import RemoteFile
 from pipeline.sources.text import shown, snippet
+from pipeline.storage.filesystems import is_url
 
 PACKED = (".gz", ".zst", ".bz2")
 TABLES = (".parquet", ".csv", ".tsv")

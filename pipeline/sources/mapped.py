@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources import hh_rlhf
+from pipeline.sources.adapters import hh_rlhf
 from pipeline.sources.fields import Fields
 from pipeline.sources.row import SourceRow
 from pipeline.sources.text import shape, snippet

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.sources import reading
-from pipeline.sources.reading import Record, ResolvedSource, Warn
+from pipeline.sources import resolve as reading
+from pipeline.sources.resolve import Record, ResolvedSource, Warn
 from pipeline.sources.rows import Damaged
 
 

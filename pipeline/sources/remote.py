@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
-from pipeline.filesystems import TAGS, Stream, attempt, filesystem, holds_secrets
 from pipeline.sources.text import shown
+from pipeline.storage.filesystems import TAGS, Stream, attempt, filesystem, holds_secrets
 
 _WEB = ("http", "https")
 

@@ -14,10 +14,10 @@ from pathlib import PurePath
 from typing import Any, cast
 
 from pipeline.errors import InputError, RowReject
-from pipeline.sources import csv_rows, parquet_rows, unpacking
 from pipeline.sources.files import PACKED, Location, bare_name
-from pipeline.sources.json_array import ArrayReader, Broken
-from pipeline.sources.strict_json import StrictDecoder
+from pipeline.sources.readers import csv_rows, parquet_rows, unpacking
+from pipeline.sources.readers.json_array import ArrayReader, Broken
+from pipeline.sources.readers.strict_json import StrictDecoder
 from pipeline.sources.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000

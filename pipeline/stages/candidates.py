@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline.config import FilterSettings
+from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
-from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.rewards import RewardModel
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.rewards.base import RewardModel
 from pipeline.stages.filter import judge
 
 # Given rows with `messages`, `reference`, `initial` and `reward_initial`, and each one's candidates: the index of one each.

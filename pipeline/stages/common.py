@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import RowReject
-from pipeline.storage.stagefile import Reject, StageOutput
+from pipeline.storage.stage_files import Reject, StageOutput
 
 # Called as rows end: number of rows, number of them rejected.
 Report = Callable[[int, int], None]

@@ -24,7 +24,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.models.failures import SURROGATE
+from pipeline.models.provider_errors import SURROGATE
 
 SCHEMA = {
     "type": "json_schema",

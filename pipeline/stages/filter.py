@@ -14,12 +14,12 @@ import pyarrow as pa
 from rapidfuzz.distance import LCSseq, Levenshtein
 
 from pipeline import schema
-from pipeline.config import FilterSettings
+from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
-from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.rewards import RewardModel, Score, score_items
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.stages.common import Report, collect
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 
 # A reviser that talks about its task instead of doing it. Each alternative needs a word of the task (a revised *response*,
 # the draft that *omits*): "the draft of the contract" and "tips to improve your sleep" are ordinary answers.

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.config import LabelSettings
-from pipeline.labels.signals import PROMPT, Responses, pairs_signals
+from pipeline.config.settings import LabelSettings
+from pipeline.labels.alignment import PROMPT, Responses, pairs_signals
 from pipeline.stages.common import Report
-from pipeline.storage.stagefile import Reject, StageOutput
+from pipeline.storage.stage_files import Reject, StageOutput
 
 IGNORE = -100  # the label that cross-entropy skips, in torch and everywhere else
 

@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.config import REASONS, ReviserSettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.connect import request_params
-from pipeline.models.loop import each_row
-from pipeline.models.spec import ModelSpec
+from pipeline.models.event_loop import each_row
+from pipeline.models.factory import request_params
 from pipeline.prompts import Prompts, fence
 from pipeline.stages import edits, sentences
 from pipeline.stages.candidates import Choose
 from pipeline.stages.common import Report, collect, row_seed
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 
 DIAGNOSIS_TOKENS = 24
 # Of fewer runs of four words nobody can say that they loop.

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.config import PolicySettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.connect import request_params, system_prompt
-from pipeline.models.loop import each_row
-from pipeline.models.spec import ModelSpec
+from pipeline.models.event_loop import each_row
+from pipeline.models.factory import request_params, system_prompt
 from pipeline.stages.common import Report, collect, queries, row_seed
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 
 
 def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: Report) -> StageOutput:

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import RowReject
-from pipeline.rewards import RewardModel, Score, score_items
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.stages.common import Report, collect
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 
 
 def score(rows: pa.Table, reward: RewardModel, report: Report) -> StageOutput:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import SelectionSettings
+from pipeline.config.settings import SelectionSettings
 from pipeline.stages.common import QUERY, Report, queries
-from pipeline.storage.stagefile import Reject, StageOutput
+from pipeline.storage.stage_files import Reject, StageOutput
 
 
 @dataclass(frozen=True, slots=True)

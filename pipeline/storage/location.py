@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.filesystems import holds_secrets, is_url
+from pipeline.storage.filesystems import holds_secrets, is_url
 from pipeline.storage.remote import RemotePath
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline.dataset.manifest import NAME
 from pipeline.errors import StorageError, StoreUnreachable, UsageError
 from pipeline.schema import STAGES
 from pipeline.storage.atomic import TEMPORARY
 from pipeline.storage.claim import claim
 from pipeline.storage.location import journal_of, local_side
-from pipeline.storage.manifest import NAME
 from pipeline.storage.remote import RemotePath
 
 _OURS = re.compile(rf"(train-\d{{5}}-of-\d{{5}}|{'|'.join(STAGES)})(-[0-9a-f]{{8}})?\.parquet|{re.escape(TEMPORARY)}.*")

@@ -4,7 +4,7 @@
     FigaCollator    pairs, or single sequences, to padded tensors
     FigaTrainer     transformers' Trainer with both; `trl_recipe.FigaSFTTrainer` is the same over TRL's SFTTrainer
 
-`python -m pipeline.training.run DIR --model ID --out DIR2` trains. Needs the `train` extra; importing this package alone
+`figa train DIR --model ID --out DIR2` trains. Needs the `train` extra; importing this package alone
 does not.
 """
 

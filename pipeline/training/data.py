@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.dataset import PairDataset
+from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, RowReject, UsageError
 from pipeline.labels.description import difference, settings_of
-from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.tokenizers import open_tokenizer
+from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.training.collator import COLUMNS, SIDES
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_tokenizer(dataset: PairDataset, model: str) -> None:
             raise ConfigError(
                 f"{dataset.root}: its labels were made with the tokenizer {labels['tokenizer']}; that of {model} gives "
                 f"other tokens, first seen in pair {row['id']}. Label it anew, without a model call: "
-                f"python -m pipeline.relabel {dataset.root} --tokenizer {model} --out NEW"
+                f"figa relabel {dataset.root} --tokenizer {model} --out NEW"
             )
 
 

@@ -17,7 +17,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from pipeline import __version__
-from pipeline.dataset import PairDataset
+from pipeline.dataset.open import PairDataset
 from pipeline.errors import CurationError, ModelUnavailable, UsageError
 from pipeline.exports.lineage import lineage
 from pipeline.storage.atomic import remove, write_text

@@ -6,7 +6,7 @@
     from pipeline.training import FigaCollator
     from pipeline.training.trl_recipe import FigaSFTTrainer, figa_arguments
 
-    sequences = load_dataset("parquet", data_files="sequences/train.parquet")["train"]   # pipeline.export --format sequences
+    sequences = load_dataset("parquet", data_files="sequences/train.parquet")["train"]   # figa export --format sequences
     trainer = FigaSFTTrainer(
         model,
         SFTConfig("out", learning_rate=1e-5, **figa_arguments()),

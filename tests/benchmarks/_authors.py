@@ -13,8 +13,8 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from pipeline.dataset import open_dataset
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.dataset.open import open_dataset
+from pipeline.labels.tokenizer import LabelTokenizer
 from tests.benchmarks._pairs import cpu_seconds
 from tests.benchmarks.measure import Figure, repeated
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PolicySettings, digest
-from pipeline.models import connect
+from pipeline.config.settings import PolicySettings, digest
+from pipeline.models import factory
 from pipeline.models.chat import ChatRequest
+from pipeline.models.cost import Budget
+from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.loop import each_row, run
-from pipeline.models.money import Budget
 from tests.benchmarks.measure import peak_mb
 from tests.loopback import KEY
 
@@ -62,7 +62,7 @@ def ours(url: str, calls: int, workers: int, path: str) -> dict[str, Any]:
     # As a run in threads has it, which is the default.
     journal = Journal(Path(path), alone=True)
     settings = PolicySettings(model=f"openai/m@{url}", concurrency=workers)
-    model = connect.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
+    model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
     opened = time.perf_counter() - started
 
     def ask(index: int) -> Any:

@@ -13,8 +13,8 @@ from prefect import flow
 
 import flows.curate
 from flows.runners import running_on
-from pipeline.config import CurationConfig
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from tests.conftest import Silent
 

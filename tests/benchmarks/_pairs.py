@@ -12,13 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.config import FilterSettings, LabelSettings
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.config.settings import FilterSettings, LabelSettings
+from pipeline.dataset import manifest
+from pipeline.dataset.writer import publish_rows
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.stages.common import collect
 from pipeline.stages.filter import tokens
 from pipeline.stages.label import label
-from pipeline.storage import manifest, stagefile
-from pipeline.storage.publish import publish_rows
+from pipeline.storage import stage_files
 from tests.labels.families import byte_level, fast, lines
 from tests.stages.tables import row, table_for
 
@@ -66,11 +67,11 @@ def labelled(filtered: pa.Table, own: LabelTokenizer) -> pa.Table:
     return label(filtered, LabelSettings(), own.eos_id, _silent).rows
 
 
-def commit(work: Path, shard: int, rows: pa.Table) -> stagefile.StageFile:
-    return stagefile.commit(work, "label", shard, "digest", rows, schema.REJECTED.empty_table())
+def commit(work: Path, shard: int, rows: pa.Table) -> stage_files.StageFile:
+    return stage_files.commit(work, "label", shard, "digest", rows, schema.REJECTED.empty_table())
 
 
-def publish(out: Path, files: list[stagefile.StageFile]) -> Path:
+def publish(out: Path, files: list[stage_files.StageFile]) -> Path:
     content = {"format": "figa-pipeline", "schema_version": schema.SCHEMA_VERSION, "rejected_files": []}
     manifest.write(out, content | {"files": publish_rows(out, files, 50_000, {}), "labels": {"eos_id": 1}})
     return out

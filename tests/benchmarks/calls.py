@@ -4,7 +4,7 @@
 timed, in one process each. Against the rivals, whole processes are, from start to end, imports and all: a file of prompts in,
 a file of answers out (`rivals/`). Each has its own defaults, but for the address, 64 calls at a time (distilabel: batches of
 64), and for Curator rate limits above what the server can do, which would otherwise hold it to 200 calls a minute. Peak memory
-is the sum over a tool's processes. The whole pipeline, `pipeline.build`, is told beside them: it also scores each answer twice
+is the sum over a tool's processes. The whole pipeline, `figa build`, is told beside them: it also scores each answer twice
 and publishes.
 """
 
@@ -108,7 +108,7 @@ def _pipeline(prompts: Path, out: Path, server: LoopbackProcess, tokenizer: Path
     }
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     options = ["--source", "jsonl", "--input", str(prompts), "--out", str(out / "out"), "--prefect", "off"]
-    return [sys.executable, "-m", "pipeline.build", *options, *flags]
+    return [sys.executable, "-m", "pipeline", "build", *options, *flags]
 
 
 def _figures(name: str, runs: dict[str, list[Run]], skipped: dict[str, str], tool: Tool | None) -> list[Figure]:

@@ -24,14 +24,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import LabelSettings, PolicySettings
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import LabelSettings, PolicySettings
 from pipeline.curate import curate, in_threads
+from pipeline.dataset import manifest
+from pipeline.labels.loading import open_tokenizer
+from pipeline.models.cost import price_of, prices_as_of
 from pipeline.models.journal import Answer
-from pipeline.models.money import price_of, prices_as_of
-from pipeline.models.spec import ModelSpec
-from pipeline.storage import manifest
-from pipeline.tokenizers import open_tokenizer
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.revision_styles import begin_with_drafts_of
 from tests.conftest import SAMPLE, Silent

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rapidfuzz.distance import Levenshtein
 
-from pipeline.dataset import PairDataset, open_dataset
-from pipeline.labels.tokenization import LabelTokenizer
-from pipeline.storage import stagefile
+from pipeline.dataset.open import PairDataset, open_dataset
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.storage import stage_files
 from tests.benchmarks import _authors, _pairs
 from tests.benchmarks._pairs import cpu_seconds
 from tests.benchmarks.measure import Figure, repeated
@@ -38,8 +38,8 @@ def run(*, quick: bool) -> list[Figure]:
             tokenised: list[pa.Table] = []
             first = cpu_seconds(lambda rows=rows, out=tokenised: out.append(_pairs.tokenized(rows, tokenizer)))
             second = cpu_seconds(partial(_label, work, shard, tokenised[0], tokenizer))
-            files += stagefile.inspect_all(work, "label", shard + 1)[-1:]
-            bare = cpu_seconds(partial(_bare, work, rows, stagefile.read(files[-1]), tokenizer))
+            files += stage_files.inspect_all(work, "label", shard + 1)[-1:]
+            bare = cpu_seconds(partial(_bare, work, rows, stage_files.read(files[-1]), tokenizer))
             ratios.append((first + second) / bare)
             made.append((first + second) / rows.num_rows)
             alone.append(rows.num_rows / second)

@@ -24,11 +24,11 @@ from typing import Any
 import pyarrow as pa
 from rapidfuzz.distance import Levenshtein
 
-from pipeline import shards
-from pipeline.config import CurationConfig
-from pipeline.config_loading import load_config
-from pipeline.context import Context
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
+from pipeline.run import shards
+from pipeline.run.context import Context
 from tests.benchmarks.measure import Figure
 from tests.conftest import SAMPLE, Silent
 from tests.labels.families import byte_level, fast

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import rewards
-from pipeline.config_reward import RewardSettings
-from pipeline.sources import hh_rlhf
+from pipeline.config.reward import RewardSettings
+from pipeline.sources.adapters import hh_rlhf
 from tests.benchmarks import _pairs
 from tests.benchmarks.measure import Figure, ratios, repeated, seconds
 from tests.conftest import SAMPLE

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.rewards import RewardModel
+from pipeline.rewards.base import RewardModel
 from tests.benchmarks.measure import Figure, child, peak_mb
 
 _ROWS, _QUICK = (100_000, 1_000_000), (2_000, 10_000)
@@ -162,12 +162,12 @@ def main() -> None:
 def _scripted() -> _Clock:
     """Put the scripted model and reward in the places of real ones, and a clock on what is counted apart."""
     from pipeline import rewards
-    from pipeline.labels.tokenization import LabelTokenizer
-    from pipeline.models import connect, journal, journal_records
+    from pipeline.labels.tokenizer import LabelTokenizer
+    from pipeline.models import factory, journal, journal_records
 
     clock, reward = _Clock(), _ScriptedReward()
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
-        (connect, "_remote", lambda spec, timeout_s: _ScriptedModel()),
+        (factory, "_remote", lambda spec, timeout_s: _ScriptedModel()),
         (rewards, "load_reward", lambda settings, *more: reward),
         (reward, "score", clock.timed("reward", reward.score)),
         (LabelTokenizer, "tokenize", clock.timed("tokenizer", LabelTokenizer.tokenize)),
@@ -183,7 +183,7 @@ def _scripted() -> _Clock:
 
 
 def _curate(source: str, out: str, tokenizer: str) -> Any:
-    from pipeline.config_loading import load_config
+    from pipeline.config.loading import load_config
     from pipeline.curate import curate, in_threads
     from tests.conftest import Silent
 
@@ -200,12 +200,12 @@ def _curate(source: str, out: str, tokenizer: str) -> Any:
 
 def _loop_seconds() -> float:
     """CPU seconds of the thread on which all calls of models run."""
-    from pipeline.models import loop
+    from pipeline.models import event_loop
 
     async def seconds() -> float:
         return time.thread_time()
 
-    return loop.run(seconds())
+    return event_loop.run(seconds())
 
 
 if __name__ == "__main__":

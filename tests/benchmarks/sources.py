@@ -95,17 +95,17 @@ def _bare(path: Path, work: str) -> dict[str, float]:
 
 def _planned(path: Path, work: str, **settings: float) -> dict[str, float]:
     from pipeline import sources
-    from pipeline.config_loading import load_config
+    from pipeline.config.loading import load_config
     from pipeline.curate import rare_collections
-    from pipeline.plan import plan_shards
-    from pipeline.storage import stagefile
+    from pipeline.run.plan import plan_shards
+    from pipeline.storage import stage_files
 
     flags = {"source.name": "jsonl", "source.input": str(path), **{f"source.{k}": v for k, v in settings.items()}}
     config = load_config(flags=flags)
     with tempfile.TemporaryDirectory(dir=work) as folder, rare_collections():
         source = sources.resolve("jsonl", str(path), warn=lambda message: None)
         plan = plan_shards(config, source, Path(folder), lambda message: None)
-        rejected = sum(file.rejected for file in stagefile.inspect_all(Path(folder), "source", plan.shards))
+        rejected = sum(file.rejected for file in stage_files.inspect_all(Path(folder), "source", plan.shards))
     return {"shards": plan.shards, "rejected": rejected}
 
 
@@ -120,7 +120,7 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _near_ours(path: Path, work: str) -> dict[str, float]:
-    from pipeline.curation.near_duplicates import NearDuplicates
+    from pipeline.sources.checks.near_duplicates import NearDuplicates
 
     texts = list(_texts(path))
     start = time.process_time()
@@ -135,8 +135,8 @@ def _near_ours(path: Path, work: str) -> dict[str, float]:
 def _rensa(path: Path, work: str) -> dict[str, float]:
     from rensa import RMinHash, RMinHashLSH
 
-    from pipeline.curation.near_duplicates import HASHES, WORDS, bands
-    from pipeline.curation.words import ngrams, words
+    from pipeline.sources.checks.near_duplicates import HASHES, WORDS, bands
+    from pipeline.sources.checks.words import ngrams, words
 
     sets = [ngrams(words(text), WORDS) for text in _texts(path)]
     start = time.process_time()

@@ -32,16 +32,16 @@ def run(*, quick: bool) -> list[Figure]:
                 "-c",
                 f"import pipeline; pipeline.open_dataset({str(out)!r})",
             ],
-            "pipeline.build --help": ["-m", "pipeline.build", "--help"],
-            "pipeline.build, nothing to do": build,
-            "pipeline.status DIR": ["-m", "pipeline.status", str(out)],
-            "pipeline.verify DIR": ["-m", "pipeline.verify", str(out)],
+            "pipeline.cli.build --help": ["-m", "pipeline", "build", "--help"],
+            "pipeline.cli.build, nothing to do": build,
+            "pipeline.cli.status DIR": ["-m", "pipeline", "status", str(out)],
+            "pipeline.cli.verify DIR": ["-m", "pipeline", "verify", str(out)],
         }
         took: dict[str, list[float]] = {what: [] for what in timed}
         for _ in range(1 if quick else _REPEATS):
             for what, arguments in timed.items():
                 took[what].append(seconds(lambda arguments=arguments: _python(arguments)))  # type: ignore[misc]
-    targets = {"pipeline.build --help": "below 0.5", "pipeline.build, nothing to do": "below 2"}
+    targets = {"pipeline.cli.build --help": "below 0.5", "pipeline.cli.build, nothing to do": "below 2"}
     return [repeated(what, "s", values, targets.get(what, "")) for what, values in took.items()]
 
 
@@ -52,7 +52,7 @@ def _build(folder: Path, out: Path) -> list[str]:
         models = {name: f"{name}.model=openai/{name}@{server.openai_url}" for name in ("policy", "reviser")}
         options = ["--source", "hh-rlhf", "--input", str(SAMPLE), "--out", str(out), "--prefect", "off"]
         settings = [*models.values(), f"labels.tokenizer={folder / 'tokenizer'}", "filter.min_reward_gain=-100"]
-        build = ["-m", "pipeline.build", *options, *(part for value in settings for part in ("--set", value))]
+        build = ["-m", "pipeline", "build", *options, *(part for value in settings for part in ("--set", value))]
         _python(build)
         if not server.stats()["completed"]:
             raise RuntimeError("the run asked nothing")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
-from pipeline.storage import stagefile
+from pipeline.storage import stage_files
 from tests.benchmarks import _pairs
 from tests.benchmarks.measure import Figure, child, repeated, seconds
 
@@ -43,14 +43,14 @@ def _tables(folder: Path, tables: list[pa.Table], repeats: int) -> list[Figure]:
     written, read, published, speeds = [], [], [], []
     for repeat in range(repeats):
         work = folder / str(repeat)
-        files: list[stagefile.StageFile] = []
+        files: list[stage_files.StageFile] = []
         ours = seconds(
             lambda: files.extend(_pairs.commit(work, number, table) for number, table in enumerate(tables))  # noqa: B023
         )
         limit = seconds(lambda: [_write(path, table) for path, table in zip(bare, tables, strict=True)])
         written.append(ours / limit)
         speeds.append(megabytes / ours)
-        ours = seconds(lambda: [stagefile.read(file) for file in files])  # noqa: B023
+        ours = seconds(lambda: [stage_files.read(file) for file in files])  # noqa: B023
         read.append(ours / seconds(lambda: [_read(path) for path in bare]))
         ours = seconds(partial(_pairs.publish, work / "out", files))
         published.append(ours / seconds(partial(_rewrite, folder / "whole.parquet", bare)))

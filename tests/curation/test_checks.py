@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import curation
-from pipeline.config import SourceSettings
-from pipeline.config_loading import load_config
-from pipeline.curation.words import ngrams, words
+from pipeline.config.loading import load_config
+from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, InputError, RowReject
 from pipeline.sources import SourceRow
+from pipeline.sources import checks as curation
+from pipeline.sources.checks.words import ngrams, words
 
 LONG = "the quick brown fox jumps over the lazy dog while seven wizards brew potent black coffee tonight"
 
@@ -193,7 +193,7 @@ def test_the_identity_covers_files_and_code(plugin: str, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("setting", ["languages=en", "near_duplicates=0.8"])
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    from pipeline.intake import Intake
+    from pipeline.run.intake import Intake
 
     monkeypatch.setitem(sys.modules, "rensa", None)
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import shards
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
 from pipeline.curate import curate, in_threads
+from pipeline.run import shards
 from tests.conftest import SAMPLE, Silent
 from tests.loopback import LoopbackServer
 from tests.loopback.behaviours import pipeline as behaviour

@@ -1,4 +1,4 @@
-"""`python -m pipeline.export`: what it writes beside the data, and what it refuses."""
+"""`figa export`: what it writes beside the data, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import export, open_dataset
-from pipeline.storage import manifest
+from pipeline import open_dataset
+from pipeline.cli import export
+from pipeline.dataset import manifest
 
 
 def republished(source: Path, out: Path, change: Callable[[pa.Table], pa.Table]) -> Path:

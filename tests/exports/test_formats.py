@@ -10,13 +10,15 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from pipeline import exports, open_dataset, relabel, relabelling
+from pipeline import exports, open_dataset
+from pipeline.cli import relabel
+from pipeline.dataset import manifest
 from pipeline.exports import llamafactory, spa
 from pipeline.exports.format import Messages
 from pipeline.exports.writing import export
+from pipeline.run import relabel as relabelling
 from pipeline.schema import MESSAGES
 from pipeline.sources import get
-from pipeline.storage import manifest
 
 ALL = [(name, variant) for name, format in exports.FORMATS.items() for variant in format.variants]
 
@@ -211,8 +213,8 @@ def leaves(value: Any) -> list[Any]:
 
 
 def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer: Path) -> None:
-    from pipeline.config import LabelSettings
-    from pipeline.labels.tokenization import load_tokenizer
+    from pipeline.config.settings import LabelSettings
+    from pipeline.labels.tokenizer import load_tokenizer
 
     messages = [
         {"role": "user", "content": "a"},

@@ -9,9 +9,9 @@ from markdown_it import MarkdownIt
 
 from flows.artifacts import _as_code, _cost
 from pipeline import open_dataset
-from pipeline.config import LabelSettings
-from pipeline.diffs import sample_diffs
-from pipeline.tokenizers import open_tokenizer
+from pipeline.config.settings import LabelSettings
+from pipeline.labels.loading import open_tokenizer
+from pipeline.report.diffs import sample_diffs
 from tests.report import hostile
 
 

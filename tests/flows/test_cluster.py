@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from flows import lease
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.shards import context_of
+from pipeline.run.shards import context_of
 from tests.conftest import Silent, as_arguments, child_environment
 from tests.flows.server import free_port, process, wait_for
 from tests.test_run import files
@@ -40,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def build(config: CurationConfig) -> list[str]:
-    return [sys.executable, "-m", "pipeline.build", *as_arguments(config), "--prefect", "server"]
+    return [sys.executable, "-m", "pipeline", "build", *as_arguments(config), "--prefect", "server"]
 
 
 def keyed(environment: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.rewards import diagnostics
 from tests.conftest import ROOT, Silent, as_arguments
@@ -26,7 +26,7 @@ def test_the_command_line_through_a_server_gives_the_same_bytes(
     plain = curate(settings("plain"), in_threads, Silent())
     config = settings("flow")
     environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
-    said = run([sys.executable, "-m", "pipeline.build", *as_arguments(config), "--json"], environment)
+    said = run([sys.executable, "-m", "pipeline", "build", *as_arguments(config), "--json"], environment)
     assert json.loads(said)["calls"] == plain.calls
     assert files(config.out) == files(plain.out)
     listed = json.loads(run([*PREFECT, "flow-run", "ls", "--output", "json"], environment))

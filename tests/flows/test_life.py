@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from tests.conftest import Silent, as_arguments
 from tests.flows.server import PREFECT, ask, prefect_server, process, run, said_by, told_of, wait_for
@@ -23,7 +23,7 @@ from tests.test_run import files
 
 
 def build(config: CurationConfig) -> list[str]:
-    return [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
+    return [sys.executable, "-m", "pipeline", "build", *as_arguments(config)]
 
 
 def keyed(environment: dict[str, str]) -> dict[str, str]:

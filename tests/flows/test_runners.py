@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.runners import share
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError
 from tests.conftest import ROOT, Silent, as_arguments
@@ -45,7 +45,7 @@ def test_the_shards_of_a_dead_worker_are_done_elsewhere(
     settings.server.engine.latency = 0.05  # type: ignore[attr-defined]
     config = settings("killed", run__runner=runner, run__workers=2, source__shard_rows=8)
     log = tmp_path / "build.log"
-    command = [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
+    command = [sys.executable, "-m", "pipeline", "build", *as_arguments(config)]
     with process(command, keyed(prefect), log) as child:
         wait_for(lambda: child.poll() is not None or list((config.out / "work" / "sample").glob("*.json")))
         os.kill(worker_of(child.pid, runner), signal.SIGKILL)
@@ -99,7 +99,7 @@ def test_workers_together_keep_the_budget(
     prices.write_text(json.dumps({"as_of": "2026-01-01", "models": dict.fromkeys(names, price)}))
     config = settings("capped", run__runner="dask", run__workers=2, source__shard_rows=8, run__budget_usd=8)
     environment = {**prefect, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"], "FIGA_PRICES": str(prices)}
-    command = [sys.executable, "-m", "pipeline.build", *as_arguments(config)]
+    command = [sys.executable, "-m", "pipeline", "build", *as_arguments(config)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     spent = sum(call.usage.output_tokens for call in server.calls if call.usage) / 100
     assert done.returncode == 3, done.stdout + done.stderr

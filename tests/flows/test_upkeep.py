@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.storage.published import read_manifest
+from pipeline.dataset.reader import read_manifest
 from tests.conftest import Silent
 from tests.flows.server import ask, told_of, wait_for
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from pipeline import shards
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
 from pipeline.curate import curate, in_threads
+from pipeline.run import shards
 from tests import pairs
 from tests.conftest import SAMPLE, Silent
 from tests.loopback import LoopbackServer

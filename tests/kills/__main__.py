@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from tests.kills import harness
 from tests.loopback import LoopbackProcess
 

@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.config import CurationConfig
-from pipeline.storage import manifest
+from pipeline.config.settings import CurationConfig
+from pipeline.dataset import manifest
 from tests.kills import harness
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import CurationConfig
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig
 from tests.conftest import SAMPLE, Silent
 from tests.labels.families import byte_level, fast
 from tests.loopback import LoopbackProcess

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.storage.remote import RemotePath
 from tests import s3
 from tests.kills import harness

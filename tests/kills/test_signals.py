@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.models.journal import Journal
 from tests.conftest import ROOT, as_arguments, child_environment
 
@@ -26,7 +26,7 @@ def test_a_signalled_run_ends_soon_and_goes_on(settings: Settings, signals: list
     server = settings.server  # type: ignore[attr-defined]
     server.engine.latency = 0.2
     config = settings(policy__concurrency=2)
-    command = [sys.executable, "-m", "pipeline.build", *as_arguments(config), "--prefect", "off"]
+    command = [sys.executable, "-m", "pipeline", "build", *as_arguments(config), "--prefect", "off"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     child = subprocess.Popen(command, cwd=ROOT, env=child_environment(), **pipes)  # type: ignore[call-overload]
     deadline = time.monotonic() + 60

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import LabelSettings
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import RowReject
 from pipeline.labels import token_signals
-from pipeline.labels.tokenization import LabelTokenizer, TokenizedAnswer
+from pipeline.labels.tokenizer import LabelTokenizer, TokenizedAnswer
 from tests.labels.families import EXACT, FAMILIES, INST_TEMPLATE, fast
 from tests.labels.texts import random_pairs
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ModelUnavailable
-from pipeline.labels.gguf_tokenizer import tokenizer_folder
-from pipeline.models.catalog import CATALOG
-from pipeline.models.fetch import cache_folder, fetch
-from pipeline.models.serve import LocalServer
+from pipeline.labels.gguf import tokenizer_folder
+from pipeline.models.local.catalog import CATALOG
+from pipeline.models.local.download import cache_folder, fetch
+from pipeline.models.local.server import LocalServer
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "hh-rlhf-sample.jsonl"
 BLOCKS = [(32, 127)] * 6 + [

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.labels import TokenSignals, token_signals
-from pipeline.labels.signals import Responses, pairs_signals
+from pipeline.labels.alignment import Responses, pairs_signals
 
 EOS = 2
 KEEP, INSERT, SUBSTITUTE, DELETE = 0, 1, 2, 3

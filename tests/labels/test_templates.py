@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import LabelSettings
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from tests.labels.families import byte_level, fast, metaspace, word_piece
 
 QUERY = [{"role": "user", "content": "How do vaccines work?"}]

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from pipeline.config import LabelSettings
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
 from tests.labels.families import (
     EXACT,
     FAMILIES,

@@ -1,4 +1,4 @@
-"""How the tests here ask: the models of `connect.chat_model`, so the real SDKs, at a loopback server."""
+"""How the tests here ask: the models of `factory.chat_model`, so the real SDKs, at a loopback server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PolicySettings
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
-from pipeline.models import connect
+from pipeline.models import factory
 from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.cost import Budget
+from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.loop import each_row, run
-from pipeline.models.money import Budget
 from tests.loopback import LoopbackServer
 
 PROVIDERS = ("openai", "anthropic")
@@ -36,7 +36,7 @@ def model_at(
     settings = PolicySettings(
         model=f"{provider}/model-1@{url}", concurrency=concurrency, attempts=attempts, timeout_s=timeout_s
     )
-    return connect.chat_model(
+    return factory.chat_model(
         settings, journal=journal, budget=budget or Budget(None, journal.spent()), local_file=_no_file
     )
 

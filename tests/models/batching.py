@@ -1,4 +1,4 @@
-"""How the tests of batch APIs ask: the models of `connect.chat_model` in batch mode, with short waits.
+"""How the tests of batch APIs ask: the models of `factory.chat_model` in batch mode, with short waits.
 
 As a program it is a process to be killed: `python -m tests.models.batching PROVIDER URL FOLDER COUNT MOST` asks COUNT texts
 in batches of at most MOST, journal and ledger in FOLDER, and prints what came of each.
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PolicySettings
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
-from pipeline.models import connect
-from pipeline.models.batch_anthropic import AnthropicBatches
-from pipeline.models.batch_openai import OpenAIBatches
+from pipeline.models import factory
+from pipeline.models.batch.anthropic import AnthropicBatches
+from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.chat import ChatModel
+from pipeline.models.cost import Budget
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.money import Budget
 from tests.conftest import ROOT, child_environment
 from tests.models.asking import ask_all
 
@@ -27,7 +27,7 @@ from tests.models.asking import ask_all
 def model_in_batches(url: str, journal: Journal, provider: str, **settings: Any) -> ChatModel:
     quick = {"batch_poll_s": 0.05, "batch_quiet_s": 0.2, "attempts": 4, "timeout_s": 10, **settings}
     chosen = PolicySettings(model=f"{provider}/model-1@{url}", mode="batch", **quick)
-    return connect.chat_model(chosen, journal=journal, budget=Budget(None, journal.spent()), local_file=Path)
+    return factory.chat_model(chosen, journal=journal, budget=Budget(None, journal.spent()), local_file=Path)
 
 
 def texts(count: int) -> list[str]:

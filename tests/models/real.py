@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ModelUnavailable
-from pipeline.models import catalog
-from pipeline.models.fetch import fetch
+from pipeline.models.local import catalog
+from pipeline.models.local.download import fetch
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from tenacity import wait_none
 
-from pipeline.config import PolicySettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
-from pipeline.models import chat, connect, trying
-from pipeline.models.batch_anthropic import AnthropicBatches
-from pipeline.models.batch_ledger import unfinished
-from pipeline.models.batch_openai import OpenAIBatches
+from pipeline.models import chat, factory, retry
+from pipeline.models.batch.anthropic import AnthropicBatches
+from pipeline.models.batch.ledger import unfinished
+from pipeline.models.batch.openai import OpenAIBatches
+from pipeline.models.cost import price_of
+from pipeline.models.event_loop import each_row
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.loop import each_row
-from pipeline.models.money import price_of
-from pipeline.models.spec import ModelSpec
 from tests.loopback import ChatRequest, LoopbackServer, Reply
 from tests.loopback.batches import BROKEN, CANCELLED, EXPIRED, MISSING, ODD, BatchDesk
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
@@ -30,7 +30,7 @@ Start = Callable[..., LoopbackServer]
 
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "_backoff", wait_none())
+    monkeypatch.setattr(retry, "_backoff", wait_none())
     for variable in KEYS.values():
         monkeypatch.setenv(variable, "sk-loopback")
 
@@ -238,9 +238,9 @@ def test_a_batch_costs_half(
         f"as_of: 2026-01-01\nbatch: {{openai: 0.5}}\nmodels:\n  {model}: {{input: 100, cached_input: 10, output: 400}}\n"
     )
     monkeypatch.setenv("FIGA_PRICES", str(prices))
-    from pipeline.models import money
+    from pipeline.models import cost
 
-    money._table.cache_clear()
+    cost._table.cache_clear()
     try:
         ask_together(model_in_batches(server.openai_url, journal, "openai"), texts(5))
         usages = [call.usage for call in server.calls if call.usage]
@@ -249,13 +249,13 @@ def test_a_batch_costs_half(
         shown = price_of(ModelSpec.parse(model), "batch")
         assert shown and (shown.input, shown.output) == (50, 200)
     finally:
-        money._table.cache_clear()
+        cost._table.cache_clear()
 
 
 def test_local_models_have_no_batches() -> None:
     settings = PolicySettings(mode="batch")
     with pytest.raises(ConfigError, match="no batch API"):
-        connect.check("policy.model", ModelSpec.parse(settings.model), None, settings.mode)
+        factory.check("policy.model", ModelSpec.parse(settings.model), None, settings.mode)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import build, cancel, context
-from pipeline.config import CurationConfig
-from pipeline.context import RowsInFlight
+from pipeline.cli import build, cancel
+from pipeline.cli.terminal import Terminal
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError
-from pipeline.models.batch_ledger import BatchLedger, unfinished
-from pipeline.terminal import Terminal
+from pipeline.models.batch.ledger import BatchLedger, unfinished
+from pipeline.run import context
+from pipeline.run.context import RowsInFlight
 from tests.conftest import ROOT, as_arguments, child_environment
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import BatchDesk
@@ -98,7 +99,7 @@ def test_killed_interrupted_and_cancelled(
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=30)
     assert child.returncode == 130, errors
-    assert "batches still at the provider: 1" in errors and f"python -m pipeline.cancel {config.out}" in errors
+    assert "batches still at the provider: 1" in errors and f"figa cancel {config.out}" in errors
     assert "Traceback" not in errors
     assert cancel.main([str(config.out), "--yes"]) == 0
     assert desk.cancelled == [desk.jobs[1].id] and f"cancelling {desk.jobs[1].id}" in capsys.readouterr().out
@@ -116,7 +117,7 @@ def test_killed_interrupted_and_cancelled(
 
 def start(config: CurationConfig) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.build", *as_arguments(config), "--prefect", "off"],
+        [sys.executable, "-m", "pipeline", "build", *as_arguments(config), "--prefect", "off"],
         cwd=ROOT,
         env=child_environment(),
         stdout=subprocess.PIPE,
@@ -152,7 +153,7 @@ def test_a_run_tells_of_batches_that_no_row_asks_for(at_desk: Settings, capsys: 
     assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
     told = capsys.readouterr().err
     assert "batches still at the provider: 1, with 2 requests. No row asks for them" in told
-    assert f"python -m pipeline.cancel {config.out}" in told
+    assert f"figa cancel {config.out}" in told
 
 
 def test_batches_need_one_process(at_desk: Settings) -> None:

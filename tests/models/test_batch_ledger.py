@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.models.batch_ledger import BatchLedger, Item, unfinished
+from pipeline.models.batch.ledger import BatchLedger, Item, unfinished
 
 
 def test_a_batch_from_intent_to_end(tmp_path: Path) -> None:

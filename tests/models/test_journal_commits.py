@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.models.event_loop import event_loop, run
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.journal_records import Record
-from pipeline.models.loop import event_loop, run
 from tests.conftest import ROOT, child_environment
 
 

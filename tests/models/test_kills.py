@@ -88,8 +88,8 @@ def test_kills_cost_at_most_the_calls_in_flight(tmp_path: Path) -> None:
 @pytest.mark.parametrize("calls", [12])
 def test_interrupted_calls_count_as_spent(tmp_path: Path, calls: int) -> None:
     """Ctrl-C: what was answered is kept, what was on its way may have been billed."""
-    from pipeline.models.loop import cancel_all, each_row
-    from pipeline.models.money import Price
+    from pipeline.models.cost import Price
+    from pipeline.models.event_loop import cancel_all, each_row
     from tests.models.asking import model_at, request
 
     with LoopbackServer(latency=lambda asked: 0.0 if "quick" in asked.last_user else 30.0, key=None) as server:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tenacity import AsyncRetrying, RetryCallState
 
-from pipeline.models import quota
-from pipeline.models.failures import Transient, retry_after
-from pipeline.models.limits import Bucket, Call, Limiter, limiter_for
-from pipeline.models.loop import run
+from pipeline.models import rate_limit_headers
+from pipeline.models.event_loop import run
+from pipeline.models.limiter import Bucket, Call, Limiter, limiter_for
 from pipeline.models.pace import Pace
-from pipeline.models.trying import retry_wait
+from pipeline.models.provider_errors import Transient, retry_after
+from pipeline.models.retry import retry_wait
 
 OVERLOADED = Transient("server_error", "status 529", status=529)
 REFUSED = Transient("rate_limited", "status 429", status=429)
@@ -170,7 +170,7 @@ def openai_headers(**values: str) -> dict[str, str]:
     ],
 )
 def test_openai_headers(reset: str, rate: float) -> None:
-    told = quota.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    told = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
     assert told.keys() == {"requests"}
     assert told["requests"].rate == pytest.approx(rate)
     assert told["requests"].remaining == 0
@@ -179,15 +179,17 @@ def test_openai_headers(reset: str, rate: float) -> None:
 def test_anthropic_headers() -> None:
     full = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
     names = {"limit": "6000", "remaining": "3000", "reset": full}
-    told = quota.read({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
+    told = rate_limit_headers.read({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
     assert told["tokens"].rate == pytest.approx(100, rel=0.05)
     assert told["tokens"].capacity == pytest.approx(6000, rel=0.05)
 
 
 @pytest.mark.parametrize("value", ["", "many", "nan", "inf", "-1", "0", "1e400"])
 def test_headers_without_sense_are_no_limit(value: str) -> None:
-    assert quota.read(openai_headers(limit_requests=value, remaining_requests="5", reset_requests="1s")) == {}
-    assert quota.read({}) == {}
+    assert (
+        rate_limit_headers.read(openai_headers(limit_requests=value, remaining_requests="5", reset_requests="1s")) == {}
+    )
+    assert rate_limit_headers.read({}) == {}
 
 
 def test_what_the_server_tells_counts_calls_that_it_had_not_seen() -> None:
@@ -244,5 +246,5 @@ def test_a_wish_is_kept_and_now_is_none(asked: float | None, least: float, most:
 
 @pytest.mark.parametrize("reset", ["inf", "1e300", "99999999d", "nan"])
 def test_a_reset_that_no_provider_has_is_not_waited_for(reset: str) -> None:
-    told = quota.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    told = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
     assert told["requests"].rate == pytest.approx(10)

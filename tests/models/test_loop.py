@@ -11,8 +11,8 @@ import time
 import pytest
 
 from pipeline.errors import RowReject
-from pipeline.models import loop
-from pipeline.models.loop import each_row
+from pipeline.models import event_loop
+from pipeline.models.event_loop import each_row
 
 
 def test_results_come_in_the_order_of_the_rows() -> None:
@@ -117,7 +117,7 @@ def test_cancel_all_ends_a_waiting_call_in_another_thread() -> None:
         thread.start()
     for _ in range(6):
         assert waiting.acquire(timeout=10)
-    loop.cancel_all()
+    event_loop.cancel_all()
     begin = time.monotonic()
     for thread in threads:
         thread.join(2)
@@ -129,21 +129,21 @@ def test_the_loop_serves_on_after_cancel_all() -> None:
     async def work(row: int) -> int:
         return row
 
-    loop.cancel_all()
-    assert loop.run(asyncio.sleep(0, "still here")) == "still here"
+    event_loop.cancel_all()
+    assert event_loop.run(asyncio.sleep(0, "still here")) == "still here"
     assert each_row([1, 2, 3], work, workers=2) == [1, 2, 3]
 
 
 def test_what_is_made_for_good_is_not_collected_and_the_rest_is_again() -> None:
     frozen = gc.get_freeze_count()
     try:
-        with loop.made_for_good():
+        with event_loop.made_for_good():
             assert not gc.isenabled()
             made = [[] for _ in range(1000)]
         assert gc.isenabled()
         assert gc.get_freeze_count() >= frozen + len(made)
         gc.disable()
-        with loop.made_for_good():
+        with event_loop.made_for_good():
             pass
         assert not gc.isenabled()
     finally:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config.model_names import ModelSpec
 from pipeline.errors import BudgetReached, ConfigError
-from pipeline.models import money
+from pipeline.models import cost as money
+from pipeline.models.cost import Budget, Price, price_of
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.money import Budget, Price, price_of
-from pipeline.models.spec import ModelSpec
 from tests.loopback import ChatRequest, LoopbackServer, Reply
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.models.asking import ask_all, model_at

@@ -12,9 +12,9 @@ from aiohttp import web
 from tenacity import wait_none
 
 from pipeline.errors import RowReject
-from pipeline.models import trying
+from pipeline.models import retry
+from pipeline.models.cost import Price
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.money import Price
 from tests.loopback import LoopbackServer
 from tests.models.asking import KEYS, address, ask, caught, model_at
 
@@ -77,7 +77,7 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "_backoff", wait_none())
+    monkeypatch.setattr(retry, "_backoff", wait_none())
     for variable in KEYS.values():
         monkeypatch.setenv(variable, CANARY)
 

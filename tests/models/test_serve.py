@@ -14,8 +14,8 @@ import pytest
 from openai import APIConnectionError, AuthenticationError, BadRequestError, OpenAI
 
 from pipeline.errors import ModelUnavailable
-from pipeline.models import serve as serving
-from pipeline.models.serve import LocalServer, cores, serve
+from pipeline.models.local import server as serving
+from pipeline.models.local.server import LocalServer, cores, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = {"role": "user", "content": "Write a long story about a cat."}

@@ -15,7 +15,7 @@ import pytest
 from tenacity import wait_none
 
 from pipeline.errors import RowReject
-from pipeline.models import trying
+from pipeline.models import retry
 from pipeline.models.journal import Answer, Journal
 from tests.loopback import PASSING_FAULTS, FaultPlan, LoopbackServer, faults
 from tests.models.asking import KEYS, PROVIDERS, address, ask_all, model_at
@@ -47,8 +47,8 @@ REASONS = USELESS | {
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
-    monkeypatch.setattr(trying, "_backoff", wait_none())
-    monkeypatch.setattr(trying, "BREAKER", 1000)
+    monkeypatch.setattr(retry, "_backoff", wait_none())
+    monkeypatch.setattr(retry, "BREAKER", 1000)
     for variable in KEYS.values():
         monkeypatch.setenv(variable, CANARY)
     # Those that cost the whole time-out are rarer, and those that end a row at once.

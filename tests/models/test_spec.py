@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.config.model_names import ModelSpec, base_url
 from pipeline.errors import ConfigError
-from pipeline.models.spec import ModelSpec, base_url
 
 
 @pytest.mark.parametrize(

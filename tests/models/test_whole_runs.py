@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from tenacity import wait_none
 
-from pipeline import build, shards
-from pipeline.config import CurationConfig
+from pipeline.cli import build
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import ProviderStopped
-from pipeline.models import money, trying
+from pipeline.models import cost as money
+from pipeline.models import retry
 from pipeline.models.journal import Journal
+from pipeline.run import shards
 from tests.conftest import Silent, as_arguments
 from tests.loopback import ChatRequest, FaultPlan, Reply, faults
 from tests.loopback.chat import BadRequest, number_from
@@ -27,7 +29,7 @@ Settings = Callable[..., CurationConfig]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(trying, "_backoff", wait_none())
+    monkeypatch.setattr(retry, "_backoff", wait_none())
     yield
     money._table.cache_clear()
 
@@ -165,7 +167,7 @@ def rejects(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def test_an_outage_stops_the_run_and_rejects_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "BREAKER", 5)
+    monkeypatch.setattr(retry, "BREAKER", 5)
     server = settings.server  # type: ignore[attr-defined]
     server.engine.faults = FaultPlan(lambda number, request, attempt: faults.UNAVAILABLE if number > 10 else None)
     config = settings(policy__attempts=2)

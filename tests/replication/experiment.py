@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import open_dataset
-from pipeline.config import digest
+from pipeline.config.settings import digest
 from pipeline.labels.description import settings_of
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.rewards.embedded import EmbeddedReward
 from pipeline.storage.atomic import write_text
-from pipeline.tokenizers import open_tokenizer
 from tests.replication import answers, measures
 from tests.replication.judge import Judge
 from tests.replication.methods import METHODS

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.models import catalog
-from pipeline.models.fetch import fetch
+from pipeline.models.local import catalog
+from pipeline.models.local.download import fetch
 
 NAME = "smollm2-135m-instruct"
 _BATCH = 16

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline.config_loading import load_config
+from pipeline.config.loading import load_config
 from pipeline.errors import InputError, RowReject
-from pipeline.intake import Intake
+from pipeline.run.intake import Intake
 from pipeline.sources import get
-from pipeline.sources.reading import records, resolve
+from pipeline.sources.resolve import records, resolve
 from tests.replication.sets import CURATION
 
 READ, HELD_OUT_FROM = 1500, 1000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline import build, relabel
+from pipeline.cli import build, relabel
 
 CURATION = Path(__file__).with_name("curation.yaml")
 NO_GAIN = -1e9

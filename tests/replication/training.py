@@ -12,7 +12,7 @@ import torch
 
 import pipeline
 from pipeline.errors import RowReject
-from pipeline.labels.tokenization import LabelTokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.training.loss import IGNORE
 from tests.replication.methods import Method, Sequence_, dpo, logprobs
 from tests.replication.policy import Policy

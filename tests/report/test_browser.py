@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import open_dataset
-from pipeline.report.__main__ import main
+from pipeline.cli.report import main
 from tests import pairs
 from tests.report import hostile
 from tests.report.browser import Opened, grave

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import compare, show
-from pipeline.labels.signals import KEEP
+from pipeline.cli import compare, show
+from pipeline.dataset.histogram import histogram
+from pipeline.labels.alignment import KEEP
 from pipeline.report import sample
-from pipeline.report.histogram import histogram
 from tests import pairs
 from tests.report import hostile
 from tests.report.browser import Opened, grave

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config import CurationConfig
+from pipeline.cli import rewards as command
+from pipeline.cli.terminal import Terminal
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.rewards import __main__ as command
 from pipeline.rewards import diagnostics
 from pipeline.rewards.check import Pair, check, concerns
 from pipeline.rewards.diagnostics import calibration, spearman, wilson
-from pipeline.terminal import Terminal
 from tests.conftest import SAMPLE, Silent
 from tests.loopback import MISTAKES, always_first, fair
 from tests.stages.tables import TinyReward

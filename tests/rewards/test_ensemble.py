@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
 from pipeline.errors import RowReject
+from pipeline.rewards.base import score_items
 from pipeline.rewards.ensemble import Ensemble
 from tests.rewards.scoring import no_chat
 from tests.stages.tables import TinyReward
@@ -19,7 +20,7 @@ ITEMS = [([{"role": "user", "content": "q"}], text) for text in ("1", "4")]
 
 def combined(rules: list[Any], **settings: Any) -> list[Any]:
     members = [TinyReward(rule) for rule in rules]
-    return rewards.score_items(Ensemble(members, RewardSettings(**settings)), ITEMS, ["", ""])
+    return score_items(Ensemble(members, RewardSettings(**settings)), ITEMS, ["", ""])
 
 
 def test_mean_min_and_worst_case() -> None:
@@ -49,13 +50,13 @@ def test_what_one_member_rejects_is_a_reject() -> None:
             return [RowReject("judgement_unreadable"), 2.0]
 
     members = [TinyReward(float), Refusing(float)]
-    scores = rewards.score_items(Ensemble(members, RewardSettings()), ITEMS, ["", ""])
+    scores = score_items(Ensemble(members, RewardSettings()), ITEMS, ["", ""])
     assert isinstance(scores[0], RowReject) and scores[1] == 3.0
 
 
 def test_it_is_loaded_by_its_members_names() -> None:
     reward = rewards.load_reward(RewardSettings(model="local/reward-head, local/reward-head", combine="min"), no_chat)
     alone = rewards.load_reward(RewardSettings(), no_chat)
-    assert rewards.score_items(reward, ITEMS, ["", ""]) == rewards.score_items(alone, ITEMS, ["", ""])
+    assert score_items(reward, ITEMS, ["", ""]) == score_items(alone, ITEMS, ["", ""])
     assert reward.name == "min(local/reward-head, local/reward-head)"
     assert [member["digest"] for member in reward.describe()["members"]] == [alone.digest] * 2

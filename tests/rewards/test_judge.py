@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config import CurationConfig
-from pipeline.config_reward import RewardSettings
+from pipeline.cli.terminal import Terminal
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models.journal import Answer
-from pipeline.rewards import RewardModel
+from pipeline.rewards.base import RewardModel, score_items
 from pipeline.rewards.judge import read_choice, read_mark
-from pipeline.terminal import Terminal
 from tests.conftest import Silent
 from tests.loopback import MISTAKES, ChatRequest, Reply, always_first, fair
 from tests.rewards.scoring import load
@@ -46,7 +46,7 @@ def judged(loopback: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", server.key)
         url = server.anthropic_url if provider == "anthropic" else server.openai_url
         reward = load(RewardSettings(model=f"{provider}/judge@{url}", attempts=1, **settings), tmp_path)
-        return rewards.score_items(reward, ITEMS, REFERENCES)
+        return score_items(reward, ITEMS, REFERENCES)
 
     scored.asked = []  # type: ignore[attr-defined]
     return scored
@@ -76,7 +76,7 @@ def test_a_reference_is_as_good_as_itself_and_nobody_is_asked(
     server = loopback(always_first)
     monkeypatch.setenv("OPENAI_API_KEY", server.key)
     reward = load(RewardSettings(model=f"openai/judge@{server.openai_url}", judge="pairwise"), tmp_path)
-    assert rewards.score_items(reward, [(ask(), "same")], ["same"]) == [0.0]
+    assert score_items(reward, [(ask(), "same")], ["same"]) == [0.0]
     assert server.calls == []
 
 
@@ -85,7 +85,7 @@ def test_equal_items_are_judged_once(judged: Callable[..., Any], loopback: Calla
     judged(fair)
     assert len(judged.asked) == 3  # type: ignore[attr-defined]
     reward = _Counting()
-    assert rewards.score_items(reward, ITEMS_TWICE, REFERENCES * 2) == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
+    assert score_items(reward, ITEMS_TWICE, REFERENCES * 2) == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
     assert reward.seen == [3]
 
 
@@ -120,7 +120,7 @@ def test_of_two_orders_one_that_fails_fails_the_row(judged: Callable[..., Any]) 
 def test_a_judge_that_is_down_stops_the_run_as_other_models_do(judged: Callable[..., Any], tmp_path: Path) -> None:
     reward = load(RewardSettings(model="openai/judge@http://127.0.0.1:9/v1", attempts=1), tmp_path)
     with pytest.raises(ProviderStopped, match=r"openai/judge"):
-        rewards.score_items(reward, ITEMS, REFERENCES)
+        score_items(reward, ITEMS, REFERENCES)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config import CurationConfig
-from pipeline.config_reward import RewardSettings
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
-from pipeline.models import trying
+from pipeline.models import retry
+from pipeline.rewards.base import score_items
 from tests.conftest import Silent
 from tests.loopback.rewards import RewardDesk
 from tests.rewards.scoring import no_chat
@@ -38,7 +39,7 @@ def last_number(text: str) -> float:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "_backoff", lambda state: 0.001)
+    monkeypatch.setattr(retry, "_backoff", lambda state: 0.001)
     monkeypatch.setenv("REWARD_API_KEY", "sk-loopback")
 
 
@@ -51,7 +52,7 @@ def ask(loopback: Callable[..., Any]) -> Callable[..., tuple[list[Any], RewardDe
         server = loopback(extensions=[desk.extend])
         url = server.url + ("/any" if provider == "http" else "")
         reward = load(f"{provider}/rm@{url}", **settings)
-        return rewards.score_items(reward, ITEMS, [""] * len(ITEMS)), desk
+        return score_items(reward, ITEMS, [""] * len(ITEMS)), desk
 
     return asked
 
@@ -176,7 +177,7 @@ def test_a_server_that_fails_now_and_then_leaves_rows_for_the_next_run(ask: Call
 def test_a_server_that_is_not_there_stops_the_run(loopback: Callable[..., Any], model: str, told: str) -> None:
     reward = load(model.format(url=loopback().url))
     with pytest.raises(ProviderStopped, match=told):
-        rewards.score_items(reward, ITEMS, [""] * len(ITEMS))
+        score_items(reward, ITEMS, [""] * len(ITEMS))
 
 
 def test_a_wrong_key_stops_the_run_and_is_not_told(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import ConfigError, RowReject
-from pipeline.sources import hh_rlhf
+from pipeline.sources.adapters import hh_rlhf
 
 PARSE = hh_rlhf.ADAPTER.parse
 

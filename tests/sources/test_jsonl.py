@@ -4,7 +4,8 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import ConfigError, RowReject
-from pipeline.sources import fields, jsonl
+from pipeline.sources import fields
+from pipeline.sources.adapters import jsonl
 
 U, A, S = "user", "assistant", "system"
 

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import InputError, RowReject
-from pipeline.sources import parquet_rows, rows
+from pipeline.sources import rows
+from pipeline.sources.readers import parquet_rows
 
 
 def read(path: Path) -> list[tuple[int, Any]]:

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline import filesystems, sources
+from pipeline import sources
 from pipeline.errors import InputError
 from pipeline.sources import remote
+from pipeline.storage import filesystems
 
 LINES = b"".join(json.dumps({"prompt": f"q{n}", "response": "r"}).encode() + b"\n" for n in range(50))
 

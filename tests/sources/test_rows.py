@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, RowReject
-from pipeline.sources import json_array, unpacking
 from pipeline.sources import rows as module
+from pipeline.sources.readers import json_array, unpacking
 
 GOOD = b'{"prompt": "q", "response": "r"}'
 

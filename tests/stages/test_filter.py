@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import FilterSettings, LabelSettings
+from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.errors import RowReject
-from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
 from pipeline.stages.filter import check_text, filter_revisions, rouge_l
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 from tests.stages.tables import Counter, TinyReward, check_accounting, reasons, row, table_for, the_reject
 
 INITIAL, REVISED = "The sun rises in the west.", "The sun rises in the east."

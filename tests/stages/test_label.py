@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pipeline import schema
-from pipeline.config import FilterSettings, LabelSettings
+from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.labels import token_signals
-from pipeline.labels.tokenization import LabelTokenizer, load_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
 from pipeline.stages.filter import filter_revisions
 from pipeline.stages.label import label
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 from tests.stages.tables import Counter, TinyReward, row, table_for
 
 REVISIONS = ["The sun rises in the east.", "The sun rises in the west, so they say.", "The sun rises."]

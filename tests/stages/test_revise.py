@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import REASONS, ReviserSettings
+from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
 from pipeline.prompts import Prompts, fence
 from pipeline.stages.common import row_seed
 from pipeline.stages.revise import DIAGNOSIS_TOKENS, check_draft, read_diagnosis, read_revision, revise
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.chat import LENGTH, ChatRequest
 from tests.loopback.reviser import reviser

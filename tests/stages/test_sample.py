@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import PolicySettings
-from pipeline.models.spec import ModelSpec
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import PolicySettings
 from pipeline.stages.common import row_seed
 from pipeline.stages.sample import build_request, sample
-from pipeline.storage.stagefile import StageOutput
+from pipeline.storage.stage_files import StageOutput
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.chat import LENGTH, ChatRequest
 from tests.stages.tables import Counter, check_accounting, model_for, reasons, row, table_for

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.config import SelectionSettings
+from pipeline.config.settings import SelectionSettings
 from pipeline.stages.select import SCORES, Thresholds, picked, resolve, select
 from tests.stages.tables import Counter, check_accounting, reasons, row, table_for, the_reject
 

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.storage import stagefile
-from pipeline.storage.stagefile import Reject, StageFile
+from pipeline.stages.table import columns_after
+from pipeline.storage import stage_files
+from pipeline.storage.stage_files import Reject, StageFile
 
 
 def row(number: int) -> dict[str, Any]:
@@ -36,15 +37,15 @@ def row(number: int) -> dict[str, Any]:
 
 
 def table(stage: str, first: int, count: int) -> pa.Table:
-    columns = schema.after(stage)
+    columns = columns_after(stage)
     rows = [row(number % 120) | {"source_row": number} for number in range(first, first + count)]
     return pa.Table.from_pylist([{k: v for k, v in r.items() if k in columns.names} for r in rows], schema=columns)
 
 
 def commit(work: Path, *, rows: int = 20, rejects: int = 3, digest: str = "d1", stage: str = "score") -> StageFile:
     source = table("sample", 0, rows)
-    gone = stagefile.reject_table(stage, source, [Reject(i, "not_scored", {"n": i}) for i in range(rejects)])
-    return stagefile.commit(work, stage, 4, digest, table(stage, rejects, rows - rejects), gone)
+    gone = stage_files.reject_table(stage, source, [Reject(i, "not_scored", {"n": i}) for i in range(rejects)])
+    return stage_files.commit(work, stage, 4, digest, table(stage, rejects, rows - rejects), gone)
 
 
 def commit_shards(work: Path, sizes: list[int], *, rejected: int = 0) -> list[StageFile]:
@@ -53,10 +54,10 @@ def commit_shards(work: Path, sizes: list[int], *, rejected: int = 0) -> list[St
     for shard, size in enumerate(sizes):
         source = table("source", 1000 + shard * rejected, rejected)
         rejects = [Reject(i, "duplicate_query" if i % 2 else "wrong_shape", {"got": "x"}) for i in range(rejected)]
-        ledger = stagefile.reject_table("source", source, rejects)
-        stagefile.commit(work, "source", shard, "d", table("source", first, size), ledger)
+        ledger = stage_files.reject_table("source", source, rejects)
+        stage_files.commit(work, "source", shard, "d", table("source", first, size), ledger)
         files.append(
-            stagefile.commit(work, "label", shard, "d", table("label", first, size), schema.REJECTED.empty_table())
+            stage_files.commit(work, "label", shard, "d", table("label", first, size), schema.REJECTED.empty_table())
         )
         first += size
     return files

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
+from pipeline.dataset import manifest
+from pipeline.dataset.reader import SUPERSEDED, open_file
+from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
 from pipeline.errors import StorageError
-from pipeline.storage import manifest, stagefile
-from pipeline.storage.publish import forget_superseded, publish_rejects, publish_rows, supersede
-from pipeline.storage.published import SUPERSEDED, open_file
+from pipeline.storage import stage_files
 from tests.storage.rows import commit_shards, table
 
 METADATA = {"figa.schema_version": schema.SCHEMA_VERSION, "figa.labels": "{}"}
@@ -83,7 +84,7 @@ def test_bytes_are_the_same_every_time(tmp_path: Path) -> None:
     assert published[0] == published[1]
     # Over what is already there, too.
     out = tmp_path / "a"
-    again = publish_rows(out, stagefile.inspect_all(out / "work", "label", len(SIZES)), 10, METADATA)
+    again = publish_rows(out, stage_files.inspect_all(out / "work", "label", len(SIZES)), 10, METADATA)
     assert again == published[0][: len(again)]
 
 

@@ -16,10 +16,11 @@ import fsspec
 import pytest
 
 import pipeline
-from pipeline.config import CurationConfig
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
+from pipeline.dataset import manifest
 from pipeline.errors import ConfigError, InputError, StorageError, StoreUnreachable, UsageError
-from pipeline.storage import manifest, remote, stagefile
+from pipeline.storage import remote, stage_files
 from pipeline.storage.location import local_side, location
 from pipeline.storage.lock import run_lock
 from pipeline.storage.remote import RemotePath
@@ -178,7 +179,7 @@ def test_what_a_store_refuses_ends_a_run_before_any_call(bucket: str, settings: 
     environment = child_environment(
         FIGA_STATE=str(tmp_path), AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1"
     )
-    command = [sys.executable, "-m", "pipeline.build", "--prefect", "off"]
+    command = [sys.executable, "-m", "pipeline", "build", "--prefect", "off"]
     command += as_arguments(settings(output__dir=f"{bucket}/x"))
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith(f"error: output folder {bucket}/x: can't be used"), done
@@ -193,7 +194,7 @@ def test_a_store_that_fails_is_not_a_damaged_file(monkeypatch: pytest.MonkeyPatc
     root = location("memory://failing")
     with pytest.raises(StorageError, match="can't be read: no answer") as caught, run_lock(root, print):
         monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", broken)
-        stagefile.inspect(root / "work", "sample", 0)
+        stage_files.inspect(root / "work", "sample", 0)
     # Not an address that was wrong from the start.
     assert caught.value.exit_code == 1
     with pytest.raises(StoreUnreachable) as caught:
@@ -222,8 +223,7 @@ def test_reading_goes_on_when_a_publication_moves_the_file(bucket: str, monkeypa
 
 
 def test_the_other_commands_take_addresses(settings: Settings, tmp_path: Path) -> None:
-    from pipeline import export, merge, push, relabel, status, verify
-    from pipeline.report import __main__ as report
+    from pipeline.cli import export, merge, push, relabel, report, status, verify
 
     root = f"memory://{tmp_path.name}"
     curate(settings(output__dir=f"{root}/a"), in_threads, Silent())

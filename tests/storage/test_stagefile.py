@@ -17,8 +17,8 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import StorageError
-from pipeline.storage import stagefile
-from pipeline.storage.stagefile import Reject, StageFile
+from pipeline.storage import stage_files
+from pipeline.storage.stage_files import Reject, StageFile
 from tests.conftest import ROOT, child_environment
 from tests.storage.rows import commit, table
 
@@ -31,21 +31,21 @@ def facts_path(file: StageFile) -> Path:
 
 def test_what_is_committed_is_found_and_read(tmp_path: Path) -> None:
     file = commit(tmp_path)
-    assert stagefile.inspect(tmp_path, "score", 4) == file
+    assert stage_files.inspect(tmp_path, "score", 4) == file
     assert (file.digest, file.rows, file.rejected) == ("d1", 17, 3)
-    assert stagefile.read(file).equals(table("score", 3, 17))
-    assert stagefile.read(file, ["id", "reward_reference"]).column_names == ["id", "reward_reference"]
-    assert stagefile.read_rejects(tmp_path, "score", 4)["source_row"].to_pylist() == [0, 1, 2]
-    assert stagefile.inspect(tmp_path, "score", 5) is None
-    assert stagefile.read_rejects(tmp_path, "score", 5).equals(NOTHING)
+    assert stage_files.read(file).equals(table("score", 3, 17))
+    assert stage_files.read(file, ["id", "reward_reference"]).column_names == ["id", "reward_reference"]
+    assert stage_files.read_rejects(tmp_path, "score", 4)["source_row"].to_pylist() == [0, 1, 2]
+    assert stage_files.inspect(tmp_path, "score", 5) is None
+    assert stage_files.read_rejects(tmp_path, "score", 5).equals(NOTHING)
 
 
 def test_a_later_commit_leaves_nothing_of_the_earlier(tmp_path: Path) -> None:
     commit(tmp_path)
     file = commit(tmp_path, rejects=0, digest="d2")
-    assert stagefile.inspect(tmp_path, "score", 4) == file
-    assert stagefile.read_rejects(tmp_path, "score", 4).num_rows == 0
-    assert stagefile.read(file).num_rows == 20
+    assert stage_files.inspect(tmp_path, "score", 4) == file
+    assert stage_files.read_rejects(tmp_path, "score", 4).num_rows == 0
+    assert stage_files.read(file).num_rows == 20
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_without_whole_facts_a_shard_is_not_done(tmp_path: Path, facts: str | No
     facts_path(file).unlink()
     if facts is not None:
         facts_path(file).write_text(facts)
-    assert stagefile.inspect(tmp_path, "score", 4) is None
+    assert stage_files.inspect(tmp_path, "score", 4) is None
     with pytest.raises(StorageError, match=r"score/00000.arrow: gone or damaged; run again"):
-        stagefile.inspect_all(tmp_path, "score", 5)
+        stage_files.inspect_all(tmp_path, "score", 5)
 
 
 @pytest.mark.parametrize("suffix", [".arrow", ".rejects.arrow"])
 def test_without_its_files_a_shard_is_not_done(tmp_path: Path, suffix: str) -> None:
     file = commit(tmp_path)
     file.path.with_suffix(suffix).unlink()
-    assert stagefile.inspect(tmp_path, "score", 4) is None
+    assert stage_files.inspect(tmp_path, "score", 4) is None
 
 
 def test_damaged_rows_are_named_and_never_read_as_something_else(tmp_path: Path) -> None:
@@ -81,14 +81,14 @@ def test_damaged_rows_are_named_and_never_read_as_something_else(tmp_path: Path)
     for raw in damaged:
         file.path.write_bytes(raw)
         with pytest.raises(StorageError) as caught:
-            stagefile.read(file)
+            stage_files.read(file)
         assert str(caught.value).startswith(f"{file.path}: damaged (")
         assert "\n" not in str(caught.value)
 
 
 def test_damaged_rejects_are_named_wherever_the_damage_is(tmp_path: Path) -> None:
     commit(tmp_path)
-    path = stagefile.rejects_path(tmp_path, "score", 4)
+    path = stage_files.rejects_path(tmp_path, "score", 4)
     facts = path.with_name("00004.json")
     whole, known = path.read_bytes(), facts.read_bytes()
     flipped = [whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in range(0, len(whole), 17)]
@@ -96,15 +96,15 @@ def test_damaged_rejects_are_named_wherever_the_damage_is(tmp_path: Path) -> Non
         path.write_bytes(raw)
         facts.write_bytes(known)
         with pytest.raises(StorageError, match=r"00004.rejects.arrow: damaged"):
-            stagefile.read_rejects(tmp_path, "score", 4)
-        assert stagefile.inspect(tmp_path, "score", 4) is None, "the next run makes it again"
+            stage_files.read_rejects(tmp_path, "score", 4)
+        assert stage_files.inspect(tmp_path, "score", 4) is None, "the next run makes it again"
 
 
 def test_rows_that_are_gone_when_they_are_read_are_named(tmp_path: Path) -> None:
     file = commit(tmp_path)
     file.path.unlink()
     with pytest.raises(StorageError, match=r"00004.arrow"):
-        stagefile.read(file)
+        stage_files.read(file)
 
 
 KILLED = """
@@ -126,10 +126,10 @@ def test_killed_before_its_facts_a_shard_is_not_done(tmp_path: Path, before: str
     commit(tmp_path)
     command = [sys.executable, "-c", KILLED, str(tmp_path), before]
     assert subprocess.run(command, cwd=ROOT, env=child_environment(), check=False).returncode == -signal.SIGKILL
-    assert stagefile.inspect(tmp_path, "score", 4) is None
+    assert stage_files.inspect(tmp_path, "score", 4) is None
     file = commit(tmp_path, digest="d2", rows=30)
-    assert stagefile.inspect(tmp_path, "score", 4) == file
-    assert stagefile.read(file).num_rows == 27
+    assert stage_files.inspect(tmp_path, "score", 4) == file
+    assert stage_files.read(file).num_rows == 27
 
 
 FULL = """
@@ -160,11 +160,11 @@ def test_equal_rows_have_equal_content_however_they_are_chunked(tmp_path: Path) 
     parts = pa.concat_tables([whole.slice(start, 9) for start in range(0, 100, 9)])
     assert parts["id"].num_chunks > 1
     contents = {
-        stagefile.commit(tmp_path / name, "label", 0, "d", rows, NOTHING).content
+        stage_files.commit(tmp_path / name, "label", 0, "d", rows, NOTHING).content
         for name, rows in (("a", whole), ("b", parts), ("c", table("label", 0, 100)))
     }
     assert len(contents) == 1
-    other = stagefile.commit(tmp_path / "d", "label", 0, "d", table("label", 1, 100), NOTHING)
+    other = stage_files.commit(tmp_path / "d", "label", 0, "d", table("label", 1, 100), NOTHING)
     assert other.content not in contents
 
 
@@ -175,7 +175,7 @@ def test_a_rerun_with_the_same_rows_has_the_same_content(tmp_path: Path) -> None
 def test_a_reject_keeps_what_it_had_and_nothing_else() -> None:
     source = table("filter", 0, 5)
     rejects = [Reject(3, "too_far", {"distance": 0.9}, {"reward_revised": 0.25}), Reject(1, "empty", {})]
-    ledger = stagefile.reject_table("filter", source, rejects).to_pylist()
+    ledger = stage_files.reject_table("filter", source, rejects).to_pylist()
     assert [row["source_row"] for row in ledger] == [3, 1]
     first = ledger[0]
     assert first["stage"] == "filter" and first["reason"] == "too_far"
@@ -186,7 +186,7 @@ def test_a_reject_keeps_what_it_had_and_nothing_else() -> None:
 
 
 def test_what_a_reject_gained_in_its_stage_is_kept() -> None:
-    ledger = stagefile.reject_table(
+    ledger = stage_files.reject_table(
         "revise", table("score", 0, 2), [Reject(0, "cut", {}, {"revised": "half", "diagnosis": "other"})]
     )
     assert ledger.schema.equals(schema.REJECTED)
@@ -197,7 +197,7 @@ def test_what_a_reject_gained_in_its_stage_is_kept() -> None:
 
 def test_a_reject_of_the_source_has_nothing_but_its_place() -> None:
     source = pa.Table.from_pylist([{"id": "a", "source_row": 7}], schema=schema.SOURCE)
-    (row,) = stagefile.reject_table("source", source, [Reject(0, "wrong_shape", {"got": "x"})]).to_pylist()
+    (row,) = stage_files.reject_table("source", source, [Reject(0, "wrong_shape", {"got": "x"})]).to_pylist()
     known = {name: value for name, value in row.items() if value is not None}
     assert known == {"id": "a", "source_row": 7, "stage": "source", "reason": "wrong_shape", "evidence": '{"got": "x"}'}
 
@@ -207,9 +207,9 @@ def test_a_reject_of_the_source_has_nothing_but_its_place() -> None:
 )
 def test_any_evidence_is_stored(tmp_path: Path, value: Any) -> None:
     source = table("source", 0, 1)
-    ledger = stagefile.reject_table("source", source, [Reject(0, "odd", {"got": value})])
-    stagefile.commit(tmp_path, "source", 0, "d", source, ledger)
-    (text,) = stagefile.read_rejects(tmp_path, "source", 0)["evidence"].to_pylist()
+    ledger = stage_files.reject_table("source", source, [Reject(0, "odd", {"got": value})])
+    stage_files.commit(tmp_path, "source", 0, "d", source, ledger)
+    (text,) = stage_files.read_rejects(tmp_path, "source", 0)["evidence"].to_pylist()
     assert "got" in json.loads(text)
     if value == "a\0b":
         assert json.loads(text) == {"got": value}
@@ -226,5 +226,5 @@ def test_facts_that_cannot_be_removed_are_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StorageError, match=r"00004.json: can't be removed: Permission denied"):
         commit(tmp_path, digest="d2")
     monkeypatch.undo()
-    assert stagefile.inspect(tmp_path, "score", 4) == file
-    assert stagefile.read(file).num_rows == 17
+    assert stage_files.inspect(tmp_path, "score", 4) == file
+    assert stage_files.read(file).num_rows == 17

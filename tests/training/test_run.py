@@ -1,4 +1,4 @@
-"""`python -m pipeline.training.run`: trains, resumes, and refuses what can't be right, in one line."""
+"""`figa train`: trains, resumes, and refuses what can't be right, in one line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pipeline import open_dataset
+from pipeline.cli import train as run
+from pipeline.dataset import manifest
 from pipeline.errors import UsageError
-from pipeline.storage import manifest
-from pipeline.training import run
 from tests.conftest import ROOT, child_environment
 from tests.training.tiny import tiny_llama
 
@@ -107,7 +107,7 @@ def test_a_model_with_another_tokenizer_is_refused(
     template.write_text(template.read_text("utf-8").replace("<|im_end|>\n", "<|im_end|>"), "utf-8")
     assert trained(published, other, tmp_path / "out") == 2
     error = refused(capsys)
-    assert "first seen in pair" in error and "python -m pipeline.relabel" in error
+    assert "first seen in pair" in error and "figa relabel" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -192,7 +192,7 @@ def test_without_torch_it_says_what_to_install(
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, pipeline.training.run as r; r.parser().format_help(); print({'torch', 'transformers'} & {*sys.modules})"
+    code = "import sys, figa train as r; r.parser().format_help(); print({'torch', 'transformers'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=child_environment(), check=True
     )

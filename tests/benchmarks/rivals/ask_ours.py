@@ -7,12 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.config import PolicySettings
-from pipeline.models import connect
+from pipeline.config.settings import PolicySettings
+from pipeline.models import factory
 from pipeline.models.chat import ChatRequest
+from pipeline.models.cost import Budget
+from pipeline.models.event_loop import each_row
 from pipeline.models.journal import Journal
-from pipeline.models.loop import each_row
-from pipeline.models.money import Budget
 
 if __name__ == "__main__":
     prompts, answers, url, workers = sys.argv[1:]
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     settings = PolicySettings(model=f"openai/m@{url}", concurrency=int(workers))
     # As a run in threads has it, which is the default.
     journal = Journal(Path(answers).with_suffix(".db"), alone=True)
-    model = connect.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
+    model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
 
     def ask(row):
         return model.ask("sample", ChatRequest([{"role": "user", "content": row["prompt"]}], 200, {"temperature": 0.5}))

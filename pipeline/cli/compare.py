@@ -1,0 +1,95 @@
+"""The command line: `figa compare DIR1 DIR2`. What another prompt, model or threshold changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.streams import take_any_text
+from pipeline.storage.location import argument
+
+if TYPE_CHECKING:
+    from pipeline.report.comparison import Comparison
+
+_LISTED = 10
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="figa compare",
+        description="Compare two published data sets: settings, funnels, distributions, rows gained, lost and changed.",
+    )
+    p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
+    p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
+    p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    take_any_text()
+    arguments = parser().parse_args(argv)
+    from pipeline.cli.interrupts import exit_code_of
+
+    return exit_code_of(lambda: _main(arguments), "nothing was changed")
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from pipeline.report import comparison
+    from pipeline.storage.atomic import write_text
+
+    found = comparison.compare(arguments.first, arguments.second)
+    if arguments.html:
+        write_text(arguments.html, comparison.render(found))
+    if arguments.json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return 0
+    _tell(found)
+    if arguments.html:
+        print(f"page  {arguments.html}")
+    return 0
+
+
+def _tell(found: Comparison) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.cli.console import Console
+    from pipeline.report import diffs
+    from pipeline.report.tokens import SIDES, words
+
+    console = Console()
+    names = [side.name for side in found.sides]
+    tables = (("settings that differ", found.settings), ("rows", found.funnel), ("figures (medians)", found.figures))
+    for title, rows in tables:
+        table = Table(title=title, title_justify="left")
+        for name in ("", *names):
+            table.add_column(Text(diffs.visible(name)))
+        for row in rows:
+            table.add_row(*(Text(diffs.visible(cell)) for cell in row))
+        console.print(table)
+    console.print(
+        f"{found.shared} rows in both, {found.changed} of them with other answers; "
+        f"{len(found.gained)} only in the second, {len(found.lost)} only in the first"
+    )
+    for told, ids in (("only in the second", found.gained), ("only in the first", found.lost)):
+        if ids:
+            more = f" … {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+            console.print(Text(f"{told}: {diffs.visible(', '.join(ids[:_LISTED]))}{more}"))
+    if found.note:
+        console.print(Text(found.note, "yellow"))
+    for a, b in found.examples[:3]:
+        text = Text(f"\n{diffs.visible(a['id'])}  from the first revision to the second, by words\n", "bold")
+        sides = words(a["revised"], b["revised"])
+        body = Text()
+        diffs.append_diff(body, *((sides[side].texts, sides[side].ops) for side in SIDES))
+        console.print(text, body, sep="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

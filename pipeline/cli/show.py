@@ -1,0 +1,142 @@
+"""The command line: `figa show DIR`. Pairs and rejected rows in the terminal, in colour.
+
+Texts are the data's: control characters are made visible, so that no escape sequence reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.arguments import count
+from pipeline.cli.streams import take_any_text
+from pipeline.storage.location import argument
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from pipeline.dataset.measures import Files
+    from pipeline.labels.tokenizer import LabelTokenizer
+
+_EPILOG = """\
+examples:
+  figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'
+  figa show out/hh-rlhf --rejected --where 'reason=too_different'
+  figa show out/hh-rlhf --row 1ad1b9395c257bc4
+
+A condition compares a field with a number or a text by = != < <= > >= or ~ (contains); several are joined by `and`.
+[-removed-] and {+added+} tokens; control characters and other invisible ones are shown by their code.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="figa show",
+        description="Print pairs, or rejected rows, of a published data set.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
+    p.add_argument("--row", metavar="ID", help="this row, published or rejected")
+    p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
+    p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")
+    p.add_argument("--limit", metavar="N", type=count, default=10, help="at most so many rows (default 10, 0: all)")
+    p.add_argument(
+        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    take_any_text()
+    arguments = parser().parse_args(argv)
+    from pipeline.cli.interrupts import exit_code_of
+
+    return exit_code_of(lambda: _main(arguments), "nothing was changed")
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from pipeline.cli.console import Console
+    from pipeline.dataset.measures import files_of
+    from pipeline.dataset.reader import read_manifest
+    from pipeline.errors import UsageError
+    from pipeline.labels.loading import labels_tokenizer
+
+    manifest = read_manifest(arguments.dir)
+    files = files_of(arguments.dir, manifest)
+    found = _found(files, arguments)
+    if arguments.row and not arguments.rejected:
+        first = next(found, None)
+        arguments.rejected = first is None
+        found = _found(files, arguments) if first is None else iter([first])
+    tokenizer, note = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    console = Console(soft_wrap=True)
+    shown = 0
+    for row in islice(found, arguments.limit or None):
+        console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
+        shown += 1
+    if not shown and arguments.row:
+        raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
+    more = f"; --limit {arguments.limit} was reached" if shown == arguments.limit and next(found, None) else ""
+    print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{more}", file=sys.stderr)
+    return 0
+
+
+def _found(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows that were asked for, one batch in memory at a time. Raises UsageError for a condition that can't be read."""
+    from pipeline import schema
+    from pipeline.dataset import query
+    from pipeline.dataset.reader import batches, open_file
+
+    paths, columns = (files.rejected, schema.REJECTED) if arguments.rejected else (files.published, schema.PUBLISHED)
+    if paths:
+        # Older data sets have fewer columns.
+        with open_file(paths[0]) as file:
+            columns = file.schema_arrow
+    conditions = query.parse(arguments.where, columns) if arguments.where.strip() else []
+    if arguments.row:
+        conditions.append(("id", "=", arguments.row))
+    return (row for path in paths for batch in batches(path) for row in query.matching(conditions, batch))
+
+
+def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool) -> Text:
+    from pipeline.report import diffs
+
+    text = diffs.draw(row, tokenizer, whole=whole)
+    text.append("\nreference  ", "dim").append(diffs.visible(row["reference"]), "dim")
+    return text.append(f"\n{_scores(row)}", "dim")
+
+
+def _reject(row: dict[str, Any]) -> Text:
+    from rich.text import Text
+
+    from pipeline.report.diffs import append_query, visible
+
+    text = Text(f"\n{visible(str(row['id']))}", "bold")
+    text.append(f"  rejected at {visible(row['stage'])}: {visible(row['reason'])}\n", "not bold yellow")
+    append_query(text, row["messages"] or [], whole=True)
+    for name in ("initial", "revised", "reference", "evidence"):
+        if row[name]:
+            text.append(f"{name:<10} ", "not bold dim")
+            text.append(f"{visible(row[name])}\n", "not bold")
+    return text.append(_scores(row), "not bold dim")
+
+
+def _scores(row: dict[str, Any]) -> str:
+    """What is known of a row's rewards, and where it is from."""
+    from pipeline.report.diffs import visible
+
+    known = [(name, row[f"reward_{name}"]) for name in ("reference", "initial", "revised")]
+    told = [f"{name} {value:.2f}" for name, value in known if value is not None]
+    rewards = [f"rewards    {', '.join(told)}"] if told else []
+    return "\n".join([*rewards, f"source     {visible(str(row['source']))}, row {row['source_row']}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""A run's settings from defaults < YAML file < environment (`FIGA_REVISER__MODEL=…`) < `--set reviser.model=…` and flags.
+
+Unknown keys are errors that name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config.settings import CurationConfig
+from pipeline.errors import ConfigError
+
+ENV_PREFIX = "FIGA_"
+
+
+def load_config(
+    file: Path | None = None,
+    assignments: list[str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> CurationConfig:
+    """Merge the YAML `file`, or the sections of `base` in its place, `FIGA_…` variables, `key.sub=value` assignments and flags
+    (dotted key → value).
+
+    Raises ConfigError with one line that names the setting, what was expected and the nearest known key.
+    """
+    merged: dict[str, Any] = _read_yaml(file) if file else copy.deepcopy(dict(base or {}))
+    for name, text in sorted((environ or {}).items()):
+        if name.startswith(ENV_PREFIX) and "__" in name:
+            _put(merged, name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name))
+    for assignment in assignments or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: expected key.sub=value, for example --set reviser.max_tokens=800")
+        _put(merged, key.strip(), _scalar(text, f"--set {key}"))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(merged, key, value)
+    try:
+        return CurationConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _scalar(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # The latter for a date that no calendar has.
+        raise ConfigError(f"{where}: {text!r} is not a YAML value; quote it if it is text") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"--config {file}: no such file") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {file}: not a readable YAML file: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {file}: expected sections such as `reviser:`, got {type(content).__name__}")
+    # A section whose lines are all commented out is an empty one.
+    return {key: {} if value is None else value for key, value in content.items()}
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{dotted}: {parent} already has the value {child!r}, it can't have parts")
+        tree = child
+    tree[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first of pydantic's complaints, with the nearest known key for an unknown one."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys()
+        # Two that are as good as each other are both named: model and mode.
+        near = difflib.get_close_matches(name, known, 2, 0.9) or difflib.get_close_matches(name, known, 1, 0.5)
+        near = near or [key for key in known if key.split(".")[-1] == path[-1]][:1]
+        guess = " or ".join(near)
+        hint = f"; did you mean {guess}?" if guess else f"; sections are {', '.join(CurationConfig.model_fields)}"
+        return f"unknown setting {name}{hint}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    message, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
+    line = f"setting {name}: {message}{'' if got in message else f', got {got}'}{more}"
+    # No message repeats a password that somebody put into an address.
+    return re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line)
+
+
+def _known_keys() -> list[str]:
+    sections = CurationConfig.model_fields.items()
+    keys = [f"{name}.{key}" for name, field in sections for key in getattr(field.annotation, "model_fields", {})]
+    return [*CurationConfig.model_fields, *keys]

@@ -1,0 +1,261 @@
+"""Every setting of a run, as one frozen model: `CurationConfig`. Where its values come from: `config_loading.py`.
+
+Fields marked `Operational` say how a run is executed, never what it produces: they stay out of every digest, so changing
+one re-runs nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline import schema
+from pipeline.config.reward import RewardSettings
+from pipeline.config.sections import Calls, Section
+from pipeline.config.values import (
+    Finite,
+    Folder,
+    Model,
+    Operational,
+    Share,
+    SourceNames,
+    Threshold,
+    comma_list,
+    json_only,
+)
+from pipeline.storage.location import location
+
+REASONS = ("lack_of_detail", "inaccuracy", "structure", "other")
+Signal = Literal["levenshtein", "bag_of_words", "reward_weighted", "constant"]
+Granularity = Literal["token", "word", "phrase"]
+
+
+class SourceSettings(Section):
+    """Where queries X and references Y come from."""
+
+    name: SourceNames = Field("hh-rlhf", description="Adapter, or several with commas: hh-rlhf,openorca")
+    input: str | None = Field(
+        None,
+        description="Local file, folder, glob, s3:// or other URL, or Hub id (owner/name[@revision]); for several sources "
+        "one each with commas, empty for a source's own; default: the adapter's own data set",
+    )
+    enters_at: Literal["auto", "sample", "filter"] = Field(
+        "auto", description="sample: answers are made; filter: rows bring both; auto: as the source has them"
+    )
+    split: str | None = Field(None, description="Split to read, where the source has several")
+    revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
+    fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
+    mix: Annotated[tuple[Share, ...] | None, BeforeValidator(comma_list)] = Field(
+        None, description="Shares of several sources, e.g. 0.7,0.3; default: equal"
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
+    limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Read at most so many rows")
+    shard_rows: int = Field(
+        512, ge=1, le=1_000_000, description="Rows a shard, the unit of work and of resume; doubles every 128 shards"
+    )
+    require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
+    # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
+    min_query_chars: int = Field(1, ge=0, description="Reject queries (all messages together) shorter than this")
+    max_query_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
+    min_reference_chars: int = Field(1, ge=0, description="Reject references shorter than this")
+    max_reference_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
+    languages: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
+        (), description="Keep only queries in these languages (ISO 639-1, e.g. en,de); needs the extra curation"
+    )
+    near_duplicates: float | None = Field(
+        None, gt=0, le=1, description="Reject queries this similar (Jaccard, e.g. 0.8) to one before; extra curation"
+    )
+    decontaminate: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
+        (), description="Files of evaluation sets; rows that share an n-gram of words with one are rejected"
+    )
+    decontaminate_words: int = Field(13, ge=1, le=100, description="Words of that n-gram")
+    plugins: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
+        (),
+        description="module:function each, called as f(messages, reference); returns None, or why the row is rejected",
+    )
+
+
+class PolicySettings(Calls):
+    """The SFT model π that answers the queries (Ŷ)."""
+
+    model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
+    system: str | None = Field(
+        None, description="System prompt put before queries without one; default: an embedded model's own; empty: none"
+    )
+    temperature: float | None = Field(
+        0.3, ge=0, le=2, description="Randomness of the answers; null: not sent, for models that refuse it"
+    )
+    top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
+    max_tokens: int = Field(192, ge=1, description="Longer answers are rejected as truncated")
+    samples: int = Field(1, ge=1, le=1024, description="Answers a query")
+    pick: Literal["first", "worst", "best", "median", "all"] = Field(
+        "first", description="Which of a query's answers goes on, by its reward; the others are rejects: not_picked"
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
+
+
+class SelectionSettings(Section):
+    """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
+
+    eta1: Threshold = Field("q0.5", description="Upper bound of the initial answer's reward")
+    eta2: Threshold = Field("q0.3", description="Lower bound of the reference's reward")
+    eta3: Threshold = Field(0.0, description="Lower bound of the difference")
+
+
+class ReviserSettings(Calls):
+    """The stronger model that corrects Ŷ into Ỹ."""
+
+    model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
+    style: Literal["auto", "rewrite", "edits", "sentences"] = Field(
+        "auto", description="rewrite: whole answers; edits: only changes; auto: sentences if local, else rewrite"
+    )
+    structured: bool = Field(True, description="Ask for JSON by schema; false: for models or servers that refuse one")
+    prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
+    temperature: float | None = Field(
+        0.0, ge=0, le=2, description="Randomness of the revisions; null: not sent, for models that refuse it"
+    )
+    max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
+    candidates: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Revisions asked for a row; the one of highest reward that the filter lets through stays",
+    )
+    max_repetition: float | None = Field(
+        0.5, ge=0, le=1, description="Drafts that loop are not revised: share of runs of four words that came before"
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
+
+    @model_validator(mode="after")
+    def _differing(self) -> ReviserSettings:
+        if self.candidates > 1 and self.temperature == 0:
+            raise ValueError(f"{self.candidates} candidates need a temperature above 0, else they are all the same")
+        return self
+
+
+class FilterSettings(Section):
+    """Which revisions are kept."""
+
+    min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
+    max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
+    min_reward_gain: Finite | None = Field(
+        None, description="R(Ỹ) − R(Ŷ) must reach this; default: 0, but answers that the source brings are not scored"
+    )
+    min_rouge_gain: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0.25 for style sentences, else off",
+    )
+
+    @model_validator(mode="after")
+    def _band(self) -> FilterSettings:
+        if self.min_distance >= self.max_distance:
+            raise ValueError(f"min_distance {self.min_distance} must be below max_distance {self.max_distance}")
+        return self
+
+
+class LabelSettings(Section):
+    """Tokenisation and token weights."""
+
+    tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
+    template: Literal["chat", "alpaca", "plain"] = Field("chat", description="How a query becomes a prompt")
+    template_options: Annotated[dict[str, Any], BeforeValidator(json_only)] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, e.g. enable_thinking: false; give them to the trainer",
+    )
+    date: datetime.date | None = Field(
+        None, description="The day that a chat template which writes the date shall write"
+    )
+    system: str | None = Field(
+        None, description="System prompt put before queries that have none; default: policy.system; empty: none"
+    )
+    alpha: Finite = Field(1.0, ge=0, description="Weight of tokens that the revision brought in")
+    beta: Finite = Field(0.5, ge=0, description="Weight against tokens that it took out")
+    gamma: Finite = Field(0.0, ge=0, description="Weight of tokens that it kept")
+    eos_weight: Finite | None = Field(None, ge=0, description="Weight of the EOS of the revised answer; default: alpha")
+    gate: Finite = Field(0.6, ge=0, description="Confidence gate of the loss, in nats; recorded for the trainer")
+    signal: Signal = Field("levenshtein", description="What makes a token good or bad")
+    granularity: Granularity = Field("token", description="token; word or phrase: an edit marks the whole of it")
+    phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
+    max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
+    overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
+
+
+class OutputSettings(Section):
+    dir: Folder | None = Field(None, description="Output folder, also s3://bucket/prefix; default out/SOURCE")
+    rows_per_file: int = Field(50_000, ge=1, description="Rows in a published Parquet file, at most")
+
+
+class RunSettings(Section):
+    """How the run is executed; nothing here changes the data."""
+
+    workers: int = Field(2, ge=1, le=256, description="Shards in work at a time")
+    runner: Literal["threads", "dask", "ray"] = Field(
+        "threads", description="Who works on shards; dask and ray: Prefect"
+    )
+    runner_address: str | None = Field(
+        None, description="Address of a standing Dask or Ray cluster; default: a local one"
+    )
+    budget_usd: Finite | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
+
+
+class CurationConfig(Section):
+    """All settings of one run, the flow's only parameter."""
+
+    source: SourceSettings = SourceSettings()
+    policy: PolicySettings = PolicySettings()
+    reward: RewardSettings = RewardSettings()
+    selection: SelectionSettings = SelectionSettings()
+    reviser: ReviserSettings = ReviserSettings()
+    filter: FilterSettings = FilterSettings()
+    labels: LabelSettings = LabelSettings()
+    output: OutputSettings = OutputSettings()
+    run: RunSettings = RunSettings()
+
+    @property
+    def needs_generation(self) -> bool:
+        """Whether a policy and a reviser write answers; False for pre-made pairs, which enter at the filter stage."""
+        return self.source.enters_at != "filter"
+
+    @property
+    def needs_rewards(self) -> bool:
+        """Whether the reward model is used. Pre-made pairs without it have null rewards."""
+        gated = self.filter.min_reward_gain is not None or self.labels.signal == "reward_weighted"
+        return self.needs_generation or gated
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run, the source first."""
+        if self.needs_generation:
+            return schema.STAGES
+        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
+
+    @property
+    def batched(self) -> bool:
+        """Whether any model is asked through a batch API."""
+        return "batch" in (self.policy.mode, self.reviser.mode, self.reward.mode)
+
+    @property
+    def shards_at_a_time(self) -> int:
+        """Threads for shards. In batch mode many, so that all rows meet in one batch; most of them only wait."""
+        return max(self.run.workers, 256) if self.batched else self.run.workers
+
+    @property
+    def out(self) -> Path:
+        return location(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
+
+
+# `json.dumps` would make one of these a call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(*parts: object) -> str:
+    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
+    text = _CANONICAL.encode(parts)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

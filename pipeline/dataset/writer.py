@@ -1,0 +1,173 @@
+"""Publish: the shards of the last stage become evenly sized Parquet files, the rejects their ledger, then the manifest.
+
+Streams shard by shard: memory holds one shard, whatever the size of the data set. How files are named, and what becomes
+of those of an earlier publication: see the package's docstring.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.dataset import manifest
+from pipeline.dataset.reader import SUPERSEDED
+from pipeline.errors import StorageError
+from pipeline.storage import stage_files
+from pipeline.storage.atomic import move, remove, replacing
+from pipeline.storage.stage_files import StageFile
+
+_FOLDERS = ("data", "rejected")
+# A row group, from the first of these on: small ones compress badly, large ones are what a writer holds in memory.
+_GROUP_ROWS, _GROUP_BYTES = 1024, 64_000_000
+
+
+def publish_rows(
+    out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
+    tables = (stage_files.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for file in files)
+    return write_rows(out, tables, sum(file.rows for file in files), rows_per_file, metadata)
+
+
+def write_rows(
+    out: Path, tables: Iterable[pa.Table], total: int, rows_per_file: int, metadata: dict[str, str]
+) -> list[dict[str, Any]]:
+    """As publish_rows, of tables that have `total` rows together, however these are divided among them."""
+    count = max(1, -(-total // rows_per_file))
+    parts = itertools.groupby(_cut(tables, -(-total // count)), key=lambda part: part[0])
+    entries = [write_part(out, number, count, (table for _, table in part), metadata) for number, part in parts]
+    return entries or [write_part(out, 0, 1, [], metadata)]
+
+
+def write_part(
+    out: Path, number: int, count: int, tables: Iterable[pa.Table], metadata: dict[str, str]
+) -> dict[str, Any]:
+    """Write one of `count` files of published rows, streaming; returns the manifest's entry. Its metadata says which."""
+    path = out / "data" / f"train-{number:05d}-of-{count:05d}.parquet"
+    return _write(out, path, tables, schema.PUBLISHED.with_metadata({**metadata, "figa.part": path.stem}))
+
+
+def publish_rejects(
+    out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES
+) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
+    """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage."""
+    return write_ledgers(out, {stage: _rejects(work, stage, shards) for stage in stages})
+
+
+def write_ledgers(
+    out: Path, ledgers: Mapping[str, Iterable[pa.Table]]
+) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
+    """As publish_rejects, of tables of rejects by stage. A stage without any has no file."""
+    entries = []
+    reasons: dict[str, Counter[str]] = {}
+    for stage, ledger in ledgers.items():
+        reasons[stage] = Counter()
+        tables = _counted(ledger, reasons[stage])
+        first = next(tables, None)
+        if first is not None:
+            entries.append(write_ledger(out, stage, itertools.chain([first], tables)))
+    return entries, reasons
+
+
+def forget_superseded(out: Path) -> None:
+    """Delete what the publication before the standing one left for its readers."""
+    for path in (out / SUPERSEDED).glob("*/*.parquet"):
+        remove(path)
+
+
+def supersede(out: Path, named: list[dict[str, Any]]) -> None:
+    """Set aside the Parquet files that the manifest just written doesn't name: readers may be in the middle of them."""
+    keep = {out / entry["path"] for entry in named}
+    for folder in _FOLDERS:
+        for path in (out / folder).glob("*.parquet"):
+            if path not in keep:
+                move(path, out / SUPERSEDED / folder / path.name)
+
+
+def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]]:
+    """The rows as smaller tables, each with the number of the file of `size` rows that it goes to whole."""
+    row = 0
+    for table in tables:
+        done = 0
+        while done < table.num_rows:
+            part = table.slice(done, size - row % size)
+            yield row // size, part
+            row, done = row + part.num_rows, done + part.num_rows
+
+
+def _rejects(work: Path, stage: str, shards: int) -> Iterator[pa.Table]:
+    return (stage_files.read_rejects(work, stage, shard) for shard in range(shards))
+
+
+def _counted(tables: Iterable[pa.Table], reasons: Counter[str]) -> Iterator[pa.Table]:
+    for table in tables:
+        if table.num_rows:
+            reasons.update(table["reason"].to_pylist())
+            yield table
+
+
+def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
+    """Write rejected/<stage>.parquet; returns the manifest's entry."""
+    return _write(out, out / "rejected" / f"{stage}.parquet", tables, schema.REJECTED)
+
+
+def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema) -> dict[str, Any]:
+    rows = 0
+    entry: dict[str, Any] = {}
+
+    def named(finished: Path) -> Path:
+        """Describes the file while it is here: what is remote would have to be fetched again."""
+        nonlocal entry
+        entry = manifest.file_entry(finished.parent, finished, rows)
+        chosen = name_for(out, path, entry["sha256"])
+        entry["path"] = chosen.relative_to(out).as_posix()
+        return chosen
+
+    options = schema.parquet_options(target)
+    with replacing(path, named=named) as temporary, pq.ParquetWriter(temporary, target, **options) as writer:
+        for table in _row_groups(tables):
+            writer.write_table(table.replace_schema_metadata(target.metadata), row_group_size=table.num_rows)
+            rows += table.num_rows
+    return entry
+
+
+def name_for(out: Path, path: Path, sha256: str) -> Path:
+    """`path`, but a name of its own for new content where a manifest stands: its readers must find what it names.
+
+    sha256: of the file that is to be named.
+    """
+    try:
+        standing = manifest.load(out)
+    except StorageError:
+        standing = None
+    if standing is None:
+        return path
+    known = [*standing.get("files", ()), *standing.get("rejected_files", ())]
+    same = (out / entry["path"] for entry in known if entry["sha256"] == sha256)
+    return next((p for p in same if p.parent == path.parent), path.with_stem(f"{path.stem}-{sha256[:8]}"))
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Row groups, which depend on the rows alone and not on the tables that they come in, unless rows are very large."""
+    gathered: list[pa.Table] = []
+    for table in tables:
+        gathered.append(table)
+        if sum(t.num_rows for t in gathered) < _GROUP_ROWS and sum(t.nbytes for t in gathered) < _GROUP_BYTES:
+            continue
+        joined = pa.concat_tables(gathered)
+        while joined.num_rows >= _GROUP_ROWS:
+            yield joined.slice(0, _GROUP_ROWS)
+            joined = joined.slice(_GROUP_ROWS)
+        if joined.nbytes >= _GROUP_BYTES:
+            yield joined
+            joined = joined.slice(joined.num_rows)
+        gathered = [joined]
+    if gathered and (rest := pa.concat_tables(gathered)).num_rows:
+        yield rest

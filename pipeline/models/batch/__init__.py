@@ -1,0 +1,1 @@
+"""Providers' batch APIs: half the price, responses within a day."""

@@ -1,0 +1,185 @@
+"""From a model's name to a `ChatModel`: which key, which address, which local server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.model_names import OPENAI_URL, SCORERS, ModelSpec, base_url
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import PolicySettings, ReviserSettings
+from pipeline.errors import ConfigError
+from pipeline.models.batch import ledger as batch_ledger
+from pipeline.models.batch.anthropic import AnthropicBatches
+from pipeline.models.batch.api import BatchApi
+from pipeline.models.batch.cost import BatchMoney
+from pipeline.models.batch.ledger import BatchLedger
+from pipeline.models.batch.openai import OpenAIBatches
+from pipeline.models.batch.provider import BatchProvider
+from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.cost import Budget, price_of
+from pipeline.models.event_loop import made_for_good, worker_number
+from pipeline.models.journal import Answer, Journal
+from pipeline.models.limiter import limiter_for
+from pipeline.models.local import catalog
+from pipeline.models.local.server import cores, serve
+from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
+
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+# Servers of one's own often take any key; the SDK insists on one.
+_NO_KEY = "no-key"
+# Each keeps the model in memory: up to 2 GB for the default reviser.
+_MOST_REPLICAS = 4
+# Rows that wait for a batch cost next to nothing.
+_ALL_AT_ONCE = 100_000
+
+
+def identity(spec: ModelSpec) -> dict[str, Any]:
+    """What makes two models the same one: provider, name and address, or the hash of a local model's file."""
+    if spec.provider == "local":
+        return {"provider": "local", "sha256": catalog.get(spec.name).sha256}
+    return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
+
+
+def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "live") -> None:
+    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
+    if spec.provider in SCORERS:
+        raise ConfigError(
+            f"{setting}: {spec.provider}/ models score answers; to write them use local/, openai/ or anthropic/"
+        )
+    if spec.provider == "local":
+        if mode == "batch":
+            raise ConfigError(f"{setting}: local models have no batch API; leave the mode at live")
+        if spec.base_url:
+            raise ConfigError(f"{setting}: local models have no address; for a server use openai/NAME@{spec.base_url}")
+        catalog.get(spec.name)
+        return
+    variable = _KEYS[spec.provider]
+    if not os.environ.get(variable) and spec.base_url is None:
+        raise ConfigError(f"{setting}: {spec} needs an API key: set {variable} in the environment")
+    if budget_usd is not None and price_of(spec) is None:
+        raise ConfigError(
+            f"{setting}: no known price for {spec}, so --budget can't be kept: name a table in FIGA_PRICES, like "
+            f"data/prices.yaml, with all models of the run and `{spec}: {{input: …, output: …}}`, or drop --budget"
+        )
+
+
+def chat_model(
+    settings: PolicySettings | ReviserSettings | RewardSettings,
+    *,
+    journal: Journal,
+    budget: Budget,
+    local_file: Callable[[str], Path],
+) -> ChatModel:
+    """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
+    spec = ModelSpec.parse(settings.model)
+
+    def connect() -> Provider:
+        if spec.provider == "local":
+            file, context = local_file(spec.name), catalog.get(spec.name).slot_context
+            servers = [serve(file, context=context, replica=number) for number in range(concurrency)]
+            return Replicas(
+                [OpenAIProvider(spec.name, s.base_url, s.api_key, settings.timeout_s, official=False) for s in servers]
+            )
+        if settings.mode == "live":
+            return _remote(spec, settings.timeout_s)
+        api = batch_api(spec, settings.timeout_s)
+        ledger = BatchLedger(journal.path.with_name(batch_ledger.FILE))
+        return BatchProvider(
+            api,
+            ledger,
+            BatchMoney(api, ledger, budget, price_of(spec, "batch")),
+            str(ModelSpec(spec.provider, spec.name, base_url(spec))),
+            settings,
+        )
+
+    concurrency = _ALL_AT_ONCE if settings.mode == "batch" else calls_at_a_time(settings)
+    return ChatModel(
+        str(spec),
+        identity(spec),
+        connect,
+        journal=journal,
+        budget=budget,
+        price=price_of(spec, settings.mode),
+        limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
+        concurrency=concurrency,
+        attempts=settings.attempts,
+        one_shard_at_a_time=spec.provider == "local",
+    )
+
+
+def _remote(spec: ModelSpec, timeout_s: float) -> OpenAIProvider | AnthropicProvider:
+    key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
+    url = base_url(spec)
+    with made_for_good():
+        if spec.provider == "anthropic":
+            return AnthropicProvider(spec.name, url, key, timeout_s)
+        return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
+
+
+def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
+    """The batch API of a model's provider. `spec` may be as the ledger names a batch's model: with its address."""
+    live = _remote(spec, timeout_s)
+    return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
+
+
+def calls_at_a_time(settings: PolicySettings | ReviserSettings | RewardSettings) -> int:
+    """What a process may have in flight: the setting, and for a local model at most a call a core."""
+    if ModelSpec.parse(settings.model).provider == "local":
+        return min(settings.concurrency, cores(), _MOST_REPLICAS)
+    return settings.concurrency
+
+
+class Replicas:
+    """Several servers of one local model, each with one thread, one slot and one call at a time.
+
+    Two servers with a thread each do twice the work of one; one server with two threads may do less than with one, as
+    llama.cpp's threads wait for each other at every layer. A row's calls go to the same server, which still has the row's
+    prompt in its cache. With one slot, and no cache in a row's first call, an answer does not depend on other rows.
+    """
+
+    batched = False
+
+    def __init__(self, providers: list[Provider]) -> None:
+        self._providers = [(provider, asyncio.Lock()) for provider in providers]
+
+    async def complete(self, request: ChatRequest) -> Answer:
+        provider, turn = self._providers[worker_number.get() % len(self._providers)]
+        async with turn:
+            return await provider.complete(request)
+
+    async def close(self) -> None:
+        for provider, _ in self._providers:
+            await provider.close()
+
+
+def system_prompt(settings: PolicySettings) -> str | None:
+    """What is put before queries that have no system prompt: as set, else an embedded model's own; None for nothing."""
+    spec = ModelSpec.parse(settings.model)
+    if settings.system is None and spec.provider == "local":
+        return catalog.get(spec.name).system
+    return settings.system or None
+
+
+def request_params(
+    settings: PolicySettings | ReviserSettings | RewardSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
+) -> dict[str, Any]:
+    """The SDK parameters of one call, `first` of its row or not.
+
+    `extra` goes into the body as it stands, for what only this server knows.
+    """
+    params: dict[str, Any] = {"seed": row_seed}
+    if settings.temperature is not None:
+        params["temperature"] = settings.temperature
+    if isinstance(settings, PolicySettings) and settings.top_p is not None:
+        params["top_p"] = settings.top_p
+    extra = dict(settings.extra)
+    if spec.provider == "local":
+        # llama.cpp sums in another order over a cached prompt: what another row left there must not show in the answer.
+        extra = {**catalog.get(spec.name).defaults, "cache_prompt": not first, **extra}
+    if extra:
+        params["extra_body"] = extra
+    return params

@@ -1,0 +1,1 @@
+"""Embedded models: the catalogue, their download, and the local server that answers for them."""

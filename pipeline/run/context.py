@@ -1,0 +1,228 @@
+"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each made once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline import rewards
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import (
+    CurationConfig,
+    FilterSettings,
+    LabelSettings,
+    PolicySettings,
+    ReviserSettings,
+)
+from pipeline.errors import ConfigError
+from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.models import factory
+from pipeline.models.batch import ledger
+from pipeline.models.chat import ChatModel
+from pipeline.models.cost import Budget
+from pipeline.models.journal import Journal
+from pipeline.models.local import catalog
+from pipeline.prompts import Prompts
+from pipeline.rewards.base import RewardModel
+from pipeline.stages import sentences
+from pipeline.stages.candidates import Choose, chooser
+from pipeline.stages.revise import several, style_of
+from pipeline.stages.table import BY_NAME, Inputs, Thresholds
+from pipeline.storage.location import journal_of
+
+# Each row that waits for a batch keeps about 16 kB in memory.
+_ROWS_IN_BATCHES = 50_000
+
+
+class RowsInFlight:
+    """Lets shards in as long as they have at most so many rows together; a larger one alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, rows: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._rows or self._rows + rows <= self._most)
+            self._rows += rows
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._rows -= rows
+                self._changed.notify_all()
+
+
+class Context:
+    """One run's settings with the things made from them."""
+
+    def __init__(self, config: CurationConfig) -> None:
+        self.config = config
+        self.work = config.out / "work"
+        # Set when the run ends early: no shard begins a further stage.
+        self.stopped = threading.Event()
+        self._places = threading.BoundedSemaphore(config.run.workers)
+        self._waiting = RowsInFlight(_ROWS_IN_BATCHES)
+        self._inputs: dict[tuple[str, str], Inputs] = {}
+
+    def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
+        """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
+        config = self.config
+        stages: dict[str, list[PolicySettings | ReviserSettings | RewardSettings]] = {
+            "sample": [config.policy],
+            "score": [config.reward],
+            # The best of several revisions is chosen by the reward.
+            "revise": [config.reviser, config.reward],
+            "filter": [config.reward],
+        }
+        batched = any(asked.mode == "batch" for asked in stages.get(stage, []))
+        return self._waiting.holding(rows) if batched else self._places
+
+    @cached_property
+    def journal(self) -> Journal:
+        # The workers of a standing cluster may be on any machine.
+        run = self.config.run
+        # Whoever has the run's lock, and no other process at work for it, writes answers alone.
+        alone = run.runner == "threads" and not run.runner_address
+        return Journal(journal_of(self.config.out), across_machines=bool(run.runner_address), alone=alone)
+
+    @cached_property
+    def budget(self) -> Budget:
+        limit = self.config.run.budget_usd
+        held = {} if limit is None else ledger.holds(self.journal.path)
+        return Budget(limit, self.journal.spent(), held)
+
+    @cached_property
+    def policy(self) -> ChatModel:
+        return self._chat_model(self.config.policy)
+
+    @cached_property
+    def reviser(self) -> ChatModel:
+        return self._chat_model(self.config.reviser)
+
+    def _chat_model(self, settings: Any) -> ChatModel:
+        return factory.chat_model(settings, journal=self.journal, budget=self.budget, local_file=local_file)
+
+    @cached_property
+    def reward(self) -> RewardModel | None:
+        """None where no stage of the run uses one."""
+        return rewards.load_reward(self.config.reward, self._chat_model) if self.config.needs_rewards else None
+
+    @property
+    def reward_digest(self) -> str | None:
+        return self.reward.digest if self.reward else None
+
+    @property
+    def models(self) -> list[ChatModel]:
+        """The language models that this run calls."""
+        writers = [self.policy, self.reviser] if self.config.needs_generation else []
+        return [*writers, *(self.reward.chat_models if self.reward else [])]
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        return Prompts(self.config.reviser.prompts)
+
+    @cached_property
+    def tokenizer(self) -> LabelTokenizer:
+        return open_tokenizer(*tokenizer_settings(self.config))
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        return self.tokenizer.fingerprint
+
+    def prepare(self) -> Context:
+        """Create everything now: before the first call is paid, and before threads could each create their own."""
+        _ = self.prompts, self.tokenizer_fingerprint, self.journal, self.budget, self.reward
+        if self.config.needs_generation:
+            _ = self.policy, self.reviser
+        return self
+
+    @cached_property
+    def filter_settings(self) -> FilterSettings:
+        """As configured; where min_rouge_gain is not set, the style sentences has a default of its own."""
+        settings = self.config.filter
+        spliced = self.config.needs_generation and style_of(self.config.reviser) == "sentences"
+        if spliced and settings.min_rouge_gain is None:
+            return settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN})
+        return settings
+
+    @cached_property
+    def choose(self) -> Choose | None:
+        """Chooses among a row's candidates; None where each row has one."""
+        if not several(self.config.reviser) or self.reward is None:
+            return None
+        return chooser(self.filter_settings, self.tokenizer, self.reward)
+
+    def inputs(self, stage: str, thresholds: Thresholds | None) -> Inputs:
+        """All that determines a stage's output but its rows, by name."""
+        key = (stage, json.dumps(thresholds))
+        if key not in self._inputs:
+            self._inputs[key] = BY_NAME[stage].inputs(self, thresholds)
+        return self._inputs[key]
+
+
+def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
+    """The name of the labels' tokenizer, and the label settings with the system prompt that prompts are rendered with.
+
+    Pre-made pairs were not sampled under the embedded policy's own system prompt.
+    """
+    labels, policy = config.labels, config.policy
+    name = str(policy_tokenizer(config)) if labels.tokenizer == "policy" else labels.tokenizer
+    system = factory.system_prompt(policy) if config.needs_generation else policy.system
+    if labels.system is not None:
+        system = labels.system
+    return name, labels.model_copy(update={"system": system or None})
+
+
+def policy_tokenizer(config: CurationConfig) -> ModelSpec:
+    """The local policy whose tokenizer labels are made for. Raises ConfigError when the policy isn't local."""
+    spec = ModelSpec.parse(config.policy.model)
+    if spec.provider != "local":
+        raise ConfigError(
+            f"labels.tokenizer=policy needs a local policy, and policy.model is {spec}: set labels.tokenizer to the Hub id "
+            "or folder of the tokenizer of the model that you will train"
+        )
+    return spec
+
+
+def check(config: CurationConfig) -> None:
+    """Refuse settings that can't work, before anything is loaded or paid. Raises ConfigError."""
+    if config.needs_generation:
+        for role, settings in (("policy", config.policy), ("reviser", config.reviser)):
+            factory.check(f"{role}.model", ModelSpec.parse(settings.model), config.run.budget_usd, settings.mode)
+    if config.batched and config.run.runner != "threads":
+        raise ConfigError(
+            f"run.runner={config.run.runner} and mode=batch don't go together: requests of all shards must meet in one "
+            "process; leave run.runner at threads"
+        )
+    if config.needs_rewards:
+        rewards.check_settings(config.reward, config.run.budget_usd)
+        if (
+            config.selection.eta2 is not None
+            and rewards.compares_with_reference(config.reward)
+            and config.needs_generation
+        ):
+            raise ConfigError(
+                "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
+                "of that: set selection.eta2=off"
+            )
+    Prompts(config.reviser.prompts)
+    if config.labels.tokenizer == "policy":
+        policy_tokenizer(config)
+    elif config.labels.tokenizer.startswith((".", "/", "~")) and not Path(config.labels.tokenizer).is_dir():
+        raise ConfigError(f"labels.tokenizer {config.labels.tokenizer}: no such folder")
+
+
+def local_file(name: str) -> Path:
+    from pipeline.models.local.download import fetch
+
+    return fetch(catalog.get(name))

@@ -1,0 +1,220 @@
+"""Publish a finished run: shards, reject ledger, data card, and the manifest that accounts for every row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import __version__, report, rewards, schema, sources
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import CurationConfig
+from pipeline.dataset import card, manifest
+from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
+from pipeline.errors import StorageError
+from pipeline.labels.description import describe
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.models import factory
+from pipeline.models.cost import price_of
+from pipeline.rewards import diagnostics
+from pipeline.run import record
+from pipeline.run.context import Context
+from pipeline.run.plan import Plan
+from pipeline.sources import ResolvedSource
+from pipeline.stages.table import Thresholds
+from pipeline.storage import stage_files
+from pipeline.storage.atomic import remove_temporaries, write_text
+from pipeline.text import portable
+
+
+def publish(
+    run: Context, source: ResolvedSource, plan: Plan, thresholds: Thresholds, run_digest: str
+) -> dict[str, Any]:
+    """Write everything that a reader gets, the manifest last; returns it. Raises StorageError if a row is missing."""
+    config, out = run.config, run.config.out
+    labels = describe(run.tokenizer)
+    metadata = file_metadata(labels, run_digest)
+    files = stage_files.inspect_all(run.work, "label", plan.shards)
+    entries = publish_rows(out, files, config.output.rows_per_file, metadata)
+    ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages)
+    content = {
+        "format": "figa-pipeline",
+        "version": __version__,
+        "schema_version": schema.SCHEMA_VERSION,
+        "run_digest": run_digest,
+        "rows": _account(plan, entries, ledger),
+        "funnel": _funnel(plan, reasons, run),
+        "source": _describe_source(config, source, plan),
+        "models": _describe_models(run),
+        "thresholds": dict(thresholds),
+        **_check_reward(run, plan),
+        "labels": labels,
+        "settings": record.data_settings(config),
+        "prompts": run.prompts.digest,
+        "calls": run.journal.calls(),
+        **_money(run),
+        "unanswered": _unanswered(run, plan),
+        "files": entries,
+        "rejected_files": ledger,
+    }
+    return finish(out, content, run.tokenizer)
+
+
+def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
+    """What every published Parquet file says of itself: its schema, its labels, and the data set that it belongs to."""
+    return {
+        "figa.schema_version": schema.SCHEMA_VERSION,
+        "figa.labels": json.dumps(portable(labels), sort_keys=True),
+        "figa.run": run_digest,
+    }
+
+
+def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None, note: str = "") -> dict[str, Any]:
+    """Write report, card and manifest of files that are there, and set aside those of an earlier publication; returns the
+    manifest, with the number of the `publication` in this folder: 1, then one more whenever anything in it changed.
+
+    tokenizer: None shows the report's pairs without tokens, and `note` should say why.
+    """
+    content = numbered(out, content)
+    report.write(out, content, tokenizer, note=note)
+    forget_superseded(out)
+    write_text(out / "README.md", card.render(content))
+    written = manifest.write(out, content)
+    supersede(out, [*content["files"], *content["rejected_files"]])
+    return written
+
+
+def numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with its publication's number, behind `format`."""
+    try:
+        before = manifest.load(out)
+    except StorageError:
+        before = None
+    number = before.get("publication", 1) if before else 0
+    known = {key: value for key, value in (before or {}).items() if key not in ("publication", "digest")}
+    if known != json.loads(json.dumps(content)):
+        number += 1
+    return {"format": content["format"], "publication": number, **content}
+
+
+def made_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
+    """Which command made the data set of a manifest."""
+    last = content.get("lineage", [])[-1:]
+    return ("merge" if "merged" in last[0] else "relabel") if last else "build"
+
+
+def standing(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The manifest of this very run when it stands, its files at their sizes; else None, and leftovers are gone.
+
+    Raises UsageError when a newer version of this program wrote in the folder.
+    """
+    with suppress(StorageError):
+        record.check_not_newer(out, manifest.load(out, sealed=False))
+    try:
+        manifest.load(out)
+    except StorageError as error:
+        warn(f"{str(error).rpartition(';')[0]}; what it named is published anew")
+    found = manifest.standing(out, run_digest)
+    if found:
+        # Who was killed behind the manifest has left this to do.
+        supersede(out, [*found["files"], *found["rejected_files"]])
+    else:
+        remove_temporaries(out)
+    return found
+
+
+def _money(run: Context) -> dict[str, Any]:
+    """What providers reported; apart from it, what they may bill besides, and models whose price isn't known."""
+    paid = {call: cost for call, (_, cost) in run.journal.money().items()}
+    told: dict[str, Any] = {"cost_usd": round(sum(paid.values()), 6)}
+    told["cost_usd_by_call"] = {call: round(cost, 6) for call, cost in paid.items()}
+    uncertain = run.journal.uncertain()
+    if uncertain:
+        told["cost_uncertain_usd"] = round(uncertain, 6)
+    names = unpriced(run.config)
+    return told | ({"unpriced": names} if names else {})
+
+
+def unpriced(config: CurationConfig) -> list[str]:
+    """Models without a known price: those of this run, and those that earlier ones in the folder asked while it had none."""
+    judges = [judge.model for judge in rewards.judge_settings(config.reward)] if config.needs_rewards else []
+    writers = [config.policy.model, config.reviser.model] if config.needs_generation else []
+    specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
+    now = [str(spec) for spec in specs if price_of(spec) is None]
+    return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
+
+
+def _check_reward(run: Context, plan: Plan) -> dict[str, Any]:
+    """What the scores say of the reward model, where there are any."""
+    if "score" not in run.config.stages:
+        return {}
+    files = stage_files.inspect_all(run.work, "score", plan.shards)
+    return {"reward_check": diagnostics.measure(stage_files.read(file, diagnostics.COLUMNS) for file in files)}
+
+
+def _unanswered(run: Context, plan: Plan) -> int:
+    """Rows rejected only because a provider failed: what makes the same command worth running again."""
+    return sum(
+        file.unanswered for stage in run.config.stages for file in stage_files.inspect_all(run.work, stage, plan.shards)
+    )
+
+
+def _account(plan: Plan, entries: list[dict[str, Any]], ledger: list[dict[str, Any]]) -> dict[str, int]:
+    published, rejected = (sum(entry["rows"] for entry in group) for group in (entries, ledger))
+    if plan.rows != published + rejected:
+        raise StorageError(
+            f"{plan.rows} rows were read but {published} published + {rejected} rejected are on disk: a stage file is "
+            "not of this run. Delete the folder work/ but for journal.db and run again; answers are not paid twice"
+        )
+    return {"read": plan.rows, "published": published, "rejected": rejected}
+
+
+def _funnel(plan: Plan, reasons: dict[str, Counter[str]], run: Context) -> list[dict[str, Any]]:
+    """One entry a stage: rows that came in, rows that went on, why the others did not, and the stage's notes, if any."""
+    rows = plan.rows
+    funnel = []
+    for stage in run.config.stages:
+        left = sum(reasons[stage].values())
+        counts = dict(sorted(reasons[stage].items(), key=lambda item: (-item[1], item[0])))
+        notes: Counter[str] = Counter()
+        for file in stage_files.inspect_all(run.work, stage, plan.shards):
+            notes.update(file.notes)
+        funnel.append({"stage": stage, "in": rows, "out": rows - left, "rejected": counts})
+        funnel[-1] |= {"notes": dict(sorted(notes.items()))} if notes else {}
+        rows -= left
+    return funnel
+
+
+def _describe_source(config: CurationConfig, source: ResolvedSource, plan: Plan) -> dict[str, Any]:
+    described = _describe_part(config.source.name, source)
+    if source.parts:
+        named = zip(sources.parts(source).items(), source.weights, strict=True)
+        described["seed"] = source.seed
+        described["parts"] = [_describe_part(name, part) | {"weight": weight} for (name, part), weight in named]
+    return described | {"replaced_surrogates": plan.replaced_surrogates}
+
+
+def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
+    return {
+        "name": name,
+        "resolved": source.resolved,
+        "location": source.location,
+        "revision": source.revision,
+        "split": source.split,
+        "licence": source.licence,
+        "digest": source.digest,
+    }
+
+
+def _describe_models(run: Context) -> dict[str, Any]:
+    config = run.config
+    described: dict[str, Any] = {"policy": {"name": "given"}, "reviser": {"name": "given"}, "reward": {"name": "none"}}
+    if config.needs_generation:
+        for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
+            described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
+    if run.reward:
+        described["reward"] = run.reward.describe()
+    return described

@@ -1,0 +1,85 @@
+"""work/run.json: the settings of the last run in a folder, by which `figa status` tells what a rerun would do.
+
+It only explains: nothing that is published, and no digest, depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__, schema
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig
+from pipeline.errors import ConfigError, UsageError
+from pipeline.storage.atomic import write_text
+
+_NAME = "run.json"
+
+
+def data_settings(config: CurationConfig) -> dict[str, Any]:
+    """Every setting that changes the data, by section, as the manifest has them; where the folder lies does not."""
+    settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields if name != "run"}
+    del settings["output"]["dir"]
+    return settings
+
+
+def settings(config: CurationConfig) -> dict[str, Any]:
+    """The same and the limit."""
+    found = data_settings(config)
+    found["source"]["limit"] = config.source.limit
+    return found
+
+
+def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], unpriced: Sequence[str]) -> None:
+    """Note what is run.
+
+    inputs: short digests of what determines it; unpriced: models without a known price, in any run in this folder.
+    """
+    made_by = {"version": __version__, "schema_version": schema.SCHEMA_VERSION}
+    told = {
+        **made_by,
+        "run_digest": run_digest,
+        "settings": settings(config),
+        "inputs": inputs,
+        "unpriced": list(unpriced),
+    }
+    write_text(config.out / "work" / _NAME, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def recall(out: Path) -> dict[str, Any]:
+    """What `remember` noted; empty when nothing usable is there."""
+    try:
+        told = json.loads((out / "work" / _NAME).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("settings", {}), dict) else {}
+
+
+def check_not_newer(out: Path, manifest: dict[str, Any] | None) -> None:
+    """Raises UsageError when a newer version of this program wrote in the folder: its files would be lost."""
+    for told in (manifest or {}, recall(out)):
+        if _number(told.get("schema_version")) > _number(schema.SCHEMA_VERSION):
+            raise UsageError(
+                f"{out}: was written by figa-pipeline {told.get('version')} with schema version {told['schema_version']}, and "
+                f"this is {__version__} with {schema.SCHEMA_VERSION}: it would write over what it doesn't know. Install the "
+                "newer one, or choose another --out"
+            )
+
+
+def _number(version: object) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in str(version).split("."))
+    except ValueError:
+        return ()
+
+
+def rerun_of(settings: dict[str, Any], assignments: Sequence[str], out: Path) -> CurationConfig:
+    """The configuration that has `settings`, changed by `--set` assignments. Raises ConfigError."""
+    try:
+        load_config(base=settings)
+    except ConfigError as error:
+        raise ConfigError(f"{out}: its settings are of another version ({error}); name yours with --config") from None
+    return load_config(None, [*assignments], {"output.dir": str(out)}, base=settings)

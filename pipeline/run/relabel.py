@@ -1,0 +1,170 @@
+"""Relabel: a published data set's texts with other token labels, as a data set of its own. No model is asked.
+
+Streams batch by batch, file by file: file k of the new data set holds what file k of the old one held, less the rows that
+the new tokenizer can't label. These go to the new reject ledger, so in = published + rejected, where in is what the old
+data set published; its own rejects stay with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import __version__, schema
+from pipeline.config.settings import FilterSettings, LabelSettings, digest
+from pipeline.dataset import manifest, reader
+from pipeline.dataset.writer import name_for, write_part
+from pipeline.errors import StorageError, UsageError
+from pipeline.labels.columns import ANY_DISTANCE, label_texts
+from pipeline.labels.description import describe
+from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.run import publish as publication
+from pipeline.storage import stage_files
+from pipeline.storage.atomic import replacing
+from pipeline.storage.location import journal_of, local_side
+from pipeline.storage.lock import run_lock
+
+_BATCH = 512
+# What a manifest says of itself, or of money that was spent in its own folder.
+_NOT_INHERITED = {"digest", "publication", "unanswered", "unpriced", "cost_uncertain_usd", "cost_usd_by_call"}
+# Called with rows that are done.
+Advance = Callable[[int], None]
+Warn = Callable[[str], None]
+
+
+def relabel(
+    root: Path,
+    out: Path,
+    labels: LabelSettings,
+    distance: FilterSettings | None = None,
+    *,
+    advance: Advance,
+    warn: Warn,
+) -> dict[str, Any]:
+    """Write the data set of `root`, labelled by `labels`, to `out`; returns its manifest.
+
+    distance: None leaves the distance gate as it was applied when the pairs were made. An `out` that holds this very
+    data set already is left as it is. Raises InputError when no data set is in `root`, StorageError when one of its files
+    is damaged, UsageError for an `out` that can't be used, ConfigError when the tokenizer can't.
+    """
+    parent = reader.read_manifest(root)
+    files = reader.check_files(root, parent, "hashes")
+    tokenizer = open_tokenizer(labels.tokenizer, labels)
+    described = describe(tokenizer)
+    settings = {"labels": labels.data_settings()}
+    if distance:
+        settings["filter"] = {**parent["settings"]["filter"], **distance.data_settings()}
+    lineage = manifest.digest_of(parent)
+    run_digest = digest("relabel", lineage, described, settings, schema.SCHEMA_VERSION, __version__)
+    _check_out(root, out)
+    with run_lock(out, warn):
+        standing = publication.standing(out, run_digest, warn)
+        if standing:
+            return standing
+        metadata = publication.file_metadata(described, run_digest)
+        entries = []
+        with _Rejects(out) as rejects:
+            for number, file in enumerate(files):
+                tables = _labelled(file.path, tokenizer, distance or ANY_DISTANCE, rejects, advance)
+                entries.append(write_part(out, number, len(files), tables, metadata))
+        content = _content(parent, described, settings, run_digest, entries, rejects)
+        return publication.finish(out, content, tokenizer)
+
+
+def _check_out(root: Path, out: Path) -> None:
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
+    there = None
+    with suppress(StorageError):
+        there = manifest.load(out)
+    if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
+        raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
+    # One that was interrupted left its lock; what has neither lock nor manifest is somebody's.
+    ours = there is not None or (local_side(out / "work") / "run.lock").exists()
+    if not ours and (out.is_file() or any(out.glob("*"))):
+        raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
+
+
+def _labelled(
+    path: Path, tokenizer: LabelTokenizer, distance: FilterSettings, rejects: _Rejects, advance: Advance
+) -> Iterator[pa.Table]:
+    for batch in reader.batches(path, rows=_BATCH):
+        table = pa.Table.from_batches([batch])
+        made = label_texts(table, tokenizer, distance)
+        # A reject's distance is that of the new tokens.
+        rejects.add(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), made.rejects))
+        yield made.rows
+        advance(table.num_rows)
+
+
+class _Rejects:
+    """The new reject ledger, written as rejects come; no file when none does."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = out / "rejected" / "label.parquet"
+        self.reasons: Counter[str] = Counter()
+        self.entries: list[dict[str, Any]] = []
+        self._open = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> _Rejects:
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._open.__exit__(*failure)
+
+    def add(self, rejects: pa.Table) -> None:
+        if not rejects.num_rows:
+            return
+        if self._writer is None:
+            temporary = self._open.enter_context(replacing(self.path, named=self._named))
+            options = schema.parquet_options(schema.REJECTED)
+            self._writer = self._open.enter_context(pq.ParquetWriter(temporary, schema.REJECTED, **options))
+        self._writer.write_table(rejects)
+        self.reasons.update(rejects["reason"].to_pylist())
+
+    def _named(self, finished: Path) -> Path:
+        entry = manifest.file_entry(finished.parent, finished, self.reasons.total())
+        path = name_for(self.out, self.path, entry["sha256"])
+        self.entries = [entry | {"path": path.relative_to(self.out).as_posix()}]
+        return path
+
+
+def _content(
+    parent: dict[str, Any],
+    labels: dict[str, Any],
+    settings: dict[str, Any],
+    run_digest: str,
+    entries: list[dict[str, Any]],
+    rejects: _Rejects,
+) -> dict[str, Any]:
+    """The new manifest: the parent's, but for what relabelling made anew."""
+    read, lost = parent["rows"]["published"], rejects.reasons.total()
+    kept = sum(entry["rows"] for entry in entries)
+    if read != kept + lost:
+        raise StorageError(f"{read} rows were read, but {kept} + {lost} were written: the data set changed meanwhile")
+    reasons = dict(sorted(rejects.reasons.items(), key=lambda item: (-item[1], item[0])))
+    ancestor = {name: parent[name] for name in ("version", "run_digest", "rows", "labels")}
+    return {
+        **{name: value for name, value in parent.items() if name not in _NOT_INHERITED},
+        "version": __version__,
+        "schema_version": schema.SCHEMA_VERSION,
+        "run_digest": run_digest,
+        "rows": {"read": read, "published": kept, "rejected": lost},
+        "funnel": [{"stage": "label", "in": read, "out": kept, "rejected": reasons}],
+        "labels": labels,
+        "settings": {**parent["settings"], **settings},
+        "calls": {},
+        "cost_usd": 0.0,
+        "files": entries,
+        "rejected_files": rejects.entries,
+        "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
+    }

@@ -1,0 +1,102 @@
+"""Run one stage on one shard: read its input, do it unless it is done, commit the result."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+from pipeline.config.settings import CurationConfig, digest
+from pipeline.errors import StorageError
+from pipeline.run.context import Context
+from pipeline.run.progress import StageProgress
+from pipeline.stages import select
+from pipeline.stages.table import BY_NAME, Thresholds
+from pipeline.storage import stage_files
+from pipeline.storage.stage_files import StageFile
+
+_making = threading.Lock()
+
+
+# The least recently used first.
+_contexts: dict[str, Context] = {}
+_MOST_CONTEXTS = 2
+
+
+def context_of(config: CurationConfig, *, anew: bool = False) -> Context:
+    """This process's context of a run: made once, whichever thread asks first.
+
+    anew: make it even so, for a new run: the files of tokenizer and reward model may have changed since the last one.
+    """
+    with _making:
+        key = config.model_dump_json()
+        context = _contexts.pop(key, None)
+        if context is None or anew:
+            context = Context(config).prepare()
+        while len(_contexts) >= _MOST_CONTEXTS:
+            del _contexts[next(iter(_contexts))]
+        _contexts[key] = context
+        return context
+
+
+def forget_contexts() -> None:
+    """What is asked for next is made anew: for a process that works for one run after another."""
+    with _making:
+        _contexts.clear()
+
+
+def run_stages(
+    config: CurationConfig, shard: int, stages: tuple[str, ...], thresholds: Thresholds | None = None
+) -> int:
+    """Bring a shard through consecutive stages; returns the rows that came out. Arguments can go to another process."""
+    context = context_of(config)
+    file = None
+    for stage in stages:
+        file = run_stage(context, shard, stage, thresholds)
+    return file.rows if file else 0
+
+
+def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds | None) -> StageFile:
+    """The stage's file for this shard, made now unless it is there with the digest that is asked for.
+
+    A file with rows that only a provider's passing trouble kept from an answer is made again: the journal has the others.
+    """
+    stages, record = context.config.stages, BY_NAME[stage]
+    previous = stages[stages.index(stage) - 1]
+    source = stage_files.inspect(context.work, previous, shard)
+    if source is None:
+        raise StorageError(
+            f"{stage_files.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it"
+        )
+    inputs = context.inputs(stage, thresholds)
+    wanted = digest(record.digest(inputs), source.content)
+    done = stage_files.inspect(context.work, stage, shard)
+    progress = StageProgress(context.work, stage, shard, source.rows)
+    if done is None or done.digest != wanted or done.unanswered:
+        with context.place(stage, source.rows):
+            if context.stopped.is_set():
+                raise CancelledError
+            rows = stage_files.read(source)
+            output = record.run(rows, context, thresholds or {}, progress.add)
+        rejects = stage_files.reject_table(stage, rows, output.rejects)
+        unanswered = sum(reject.unanswered for reject in output.rejects)
+        done = stage_files.commit(
+            context.work,
+            stage,
+            shard,
+            wanted,
+            output.rows,
+            rejects,
+            unanswered=unanswered,
+            notes=output.notes,
+            inputs=record.short_digests(inputs, source.content),
+        )
+    progress.finish(done.rejected)
+    return done
+
+
+def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thresholds:
+    """η1 η2 η3 as numbers, over the scores of all shards."""
+    files = stage_files.inspect_all(work, "score", shards)
+    tables = (select.picked(stage_files.read(file, select.SCORES), config.policy.pick) for file in files)
+    return select.resolve(config.selection, tables).as_dict()

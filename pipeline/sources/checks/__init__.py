@@ -1,0 +1,49 @@
+"""What is kept out of a run before money is spent on it: one file a check, each reject with its reason and evidence.
+
+    length               too short, too long
+    language             another language than those wanted
+    plugins              whatever a user's own functions refuse
+    decontaminate        shares a run of words with an evaluation set
+    near_duplicates      says nearly what a row before it says
+
+Exact duplicates are found where rows get their ids (`pipeline/intake.py`). This package reads no source and writes no file.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.config.settings import SourceSettings
+from pipeline.sources import files
+from pipeline.sources.checks import decontaminate, language, length, plugins
+from pipeline.sources.checks.check import Check
+
+# Raise when a check decides otherwise about the same row.
+CODE = 2
+
+
+def checks(settings: SourceSettings) -> list[Check]:
+    """The checks that the settings ask for, cheapest first. UsageError for what can't be loaded or read."""
+    return [check for part in (length, language, plugins, decontaminate) for check in part.checks(settings)]
+
+
+def identity(settings: SourceSettings) -> list[Any]:
+    """What the checks decide by beyond the settings themselves: files' content, code, library versions."""
+    parts: list[Any] = [CODE, *(plugins.identity(name) for name in settings.plugins)]
+    parts += [files.content(path) for given in settings.decontaminate for path in decontaminate.paths(given)]
+    if settings.languages:
+        parts.append(_version("py3langid"))
+    if settings.near_duplicates is not None:
+        parts.append(_version("rensa"))
+    return parts
+
+
+def _version(package: str) -> list[str]:
+    try:
+        return [package, version(package)]
+    except ModuleNotFoundError:  # the check itself says what to install
+        return [package]
+
+
+__all__ = ["Check", "checks", "identity"]
