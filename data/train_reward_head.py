@@ -10,9 +10,8 @@ The head is a Bradley–Terry model, R(chosen) > R(rejected), linear in feature 
     policy     reference against the policy's answer, equal length     weight POLICY_WEIGHT
     damaged    a text against a damaged copy of itself                 weight DAMAGED_WEIGHT, dense features only
 
-It is ridge logistic regression by Newton's method, solved in the space of pairs (a few thousand) instead of features (33
-thousand). Cross-validation chooses the ridge's strength, for held-out figures within the training folds only. The same input
-gives the same bytes: a fixed number of steps, seeded damage, float64 throughout, and rounded weights.
+It is ridge logistic regression by Newton's method, in the space of pairs (a few thousand) instead of features (33 thousand).
+Cross-validation chooses the ridge's strength, within the training folds for held-out figures. Same input, same bytes.
 """
 
 from __future__ import annotations
@@ -32,9 +31,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import openai
 
 from pipeline.config.loading import load_config
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import CurationError, InputError
+from pipeline.models.local import catalog
+from pipeline.models.local.download import fetch
+from pipeline.models.local.server import serve
 from pipeline.rewards import check, features
 from pipeline.rewards.check import Pair
 from pipeline.rewards.embedded import FORMAT, EmbeddedReward
@@ -79,21 +84,17 @@ def _loop(rng: random.Random, sentences: list[str], pair: Pair) -> str:
     return " ".join(" ".join(stuck).split()[: max(len(pair.chosen.split()), 2 * len(sentences[0].split()))])
 
 
-def _parrot(rng: random.Random, sentences: list[str], pair: Pair) -> str:
-    """The question instead of the answer or of its beginning."""
-    question = pair.messages[-1]["content"]
-    return question if rng.random() < 0.5 else " ".join([question, *sentences[1:]])
-
-
 def damage(pairs: Sequence[Pair]) -> list[Pair]:
-    """Each chosen text against damaged forms of itself and against the answer to another query, nearest in length."""
+    """Each chosen text against worse ones: an answer of like length to another query, a loop, and the question itself."""
     damaged = []
     for number, pair in enumerate(pairs):
         rng = random.Random(f"spoil {number}")  # noqa: S311  a seed, not a secret
         sentences = re.split(r"(?<=[.!?])\s+", pair.chosen)
         others = [p for p in rng.sample(pairs, min(40, len(pairs))) if p.messages != pair.messages]
         stray = min(others, key=lambda p: abs(len(p.chosen) - len(pair.chosen)), default=pair)
-        worse = [stray.chosen, _loop(rng, sentences, pair), _parrot(rng, sentences, pair)]
+        worse, question = [stray.chosen, _loop(rng, sentences, pair)], pair.messages[-1]["content"]
+        # In place of the whole answer or of its beginning.
+        worse.append(question if rng.random() < 0.5 else " ".join([question, *sentences[1:]]))
         damaged += [Pair(pair.messages, pair.chosen, text) for text in worse if text.strip() and text != pair.chosen]
     return damaged
 
@@ -115,14 +116,6 @@ def sample(pairs: Sequence[Pair], out: Path, rows: str) -> None:
 
     One call at a time, one thread, no cache and a seed per pair: the same answers each time on one machine.
     """
-    import openai
-
-    from pipeline.config.model_names import ModelSpec
-    from pipeline.config.settings import PolicySettings
-    from pipeline.models.local import catalog
-    from pipeline.models.local.download import fetch
-    from pipeline.models.local.server import serve
-
     settings = PolicySettings()
     model = catalog.get(ModelSpec.parse(settings.model).name)
     server = serve(fetch(model), context=model.slot_context)
@@ -159,10 +152,7 @@ def _hashed_differences(pairs: Sequence[Pair]) -> tuple[Ints, Ints, Floats]:
 
 
 class Problem:
-    """All n pairs, human ones first, as feature differences, chosen minus rejected.
-
-    The inner products of all pairs are computed once, so that any subset of them is quick to fit.
-    """
+    """Feature differences of all n pairs, human ones first; their inner products make any subset quick to fit."""
 
     def __init__(self, human: Sequence[Pair], policy: Sequence[Pair], damaged: Sequence[Pair]) -> None:
         pairs = [*human, *policy, *damaged]
@@ -290,14 +280,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", nargs="?", choices=("train", "sample"), default="train")
     parser.add_argument("--pairs", type=Path, required=True, help="hh-rlhf transcripts, .jsonl or .jsonl.gz")
     parser.add_argument("--answers", type=Path, default=DATA / "reward-answers.jsonl.gz", help="what `sample` wrote")
-    parser.add_argument("--out", type=Path, default=DATA / "reward-head.npz")
+    parser.add_argument("--out", type=Path, help="default: data/reward-head.npz, or data/reward-answers.jsonl.gz")
     parser.add_argument("--rows", default="0:", help="sample: which pairs, e.g. 0:243,700:950")
     args = parser.parse_args(argv)
     try:
         if args.command == "sample":
-            sample(read_pairs(args.pairs), args.out, args.rows)
+            sample(read_pairs(args.pairs), args.out or DATA / "reward-answers.jsonl.gz", args.rows)
         else:
-            train(args.pairs, args.answers, args.out)
+            train(args.pairs, args.answers, args.out or DATA / "reward-head.npz")
     except CurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
