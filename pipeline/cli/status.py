@@ -41,12 +41,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.errors import InputError
-    from pipeline.run.status import state
+    from pipeline.run.status import folder_state
 
     if not arguments.dir.is_dir():
         raise InputError(f"{arguments.dir}: no such folder; give the output folder of a run")
     asked = arguments.config is not None or arguments.set
-    found = state(arguments.dir, _wanted(arguments) if asked else None)
+    found = folder_state(arguments.dir, _wanted(arguments) if asked else None)
     if arguments.json:
         print(json.dumps({**asdict(found), "rerun": found.rerun}, ensure_ascii=False))
     else:

@@ -87,15 +87,10 @@ def identify_models(settings: RewardSettings) -> list[Any]:
             # None for a Hub id.
             identities.append(folder_digest(spec.name, weights=True))
         elif kind == "judge":
-            identities.append([factory.identity(spec), prompts_digest(settings)])
+            identities.append([factory.identity(spec), JudgePrompts(member.judge, member.prompts).digest])
         elif kind == "embedded":
             identities.append(EmbeddedReward().digest)
     return identities
-
-
-def prompts_digest(settings: RewardSettings) -> str | None:
-    """The digest of the judges' prompt; None when there is no judge."""
-    return JudgePrompts(settings.judge, settings.prompts).digest if judge_settings(settings) else None
 
 
 def data_settings(settings: RewardSettings) -> dict[str, Any]:

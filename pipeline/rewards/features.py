@@ -150,12 +150,12 @@ def _repetition(words: list[str], sentences: list[str]) -> Values:
 
 
 def _relevance(words: list[str], query: list[str], past: list[str]) -> Values:
-    own, asked, earlier = _stems(words), _stems(query), _stems(past)
+    own, current, earlier = _stems(words), _stems(query), _stems(past)
     threes, query_threes = set(_grams(words, 3)), set(_grams(query, 3))
-    yield "answers_query", _share(len(own & asked), min(len(asked), 8))
-    yield "on_topic", _share(len(own & asked), len(own) ** 0.5)
-    yield "on_thread", _share(len(own & (earlier - asked)), len(own) ** 0.5)
-    yield "no_overlap", float(bool(asked | earlier) and not own & (asked | earlier))
+    yield "answers_query", _share(len(own & current), min(len(current), 8))
+    yield "on_topic", _share(len(own & current), len(own) ** 0.5)
+    yield "on_thread", _share(len(own & (earlier - current)), len(own) ** 0.5)
+    yield "no_overlap", float(bool(current | earlier) and not own & (current | earlier))
     yield "echo", _share(len(threes & query_threes), len(threes))
     yield "echo_all", _share(len(threes & query_threes), len(query_threes))
     yield "echo_past", _share(len(set(_grams(words, 4)) & set(_grams(past, 4))), max(1, len(words) - 3))
