@@ -33,9 +33,8 @@ import numpy as np
 import numpy.typing as npt
 import openai
 
-from pipeline.config.loading import load_config
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import PolicySettings
+from pipeline.config.settings import PolicySettings, SourceSettings
 from pipeline.errors import CurationError, InputError
 from pipeline.models.local import catalog
 from pipeline.models.local.download import fetch
@@ -64,8 +63,8 @@ _MOST_CHARS, _ANSWER_TOKENS = 1000, 96
 
 def read_pairs(path: Path) -> list[Pair]:
     """The usable pairs of a transcript file, in its order. Raises InputError."""
-    config = load_config(None, [], {"source.name": "hh-rlhf", "source.input": str(path)}, {})
-    return check.read_pairs(config, None, lambda warning: print(f"note: {warning}", file=sys.stderr))[0]
+    settings = SourceSettings(name="hh-rlhf", input=str(path))
+    return check.read_pairs(settings, None, lambda warning: print(f"note: {warning}", file=sys.stderr))[0]
 
 
 def cut_to_equal_length(pair: Pair) -> Pair | None:

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
     rewards.check_settings(config.reward, config.run.budget_usd)
-    pairs, without = read_pairs(config, arguments.limit or None, _note)
+    pairs, without = read_pairs(config.source, arguments.limit or None, _note)
     result = check(rewards.load_reward(config.reward, lambda each: _open_chat(each, config)), pairs)
     result |= {"rows_without_a_pair": without}
     result["concerns"] = concerns(result)

@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import sources
-from pipeline.config.settings import CurationConfig
-from pipeline.curate import resolve_source
+from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError, RowReject
 from pipeline.rewards.base import Item, RewardModel, Score, score_items
 from pipeline.rewards.diagnostics import MOST_EXPLAINED, Numbers, calibration, spearman, wilson
 from pipeline.rewards.judge import PairwiseJudge
-from pipeline.run.plan import all_bad, open_adapters
 
 # How far from 50 % an unbiased judge may prefer one position.
 _MOST_BIAS = 0.1
@@ -33,10 +31,10 @@ class Pair(NamedTuple):
     rejected: str
 
 
-def read_pairs(config: CurationConfig, limit: int | None, warn: Callable[[str], None]) -> tuple[list[Pair], int]:
-    """The pairs of the configured source, and the number of rows without one. Raises InputError when there is no pair."""
-    source = resolve_source(config, warn)
-    adapters = open_adapters(config.source, source, warn)
+def read_pairs(settings: SourceSettings, limit: int | None, warn: Callable[[str], None]) -> tuple[list[Pair], int]:
+    """The pairs of a source, and the number of rows without one. Raises InputError when there is no pair."""
+    source = sources.resolve_source(settings, warn)
+    adapters = sources.open_adapters(settings, source, warn)
     pairs: list[Pair] = []
     without, first_reject = 0, None
     for record in sources.records(source, warn=warn):
@@ -55,7 +53,7 @@ def read_pairs(config: CurationConfig, limit: int | None, warn: Callable[[str], 
         else:
             pairs.append(Pair(row.messages, row.reference, row.rejected))
     if not pairs and first_reject:
-        raise all_bad(without, first_reject, adapters)
+        raise sources.all_bad(without, first_reject, adapters)
     if not pairs:
         raise InputError(f"{source.location}: no row has a better and a worse answer, such as chosen and rejected")
     return pairs, without

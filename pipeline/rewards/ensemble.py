@@ -12,9 +12,9 @@ import statistics
 from collections.abc import Sequence
 
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import RowReject
 from pipeline.rewards.base import Item, RewardModel, Score, score_items
+from pipeline.schema import digest
 
 
 class Ensemble(RewardModel):

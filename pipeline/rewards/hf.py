@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble
 from pipeline.rewards.base import Item, RewardModel
-from pipeline.text import without_folders
+from pipeline.schema import digest
+from pipeline.text import one_line, without_folders
 
 _AUTO = "AutoModelForSequenceClassification"
 # A larger batch leaves a core's cache and is slower than its texts one by one.
@@ -44,7 +44,7 @@ class SequenceClassifierReward(RewardModel):
         try:
             self._model.eval().to(self._device)
         except (RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
         config = self._model.config.get_text_config()
         # Nothing is generated, so keys and values need no memory.
@@ -95,7 +95,7 @@ class SequenceClassifierReward(RewardModel):
         except ConfigError:
             raise
         except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
-            reason = trouble or " ".join(str(error).split())[:200]
+            reason = trouble or one_line(error)
             if model_id.startswith(("/", ".", "~")):
                 reason = "no such folder"
             raise ConfigError(f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}") from None

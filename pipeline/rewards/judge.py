@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.event_loop import each_row
@@ -25,6 +24,7 @@ from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import snippet
 from pipeline.prompts import JudgePrompts
 from pipeline.rewards.base import Item, RewardModel, Score
+from pipeline.schema import digest
 
 # Raise when the same responses are read as other scores.
 CODE = 1

@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble
@@ -34,6 +33,8 @@ from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
 from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
 from pipeline.rewards.base import Item, RewardModel, Score
+from pipeline.schema import digest
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -287,7 +288,7 @@ def _load_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=trouble is not None)
     except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
-        reason = trouble or " ".join(str(error).split())[:200]
+        reason = trouble or one_line(error)
         raise ConfigError(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
     if not tokenizer.chat_template:
         raise ConfigError(f"reward.tokenizer {name}: has no chat template to write conversations with")
