@@ -18,7 +18,7 @@ from pipeline.curate import Outcome
 from pipeline.dataset import manifest
 from pipeline.dataset.card import cell
 from pipeline.report.diffs import sample_diffs
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.storage.remote import RemotePath
 
 PUBLISHED = "figa.dataset.published"
@@ -32,7 +32,7 @@ _WIDTH = 80
 def tell(outcome: Outcome) -> None:
     """Emit the event of a published data set, make its artifacts, and log what its summary would warn of."""
     content = outcome.manifest
-    for told in trust.warnings(content):
+    for told in diagnostics.warnings(content):
         get_run_logger().warning(told)
     announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
     source = content["source"]["name"]

@@ -25,7 +25,7 @@ from pipeline import schema
 from pipeline.cli.console import Console
 from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.run import progress
 from pipeline.run.status import folder_state
 
@@ -149,7 +149,7 @@ class Terminal:
         self.console.print(_funnel(manifest))
         rows = manifest["rows"]
         self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
-        for told in trust.warnings(manifest):
+        for told in diagnostics.warnings(manifest):
             self.warn(told)
         if not rows["published"]:
             self.warn("no pair survived: the data set is valid and empty; the table says which stage to loosen")

@@ -20,7 +20,7 @@ from pipeline.dataset.histogram import histogram
 from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
 from pipeline.report import charts
 from pipeline.report.sample import Shown
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.text import visible
 
 _HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[text for text in (note, *trust.warnings(manifest)) if text],
+        notes=[text for text in (note, *diagnostics.warnings(manifest)) if text],
     )
 
 

@@ -91,7 +91,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "to ask": f"{usable:,} rows{_times(config.policy.samples)}; {read - usable:,} would be rejected before any call"
         + _reasons(rejects),
         "policy": f"{config.policy.model}{_how(config.policy.mode)}",
-        "reward": config.reward.model + (_how(config.reward.mode) if rewards.judges(config.reward) else ""),
+        "reward": config.reward.model + (_how(config.reward.mode) if rewards.judge_settings(config.reward) else ""),
         "reviser": f"{config.reviser.model}{_how(config.reviser.mode)}, style {style_of(config.reviser)}",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
@@ -144,7 +144,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     references = [_tokens(row["reference"]) for row in rows]
     drafts = [min(reference, policy.max_tokens) for reference in references]
     queries = [_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows]
-    judging = rewards.judges(config.reward)
+    judging = rewards.judge_settings(config.reward)
     judgements = (
         _judging(config, rows, drafts, references, usable, selected * reviser.candidates) if judging else (0, [], [])
     )
