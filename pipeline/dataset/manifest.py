@@ -9,11 +9,10 @@ from typing import Any
 
 from pipeline.config.settings import digest
 from pipeline.errors import StorageError
-from pipeline.storage.atomic import write_text
-from pipeline.storage.claim import replace_manifest
-from pipeline.storage.remote import RemotePath
+from pipeline.storage.location import MANIFEST
+from pipeline.storage.lock import write_manifest
 
-NAME = "manifest.json"
+NAME = MANIFEST
 
 
 def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
@@ -29,12 +28,7 @@ def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
     In a remote folder only where no other run has published since this one took the lock; else StorageError.
     """
     sealed = {**content, "digest": digest_of(content)}
-    text = json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
-    path = out / NAME
-    if isinstance(path, RemotePath):
-        replace_manifest(path, text.encode())
-    else:
-        write_text(path, text)
+    write_manifest(out, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
     return sealed
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.dataset import manifest
 from pipeline.errors import InputError, StorageError
 from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
-from pipeline.storage.location import parquet
+from pipeline.storage.remote import RemotePath
 
 Verify = Literal["hashes", "sizes"]
 # Files that the manifest before the last one named, for readers that opened that data set.
@@ -100,7 +100,9 @@ def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.Parquet
     """
     try:
         # One file, not a data set: no guessing of partitions from folder names.
-        return pq.ParquetFile(parquet(_place(path), _aside(path)), metadata=metadata, page_checksum_verification=True)
+        place = _place(path)
+        file = place.open("rb", _aside(path)) if isinstance(place, RemotePath) else place
+        return pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True)
     except FileNotFoundError:
         raise StorageError(
             f"{path}: is gone; if the data set was published anew since it was opened, open it again"

@@ -131,7 +131,7 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
         return chosen
 
     options = schema.parquet_options(target)
-    with replacing(path, named=named) as temporary, pq.ParquetWriter(temporary, target, **options) as writer:
+    with replacing(path, choose_path=named) as temporary, pq.ParquetWriter(temporary, target, **options) as writer:
         for table in _row_groups(tables):
             writer.write_table(table.replace_schema_metadata(target.metadata), row_group_size=table.num_rows)
             rows += table.num_rows
