@@ -5,6 +5,9 @@ The published columns are a contract. Adding one raises the minor SCHEMA_VERSION
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pyarrow as pa
 
 SCHEMA_VERSION = "1.1"
@@ -107,6 +110,12 @@ _SPLIT = [
     f"{name}.list.element"
     for name in "prompt_input_ids revised_input_ids initial_input_ids revised_labels initial_labels".split()
 ]
+
+
+def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
+    """The stable `id` of a row: 16 hex digits over source, split, query and sample index."""
+    text = json.dumps([source, split, messages, sample_index], sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, object]:

@@ -52,9 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several windows and open files in a small data set."""
+    """Several windows in a small data set."""
     monkeypatch.setattr(batches, "WINDOW_ROWS", 4)
-    monkeypatch.setattr(dataset, "_OPEN_FILES", 1)
 
 
 def source_rows(found: Any) -> list[int]:

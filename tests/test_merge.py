@@ -16,8 +16,8 @@ import pipeline
 from pipeline import report, schema
 from pipeline.cli import export, relabel, show
 from pipeline.cli.merge import main
-from pipeline.cli.verify import verify
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.run.status import state
 from pipeline.storage.lock import run_lock
 from tests import pairs

@@ -17,9 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset import reader
+from pipeline.dataset.manifest import file_entries
 from pipeline.dataset.reader import batches
-from pipeline.dataset.verify_files import entries_of
-from pipeline.errors import StorageError
 
 Numbers = npt.NDArray[np.float32]
 REWARDS = ("reward_reference", "reward_initial", "reward_revised")
@@ -68,10 +67,7 @@ class Measures:
 def files_of(root: Path, manifest: dict[str, Any]) -> Files:
     """The files that the manifest names. Raises StorageError when one is missing or of another size or shape."""
     checked = reader.check_files(root, manifest, "sizes")
-    try:
-        entries = entries_of(root, manifest, "rejected_files")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{root / 'manifest.json'}: its list of rejected files can't be read ({error!r})") from None
+    entries = file_entries(root, manifest, "rejected_files")
     return Files(root, [file.path for file in checked], [entry.path for entry in entries])
 
 

@@ -116,7 +116,7 @@ def standing(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[st
         manifest.load(out)
     except StorageError as error:
         warn(f"{str(error).rpartition(';')[0]}; what it named is published anew")
-    found = manifest.standing(out, run_digest)
+    found = manifest.find_current(out, run_digest)
     if found:
         # Who was killed behind the manifest has left this to do.
         supersede(out, [*found["files"], *found["rejected_files"]])

@@ -86,7 +86,7 @@ class RemotePath(_Base):
     def version(self) -> str | None:
         """Differs between an object and one that replaces it; None when there is none."""
         info = self._info()
-        return info and (content_tag(info) or repr(sorted(info.items())))
+        return None if info is None else content_tag(info) or repr(sorted(info.items()))
 
     def exists(self, **_: object) -> bool:
         return self._info() is not None

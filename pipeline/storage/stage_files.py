@@ -169,7 +169,7 @@ def reject_table(stage: str, source: pa.Table, rejects: Sequence[Reject]) -> pa.
     if not rejects:
         return schema.REJECTED.empty_table()
     taken = source.take(pa.array([reject.index for reject in rejects], pa.int64()))
-    own = {
+    own: dict[str, list[Any]] = {
         "stage": [stage] * len(rejects),
         "reason": [reject.reason for reject in rejects],
         "evidence": [_json(reject.evidence) for reject in rejects],
