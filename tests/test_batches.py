@@ -16,7 +16,7 @@ counts = st.integers(1, 5)
 def taken(rows: int, size: int, workers: int, start_row: int = 0, **options: int | bool) -> list[range]:
     """A rank's batches in the order in which a DataLoader with `workers` workers hands them out."""
     shares = [
-        iter(share(rows, size, worker=w, num_workers=workers, start_row=start_row, **options).batches(size))  # type: ignore[arg-type]
+        iter(share(rows, size, worker=w, num_workers=workers, start_row=start_row, **options))  # type: ignore[arg-type]
         for w in range(workers)
     ]
     handed = []

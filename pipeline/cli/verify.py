@@ -12,7 +12,7 @@ from pipeline.cli.arguments import count
 from pipeline.cli.streams import take_any_text
 
 if TYPE_CHECKING:
-    from pipeline.dataset.verify import Verification
+    from pipeline.dataset.verify_files import Verification
 
 _EPILOG = """\
 examples:

@@ -129,23 +129,9 @@ def windows(group_rows: Sequence[Sequence[int]], seed: int | None, epoch: int, s
 
 
 def permutation(count: int, seed: int, epoch: int, stream: int) -> Index:
+    """A permutation of `count` rows, int64 of shape (count,), that depends on the arguments alone."""
     keys = np.random.PCG64([seed, epoch, stream]).random_raw(count)
     return np.argsort(keys, kind="stable")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One reader's part of an epoch: the places `span`, cut into batches; the first batch has `head` rows."""
-
-    span: range
-    head: int
-
-    def batches(self, batch_size: int) -> Iterator[range]:
-        start, end = self.span.start, self.span.start + self.head
-        while start < self.span.stop:
-            end = min(end, self.span.stop)
-            yield range(start, end)
-            start, end = end, end + batch_size
 
 
 def share(
@@ -158,28 +144,31 @@ def share(
     num_workers: int = 1,
     drop_last: bool = False,
     start_row: int = 0,
-) -> Share:
-    """The part of an epoch of `rows` rows that worker `worker` of rank `rank` reads.
+) -> list[range]:
+    """The batches, as places of an epoch of `rows` rows, that worker `worker` of rank `rank` reads.
 
-    Over all ranks and workers every row is in one share; ranks differ by at most a row, and only the last batch of a rank
+    Over all ranks and workers every row is in one batch; ranks differ by at most a row, and only the last batch of a rank
     is short. With drop_last every rank has the same number of batches, all full; fewer than world_size × batch_size
     rows are left out. start_row: rows of the rank that were consumed, taking the batches of its workers in turns
     as torch's DataLoader does.
     """
     if drop_last:
-        count = rows // world_size // batch_size * batch_size
         first = rank * (rows // world_size)
+        end = first + rows // world_size // batch_size * batch_size
     else:
         first, end = rows * rank // world_size, rows * (rank + 1) // world_size
-        count = end - first
-    consumed, rest = divmod(min(start_row, count), batch_size)
+    batches = [range(start, min(start + batch_size, end)) for start in range(first, end, batch_size)]
+    consumed, rest = divmod(min(start_row, end - first), batch_size)
     # After a restart a DataLoader begins with worker 0 again: it takes the part of the worker whose turn it was.
-    worker = (worker + consumed) % num_workers
-    base, extra = divmod(-(-count // batch_size), num_workers)
+    resumed = (worker + consumed) % num_workers
+    base, extra = divmod(len(batches), num_workers)
     # The workers with one batch more come last, so that the short batch is the last also when they take turns.
-    start = (num_workers - extra) * base + worker * (base + 1) if worker < extra else (worker - extra) * base
-    stop = start + base + (worker < extra)
-    start += max(0, -(-(consumed - worker) // num_workers))
-    skipped = rest if worker == consumed % num_workers else 0
-    places = range(start * batch_size + skipped, min(stop * batch_size, count))
-    return Share(range(first + places.start, first + max(places.start, places.stop)), batch_size - skipped)
+    if resumed < extra:
+        place, count = (num_workers - extra) * base + resumed * (base + 1), base + 1
+    else:
+        place, count = (resumed - extra) * base, base
+    done = max(0, -(-(consumed - resumed) // num_workers))
+    own = batches[place + done : place + count]
+    if own and worker == 0:
+        own[0] = own[0][rest:]
+    return [batch for batch in own if batch]

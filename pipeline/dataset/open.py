@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.dataset import batches, reader
-from pipeline.dataset.batches import Batch, Share, Window
+from pipeline.dataset.batches import Batch, Window
 from pipeline.dataset.reader import PublishedFile, Verify
 from pipeline.errors import UsageError
 from pipeline.storage.location import location
@@ -147,21 +147,23 @@ class PairDataset:
             drop_last=drop_last,
             start_row=start_row,
         )
-        windows = batches.windows([file.groups for file in self.files], seed if shuffle else None, epoch, share.span)
-        ragged = (batches.to_numpy(table) for table in self._tables(windows, share, batch_size, columns))
+        ragged = (batches.to_numpy(table) for table in self._tables(share, seed if shuffle else None, epoch, columns))
         if pad is False:
             return ragged
         fill = self.manifest["labels"]["eos_id"] if pad_id is None else pad_id
         return (batches.padded(batch, None if pad is True else pad, fill) for batch in ragged)
 
     def _tables(
-        self, windows: Iterator[Window], share: Share, batch_size: int, columns: Sequence[str] | None
+        self, wanted: list[range], seed: int | None, epoch: int, columns: Sequence[str] | None
     ) -> Iterator[pa.Table]:
-        """Cut the windows into the share's batches. A batch that spans windows is joined from its parts."""
-        wanted = share.batches(batch_size)
-        batch = next(wanted, None)
+        """The batches `wanted`, ascending and without gaps. A batch that spans windows is joined from its parts."""
+        if not wanted:
+            return
+        span = range(wanted[0].start, wanted[-1].stop)
+        remaining = iter(wanted)
+        batch = next(remaining, None)
         parts: list[pa.Table] = []
-        for window in windows:
+        for window in batches.windows([file.groups for file in self.files], seed, epoch, span):
             rows = self._read(window, columns)
             while batch and batch.start < window.first + window.rows:
                 start, end = batch.start - window.first, min(batch.stop - window.first, window.rows)
@@ -173,7 +175,7 @@ class PairDataset:
                 if batch:
                     break
                 yield pa.concat_tables(parts)
-                parts, batch = [], next(wanted, None)
+                parts, batch = [], next(remaining, None)
 
     def _read(self, window: Window, columns: Sequence[str] | None) -> pa.Table:
         """A window's rows, in stored order."""

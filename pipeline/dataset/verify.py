@@ -6,16 +6,15 @@ memory holds a batch of rows, and 8 bytes per id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.dataset import verify_files, verify_rows
-from pipeline.dataset.manifest import FileEntry, file_entries
+from pipeline.dataset.manifest import file_entries
 from pipeline.dataset.reader import read_manifest
-from pipeline.dataset.verify_files import MANIFEST, VerifyProblem
+from pipeline.dataset.verify_files import MANIFEST, Verification, VerifyProblem
 from pipeline.errors import CurationError, StorageError, UsageError
 from pipeline.labels.description import difference, settings_of
 from pipeline.labels.loading import open_tokenizer
@@ -25,46 +24,6 @@ from pipeline.storage.location import location
 KEPT = 1000
 # Opened with a title and a total; yields a function to be called with the number of rows that are done.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-class _Enough(Exception):
-    """One problem is known, and no more are wanted."""
-
-
-@dataclass(slots=True)
-class Verification:
-    """The result of verifying a data set.
-
-    problems: the first thousand; count: all. rows: those that could be read; labelled: those whose labels were computed again
-    and compared. first: stop at the first problem.
-    """
-
-    rows: int = 0
-    labelled: int = 0
-    count: int = 0
-    first: bool = False
-    problems: list[VerifyProblem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, problems: Iterable[VerifyProblem]) -> None:
-        for problem in problems:
-            if problem.row is None and problem in self.problems:
-                continue  # a file that can't be read is met twice
-            self.count += 1
-            if self.count <= KEPT:
-                self.problems.append(problem)
-            if self.first:
-                raise _Enough
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "ok": not self.count,
-            "rows": self.rows,
-            "labels_checked": self.labelled,
-            "problems": self.count,
-            "first_problems": [asdict(problem) for problem in self.problems],
-            "notes": self.notes,
-        }
 
 
 @contextmanager
@@ -90,61 +49,57 @@ def verify(
     """
     root = location(folder)
     content = read_manifest(root, sealed=False)
-    result = Verification(first=first)
-    with suppress(_Enough):
-        try:
-            published = _check_manifest(root, content, result)
-            own = _tokenizer(content, tokenizer, result) if labels else None
-            if verify_files.is_newer(content["schema_version"]):
-                version = content["schema_version"]
-                result.notes.append(f"schema {version} is newer than this program's: added columns are not checked")
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            result.add([VerifyProblem(MANIFEST, f"can't be understood: {error!r}")])
-            return result
-        for entry in published:
-            result.add(verify_files.check_file(entry, content))
-        _check_rows(root, published, own, sample, result, progress)
+    result = Verification()
+    for problem in _problems(root, content, result, sample, tokenizer, labels, progress):
+        if problem.row is None and problem in result.problems:
+            continue  # a file that can't be read is met twice
+        result.count += 1
+        if result.count <= KEPT:
+            result.problems.append(problem)
+        if first:
+            break
     return result
 
 
-def _check_manifest(root: Path, content: dict[str, Any], result: Verification) -> list[FileEntry]:
-    """Check the manifest and the rejects; returns the published files."""
+def _problems(
+    root: Path,
+    content: dict[str, Any],
+    result: Verification,
+    sample: int | None,
+    tokenizer: str | None,
+    labels: bool,
+    progress: Progress,
+) -> Iterator[VerifyProblem]:
+    """All problems, from the cheapest check to the longest; counts rows in `result`."""
     try:
         published, rejected = (file_entries(root, content, key) for key in ("files", "rejected_files"))
     except StorageError as error:
-        raise ValueError(str(error)) from None
-    result.add(verify_files.check_manifest(content, published, rejected))
-    result.add(verify_files.check_strangers(root, [*published, *rejected]))
-    result.add(verify_files.check_ledger(content, rejected))
-    return published
-
-
-def _check_rows(
-    root: Path,
-    published: list[FileEntry],
-    tokenizer: LabelTokenizer | None,
-    sample: int | None,
-    result: Verification,
-    progress: Progress,
-) -> None:
-    samples = [None] * len(published) if sample is None else verify_rows.draw(published, sample)
-    ids = verify_rows.Ids()
+        yield VerifyProblem(MANIFEST, str(error).removeprefix(f"{root / MANIFEST}: "))
+        return
+    try:
+        yield from verify_files.check_manifest(content, published, rejected)
+        yield from verify_files.check_strangers(root, [*published, *rejected])
+        yield from verify_files.check_ledger(content, rejected)
+        own = (yield from _tokenizer(content["labels"], tokenizer, result)) if labels else None
+        if verify_files.is_newer(version := content["schema_version"]):
+            result.notes.append(f"schema {version} is newer than this program's: added columns are not checked")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        yield VerifyProblem(MANIFEST, f"can't be understood: {error!r}")
+        return
+    for entry in published:
+        yield from verify_files.check_file(entry, content)
+    ids: list[verify_rows.Ids] = []
     with progress(f"checking {root}", sum(entry.rows for entry in published)) as advance:
-
-        def done(rows: int, labelled: int) -> None:
-            result.rows += rows
-            result.labelled += labelled
-            advance(rows)
-
-        for entry, drawn in zip(published, samples, strict=True):
-            result.add(verify_rows.check_rows(entry, ids, tokenizer, drawn, done))
-    repeated = (VerifyProblem(MANIFEST, f"id {name} is in several rows", column="id") for name in ids.repeated())
-    result.add(repeated)
+        for entry, chosen in zip(published, verify_rows.sampled(published, sample), strict=True):
+            yield from verify_rows.check_rows(entry, ids, own, chosen, result, advance)
+    for name in verify_rows.repeated(ids):
+        yield VerifyProblem(MANIFEST, f"id {name} is in several rows", column="id")
 
 
-def _tokenizer(content: dict[str, Any], name: str | None, result: Verification) -> LabelTokenizer | None:
-    """The tokenizer that the labels were computed with; None, and a problem, when the available one is another."""
-    labels = content["labels"]
+def _tokenizer(
+    labels: dict[str, Any], name: str | None, result: Verification
+) -> Generator[VerifyProblem, None, LabelTokenizer | None]:
+    """Returns the tokenizer that the labels were computed with; None, and a problem, when the available one is another."""
     used = name or str(labels["tokenizer"])
     settings = settings_of(labels)
     try:
@@ -156,6 +111,6 @@ def _tokenizer(content: dict[str, Any], name: str | None, result: Verification) 
         result.notes.append(f"{other}; labels that differ may differ for that reason")
     elif other:
         what = f"labels were not checked: tokenizer {used} is not the one they were made with: {other}"
-        result.add([VerifyProblem(MANIFEST, what)])
+        yield VerifyProblem(MANIFEST, what)
         return None
     return tokenizer

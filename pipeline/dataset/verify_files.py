@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,31 @@ class VerifyProblem:
         row = f", row {self.row}" if self.row is not None else ""
         column = f", column {self.column}" if self.column else ""
         return f"{self.file}{row}{column}: {self.what}"
+
+
+@dataclass(slots=True)
+class Verification:
+    """The result of verifying a data set.
+
+    problems: the first thousand; count: all. rows: those that could be read; labelled: those whose labels were computed again
+    and compared.
+    """
+
+    rows: int = 0
+    labelled: int = 0
+    count: int = 0
+    problems: list[VerifyProblem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "ok": not self.count,
+            "rows": self.rows,
+            "labels_checked": self.labelled,
+            "problems": self.count,
+            "first_problems": [asdict(problem) for problem in self.problems],
+            "notes": self.notes,
+        }
 
 
 def unreadable(entry: FileEntry, error: Exception) -> VerifyProblem:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.dataset.manifest import FileEntry
 from pipeline.dataset.reader import open_file
-from pipeline.dataset.verify_files import UNREADABLE, VerifyProblem, unreadable
+from pipeline.dataset.verify_files import UNREADABLE, Verification, VerifyProblem, unreadable
 from pipeline.errors import one_line
 from pipeline.labels.columns import LABELS, label_texts
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -22,86 +21,74 @@ _ID_COLUMNS = ["id", "source", "split", "messages", "sample_index"]
 # Rewards, diagnosis and reference may be missing: a source can have pre-made pairs that were never scored.
 _NEEDED = ["messages", "initial", "revised", *LABELS]
 _BATCH = 512
-# Called after each batch: rows, and how many of them had their labels compared.
-Advance = Callable[[int, int], None]
-Positions = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.uint64]
 
 
-class Ids:
-    """All ids seen, at 8 bytes each."""
-
-    def __init__(self) -> None:
-        self._seen: list[npt.NDArray[np.uint64]] = []
-
-    def add(self, ids: list[str]) -> None:
-        self._seen.append(np.array([int(name, 16) for name in ids], np.uint64))
-
-    def repeated(self) -> list[str]:
-        if not self._seen:
-            return []
-        values, counts = np.unique(np.concatenate(self._seen), return_counts=True)
-        return [f"{value:016x}" for value in values[counts > 1].tolist()]
-
-
-def draw(entries: list[FileEntry], count: int) -> list[Positions]:
-    """For each file the row numbers of a sample of `count` rows over all files, always the same ones."""
-    total = sum(entry.rows for entry in entries)
-    drawn = np.sort(np.random.default_rng(0).choice(total, min(count, total), replace=False))
+def sampled(entries: list[FileEntry], count: int | None) -> list[Numbers | None]:
+    """For each file, the row numbers of a sample of `count` rows of all files, always the same ones; None: all rows."""
+    if count is None or not entries:
+        return [None] * len(entries)
     ends = np.cumsum([entry.rows for entry in entries])
-    parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+    total = int(ends[-1])
+    chosen = np.sort(np.random.default_rng(0).choice(total, min(count, total), replace=False))
+    parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     return [part - (end - entry.rows) for part, end, entry in zip(parts, ends, entries, strict=True)]
 
 
 def check_rows(
-    entry: FileEntry, ids: Ids, tokenizer: LabelTokenizer | None, sample: Positions | None, advance: Advance
+    entry: FileEntry,
+    ids: list[Ids],
+    tokenizer: LabelTokenizer | None,
+    chosen: Numbers | None,
+    result: Verification,
+    advance: Callable[[int], None],
 ) -> Iterator[VerifyProblem]:
-    """All rows of one file, batch by batch. tokenizer None: no labels; sample: check the labels of these rows only."""
+    """All rows of one file, batch by batch. Appends their ids to `ids`.
+
+    chosen: the rows whose labels are checked, None: all. tokenizer None: no labels are checked.
+    """
     if not entry.path.exists():
         return
-    if tokenizer is None:
-        sample = np.empty(0, np.int64)
+    start = 0
     try:
         with open_file(entry.path) as file:
-            for start, table in _tables(file, sample):
+            for batch in file.iter_batches(_BATCH, columns=None if tokenizer else _ID_COLUMNS):
+                table = pa.Table.from_batches([batch])
                 yield from _check_ids(entry, start, table, ids)
-                inside = np.arange(table.num_rows) if sample is None else _within(sample, start, table.num_rows)
-                if tokenizer and len(inside):
-                    yield from _check_labels(entry, table.take(pa.array(inside)), tokenizer, start + inside)
-                advance(table.num_rows, len(inside))
+                numbers = np.arange(start, start + len(table))
+                if chosen is not None:
+                    numbers = np.intersect1d(numbers, chosen)
+                if tokenizer and len(numbers):
+                    yield from _check_labels(entry, table.take(pa.array(numbers - start)), tokenizer, numbers)
+                    result.labelled += len(numbers)
+                result.rows += len(table)
+                start += len(table)
+                advance(len(table))
     except UNREADABLE as error:
         yield unreadable(entry, error)
 
 
-def _tables(file: pq.ParquetFile, sample: Positions | None) -> Iterator[tuple[int, pa.Table]]:
-    """The file's rows with the number of the first; only the id's columns of row groups without a sampled row."""
-    start = 0
-    for group in range(file.metadata.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        whole = sample is None or len(_within(sample, start, rows))
-        for batch in file.iter_batches(_BATCH, row_groups=[group], columns=None if whole else _ID_COLUMNS):
-            yield start, pa.Table.from_batches([batch])
-            start += batch.num_rows
+def repeated(ids: list[Ids]) -> list[str]:
+    """The ids that occur more than once."""
+    values, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *ids]), return_counts=True)
+    return [f"{value:016x}" for value in values[counts > 1].tolist()]
 
 
-def _within(sample: Positions, start: int, rows: int) -> Positions:
-    """The sampled ones of the rows from `start` on, counted from there."""
-    return sample[np.searchsorted(sample, start) : np.searchsorted(sample, start + rows)] - start
-
-
-def _check_ids(entry: FileEntry, start: int, table: pa.Table, ids: Ids) -> Iterator[VerifyProblem]:
-    good = []
+def _check_ids(entry: FileEntry, start: int, table: pa.Table, ids: list[Ids]) -> Iterator[VerifyProblem]:
+    good: list[int] = []
     for number, row in enumerate(table.select(_ID_COLUMNS).to_pylist(), start):
         if row["id"] == row_id(row["source"], row["split"], row["messages"], row["sample_index"]):
-            good.append(row["id"])
+            good.append(int(row["id"], 16))
         else:
             yield VerifyProblem(
                 entry.name, f"{row['id']!r} is not the id of its source, query and sample", number, "id"
             )
-    ids.add(good)
+    ids.append(np.array(good, np.uint64))
 
 
 def _check_labels(
-    entry: FileEntry, table: pa.Table, tokenizer: LabelTokenizer, numbers: Positions
+    entry: FileEntry, table: pa.Table, tokenizer: LabelTokenizer, numbers: Numbers
 ) -> Iterator[VerifyProblem]:
     """Compare stored labels with those of the texts. numbers: the rows' places in the file."""
     empty = [name for name in _NEEDED if name in table.column_names and table[name].null_count]
@@ -126,7 +113,7 @@ def _check_labels(
 
 
 def _differences(
-    entry: FileEntry, name: str, stored: pa.ChunkedArray, expected: pa.ChunkedArray, numbers: Positions
+    entry: FileEntry, name: str, stored: pa.ChunkedArray, expected: pa.ChunkedArray, numbers: Numbers
 ) -> Iterator[VerifyProblem]:
     for number, value, wanted in zip(numbers.tolist(), stored.to_pylist(), expected.to_pylist(), strict=True):
         if value != wanted:
