@@ -21,7 +21,6 @@ from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
 from pipeline.report import charts
 from pipeline.report.diffs import visible
 from pipeline.report.sample import Shown
-from pipeline.rewards import trust
 
 _HERE = Path(__file__).parent
 _SHORT = {"reward_reference": "reference", "reward_initial": "initial", "reward_revised": "revised"}
@@ -38,15 +37,16 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         "report.html",
         script="viewer.js",
         rows=embedded(rows),
-        title=f"FIGA pairs from {facts.source_name(manifest)}",
+        title=facts.title(manifest),
         tiles=facts.tiles(manifest, measured),
-        made=facts.made(manifest),
+        origin=facts.origin(manifest),
         funnel=manifest["funnel"],
         totals=manifest["rows"],
+        headline=facts.headline(manifest),
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[text for text in (note, *trust.warnings(manifest)) if text],
+        notes=[text for text in (note, *facts.warnings(manifest)) if text],
     )
 
 
