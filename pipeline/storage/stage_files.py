@@ -2,7 +2,7 @@
 
     work/<stage>/00000.arrow            the rows that go on
     work/<stage>/00000.rejects.arrow    the rows that leave here, when there are any
-    work/<stage>/00000.json             written last: {digest, parts, content, rows, rejected, …}
+    work/<stage>/00000.json             written last: {digest, inputs, content, rows, rejected, …}
 
 `digest` covers everything that determines the output: the stage's settings and the `content` of its input. A shard whose
 JSON has the requested digest is done. `content` is the sha256 of the rows' file, so a stage runs again when its input really
@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ class StageOutput:
 class StageFile:
     """The JSON of a shard: enough to plan and to count without reading rows.
 
-    unanswered: how many of the rejected rows may still pass. notes: as in StageOutput. parts: short digests of what `digest`
-    covers, by name, to explain what changed. bytes: size of both Arrow files; ledger: sha256 of the one with the rejects.
+    unanswered: how many of the rejected rows may still pass. notes: as in StageOutput. inputs: short digests of what `digest`
+    covers, by name, to explain a rerun. bytes: size of both Arrow files; ledger: sha256 of the one with the rejects.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class StageFile:
     rejected: int
     unanswered: int = 0
     notes: dict[str, int] = field(default_factory=dict)
-    parts: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     bytes: int | None = None
     ledger: str | None = None
 
@@ -88,7 +88,9 @@ def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
     """The JSON of a shard; None when it isn't done or its files are gone (a rerun then rebuilds it)."""
     path = file_path(work, stage, shard)
     try:
-        file = StageFile(path, **json.loads(path.with_suffix(".json").read_text("utf-8")))
+        facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        known = [field.name for field in fields(StageFile) if field.name in facts]
+        file = StageFile(path, **{name: facts[name] for name in known})
         size = path.stat().st_size
         if file.rejected:
             size += rejects_path(work, stage, shard).stat().st_size
@@ -134,7 +136,7 @@ def commit(
     *,
     unanswered: int = 0,
     notes: dict[str, int] | None = None,
-    parts: dict[str, str] | None = None,
+    inputs: dict[str, str] | None = None,
 ) -> StageFile:
     """Write a shard's rows and rejects, then the JSON; when this returns, all are on disk."""
     path, ledger_path = file_path(work, stage, shard), rejects_path(work, stage, shard)
@@ -154,7 +156,7 @@ def commit(
         rejects.num_rows,
         unanswered=unanswered,
         notes=notes or {},
-        parts=parts or {},
+        inputs=inputs or {},
         bytes=size + ledger_bytes,
         ledger=ledger,
     )
