@@ -100,6 +100,20 @@ _SPLIT = [
 ]
 
 
+def published_columns(version: str) -> pa.Schema:
+    """The published columns of a schema version of this major, as far as this program knows them."""
+    return pa.schema([field for field in PUBLISHED if _minor(SINCE.get(field.name, "1.0")) <= _minor(version)])
+
+
+def is_newer(version: str) -> bool:
+    """Whether a schema version of this major has columns that this program doesn't know."""
+    return _minor(version) > _minor(SCHEMA_VERSION)
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
+
+
 def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
     """The stable `id` of a row: 16 hex digits over source, split, query and sample index."""
     text = json.dumps([source, split, messages, sample_index], sort_keys=True)

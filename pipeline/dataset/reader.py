@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import FileEntry
 from pipeline.errors import InputError, StorageError, one_line
-from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
 from pipeline.storage.remote import RemotePath
 
 Verify = Literal["hashes", "sizes"]
@@ -46,11 +47,11 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
             f"{root}: no {manifest.NAME}, so no finished data set is there; give the output folder of a finished run"
         )
     version = content.get("schema_version")
-    if content.get("format") != "figa-pipeline" or not isinstance(version, str):
+    if content.get("format") != "figa-pipeline" or not re.fullmatch(r"\d+\.\d+", str(version)):
         raise InputError(f"{root / manifest.NAME}: not of this program; give the output folder of a finished run")
     # Columns added by a minor version are ignored by readers that don't know them.
-    major = SCHEMA_VERSION.split(".")[0]
-    if version.split(".")[0] != major:
+    major = schema.SCHEMA_VERSION.split(".")[0]
+    if str(version).split(".")[0] != major:
         raise InputError(
             f"{root}: has schema version {version}, this program reads {major}.x; "
             f"install figa-pipeline {content.get('version')}, which wrote it"
@@ -79,7 +80,7 @@ def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[Pu
     files = []
     for entry in track(entries, escape(f"checking {root}"), **progress):  # type: ignore[arg-type]
         check_bytes(entry, hashes=hashes)
-        files.append(_check_footer(entry))
+        files.append(_check_footer(entry, content["schema_version"]))
     return tuple(files)
 
 
@@ -107,20 +108,30 @@ def difference(entry: FileEntry, *, hashes: bool = True) -> str | None:
     return None
 
 
-def _check_footer(entry: FileEntry) -> PublishedFile:
+def _check_footer(entry: FileEntry, version: str) -> PublishedFile:
     with reading(entry.path) as file:
-        footer, columns = file.metadata, file.schema_arrow
-    if footer.num_rows != entry.rows:
-        raise damaged(entry.path, f"{footer.num_rows} rows, the manifest says {entry.rows}")
-    for field in PUBLISHED:
-        place = columns.get_field_index(field.name)
-        if place < 0 and field.name in SINCE:
-            continue
-        if place < 0 or columns.field(place).type != field.type:
-            raise damaged(entry.path, f"column {field.name} is missing or not {field.type}")
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        for what, _ in footer_differences(file, entry, schema.published_columns(version), version):
+            raise damaged(entry.path, what)
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     uncompressed = sum(group.total_byte_size for group in groups)
     return PublishedFile(entry.path, entry.rows, tuple(group.num_rows for group in groups), uncompressed)
+
+
+def footer_differences(
+    file: pq.ParquetFile, entry: FileEntry, expected: pa.Schema, version: str
+) -> Iterator[tuple[str, str | None]]:
+    """How a file's rows, columns and types differ from the manifest: texts, each with the column that it is about."""
+    if file.metadata.num_rows != entry.rows:
+        yield f"has {file.metadata.num_rows} rows, the manifest says {entry.rows}", None
+    columns = file.schema_arrow
+    if schema.is_newer(version):
+        columns = pa.schema([field for field in columns if field.name in expected.names])
+    for field in expected:
+        if field.name not in columns.names or columns.field(field.name).type != field.type:
+            yield f"is not of schema {version}: column {field.name} is missing or not {field.type}", field.name
+            return
+    if not columns.equals(expected):
+        yield f"is not of schema {version}: other columns, or in another order", None
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline import schema
 from pipeline.dataset import verify_files, verify_rows
 from pipeline.dataset.manifest import file_entries
 from pipeline.dataset.reader import read_manifest
@@ -81,7 +82,7 @@ def _problems(
         yield from verify_files.check_strangers(root, [*published, *rejected])
         yield from verify_files.check_ledger(content, rejected)
         own = (yield from _tokenizer(content["labels"], tokenizer, result)) if labels else None
-        if verify_files.is_newer(version := content["schema_version"]):
+        if schema.is_newer(version := content["schema_version"]):
             result.notes.append(f"schema {version} is newer than this program's: added columns are not checked")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         yield VerifyProblem(MANIFEST, f"can't be understood: {error!r}")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import FileEntry
-from pipeline.dataset.reader import difference, open_file
+from pipeline.dataset.reader import difference, footer_differences, open_file
 from pipeline.errors import one_line
 from pipeline.text import portable
 
@@ -104,7 +104,7 @@ def check_strangers(root: Path, named: list[FileEntry]) -> Iterator[VerifyProble
 
 def check_file(entry: FileEntry, content: dict[str, Any]) -> Iterator[VerifyProblem]:
     """Everything about one published file but its rows."""
-    expected = columns_of(content["schema_version"])
+    expected = schema.published_columns(content["schema_version"])
     yield from _check(entry, content, expected, lambda file: _check_metadata(file, entry, content))
 
 
@@ -127,21 +127,6 @@ def check_ledger(content: dict[str, Any], rejected: list[FileEntry]) -> Iterator
             yield VerifyProblem(MANIFEST, what)
 
 
-def columns_of(version: str) -> pa.Schema:
-    """The published columns of a schema version of this major, as far as this program knows them."""
-    later = [name for name, since in schema.SINCE.items() if _minor(since) > _minor(version)]
-    return pa.schema([field for field in schema.PUBLISHED if field.name not in later])
-
-
-def is_newer(version: str) -> bool:
-    """Whether a schema version of this major has columns that this program doesn't know."""
-    return _minor(version) > _minor(schema.SCHEMA_VERSION)
-
-
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
-
-
 def _check(
     entry: FileEntry,
     content: dict[str, Any],
@@ -155,23 +140,11 @@ def _check(
         yield VerifyProblem(entry.name, reason)
     try:
         with open_file(entry.path) as file:
-            yield from _check_footer(file, entry, expected, content["schema_version"])
+            for what, column in footer_differences(file, entry, expected, content["schema_version"]):
+                yield VerifyProblem(entry.name, what, column=column)
             yield from check_more(file)
     except UNREADABLE as error:
         yield unreadable(entry, error)
-
-
-def _check_footer(file: pq.ParquetFile, entry: FileEntry, expected: pa.Schema, version: str) -> Iterator[VerifyProblem]:
-    """Rows, columns and types."""
-    if file.metadata.num_rows != entry.rows:
-        yield VerifyProblem(entry.name, f"has {file.metadata.num_rows} rows, the manifest says {entry.rows}")
-    columns = file.schema_arrow
-    if is_newer(version):
-        columns = pa.schema([field for field in columns if field.name in expected.names])
-    if not columns.equals(expected):
-        wrong = [f.name for f in expected if f.name not in columns.names or columns.field(f.name).type != f.type]
-        detail = f"column {wrong[0]} is missing or of another type" if wrong else "other columns, or in another order"
-        yield VerifyProblem(entry.name, f"is not of schema {version}: {detail}", column=(wrong or [None])[0])
 
 
 def _check_metadata(file: pq.ParquetFile, entry: FileEntry, content: dict[str, Any]) -> Iterator[VerifyProblem]:
