@@ -92,10 +92,10 @@ def _check_labels(
 ) -> Iterator[VerifyProblem]:
     """Compare stored labels with those of the texts. numbers: the rows' places in the file."""
     empty = [name for name in _NEEDED if name in table.column_names and table[name].null_count]
+    for name in empty:
+        first = table[name].is_null().to_pylist().index(True)
+        yield VerifyProblem(entry.name, "has no value", int(numbers[first]), name)
     if empty:
-        for name in empty:
-            first = int(np.flatnonzero(table[name].is_null().to_numpy())[0])
-            yield VerifyProblem(entry.name, "has no value", int(numbers[first]), name)
         return
     try:
         expected = label_texts(table, tokenizer)
@@ -106,18 +106,13 @@ def _check_labels(
         what = f"can't be labelled: {reject.reason} {reject.evidence}"
         yield VerifyProblem(entry.name, what, int(numbers[reject.index]))
     kept = np.delete(np.arange(table.num_rows), [reject.index for reject in expected.rejects])
-    stored = table.take(pa.array(kept))
     for name in LABELS:
-        if name in stored.column_names and not stored[name].equals(expected.rows[name]):
-            yield from _differences(entry, name, stored[name], expected.rows[name], numbers[kept])
-
-
-def _differences(
-    entry: FileEntry, name: str, stored: pa.ChunkedArray, expected: pa.ChunkedArray, numbers: Numbers
-) -> Iterator[VerifyProblem]:
-    for number, value, wanted in zip(numbers.tolist(), stored.to_pylist(), expected.to_pylist(), strict=True):
-        if value != wanted:
-            yield VerifyProblem(entry.name, _explain(value, wanted), number, name)
+        if name not in table.column_names:
+            continue
+        stored = table[name].take(pa.array(kept)).to_pylist()
+        for number, value, wanted in zip(numbers[kept].tolist(), stored, expected.rows[name].to_pylist(), strict=True):
+            if value != wanted:
+                yield VerifyProblem(entry.name, _explain(value, wanted), number, name)
 
 
 def _explain(value: Any, wanted: Any) -> str:
