@@ -158,18 +158,11 @@ def name_for(out: Path, path: Path, sha256: str) -> Path:
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Row groups, which depend on the rows alone and not on the tables that they come in, unless rows are very large."""
-    gathered: list[pa.Table] = []
+    rest: pa.Table | None = None
     for table in tables:
-        gathered.append(table)
-        if sum(t.num_rows for t in gathered) < _GROUP_ROWS and sum(t.nbytes for t in gathered) < _GROUP_BYTES:
-            continue
-        joined = pa.concat_tables(gathered)
-        while joined.num_rows >= _GROUP_ROWS:
-            yield joined.slice(0, _GROUP_ROWS)
-            joined = joined.slice(_GROUP_ROWS)
-        if joined.nbytes >= _GROUP_BYTES:
-            yield joined
-            joined = joined.slice(joined.num_rows)
-        gathered = [joined]
-    if gathered and (rest := pa.concat_tables(gathered)).num_rows:
+        rest = pa.concat_tables([rest, table]) if rest else table
+        while rest.num_rows >= _GROUP_ROWS or rest.nbytes >= _GROUP_BYTES:
+            yield rest.slice(0, _GROUP_ROWS)
+            rest = rest.slice(_GROUP_ROWS)
+    if rest:
         yield rest

@@ -170,20 +170,13 @@ def reject_table(stage: str, source: pa.Table, rejects: Sequence[Reject]) -> pa.
     """The rejected rows of `source`, with their values so far and why they left; null for columns that they never got."""
     if not rejects:
         return schema.REJECTED.empty_table()
-    taken = source.take(pa.array([reject.index for reject in rejects], pa.int64()))
-    own: dict[str, list[Any]] = {
-        "stage": [stage] * len(rejects),
-        "reason": [reject.reason for reject in rejects],
-        "evidence": [_json(reject.evidence) for reject in rejects],
-    }
-    arrays = []
-    for column in schema.REJECTED:
-        if column.name in taken.column_names:
-            arrays.append(taken[column.name].cast(column.type))
-        else:
-            values = own.get(column.name) or [reject.columns.get(column.name) for reject in rejects]
-            arrays.append(pa.chunked_array([values], column.type))
-    return pa.table(arrays, schema=schema.REJECTED)
+    names = [name for name in schema.REJECTED.names if name in source.column_names]
+    taken = source.select(names).take(pa.array([reject.index for reject in rejects], pa.int64())).to_pylist()
+    rows = [
+        reject.columns | row | {"stage": stage, "reason": reject.reason, "evidence": _json(reject.evidence)}
+        for reject, row in zip(rejects, taken, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.REJECTED)
 
 
 def _json(evidence: dict[str, Any]) -> str:
