@@ -55,9 +55,17 @@ def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
 
     In a remote folder only when no other run has published since this one took the lock; else StorageError.
     """
-    sealed = {**content, "digest": digest_of(content)}
-    write_manifest(out, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
-    return sealed
+    content = seal(content)
+    write_manifest(out, as_text(content))
+    return content
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "digest": digest_of(content)}
+
+
+def as_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def digest_of(content: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@ Never work/, with its journal of calls.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.dataset import manifest
@@ -18,6 +18,7 @@ from pipeline.text import portable
 
 _ATTEMPTS = 4
 _PAUSE_S = 1.0
+_PARQUET = re.compile(r"(data|rejected)/.+\.parquet")
 _BESIDE = (manifest.NAME, "README.md", "report.html")
 
 
@@ -80,29 +81,22 @@ def _http_error() -> type[Exception]:
 
 
 def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
     if private and not api.repo_info(hub_id, repo_type="dataset").private:
         raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
-    with TemporaryDirectory() as folder:
-        _lay_out(root, names, Path(folder))
-        commit = api.upload_folder(
-            repo_id=hub_id,
-            repo_type="dataset",
-            folder_path=folder,
-            # Files of an earlier push that this manifest doesn't name would be read with it.
-            delete_patterns=["data/*.parquet", "rejected/*.parquet"],
-            commit_message="Publish by figa-pipeline",
-        )
+    redacted = manifest.as_text(manifest.seal(portable(read_manifest(root)))).encode()
+    added = [CommitOperationAdd(name, str(root / name)) for name in names if name != manifest.NAME]
+    # Files of an earlier push that this manifest doesn't name would be read with it.
+    old = [name for name in api.list_repo_files(hub_id, repo_type="dataset") if _PARQUET.fullmatch(name)]
+    removed = [CommitOperationDelete(name) for name in old if name not in names]
+    # Not upload_folder, which divides many files among several commits.
+    commit = api.create_commit(
+        hub_id,
+        [CommitOperationAdd(manifest.NAME, redacted), *added, *removed],
+        commit_message="Publish by figa-pipeline",
+        repo_type="dataset",
+    )
     return str(commit.commit_url)
-
-
-def _lay_out(root: Path, names: list[str], folder: Path) -> None:
-    """Fill `folder` with what is sent: links to the files, and a manifest that names no folder of this machine."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if name != manifest.NAME:
-            (folder / name).symlink_to((root / name).absolute())
-    manifest.write(folder, portable(read_manifest(root)))
