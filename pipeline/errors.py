@@ -95,8 +95,3 @@ class RowReject(Exception):
         """The same reject, to be asked again by the next run."""
         self.retryable = True
         return self
-
-
-def one_line(error: object) -> str:
-    """The start of an error's text, without line breaks, for a message of one line."""
-    return " ".join(str(error).split())[:200]

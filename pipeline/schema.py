@@ -1,4 +1,5 @@
-"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects.
+"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects. And the
+hashes that name rows and determine digests.
 
 The published columns are a contract. Adding one raises the minor SCHEMA_VERSION, anything else the major.
 """
@@ -114,12 +115,6 @@ def _minor(version: str) -> int:
     return int(version.split(".")[1])
 
 
-def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
-    """The stable `id` of a row: 16 hex digits over source, split, query and sample index."""
-    text = json.dumps([source, split, messages, sample_index], sort_keys=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
-
-
 def parquet_options(schema: pa.Schema) -> dict[str, object]:
     """Keyword arguments for pyarrow's Parquet writer, for the columns that `schema` has."""
     names = set(schema.names)
@@ -130,3 +125,15 @@ def parquet_options(schema: pa.Schema) -> dict[str, object]:
         "column_encoding": {c: "BYTE_STREAM_SPLIT" for c in _SPLIT if c.split(".")[0] in names} or None,
         "write_page_checksum": True,
     }
+
+
+def digest(*parts: object) -> str:
+    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
+    """Stable name of a row: 16 hex digits over source, split, query and sample index."""
+    text = json.dumps([source, split, messages, sample_index], sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from pipeline.cli.arguments import add_json, add_tokenizer, count
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.dataset.verify_files import Verification
@@ -56,7 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(result: Verification, out: TextIO) -> None:
     from pipeline.dataset.verify import KEPT
-    from pipeline.report.diffs import visible
 
     for note in result.notes:
         print(f"note: {note}", file=out)

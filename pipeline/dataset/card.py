@@ -13,7 +13,7 @@ import yaml
 
 from pipeline import schema
 from pipeline.dataset import facts
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
 _CARD = """# {title}
 
@@ -105,7 +105,7 @@ _LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.
 
 def render(manifest: dict[str, Any]) -> str:
     """The card's Markdown, after the YAML header that names the splits."""
-    manifest = portable(manifest)
+    manifest = redact_paths(manifest)
     labels, rows = manifest["labels"], manifest["rows"]
     origin = [f"| {cell(name)} | {cell(value)} |" for name, value in facts.origin(manifest)]
     funnel = [

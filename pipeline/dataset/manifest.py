@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import digest
 from pipeline.errors import StorageError
+from pipeline.schema import digest
 from pipeline.storage.location import MANIFEST
 from pipeline.storage.lock import write_manifest
 

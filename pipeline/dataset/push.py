@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.dataset import manifest
 from pipeline.dataset.reader import read_manifest
 from pipeline.dataset.verify import Progress, no_progress, verify
-from pipeline.errors import CurationError, StorageError, UsageError, one_line
-from pipeline.text import portable
+from pipeline.errors import CurationError, StorageError, UsageError
+from pipeline.text import one_line, redact_paths
 
 _ATTEMPTS = 4
 _PAUSE_S = 1.0
@@ -87,7 +87,7 @@ def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
     if private and not api.repo_info(hub_id, repo_type="dataset").private:
         raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
-    redacted = manifest.as_text(manifest.seal(portable(read_manifest(root)))).encode()
+    redacted = manifest.as_text(manifest.seal(redact_paths(read_manifest(root)))).encode()
     added = [CommitOperationAdd(name, str(root / name)) for name in names if name != manifest.NAME]
     # Files of an earlier push that this manifest doesn't name would be read with it.
     old = [name for name in api.list_repo_files(hub_id, repo_type="dataset") if _PARQUET.fullmatch(name)]

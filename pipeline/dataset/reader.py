@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import FileEntry
-from pipeline.errors import InputError, StorageError, one_line
+from pipeline.errors import InputError, StorageError
 from pipeline.storage.remote import RemotePath
+from pipeline.text import one_line
 
 Verify = Literal["hashes", "sizes"]
 # Files of the publication before the current one, for readers that opened that data set.

@@ -16,8 +16,7 @@ from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import FileEntry
 from pipeline.dataset.reader import difference, footer_differences, open_file
-from pipeline.errors import one_line
-from pipeline.text import portable
+from pipeline.text import one_line, redact_paths
 
 MANIFEST = manifest.NAME
 UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException)
@@ -151,7 +150,7 @@ def _check_metadata(file: pq.ParquetFile, entry: FileEntry, content: dict[str, A
     """That the file belongs to this data set, in this place, and was labelled as the manifest says."""
     metadata = file.schema_arrow.metadata or {}
     stored = {key.decode(): value.decode("utf-8", "replace") for key, value in metadata.items()}
-    labels = json.dumps(portable(content["labels"]), sort_keys=True)
+    labels = json.dumps(redact_paths(content["labels"]), sort_keys=True)
     expected = {
         "figa.schema_version": [content["schema_version"]],
         "figa.run": [content["run_digest"]],

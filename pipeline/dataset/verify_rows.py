@@ -12,10 +12,10 @@ import pyarrow as pa
 from pipeline.dataset.manifest import FileEntry
 from pipeline.dataset.reader import open_file
 from pipeline.dataset.verify_files import UNREADABLE, Verification, VerifyProblem, unreadable
-from pipeline.errors import one_line
 from pipeline.labels.columns import LABELS, label_texts
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.schema import row_id
+from pipeline.text import one_line
 
 _ID_COLUMNS = ["id", "source", "split", "messages", "sample_index"]
 # Rewards, diagnosis and reference may be missing: a source can have pre-made pairs that were never scored.

@@ -18,8 +18,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.errors import StoreUnreachable, one_line
+from pipeline.errors import StoreUnreachable
 from pipeline.storage.filesystems import Stream, attempt, content_tag, filesystem
+from pipeline.text import one_line
 
 T = TypeVar("T")
 # Read ahead of a reader.

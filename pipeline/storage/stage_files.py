@@ -25,8 +25,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.errors import StorageError, one_line
+from pipeline.errors import StorageError
 from pipeline.storage.atomic import remove, replacing, write_text
+from pipeline.text import one_line
 
 
 @dataclass(frozen=True, slots=True)
