@@ -117,7 +117,7 @@ def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dic
         manifest.load(out)
     except StorageError as error:
         warn(f"{str(error).rpartition(';')[0]}; what it named is published again")
-    current = manifest.standing(out, run_digest)
+    current = manifest.find_current(out, run_digest)
     if current:
         # A run that was killed after writing the manifest has left this to do.
         supersede(out, [*current["files"], *current["rejected_files"]])

@@ -227,7 +227,9 @@ def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytes
     assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in shown
     manifest = json.loads((config.out / "manifest.json").read_text("utf-8"))
     assert manifest["unpriced"] == [config.policy.model, config.reviser.model]
-    assert "unknown price" in (config.out / "README.md").read_text("utf-8")
+    assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in (config.out / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_what_was_answered_before_its_price_was_known_stays_unknown(
