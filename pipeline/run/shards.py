@@ -14,7 +14,7 @@ from pipeline.rewards import RewardModel
 from pipeline.run import entry, parts
 from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
-from pipeline.stages.common import Report
+from pipeline.stages.common import OnProgress
 from pipeline.stages.filter import filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise
@@ -104,7 +104,7 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: dict[str, fl
 
 
 def _run(
-    context: Context, stage: str, rows: pa.Table, thresholds: dict[str, float | None] | None, report: Report
+    context: Context, stage: str, rows: pa.Table, thresholds: dict[str, float | None] | None, report: OnProgress
 ) -> StageOutput:
     config = context.config
 

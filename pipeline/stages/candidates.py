@@ -1,4 +1,4 @@
-"""Several revisions of a row: which one goes on. The filter stage's own gates decide, then the reward."""
+"""Which of a row's revisions goes on: the one of highest reward that passes the filter stage's gates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.rewards import RewardModel
 from pipeline.stages.filter import judge
 
-# Given rows with `messages`, `reference`, `initial` and `reward_initial`, and each one's candidates: the index of one each.
+# From rows with `messages`, `reference`, `initial` and `reward_initial`, and each row's candidates, to an index per row.
 Choose = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], list[int]]
 
 
 def chooser(settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel) -> Choose:
-    """Chooses the candidate of highest reward among those that the filter lets through; the first if it lets none through.
+    """Chooses the candidate of highest reward among those that pass the filter; the first candidate if none passes.
 
     Of equal rewards the earlier candidate's wins. All candidates of all rows are scored together.
     """
@@ -27,8 +27,8 @@ def chooser(settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardM
         chosen = []
         for texts in candidates:
             results = [next(judged) for _ in texts]
-            fit = {n: r["reward_revised"] for n, r in enumerate(results) if not isinstance(r, RowReject)}
-            chosen.append(max(fit, key=fit.__getitem__, default=0))
+            passed = {n: r["reward_revised"] for n, r in enumerate(results) if not isinstance(r, RowReject)}
+            chosen.append(max(passed, key=passed.__getitem__, default=0))
         return chosen
 
     return choose
