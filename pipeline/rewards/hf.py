@@ -19,8 +19,7 @@ import numpy.typing as npt
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
-from pipeline.labels.tokenizer import hub_trouble
+from pipeline.labels.model_files import folder_digest, hub_trouble
 from pipeline.text import without_folders
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Any
 
 from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
-from pipeline.labels.tokenizer import hub_trouble
+from pipeline.labels.model_files import folder_digest, hub_trouble
 
 _NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 

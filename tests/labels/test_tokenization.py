@@ -14,7 +14,8 @@ from tokenizers import decoders
 
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
+from pipeline.labels.loading import load_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from tests.labels.families import (
     EXACT,
     FAMILIES,
