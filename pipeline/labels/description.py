@@ -1,4 +1,4 @@
-"""What a data set says of its labels, in its manifest and in every Parquet file: enough to check and to repeat them."""
+"""The description of a data set's labels, in its manifest and in every Parquet file: enough to check and to repeat them."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ def describe(tokenizer: LabelTokenizer) -> dict[str, Any]:
 
 
 def settings_of(labels: dict[str, Any]) -> LabelSettings:
-    """The settings that a description was made from. Raises StorageError when it holds none."""
+    """The label settings in a description. Raises StorageError when it holds none."""
     try:
         return LabelSettings(**{name: labels[name] for name in LabelSettings.model_fields if name in labels})
     except (ValidationError, TypeError) as error:
         line = " ".join(str(error).split())[:160]
-        raise StorageError(f"the manifest's labels are no label settings ({line}); publish the data set anew") from None
+        raise StorageError(
+            f"the manifest's labels are no label settings ({line}); publish the data set again"
+        ) from None
 
 
 def difference(labels: dict[str, Any], tokenizer: LabelTokenizer) -> str | None:
-    """In words, how `tokenizer` differs from the one that a data set was labelled with; None when it doesn't."""
+    """How `tokenizer` differs from the one that a data set was labelled with, in words; None when it doesn't."""
     if labels.get("fingerprint") == tokenizer.fingerprint:
         return None
-    recorded, found = labels.get("identity") or {}, tokenizer.identity
-    parts = [words for name, words in _PARTS.items() if recorded.get(name) != found[name]]
+    recorded, current = labels.get("identity") or {}, tokenizer.identity
+    parts = [words for name, words in _PARTS.items() if recorded.get(name) != current[name]]
     if parts:
         return f"its {', '.join(parts)} differ from the recorded ones"
     was = (labels.get("libraries") or {}).get("tokenizers")

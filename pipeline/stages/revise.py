@@ -192,7 +192,7 @@ class _RowReviser:
         params = self._params(first=True)
         for piece in plan.pieces:
             text = piece.text
-            if piece.ask:
+            if piece.repair:
                 question = self._prompt("sentence", reason=plan.reason, sentence=text.strip())
                 request = ChatRequest([question], sentences.ANSWER_TOKENS, params)
                 response = await self._reviser.ask("revise", request)
