@@ -26,8 +26,8 @@ from pipeline.cli.console import Console
 from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
 from pipeline.rewards import trust
-from pipeline.run import entry, progress
-from pipeline.run.status import state
+from pipeline.run import progress
+from pipeline.run.status import folder_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ class Terminal:
     def stopped(self, out: Path, error: BaseException) -> None:
         """The object of --json for a run that ended early: why, and what is there."""
         self._stop()
-        found = state(out)
+        found = folder_state(out)
         told = {
             "out": str(out),
             "error": str(error) or "interrupted",
@@ -237,7 +237,7 @@ class _Board:
     def table(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         counts = progress.read(self._context.work)
-        for stage in entry.stages(self._context.config):
+        for stage in self._context.config.stages:
             if stage not in counts:
                 table.add_row(stage, "", "", "", "", "", style="dim")
                 continue
