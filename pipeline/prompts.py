@@ -86,6 +86,21 @@ def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
+def response_format(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter `response_format` that holds a model to a JSON object with exactly these properties."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": json_object(properties)}}
+
+
+def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with exactly these properties."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def _read(path: Path, names: Sequence[str]) -> str:
     try:
         return path.read_text("utf-8")

@@ -26,30 +26,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from pipeline.models.provider_errors import SURROGATE
+from pipeline.prompts import json_object, response_format
 
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "edits",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "edits": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {"find": {"type": "string"}, "replace": {"type": "string"}},
-                        "required": ["find", "replace"],
-                        "additionalProperties": False,
-                    },
-                }
-            },
-            "required": ["edits"],
-            "additionalProperties": False,
-        },
-    },
-}
+_TEXT = {"type": "string"}
+FORMAT = response_format("edits", {"edits": {"type": "array", "items": json_object({"find": _TEXT, "replace": _TEXT})}})
 
 # Letters and digits, except those of scripts that are written without spaces: there any place may be a boundary.
 _WORD = re.compile(

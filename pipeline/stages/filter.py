@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +103,29 @@ def judge(
     for (index, result), score in zip(passed, scores, strict=True):
         results[index] = _gate_reward(result, score, table[index]["reward_initial"], settings)
     return results
+
+
+# From rows with `messages`, `reference`, `initial` and `reward_initial`, and each row's candidates, to an index per row.
+Choose = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], list[int]]
+
+
+def chooser(settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel) -> Choose:
+    """Chooses, of a row's revisions, the one of highest reward that passes the filter; the first if none passes.
+
+    Of equal rewards the earlier candidate's wins. All candidates of all rows are scored together.
+    """
+
+    def choose(rows: Sequence[dict[str, Any]], candidates: Sequence[Sequence[str]]) -> list[int]:
+        spread = [{**row, "revised": text} for row, texts in zip(rows, candidates, strict=True) for text in texts]
+        judged = iter(judge(spread, settings, tokenizer, reward))
+        chosen = []
+        for texts in candidates:
+            results = [next(judged) for _ in texts]
+            passed = {n: r["reward_revised"] for n, r in enumerate(results) if not isinstance(r, RowReject)}
+            chosen.append(max(passed, key=passed.__getitem__, default=0))
+        return chosen
+
+    return choose
 
 
 def check_text(revised: str, initial: str, reference: str) -> None:

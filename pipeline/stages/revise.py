@@ -7,7 +7,7 @@ The path of one row:
 3. a second turn of the same conversation corrects, `reviser.candidates` times. Style `rewrite`, the paper's: the whole answer,
    by the prompt of the diagnosed reason. Style `edits`: find/replace edits only (`edits.py`), and a rewrite when none of them
    can be applied. Both turns begin with the same text, which the prompt caches of providers and llama.cpp make cheap;
-4. of several revisions the best goes on (`candidates.py`).
+4. of several revisions the best goes on (`filter.chooser`).
 
 Style `sentences`, for small models, replaces 2 and 3: the program plans and diagnoses, the model repairs single sentences
 (`sentences.py`).
@@ -30,10 +30,10 @@ from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.event_loop import each_row
 from pipeline.models.factory import request_params
-from pipeline.prompts import Prompts, fence
+from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import edits, sentences
-from pipeline.stages.candidates import Choose
 from pipeline.stages.common import OnProgress, row_seed
+from pipeline.stages.filter import Choose
 from pipeline.storage.stage_files import StageOutput, collect
 
 DIAGNOSIS_TOKENS = 24
@@ -41,19 +41,7 @@ DIAGNOSIS_TOKENS = 24
 _FEWEST_FOURS = 10
 # More than the row seeds of neighbouring `reviser.seed`s differ by.
 _SEED_STEP = 1_000_003
-_DIAGNOSIS_SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "diagnosis",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"reason": {"type": "string", "enum": list(REASONS)}},
-            "required": ["reason"],
-            "additionalProperties": False,
-        },
-    },
-}
+_DIAGNOSIS_FORMAT = response_format("diagnosis", {"reason": {"type": "string", "enum": list(REASONS)}})
 # One of our tags, its mark left out or miscopied: never part of an answer.
 _TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|sentence|revised)-[0-9a-f]+)>", re.IGNORECASE)
 
@@ -149,7 +137,7 @@ class _RowReviser:
 
     async def _diagnose(self) -> str:
         self._turns = [self._prompt("diagnose")]
-        params = self._params(first=True) | self._answer_in(_DIAGNOSIS_SCHEMA)
+        params = self._params(first=True) | self._held_to(_DIAGNOSIS_FORMAT)
         response = await self._reviser.ask("diagnose", ChatRequest(self._turns, DIAGNOSIS_TOKENS, params))
         self._turns = [*self._turns, {"role": "assistant", "content": response.text}]
         return read_diagnosis(response.text)
@@ -166,7 +154,7 @@ class _RowReviser:
     async def _edit(self, reason: str, params: dict[str, Any]) -> str:
         """The draft with the edits that can be applied; a rewrite when none can. Raises RowReject, with those dropped."""
         turns = [*self._turns, self._prompt("edits", reason=reason)]
-        request = ChatRequest(turns, self._settings.max_tokens, params | self._answer_in(edits.SCHEMA))
+        request = ChatRequest(turns, self._settings.max_tokens, params | self._held_to(edits.FORMAT))
         response = await self._reviser.ask("revise", request)
         # The rest of a script that was cut is unknown.
         script = edits.read_edits(response.text) if response.finish == "stop" else None
@@ -210,8 +198,8 @@ class _RowReviser:
         seed = (self._seed + number * _SEED_STEP) % 2**31
         return request_params(self._settings, ModelSpec.parse(self._settings.model), seed, first=first)
 
-    def _answer_in(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return {"response_format": schema} if self._settings.structured else {}
+    def _held_to(self, form: dict[str, Any]) -> dict[str, Any]:
+        return {"response_format": form} if self._settings.structured else {}
 
 
 def read_diagnosis(answer: str) -> str:

@@ -26,9 +26,8 @@ from pipeline.models.chat import ChatModel
 from pipeline.prompts import Prompts
 from pipeline.rewards import RewardModel
 from pipeline.stages import select as selection
-from pipeline.stages.candidates import Choose
 from pipeline.stages.common import OnProgress
-from pipeline.stages.filter import filter_revisions
+from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
 from pipeline.stages.sample import sample

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.labels.loading import load_tokenizer
-from pipeline.stages.candidates import chooser
+from pipeline.stages.filter import chooser
 from tests.stages.tables import TinyReward, row
 
 GOOD, BETTER, FAR = (
