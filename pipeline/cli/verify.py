@@ -144,8 +144,7 @@ def _tokenizer(content: dict[str, Any], name: str | None, report: Report) -> Lab
     from pipeline.dataset.problem import Problem
     from pipeline.dataset.verify_files import MANIFEST
     from pipeline.errors import CurationError, UsageError
-    from pipeline.labels.description import difference, settings_of
-    from pipeline.labels.loading import open_tokenizer
+    from pipeline.labels.loading import difference, open_tokenizer, settings_of
 
     labels = content["labels"]
     used = name or str(labels["tokenizer"])

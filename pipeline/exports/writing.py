@@ -22,7 +22,7 @@ from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
 from pipeline.exports.format import Format, Render
 from pipeline.exports.lineage import lineage
-from pipeline.labels.description import settings_of
+from pipeline.labels.loading import settings_of
 from pipeline.labels.templates import with_system
 from pipeline.storage.atomic import replacing, write_text
 
@@ -91,8 +91,7 @@ def renderer(labels: dict[str, Any]) -> Render:
 
     Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
     """
-    from pipeline.labels.description import difference
-    from pipeline.labels.loading import open_tokenizer
+    from pipeline.labels.loading import difference, open_tokenizer
 
     tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
     if differs := difference(labels, tokenizer):

@@ -91,8 +91,13 @@ def token_signals(
     _check_options(signal, granularity, reward_gain)
     initial, revised = np.asarray(initial_ids, np.int64), np.asarray(revised_ids, np.int64)
     initial_ops, revised_ops, distance = _align(initial, revised)
-    words = initial_words, revised_words
-    initial_units, revised_units = _widen(initial_ops, revised_ops, *words, granularity, phrase_gap)
+    # The unit of each token that an edit, or a hit of bag_of_words, marks as a whole.
+    initial_units = _units(granularity, initial, initial_words)
+    revised_units = _units(granularity, revised, revised_words)
+    _widen_to_words(initial_ops, revised_ops, initial_units, revised_units)
+    if granularity == "phrase":
+        _join_phrases(initial_ops, revised_ops, revised_units, phrase_gap)
+        initial_units, revised_units = np.cumsum(initial_ops == KEEP), np.cumsum(revised_ops == KEEP)
     bad, good = initial_ops != KEEP, revised_ops != KEEP
     if signal == "bag_of_words":
         # The edited tokens, words or phrases with a token that the other answer doesn't have.
@@ -101,14 +106,10 @@ def token_signals(
     elif signal == "constant":
         bad[:], good[:] = False, True
     gain = reward_gain if signal == "reward_weighted" and reward_gain is not None else 1.0
+    initial_weights = _weights(bad, -beta, 0.0, _eos(initial, eos_id), 0.0, gain)
     revised_eos_weight = alpha if eos_weight is None else eos_weight
-    return TokenSignals(
-        _weights(bad, -beta, 0.0, _eos(initial, eos_id), 0.0, gain),
-        _weights(good, alpha, gamma, _eos(revised, eos_id), revised_eos_weight, gain),
-        initial_ops,
-        revised_ops,
-        distance,
-    )
+    revised_weights = _weights(good, alpha, gamma, _eos(revised, eos_id), revised_eos_weight, gain)
+    return TokenSignals(initial_weights, revised_weights, initial_ops, revised_ops, distance)
 
 
 def _check_options(signal: str, granularity: str, reward_gain: float | None) -> None:
@@ -121,7 +122,7 @@ def _check_options(signal: str, granularity: str, reward_gain: float | None) -> 
 
 
 def _eos(ids: Integers, eos_id: int | None) -> slice:
-    """Where the EOS is that ends a response: its last token, or nowhere when that is another one than eos_id."""
+    """The place of the EOS that ends a response: its last token; empty when that is another one than eos_id."""
     ended = len(ids) and (eos_id is None or ids[-1] == eos_id)
     return slice(-1, None) if ended else slice(0)
 
@@ -140,30 +141,15 @@ def _align(initial: Integers, revised: Integers) -> tuple[Ops, Ops, int]:
     return initial_ops, revised_ops, len(edits)
 
 
-def _widen(
-    initial_ops: Ops,
-    revised_ops: Ops,
-    initial_words: Ids | None,
-    revised_words: Ids | None,
-    granularity: Granularity,
-    phrase_gap: int,
-) -> tuple[Integers, Integers]:
-    """Turn edits of tokens into edits of words or phrases, in place.
-
-    Returns the unit of each token of either answer: a number for itself, its word, or its run of edited tokens.
-    """
+def _units(granularity: Granularity, ids: Integers, words: Ids | None) -> Integers:
+    """The number of the unit to which each token belongs: its own, or that of its word."""
     if granularity == "token":
-        return np.arange(len(initial_ops)), np.arange(len(revised_ops))
-    if initial_words is None or revised_words is None:
+        return np.arange(len(ids))
+    if words is None:
         raise ValueError("granularities word and phrase need initial_words and revised_words")
-    if len(initial_words) != len(initial_ops) or len(revised_words) != len(revised_ops):
+    if len(words) != len(ids):
         raise ValueError("initial_words and revised_words must be as long as the ids")
-    words = np.asarray(initial_words, np.int64), np.asarray(revised_words, np.int64)
-    _widen_to_words(initial_ops, revised_ops, *words)
-    if granularity == "word":
-        return words
-    _join_phrases(initial_ops, revised_ops, words[1], phrase_gap)
-    return np.cumsum(initial_ops == KEEP), np.cumsum(revised_ops == KEEP)
+    return np.asarray(words, np.int64)
 
 
 def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Integers, Integers]:

@@ -1,19 +1,26 @@
-"""Where the labels' tokenizer comes from: a folder, the Hub, or the file of an embedded model."""
+"""The labels' tokenizer by name (a folder, a Hub id, an embedded model), and its description in a data set.
+
+The description is in the manifest and in every Parquet file: enough to check the labels and to make them again.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipeline.config.settings import LabelSettings
-from pipeline.errors import ConfigError, CurationError, ModelUnavailable
-from pipeline.labels.description import settings_of
+from pipeline.errors import ConfigError, CurationError, ModelUnavailable, StorageError
 from pipeline.labels.model_files import hub_trouble
 from pipeline.labels.tokenizer import LabelTokenizer
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_LIBRARIES = ("rapidfuzz", "tokenizers", "transformers", "jinja2")
+_PARTS = {"tokenizer": "vocabulary, merges or rules", "template": "template", "special_tokens": "special tokens"}
 
 
 def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
@@ -67,6 +74,41 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"labels.tokenizer {source}: can't be loaded as a folder or Hub id: {reason}") from None
     return LabelTokenizer(tokenizer, settings, name)
+
+
+def describe(tokenizer: LabelTokenizer) -> dict[str, Any]:
+    """The label settings, the tokenizer's name and fingerprint, the EOS, and the versions of the libraries."""
+    return {
+        **tokenizer.settings.data_settings(),
+        "tokenizer": tokenizer.name,
+        "fingerprint": tokenizer.fingerprint,
+        "identity": tokenizer.identity,
+        "eos_id": tokenizer.eos_id,
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def settings_of(labels: dict[str, Any]) -> LabelSettings:
+    """The label settings in a description. Raises StorageError when it holds none."""
+    try:
+        return LabelSettings(**{name: labels[name] for name in LabelSettings.model_fields if name in labels})
+    except (ValidationError, TypeError) as error:
+        line = " ".join(str(error).split())[:160]
+        raise StorageError(
+            f"the manifest's labels are no label settings ({line}); publish the data set again"
+        ) from None
+
+
+def difference(labels: dict[str, Any], tokenizer: LabelTokenizer) -> str | None:
+    """How `tokenizer` differs from the one that a data set was labelled with, in words; None when it doesn't."""
+    if labels.get("fingerprint") == tokenizer.fingerprint:
+        return None
+    recorded, current = labels.get("identity") or {}, tokenizer.identity
+    parts = [words for name, words in _PARTS.items() if recorded.get(name) != current[name]]
+    if parts:
+        return f"its {', '.join(parts)} differ from the recorded ones"
+    was = (labels.get("libraries") or {}).get("tokenizers")
+    return f"the library tokenizers is {version('tokenizers')}, the labels were made with {was}"
 
 
 def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:

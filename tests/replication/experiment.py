@@ -15,8 +15,7 @@ from typing import Any
 
 from pipeline import open_dataset
 from pipeline.config.settings import digest
-from pipeline.labels.description import settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.rewards.embedded import EmbeddedReward
 from pipeline.storage.atomic import write_text
