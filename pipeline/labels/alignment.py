@@ -94,7 +94,8 @@ def token_signals(
     # The unit of each token that an edit, or a hit of bag_of_words, marks as a whole.
     initial_units = _units(granularity, initial, initial_words)
     revised_units = _units(granularity, revised, revised_words)
-    _widen_to_words(initial_ops, revised_ops, initial_units, revised_units)
+    if granularity != "token":
+        _widen_to_words(initial_ops, revised_ops, initial_units, revised_units)
     if granularity == "phrase":
         _join_phrases(initial_ops, revised_ops, revised_units, phrase_gap)
         initial_units, revised_units = np.cumsum(initial_ops == KEEP), np.cumsum(revised_ops == KEEP)

@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str, monk
         load_tokenizer(name, LabelSettings(), name)
 
 
-def test_a_hub_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     with pytest.raises(ConfigError, match=r"some/model: no such folder, and the Hub .*no route") as caught:
         load_tokenizer("some/model", LabelSettings(), "x")
