@@ -18,8 +18,10 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import resources
-from pipeline.config.settings import REASONS, digest
+from pipeline.config.settings import REASONS
 from pipeline.errors import ConfigError
+from pipeline.schema import digest
+from pipeline.text import one_line
 
 NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
 _QUERY = [{"role": "user", "content": "q"}]
@@ -43,7 +45,7 @@ class _Templates:
                 self._templates[name] = environment.from_string(text)
                 self._fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error, 1000)
                 raise ConfigError(f"{root / name}.md: prompt can't be rendered: {reason}") from None
 
     def _fill(self, name: str, **values: Any) -> str:

@@ -17,7 +17,7 @@ from pipeline.labels.columns import label_texts
 from pipeline.labels.loading import describe, open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
-from pipeline.run.intake import row_id
+from pipeline.schema import row_id
 from pipeline.storage.stage_files import Reject, reject_table
 from tests.conftest import SAMPLE
 

@@ -10,6 +10,7 @@ import json
 import sys
 
 from pipeline.cli.arguments import add_json, add_run_settings, run_config
+from pipeline.text import visible
 
 HELP_WHEN_BARE = True
 INTERRUPTED = "nothing was changed"
@@ -27,7 +28,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = run_config(arguments)
-    from pipeline.report.diffs import visible
     from pipeline.run.preflight import preflight
 
     checked = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_json, add_set
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
@@ -67,7 +68,6 @@ def _wanted(arguments: argparse.Namespace) -> CurationConfig:
 
 
 def _print(found: State) -> None:
-    from pipeline.report.diffs import visible
 
     if found.stages:
         print(f"{'stage':8} {'done':>7} {'stale':>6} {'damaged':>8} {'rows':>10} {'rejected':>9}")

@@ -17,6 +17,7 @@ from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, CurationError, ModelUnavailable, StorageError
 from pipeline.labels.model_files import hub_trouble
 from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.text import one_line
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _LIBRARIES = ("rapidfuzz", "tokenizers", "transformers", "jinja2")
@@ -71,7 +72,7 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
                 f"labels.tokenizer {source}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder that "
                 "holds a tokenizer.json, or run again when the Hub answers"
             ) from None
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ConfigError(f"labels.tokenizer {source}: can't be loaded as a folder or Hub id: {reason}") from None
     return LabelTokenizer(tokenizer, settings, name)
 
@@ -93,9 +94,8 @@ def settings_of(labels: dict[str, Any]) -> LabelSettings:
     try:
         return LabelSettings(**{name: labels[name] for name in LabelSettings.model_fields if name in labels})
     except (ValidationError, TypeError) as error:
-        line = " ".join(str(error).split())[:160]
         raise StorageError(
-            f"the manifest's labels are no label settings ({line}); publish the data set again"
+            f"the manifest's labels are no label settings ({one_line(error, 160)}); publish the data set again"
         ) from None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from pipeline.config.settings import digest
 from pipeline.errors import ModelUnavailable
+from pipeline.schema import digest
+from pipeline.text import describe_error
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 _HUB_TIMEOUT_S = 5.0
@@ -42,5 +43,5 @@ def hub_trouble(model: str) -> str | None:
     except HfHubHTTPError:
         return None  # a response, which loading explains
     except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        return describe_error(error, 100)
     return None

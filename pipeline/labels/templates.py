@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -150,7 +151,7 @@ class ChatTemplate:
                 **self._variables,
             )
         except Exception as error:  # it comes with a model, and may do anything that the sandbox lets it
-            raise RowReject("template_refuses", error=" ".join(str(error).split())) from None
+            raise RowReject("template_refuses", error=one_line(error, 1000)) from None
         return str(rendered)
 
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.settings import LabelSettings, digest
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.templates import Messages, template_of
 from pipeline.labels.words import token_words
+from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

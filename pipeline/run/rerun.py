@@ -7,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline import rewards
-from pipeline.config.settings import CurationConfig, digest
-from pipeline.curate import resolve_source
+from pipeline import rewards, sources
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import CurationError
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.local import catalog
 from pipeline.models.local.download import cache_folder
 from pipeline.run.context import Context, tokenizer_settings
 from pipeline.run.inputs import plan_inputs, run_inputs
-from pipeline.run.plan import open_adapters, resolve_entry_stage
+from pipeline.run.plan import resolve_entry_stage
+from pipeline.schema import digest
 from pipeline.stages.table import UNKNOWN, Inputs, Stage, short_digests
 from pipeline.storage.stage_files import StageFile
 
@@ -38,8 +38,8 @@ class LightContext(Context):
     def _resolved(self, config: CurationConfig, entry_stage: str) -> CurationConfig:
         with suppress(OSError, ValueError, CurationError):
             if config.source.input is not None and Path(config.source.input).exists():
-                source = resolve_source(config, _ignore)
-                config = resolve_entry_stage(config, open_adapters(config.source, source, _ignore))
+                source = sources.resolve_source(config.source, _ignore)
+                config = resolve_entry_stage(config, sources.open_adapters(config.source, source, _ignore))
                 self.source_digest = source.digest
         if config.source.enters_at == "auto":
             source_settings = config.source.model_copy(update={"enters_at": entry_stage})
