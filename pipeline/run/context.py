@@ -1,4 +1,4 @@
-"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each made once."""
+"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each created once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _ROWS_IN_BATCHES = 50_000
 
 
 class RowsInFlight:
-    """Lets shards in as long as they have at most so many rows together; a larger one alone."""
+    """Lets shards in while they have at most `most` rows together; a larger shard alone."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -63,7 +63,7 @@ class RowsInFlight:
 
 
 class Context:
-    """One run's settings with the things made from them."""
+    """A run's settings with what is created from them."""
 
     def __init__(self, config: CurationConfig) -> None:
         self.config = config
@@ -75,7 +75,7 @@ class Context:
         self._inputs: dict[tuple[str, str], Inputs] = {}
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
-        """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
+        """Holds one of the `run.workers` places while a stage works; a stage that waits for a batch holds none."""
         config = self.config
         stages: dict[str, list[PolicySettings | ReviserSettings | RewardSettings]] = {
             "sample": [config.policy],
@@ -84,14 +84,13 @@ class Context:
             "revise": [config.reviser, config.reward],
             "filter": [config.reward],
         }
-        batched = any(asked.mode == "batch" for asked in stages.get(stage, []))
+        batched = any(settings.mode == "batch" for settings in stages.get(stage, []))
         return self._waiting.holding(rows) if batched else self._places
 
     @cached_property
     def journal(self) -> Journal:
-        # The workers of a standing cluster may be on any machine.
         run = self.config.run
-        # Whoever has the run's lock, and no other process at work for it, writes answers alone.
+        # The holder of the run's lock is the only writer unless other processes work for it.
         alone = run.runner == "threads" and not run.runner_address
         return Journal(journal_of(self.config.out), across_machines=bool(run.runner_address), alone=alone)
 
