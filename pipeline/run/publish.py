@@ -15,7 +15,7 @@ from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, manifest
 from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
 from pipeline.errors import StorageError
-from pipeline.labels.description import describe
+from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.cost import price_of
