@@ -23,11 +23,12 @@ from flows import artifacts, caller, lease, submit
 from flows.health import server_answers
 from flows.runners import running_on, share
 from pipeline.config.settings import CurationConfig
-from pipeline.curate import Outcome, Thresholds, Watcher, in_threads
+from pipeline.curate import Outcome, Watcher, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
 from pipeline.run.shards import context_of, run_stages
+from pipeline.stages.table import Thresholds
 
 
 @task(name="shards", task_run_name=submit.name, cache_policy=NO_CACHE, persist_result=False)

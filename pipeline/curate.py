@@ -15,23 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import __version__, rewards, schema, sources
+from pipeline import sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, digest
-from pipeline.labels.model_files import folder_digest
-from pipeline.models import event_loop, factory
+from pipeline.models import event_loop
 from pipeline.models.local import catalog
-from pipeline.run import context, entry, record
+from pipeline.run import context, record
 from pipeline.run.context import Context
-from pipeline.run.plan import Plan, open_adapters, plan_shards
+from pipeline.run.inputs import run_inputs
+from pipeline.run.plan import open_adapters, plan_shards, resolve_entry_stage
 from pipeline.run.publish import publish, standing, unpriced
-from pipeline.run.shards import context_of, run_stages
-from pipeline.sources import ResolvedSource, checks
+from pipeline.run.shards import context_of, resolve_thresholds, run_stages
+from pipeline.sources import ResolvedSource
 from pipeline.stages import select
-from pipeline.storage import stage_files
+from pipeline.stages.table import Thresholds, short_digests
 from pipeline.storage.lock import run_lock
-
-Thresholds = dict[str, float | None]
 
 
 class Executor(Protocol):
@@ -72,33 +70,34 @@ class Outcome:
 def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
     source = resolve_source(config, watcher.warn)
-    config = entry.decided(config, open_adapters(config.source, source, warn=lambda told: None))
+    config = resolve_entry_stage(config, open_adapters(config.source, source, warn=lambda told: None))
     context.check(config)
     with run_lock(config.out, watcher.warn), rare_collections():
-        wanted = run_digest(config, source)
+        inputs = run_inputs(config, source.digest)
+        wanted = digest(*inputs.values())
         found = standing(config.out, wanted, watcher.warn)
         if found:
             return Outcome(config.out, found, 0, None)
         plan = plan_shards(config, source, config.out / "work", watcher.warn)
-        config = with_local_models(config, watcher)
         unknown = unpriced(config)
         if unknown and config.run.budget_usd is not None:
             watcher.warn(
                 f"what {', '.join(unknown)} answered in this folder before the price was known counts as nothing"
             )
-        record.remember(config, wanted, unknown)
+        record.remember(config, wanted, short_digests(inputs), unknown)
+        config = with_local_models(config, watcher)
         run = context_of(config, anew=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
         before = run.journal.made()
         with watcher.watching(run):
-            if entry.asks_models(config):
+            if config.needs_generation:
                 execute(config, plan.shards, ("sample", "score"), None)
-                thresholds = resolve_thresholds(run, plan)
+                thresholds = resolve_thresholds(config, run.work, plan.shards)
                 execute(config, plan.shards, ("select", "revise", "filter", "label"), thresholds)
             else:
                 thresholds = select.OFF.as_dict()
-                execute(config, plan.shards, entry.stages(config)[1:], thresholds)
+                execute(config, plan.shards, config.stages[1:], thresholds)
         published = publish(run, source, plan, thresholds, wanted)
         if published["unanswered"]:
             watcher.warn(
@@ -159,38 +158,12 @@ def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> Resol
     )
 
 
-def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
-    """What makes two runs the same: the content of source, prompts and models, the limit, and what settings change the data.
-
-    A tokenizer or reward model on the Hub is known by its name alone: to ask for its files takes longer than a no-op run.
-    """
-    settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields}
-    del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"], settings["reward"]["prompts"]
-    # What these files hold is in the digests of the source and of its curation.
-    del settings["source"]["input"], settings["source"]["decontaminate"]
-    identities = [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
-    files = [folder_digest(config.labels.tokenizer, weights=False)]
-    files += [rewards.identity(config.reward)] if entry.scores(config) else []
-    made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
-    curated = checks.identity(config.source)
-    return digest(
-        source.digest,
-        curated,
-        config.source.limit,
-        settings,
-        Context(config).prompts.digest,
-        identities,
-        files,
-        made_by,
-    )
-
-
 def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
     """Fetch the embedded models that the run needs; the reviser may be replaced by its smaller stand-in, announced."""
     from pipeline.models.local.download import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
-    asked = entry.asks_models(config)
+    asked = config.needs_generation
     if policy.provider == "local" and (asked or config.labels.tokenizer == "policy"):
         fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
     if asked and reviser.provider == "local":
@@ -198,10 +171,3 @@ def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfi
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config
-
-
-def resolve_thresholds(run: Context, plan: Plan) -> Thresholds:
-    """η1 η2 η3 as numbers, over the scores of all shards."""
-    files = stage_files.inspect_all(run.work, "score", plan.shards)
-    tables = (select.picked(stage_files.read(file, select.SCORES), run.config.policy.pick) for file in files)
-    return select.resolve(run.config.selection, tables).as_dict()

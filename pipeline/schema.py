@@ -25,7 +25,7 @@ SOURCE = pa.schema(
         ("reference", pa.string()),
     ]
 )
-# What each stage adds to the table it is given.
+# What each stage adds.
 SAMPLE = pa.schema([("policy_model", pa.string()), ("initial", pa.string())])
 SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
 SELECT = pa.schema([])
@@ -54,8 +54,7 @@ LABEL = pa.schema(
         ("initial_ops", _OPS),
     ]
 )
-ADDED = {"sample": SAMPLE, "score": SCORE, "select": SELECT, "revise": REVISE, "filter": FILTER, "label": LABEL}
-STAGES = ("source", *ADDED)
+STAGES = ("source", "sample", "score", "select", "revise", "filter", "label")
 
 _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
@@ -67,19 +66,8 @@ _PUBLISHED_ORDER = (
 SINCE = {"overlong": "1.1"}
 
 
-def after(stage: str) -> pa.Schema:
-    """The columns of a stage's output: its input's and the ones it adds."""
-    fields = list(SOURCE)
-    for name, added in ADDED.items():
-        if stage == "source":
-            break
-        fields += list(added)
-        if name == stage:
-            break
-    return pa.schema(fields)
-
-
-PUBLISHED = pa.schema([after("label").field(name) for name in _PUBLISHED_ORDER])
+_FIELDS = {field.name: field for part in (SOURCE, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
+PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 
 # A reject keeps the texts and scores that it had when it left; the rest is null.
 REJECTED = pa.schema(

@@ -1,15 +1,16 @@
-"""The command line: `figa compare DIR1 DIR2`. What another prompt, model or threshold changed."""
+"""`figa compare DIR1 DIR2`: what another prompt, model or threshold changed between two data sets.
+
+Compares settings, funnels, distributions, and rows gained, lost and changed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
 
 if TYPE_CHECKING:
@@ -18,28 +19,21 @@ if TYPE_CHECKING:
 _LISTED = 10
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa compare",
-        description="Compare two published data sets: settings, funnels, distributions, rows gained, lost and changed.",
-    )
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
+example:
+  figa compare out/before out/after --html compare.html
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
     p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.report import comparison
     from pipeline.storage.atomic import write_text
 
@@ -89,7 +83,3 @@ def _tell(found: Comparison) -> None:
         body = Text()
         diffs.append_diff(body, *((sides[side].texts, sides[side].ops) for side in SIDES))
         console.print(text, body, sep="")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,19 +1,19 @@
-"""The command line: `figa push DIR HUB_ID`. A published data set to the Hugging Face Hub, in one commit.
+"""`figa push DIR HUB_ID`: send a published data set to the Hugging Face Hub, in one commit.
 
-Sent is what the manifest names, the card, the report, and the manifest, without the folders of this machine that it names:
-never work/, with its journal of calls.
+Sends what the manifest names, the card, the report, and the manifest without the folders of this machine: never work/, with
+its journal of calls. The token is that of HF_TOKEN or `hf auth login`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import local_argument
 
 _ATTEMPTS = 4
@@ -21,38 +21,37 @@ _PAUSE_S = 1.0
 _BESIDE = ("manifest.json", "README.md", "report.html")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa push",
-        description="Send a published data set to the Hugging Face Hub. The token is that of HF_TOKEN or `hf auth login`.",
-    )
+INTERRUPTED = "the Hub shows a commit whole or not at all: run the same command again"
+EPILOG = """\
+example:
+  figa push out/hh-rlhf owner/name --private
+
+exit codes: 0 sent · 1 the Hub failed · 2 bad usage, or files that are not as the manifest says · 130 interrupted
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", type=local_argument, help="output folder of a finished run")
     p.add_argument("hub_id", metavar="HUB_ID", help="owner/name; made if it isn't there")
     p.add_argument("--private", action="store_true", help="a new data set is private")
     p.add_argument("--dry-run", action="store_true", help="check the files and say what would be sent")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(
-        lambda: _main(arguments), "the Hub shows a commit whole or not at all: run the same command again"
-    )
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     names = checked_files(arguments.dir)
     total = sum((arguments.dir / name).stat().st_size for name in names)
-    print(f"{len(names)} files, {total / 1e6:.1f} MB, all as the manifest says")
+    out = sys.stderr if arguments.json else sys.stdout
+    print(f"{len(names)} files, {total / 1e6:.1f} MB, all as the manifest says", file=out)
+    url = None
     if arguments.dry_run:
-        print("\n".join(names))
-        print(f"nothing was sent; without --dry-run they go to {arguments.hub_id}")
-        return 0
-    print(f"sent  {_send(arguments.dir, names, arguments.hub_id, private=arguments.private)}")
+        print("\n".join(names), file=out)
+        print(f"nothing was sent; without --dry-run they go to {arguments.hub_id}", file=out)
+    else:
+        url = _send(arguments.dir, names, arguments.hub_id, private=arguments.private)
+        print(f"sent  {url}", file=out)
+    if arguments.json:
+        print(json.dumps({"files": names, "bytes": total, "url": url}))
     return 0
 
 
@@ -155,7 +154,3 @@ def _lay_out(root: Path, names: list[str], folder: Path) -> None:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,8 @@
-"""The command line: `figa rewards check --model hf/ORG/NAME --pairs FILE`. How far a reward can be trusted."""
+"""`figa rewards check --pairs FILE`: how far a reward model can be trusted, by pairs with a known better answer.
+
+Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected transcripts, or prompt, chosen and rejected;
+--source names another source's format. Intervals are of 95 %.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import count
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json, add_set, count
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
 
-_EPILOG = """\
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
 examples:
   figa rewards check --pairs pairs.jsonl.gz
   figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl
   figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1
-
-Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected transcripts, or prompt, chosen and rejected;
-name another source's format with --source. Intervals are of 95 %.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa rewards",
-        description="Check a reward model by pairs of which the better answer is known.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("command", choices=["check"])
     p.add_argument("--pairs", metavar="FILE", required=True, help="file, folder, glob, URL or Hub id")
     p.add_argument("--model", metavar="MODEL", help="as in reward.model; default: the embedded head")
@@ -40,24 +34,12 @@ def parser() -> argparse.ArgumentParser:
         "--source", metavar="NAME", help="format of the pairs, as in figa build; default: guessed from the rows"
     )
     p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
-    p.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. reward.judge=pairwise"
-    )
+    add_set(p, "a setting, e.g. reward.judge=pairwise")
     p.add_argument("--budget", type=float, metavar="USD", help="most that judges may cost")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline import rewards
     from pipeline.config.loading import load_config
     from pipeline.rewards.checking import check, concerns, read_pairs
@@ -143,7 +125,3 @@ def _percent(share: dict[str, Any]) -> str:
 
 def _signed(value: float | None) -> str:
     return "unknown, as one does not vary" if value is None else f"{value:+.2f}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

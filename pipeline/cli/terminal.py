@@ -26,7 +26,7 @@ from pipeline.cli.console import Console
 from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
 from pipeline.rewards import trust
-from pipeline.run import entry, progress
+from pipeline.run import progress
 from pipeline.run.status import state
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class _Board:
     def table(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         counts = progress.read(self._context.work)
-        for stage in entry.stages(self._context.config):
+        for stage in self._context.config.stages:
             if stage not in counts:
                 table.add_row(stage, "", "", "", "", "", style="dim")
                 continue

@@ -1,7 +1,7 @@
-"""The command line: `figa verify DIR`. Whether everything that a data set's manifest says is true.
+"""`figa verify DIR`: check that everything a data set's manifest says is true.
 
-Needs no work/ folder and asks no model: tokens, operations and weights are made again from the stored texts. Streams:
-memory holds a batch of rows, and 8 bytes an id.
+Checks files, rows and ids, and rebuilds every label from the stored texts. Works on a copy anywhere: stage files and journal
+are not needed. Memory holds a batch of rows, and 8 bytes per id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json, add_tokenizer
 
 if TYPE_CHECKING:
     from pipeline.dataset.problem import Problem
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pipeline.dataset.verify_rows import Positions
     from pipeline.labels.tokenizer import LabelTokenizer
 
-_EPILOG = """\
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
 examples:
   figa verify out/hh-rlhf
   figa verify out/hh-rlhf --sample 1000 --tokenizer org/my-sft-model
@@ -174,23 +175,13 @@ def _draw(entries: Sequence[Entry], count: int) -> list[Positions | None]:
     return [part - (end - entry.rows) for part, end, entry in zip(parts, ends, entries, strict=True)]
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa verify",
-        description="Check that everything a data set's manifest says is true: files, rows, ids, and every label, made "
-        "again from the stored texts.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", help="output folder of a finished run")
     p.add_argument("--sample", metavar="N", type=rows_at_least_0, help="make again the labels of N rows only")
-    p.add_argument(
-        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
-    )
+    add_tokenizer(p)
     p.add_argument("--no-labels", action="store_true", help="leave the labels; needs no tokenizer")
     p.add_argument("--first", action="store_true", help="stop at the first problem")
-    p.add_argument("--json", action="store_true", help="print one JSON object, all else to stderr")
-    return p
+    add_json(p)
 
 
 def rows_at_least_0(text: str) -> int:
@@ -200,16 +191,7 @@ def rows_at_least_0(text: str) -> int:
     return number
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     report = verify(
         arguments.dir,
         sample=arguments.sample,
@@ -235,7 +217,3 @@ def _tell(report: Report, out: TextIO) -> None:
         print(f"... and {report.count - _TELL} more (--json lists up to {_KEEP})", file=out)
     verdict = f"{report.count} problem{'s' * (report.count > 1)}" if report.count else "all is as the manifest says"
     print(f"{verdict}: {report.rows} rows, labels of {report.labelled} made again and compared", file=out)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline import schema
 from pipeline.config.reward import RewardSettings
 from pipeline.config.sections import Calls, Section
 from pipeline.config.values import (
@@ -216,6 +217,24 @@ class CurationConfig(Section):
     labels: LabelSettings = LabelSettings()
     output: OutputSettings = OutputSettings()
     run: RunSettings = RunSettings()
+
+    @property
+    def needs_generation(self) -> bool:
+        """Whether a policy and a reviser write answers; False for pre-made pairs, which enter at the filter stage."""
+        return self.source.enters_at != "filter"
+
+    @property
+    def needs_rewards(self) -> bool:
+        """Whether the reward model is used. Pre-made pairs without it have null rewards."""
+        gated = self.filter.min_reward_gain is not None or self.labels.signal == "reward_weighted"
+        return self.needs_generation or gated
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run, the source first."""
+        if self.needs_generation:
+            return schema.STAGES
+        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
 
     @property
     def batched(self) -> bool:

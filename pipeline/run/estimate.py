@@ -26,9 +26,9 @@ from pipeline.curate import resolve_source
 from pipeline.models.cost import in_dollars, price_of, prices_as_of
 from pipeline.models.journal import Answer
 from pipeline.prompts import JudgePrompts, Prompts
-from pipeline.run import context, entry
+from pipeline.run import context
 from pipeline.run.intake import Intake, Rejected
-from pipeline.run.plan import all_bad, open_adapters
+from pipeline.run.plan import all_bad, open_adapters, resolve_entry_stage
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -83,7 +83,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     """The plan, models, and calls and cost a stage. Raises UsageError for what a run would refuse as well."""
     source = resolve_source(config, warn)
     adapters = open_adapters(config.source, source, warn)
-    config = entry.decided(config, adapters)
+    config = resolve_entry_stage(config, adapters)
     context.check(config)
     intake = Intake(config.source, adapters)
     records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
@@ -107,8 +107,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "output": str(config.out),
         "prices": f"as of {prices_as_of()}",
     }
-    if not entry.asks_models(config):
-        reward = config.reward.model if entry.scores(config) else "none"
+    if not config.needs_generation:
+        reward = config.reward.model if config.needs_rewards else "none"
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _SAMPLE) or 1
     going_on = usable * (config.policy.samples if config.policy.pick == "all" else 1)

@@ -16,18 +16,18 @@ import pyarrow as pa
 
 from pipeline import schema, sources
 from pipeline.config.settings import CurationConfig, SourceSettings, digest
-from pipeline.errors import InputError, RowReject
-from pipeline.run import entry, parts, progress
+from pipeline.errors import ConfigError, InputError, RowReject
+from pipeline.run import progress
+from pipeline.run.inputs import plan_inputs, planned_columns
 from pipeline.run.intake import Intake, Rejected, repeated
-from pipeline.sources import Adapter, ResolvedSource, checks
+from pipeline.sources import Adapter, ResolvedSource
 from pipeline.sources.row import Message
+from pipeline.stages.table import short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stage_files import Reject
 from pipeline.text import portable
 
-# Raise when the rows made from the same source change.
-CODE = 2
 # A generic source's fields are guessed from at most so many rows.
 _GUESS_ROWS = 1000
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
@@ -56,12 +56,8 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     setting can't be met.
     """
     settings = config.source
-    columns = entry.columns(config)
-    samples = config.policy.samples if entry.asks_models(config) else 1
-    several = [samples] if samples > 1 else []
-    determined = digest(
-        CODE, source.digest, _row_settings(settings), checks.identity(settings), columns.names, *several
-    )
+    inputs = plan_inputs(config, source.digest)
+    determined = digest(*inputs.values())
     wanted = digest(determined, settings.limit)
     standing = _standing(work, wanted)
     if standing:
@@ -72,7 +68,8 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     told = time.monotonic()
     # Another plan doesn't stand any more once its shards are written over, also if this one is never finished.
     remove(work / "plan.json")
-    with _Writer(work, determined, columns) as written:
+    samples = config.policy.samples if config.needs_generation else 1
+    with _Writer(work, determined, planned_columns(config)) as written:
         for size in shard_sizes(settings.shard_rows):
             shard = list(itertools.islice(records, size))
             if not shard:
@@ -87,8 +84,8 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
         raise all_bad(written.rows, written.first_bad, adapters)
     progress.forget_from(work, written.shards)
     plan = Plan(written.shards, written.rows, intake.replaced)
-    named = {parts.CONTENT: parts.short(source.digest), **parts.of_plan(config)}
-    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "parts": named}))
+    named = short_digests(inputs | {"source.limit": settings.limit})
+    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "inputs": named}))
     if intake.replaced:
         warn(
             f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
@@ -108,11 +105,6 @@ def shard_sizes(first: int) -> Iterator[int]:
         size = max(size, min(2 * size, _LARGEST_SHARD))
 
 
-def _row_settings(settings: SourceSettings) -> dict[str, Any]:
-    """The settings that decide about rows. Where files lie does not: their content is in other digests."""
-    return {name: value for name, value in settings.data_settings().items() if name not in ("input", "decontaminate")}
-
-
 def read(work: Path) -> tuple[Plan, str] | None:
     """The plan that was last finished in a work folder, and its digest; None when there is none that can be read."""
     try:
@@ -126,6 +118,22 @@ def _standing(work: Path, wanted: str) -> Plan | None:
     plan, found = read(work) or (Plan(0, 0), "")
     complete = all(stage_files.inspect(work, "source", shard) for shard in range(plan.shards))
     return plan if found == wanted and complete else None
+
+
+def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:
+    """The configuration with `source.enters_at` decided: the filter stage where the sources have pre-made pairs, else sample.
+
+    Raises ConfigError when rows that must enter at the filter stage don't all have both answers.
+    """
+    wanted = config.source.enters_at
+    lacking = [name for name, adapter in adapters.items() if not adapter.gives_pairs]
+    if lacking and (wanted == "filter" or (wanted == "auto" and len(lacking) < len(adapters))):
+        raise ConfigError(
+            f"source.enters_at: rows of {', '.join(lacking)} have no initial and revised answers to enter at the filter "
+            "stage with; run the sources apart, or set source.enters_at=sample to have all answers written"
+        )
+    stage = "sample" if lacking or wanted == "sample" else "filter"
+    return config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})})
 
 
 def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:

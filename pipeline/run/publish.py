@@ -20,17 +20,18 @@ from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.cost import price_of
 from pipeline.rewards import trust
-from pipeline.run import entry, record
+from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import Plan
 from pipeline.sources import ResolvedSource
+from pipeline.stages.table import Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove_temporaries, write_text
 from pipeline.text import portable
 
 
 def publish(
-    run: Context, source: ResolvedSource, plan: Plan, thresholds: dict[str, float | None], run_digest: str
+    run: Context, source: ResolvedSource, plan: Plan, thresholds: Thresholds, run_digest: str
 ) -> dict[str, Any]:
     """Write everything that a reader gets, the manifest last; returns it. Raises StorageError if a row is missing."""
     config, out = run.config, run.config.out
@@ -38,7 +39,7 @@ def publish(
     metadata = file_metadata(labels, run_digest)
     files = stage_files.inspect_all(run.work, "label", plan.shards)
     entries = publish_rows(out, files, config.output.rows_per_file, metadata)
-    ledger, reasons = publish_rejects(out, run.work, plan.shards, entry.stages(config))
+    ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages)
     content = {
         "format": "figa-pipeline",
         "version": __version__,
@@ -48,7 +49,7 @@ def publish(
         "funnel": _funnel(plan, reasons, run),
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
-        "thresholds": thresholds,
+        "thresholds": dict(thresholds),
         **_trust(run, plan),
         "labels": labels,
         "settings": record.data_settings(config),
@@ -139,8 +140,8 @@ def _money(run: Context) -> dict[str, Any]:
 
 def unpriced(config: CurationConfig) -> list[str]:
     """Models without a known price: those of this run, and those that earlier ones in the folder asked while it had none."""
-    judges = [judge.model for judge in rewards.judges(config.reward)] if entry.scores(config) else []
-    writers = [config.policy.model, config.reviser.model] if entry.asks_models(config) else []
+    judges = [judge.model for judge in rewards.judges(config.reward)] if config.needs_rewards else []
+    writers = [config.policy.model, config.reviser.model] if config.needs_generation else []
     specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
     now = [str(spec) for spec in specs if price_of(spec) is None]
     return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
@@ -148,7 +149,7 @@ def unpriced(config: CurationConfig) -> list[str]:
 
 def _trust(run: Context, plan: Plan) -> dict[str, Any]:
     """What the scores say of the reward model, where there are any."""
-    if "score" not in entry.stages(run.config):
+    if "score" not in run.config.stages:
         return {}
     files = stage_files.inspect_all(run.work, "score", plan.shards)
     return {"reward_check": trust.measure(stage_files.read(file, trust.COLUMNS) for file in files)}
@@ -157,9 +158,7 @@ def _trust(run: Context, plan: Plan) -> dict[str, Any]:
 def _unanswered(run: Context, plan: Plan) -> int:
     """Rows rejected only because a provider failed: what makes the same command worth running again."""
     return sum(
-        file.unanswered
-        for stage in entry.stages(run.config)
-        for file in stage_files.inspect_all(run.work, stage, plan.shards)
+        file.unanswered for stage in run.config.stages for file in stage_files.inspect_all(run.work, stage, plan.shards)
     )
 
 
@@ -177,7 +176,7 @@ def _funnel(plan: Plan, reasons: dict[str, Counter[str]], run: Context) -> list[
     """One entry a stage: rows that came in, rows that went on, why the others did not, and the stage's notes, if any."""
     rows = plan.rows
     funnel = []
-    for stage in entry.stages(run.config):
+    for stage in run.config.stages:
         left = sum(reasons[stage].values())
         counts = dict(sorted(reasons[stage].items(), key=lambda item: (-item[1], item[0])))
         notes: Counter[str] = Counter()
@@ -213,9 +212,9 @@ def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
 def _describe_models(run: Context) -> dict[str, Any]:
     config = run.config
     described: dict[str, Any] = {"policy": {"name": "given"}, "reviser": {"name": "given"}, "reward": {"name": "none"}}
-    if entry.asks_models(config):
+    if config.needs_generation:
         for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
-    if entry.scores(config):
+    if run.reward:
         described["reward"] = rewards.describe(run.reward)
     return described

@@ -33,10 +33,19 @@ def settings(config: CurationConfig) -> dict[str, Any]:
     return found
 
 
-def remember(config: CurationConfig, run_digest: str, unpriced: Sequence[str]) -> None:
-    """Note what is run. unpriced: models whose price isn't known, now or in an earlier run in the folder."""
+def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], unpriced: Sequence[str]) -> None:
+    """Note what is run.
+
+    inputs: short digests of what determines it; unpriced: models without a known price, in any run in this folder.
+    """
     made_by = {"version": __version__, "schema_version": schema.SCHEMA_VERSION}
-    told = {**made_by, "run_digest": run_digest, "settings": settings(config), "unpriced": list(unpriced)}
+    told = {
+        **made_by,
+        "run_digest": run_digest,
+        "settings": settings(config),
+        "inputs": inputs,
+        "unpriced": list(unpriced),
+    }
     write_text(config.out / "work" / _NAME, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 

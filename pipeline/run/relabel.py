@@ -8,7 +8,7 @@ data set published; its own rejects stay with it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config.settings import FilterSettings, LabelSettings, digest
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings, digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.writer import name_for, write_part
-from pipeline.errors import StorageError, UsageError
+from pipeline.errors import ConfigError, StorageError, UsageError
 from pipeline.labels.columns import ANY_DISTANCE, label_texts
-from pipeline.labels.description import describe
+from pipeline.labels.description import describe, settings_of
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
@@ -34,6 +35,8 @@ from pipeline.storage.lock import run_lock
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
 _NOT_INHERITED = {"digest", "publication", "unanswered", "unpriced", "cost_uncertain_usd", "cost_usd_by_call"}
+# Distance limits hold again only where they are named: the pairs passed them when the data set was created.
+DISTANCE_SETTINGS = ("filter.min_distance", "filter.max_distance")
 # Called with rows that are done.
 Advance = Callable[[int], None]
 Warn = Callable[[str], None]
@@ -168,3 +171,26 @@ def _content(
         "rejected_files": rejects.entries,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
     }
+
+
+def relabel_settings(parent: dict[str, Any], assignments: Sequence[str], flags: dict[str, Any]) -> CurationConfig:
+    """The parent's label settings, changed by `--set` and by flags. Raises ConfigError."""
+    for text in assignments:
+        key = text.partition("=")[0].strip()
+        if not key.startswith("labels.") and key not in DISTANCE_SETTINGS:
+            raise ConfigError(
+                f"--set {key}: relabelling changes labels.* only, and the gate by {' and '.join(DISTANCE_SETTINGS)}; for "
+                "the rest run figa build"
+            )
+    kept = settings_of(parent["labels"]).data_settings()
+    if flags.get("labels.tokenizer"):
+        # Options of a chat template are that template's own.
+        kept["template_options"] = {}
+    before = {name: value for name, value in kept.items() if name != "system"}
+    config = load_config(None, [*assignments], flags, base={"labels": before})
+    # The recorded system prompt is the one that was used: none stays none.
+    system = kept["system"] if config.labels.system is None else config.labels.system
+    labels = config.labels.model_copy(update={"system": system or None})
+    if labels.tokenizer == "policy":
+        labels = labels.model_copy(update={"tokenizer": parent["labels"]["tokenizer"]})
+    return config.model_copy(update={"labels": labels})

@@ -9,17 +9,32 @@ import json
 import os
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from pipeline import __version__, schema
-from pipeline.config.settings import CurationConfig
+from pipeline import __version__, rewards, schema
+from pipeline.config.settings import CurationConfig, digest
+from pipeline.curate import resolve_source
 from pipeline.dataset import manifest
 from pipeline.errors import ConfigError, CurationError, StorageError, UsageError
-from pipeline.run import entry, parts, record
+from pipeline.labels.loading import open_tokenizer
+from pipeline.models.local import catalog
+from pipeline.models.local.download import cache_folder
 from pipeline.run import publish as publication
+from pipeline.run import record
+from pipeline.run.context import Context, tokenizer_settings
+from pipeline.run.inputs import plan_inputs, run_inputs
+from pipeline.run.plan import open_adapters, resolve_entry_stage
+from pipeline.run.shards import resolve_thresholds
+from pipeline.stages.table import BY_NAME, UNKNOWN, Stage, short_digests
 from pipeline.storage import stage_files
+from pipeline.storage.stage_files import StageFile
+
+if TYPE_CHECKING:
+    from pipeline.models.chat import ChatModel
 
 
 @dataclass(slots=True)
@@ -110,24 +125,83 @@ def _changed(names: list[str]) -> str:
 
 def state(out: Path, wanted: CurationConfig | None = None) -> State:
     """The state of an output folder. wanted: the settings that a rerun would have; None: those of the last run."""
-    work, found, told = out / "work", State(str(out)), record.recall(out)
+    work, found, last_run = out / "work", State(str(out)), record.recall(out)
     content = _manifest(out, found)
-    last = told.get("settings") or (content or {}).get("settings")
+    last = last_run.get("settings") or (content or {}).get("settings")
     if wanted is None and last and found.made_by == "build":
         wanted = _of_last_run(last, out, found)
-    elif wanted and last:
-        found.changed += _differing(last, record.settings(wanted))
-    if content and found.made_by == "build" and content.get("version") != __version__:
-        found.changed.append("the program's version")
-    found.stands &= content is not None and told.get("run_digest", content["run_digest"]) == content["run_digest"]
-    _plan(work, wanted, limited="limit" in (last or {}).get("source", ()), found=found)
-    asked = parts.by_stage(wanted) if wanted else {}
+    found.stands &= content is not None and last_run.get("run_digest", content["run_digest"]) == content["run_digest"]
+    context = None
+    if wanted and found.made_by == "build":
+        source, context = _light_context(wanted, last)
+        _compare_run(context.config, source, last_run, content, found)
+        _compare_plan(work, context.config, source, limited="limit" in (last or {}).get("source", ()), found=found)
+    else:
+        _read_plan(work, found)
     stages = _stages(work, content, wanted) if found.made_by == "build" else []
+    thresholds: Any = UNKNOWN
     for previous, stage in zip([None, *stages], stages, strict=False):
-        found.stages.append(_stage(work, stage, previous, found, asked.get(stage, {})))
+        inputs = BY_NAME[stage].inputs(context, thresholds) if context and stage in BY_NAME else {}
+        found.stages.append(_stage(work, stage, previous, found, inputs))
+        if context and stage == "score" and found.stages[-1].done == found.shards:
+            thresholds = resolve_thresholds(context.config, work, found.shards)
     _money(work, found)
     found.owner = _owner(work / "run.owner")
     return found
+
+
+class _LightContext(Context):
+    """A context that loads no model and asks no server: what it would take that for is UNKNOWN."""
+
+    @cached_property
+    def reward_digest(self) -> Any:
+        settings = self.config.reward
+        if not self.config.needs_rewards:
+            return None
+        if any(rewards.kind(member.model) == "hf" for member in rewards.members(settings)):
+            return UNKNOWN
+        # A judge's digest is made of its name and prompt; the model behind it is only kept.
+        return rewards.load(settings, lambda member: cast("ChatModel", None)).digest
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> Any:
+        name, settings = tokenizer_settings(self.config)
+        embedded = name.removeprefix("local/")
+        here = (cache_folder() / catalog.get(embedded).filename).is_file() if embedded != name else Path(name).is_dir()
+        return open_tokenizer(name, settings).fingerprint if here else UNKNOWN
+
+
+def _light_context(wanted: CurationConfig, last: dict[str, Any] | None) -> tuple[Any, _LightContext]:
+    """The digest of the source, UNKNOWN unless it is on this machine; and the context of what a rerun would do."""
+    source, entry = UNKNOWN, (last or {}).get("source", {}).get("enters_at", "auto")
+    if wanted.source.input is not None and _exists(wanted.source.input):
+        with suppress(OSError, ValueError, CurationError):
+            resolved = resolve_source(wanted, lambda message: None)
+            wanted = resolve_entry_stage(wanted, open_adapters(wanted.source, resolved, lambda message: None))
+            source = resolved.digest
+    elif wanted.source.enters_at == "auto":
+        wanted = wanted.model_copy(update={"source": wanted.source.model_copy(update={"enters_at": entry})})
+    return source, _LightContext(wanted)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _compare_run(
+    config: CurationConfig, source: Any, last_run: dict[str, Any], content: dict[str, Any] | None, found: State
+) -> None:
+    """Names the inputs of the run that differ from those of the last one."""
+    inputs = run_inputs(config, source)
+    known = last_run.get("inputs") or short_digests({"settings": (content or {}).get("settings", {})})
+    found.changed += [name for name, value in short_digests(inputs).items() if known.get(name, value) != value]
+    if content and content.get("version") != __version__:
+        found.changed.append("the program's version")
+    if content and UNKNOWN not in inputs.values():
+        found.stands &= bool(found.changed) or digest(*inputs.values()) == content["run_digest"]
 
 
 def _manifest(out: Path, found: State) -> dict[str, Any] | None:
@@ -170,82 +244,74 @@ def _of_last_run(last: dict[str, Any], out: Path, found: State) -> CurationConfi
         return None
 
 
-def _differing(last: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Names of data settings with other values. What rows have decided, and what isn't known of the last run, is no change."""
-    one, other = (_flat(settings) for settings in (last, wanted))
-    return [name for name in one if name in other and one[name] != other[name] and name != "source.enters_at"]
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
-
-
-def _plan(work: Path, wanted: CurationConfig | None, *, limited: bool, found: State) -> None:
-    """limited: whether the limit of the last run is known."""
+def _read_plan(work: Path, found: State) -> dict[str, str]:
+    """The short digests of the plan's inputs; fills in the number of shards."""
     path = work / "plan.json"
     try:
         facts = json.loads(path.read_text("utf-8"))
-        found.shards, known = int(facts["shards"]), dict(facts.get("parts", {}))
+        found.shards, known = int(facts["shards"]), dict(facts.get("inputs", {}))
+        return known
     except FileNotFoundError:
-        return
+        pass
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found.problems.append(f"{path}: damaged ({error!r}); a run that needs it plans anew")
-        return
-    if wanted is None:
-        return
-    asked = parts.of_plan(wanted) | _content(wanted)
-    if not limited:
-        del asked["source.limit"]
-    found.replan += [name for name, value in asked.items() if known.get(name, value) != value]
+        found.problems.append(f"{path}: damaged ({error!r}); a run that needs it plans again")
+    return {}
 
 
-def _content(wanted: CurationConfig) -> dict[str, str]:
-    """What a source on this machine holds now. Others are not looked at."""
-    from pipeline.curate import resolve_source
-
-    try:
-        here = wanted.source.input is not None and Path(wanted.source.input).exists()
-        return {parts.CONTENT: parts.short(resolve_source(wanted, lambda told: None).digest)} if here else {}
-    except (OSError, ValueError, CurationError):
-        return {}
+def _compare_plan(work: Path, config: CurationConfig, source: Any, *, limited: bool, found: State) -> None:
+    """Names the inputs of the plan that differ. limited: whether the limit of the last run is known."""
+    known = _read_plan(work, found)
+    inputs = plan_inputs(config, source)
+    if limited:
+        inputs["source.limit"] = config.source.limit
+    found.replan += [name for name, value in short_digests(inputs).items() if known.get(name, value) != value]
 
 
 def _stages(work: Path, content: dict[str, Any] | None, wanted: CurationConfig | None) -> list[str]:
     if content:
         return [step["stage"] for step in content["funnel"]]
     if wanted and wanted.source.enters_at != "auto":
-        return list(entry.stages(wanted))
+        return list(wanted.stages)
     # Answers that the source brings skip the first stages; the last two are in every run.
     there = [name for name in schema.STAGES if (work / name).is_dir() or name in schema.STAGES[-2:]]
     return list(schema.STAGES) if "sample" in there or there[0] != "source" else there
 
 
-def _stage(work: Path, stage: str, previous: str | None, found: State, wanted: dict[str, str]) -> StageState:
-    told = StageState(stage)
+def _stage(work: Path, stage: str, previous: str | None, found: State, inputs: dict[str, Any]) -> StageState:
+    """inputs: what determines the stage's output; empty where that is not known, and for the source."""
+    result = StageState(stage)
     damaged: list[str] = []
-    places = [p for p in (work / stage).glob("*.json") if p.stem.isdigit()]
-    for number in range(found.shards if found.shards is not None else len(places)):
+    numbers = [p for p in (work / stage).glob("*.json") if p.stem.isdigit()]
+    for number in range(found.shards if found.shards is not None else len(numbers)):
         facts = stage_files.inspect(work, stage, number)
         if facts is None:
             path = stage_files.file_path(work, stage, number)
             if path.exists() or path.with_suffix(".json").exists():
                 damaged.append(path.name)
             continue
-        told.rows += facts.rows
-        told.rejected += facts.rejected
-        told.unanswered += facts.unanswered
+        result.rows += facts.rows
+        result.rejected += facts.rejected
+        result.unanswered += facts.unanswered
         source = stage_files.inspect(work, previous, number) if previous else None
-        asked = wanted | ({"input": parts.short(source.content)} if source else {})
-        changed = [name for name, value in asked.items() if facts.parts.get(name, value) != value]
-        told.stale += bool(changed)
-        told.done += not changed
-        told.why |= {name: told.why.get(name, 0) + 1 for name in changed}
+        changed = _changed_inputs(facts, BY_NAME[stage], inputs, source) if inputs and source else []
+        result.stale += bool(changed)
+        result.done += not changed
+        result.why |= {name: result.why.get(name, 0) + 1 for name in changed}
     if damaged:
         more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
         names = f"{work / stage}: {', '.join(damaged[:3])}{more}"
-        found.problems.append(f"{names}: damaged or incomplete; a run that needs them makes them again")
-    told.damaged = len(damaged)
-    return told
+        found.problems.append(f"{names}: damaged or incomplete; a run that needs them rebuilds them")
+    result.damaged = len(damaged)
+    return result
+
+
+def _changed_inputs(facts: StageFile, stage: Stage, inputs: dict[str, Any], source: StageFile) -> list[str]:
+    """Names of the inputs that a shard was not made from; none when its digest is the one that a run would want."""
+    if UNKNOWN not in inputs.values() and facts.digest == digest(stage.digest(inputs), source.content):
+        return []
+    named = stage.short_digests(inputs, source.content)
+    changed = [name for name, value in named.items() if facts.inputs.get(name, value) != value]
+    return changed if changed or UNKNOWN in inputs.values() else ["the stage's inputs"]
 
 
 def _money(work: Path, found: State) -> None:

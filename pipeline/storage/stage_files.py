@@ -2,7 +2,7 @@
 
     work/<stage>/00000.arrow            the rows that go on
     work/<stage>/00000.rejects.arrow    the rows that left here, when there are any
-    work/<stage>/00000.json             written last: {digest, parts, content, rows, rejected, …}
+    work/<stage>/00000.json             written last: {digest, inputs, content, rows, rejected, …}
 
 `digest` covers everything that determined the content: the stage's settings and the `content` of its input; a shard whose
 JSON has the digest that is asked for is done. `content` is the sha256 of the rows' file, so a stage re-runs when its input
@@ -64,8 +64,8 @@ class StageOutput:
 class StageFile:
     """The JSON of a shard: enough to plan and to count without reading rows.
 
-    Of the rejected rows, `unanswered` may still pass. notes: as in StageOutput. parts: short digests of what `digest` is
-    made of, by name, to tell what changed. bytes: of both Arrow files; ledger: the sha256 of the one with the rejects.
+    Of the rejected rows, `unanswered` may still pass. notes: as in StageOutput. inputs: short digests of what `digest` is
+    made of, by name, to explain a rerun. bytes: of both Arrow files; ledger: the sha256 of the one with the rejects.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class StageFile:
     rejected: int
     unanswered: int = 0
     notes: dict[str, int] = field(default_factory=dict)
-    parts: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     bytes: int | None = None
     ledger: str | None = None
 
@@ -98,7 +98,7 @@ def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
             facts["rejected"],
             facts.get("unanswered", 0),
             facts.get("notes", {}),
-            facts.get("parts", {}),
+            facts.get("inputs", {}),
             facts.get("bytes"),
             facts.get("ledger"),
         ]
@@ -148,7 +148,7 @@ def commit(
     *,
     unanswered: int = 0,
     notes: dict[str, int] | None = None,
-    parts: dict[str, str] | None = None,
+    inputs: dict[str, str] | None = None,
 ) -> StageFile:
     """Write a shard's rows and rejects, then the JSON; when this returns, all are on disk."""
     path = file_path(work, stage, shard)
@@ -161,7 +161,7 @@ def commit(
     else:
         remove(rejected)
     content, size = _write(path, rows)
-    counted = rows.num_rows, rejects.num_rows, unanswered, notes or {}, parts or {}
+    counted = rows.num_rows, rejects.num_rows, unanswered, notes or {}, inputs or {}
     file = StageFile(path, digest, content, *counted, size + more, ledger)
     facts = {name: value for name, value in asdict(file).items() if name != "path"}
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))

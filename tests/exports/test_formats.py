@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from pipeline import exports, open_dataset
-from pipeline.cli import relabel
 from pipeline.dataset import manifest
 from pipeline.exports import llamafactory, spa
 from pipeline.exports.format import Messages
@@ -230,7 +229,7 @@ def test_queries_are_exported_with_the_system_prompt_that_the_policy_had(
     published: Path, tmp_path: Path, name: str, variant: str
 ) -> None:
     told = {"labels.system": "You are a pirate."}
-    config = relabel.settings(manifest.load(published) or {}, [], told)
+    config = relabelling.relabel_settings(manifest.load(published) or {}, [], told)
     relabelling.relabel(published, tmp_path / "set", config.labels, advance=lambda rows: None, warn=print)
     made(tmp_path / "set", tmp_path / "out", name, variant)
     rows = loaded(tmp_path / "out", tmp_path).to_list()

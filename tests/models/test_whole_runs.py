@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tenacity import wait_none
 
-from pipeline.cli import build
+from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import ProviderStopped
@@ -74,7 +74,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     server.engine.faults = FaultPlan.random(0.1, seed=3, faults=useless, keyed_by="content")
     server.reset()
     shards.forget_contexts()
-    assert build.main([*as_arguments(settings("capped")), "--budget", "1", "--prefect", "off"]) == 3
+    assert main(["build", *as_arguments(settings("capped")), "--budget", "1", "--prefect", "off"]) == 3
     told = capsys.readouterr().err
     assert "budget of $1.00 reached" in told and "higher --budget" in told
     spent = billed(settings, dollars)
@@ -87,7 +87,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     answered = {call.key for call in calls(settings) if call.completed and call.fault is None}
     server.engine.faults = FaultPlan.none()
     shards.forget_contexts()
-    assert build.main([*as_arguments(settings("capped")), "--budget", "100", "--prefect", "off"]) == 0
+    assert main(["build", *as_arguments(settings("capped")), "--budget", "100", "--prefect", "off"]) == 0
     later = [call.key for call in calls(settings)[first:]]
     assert not answered & set(later)
     assert len(answered) + len(later) == pytest.approx(whole, abs=0.1 * whole)
@@ -150,7 +150,7 @@ def test_no_file_and_no_line_of_a_run_holds_the_key(
             server.engine.faults = FaultPlan.always(str(status)) if status else FaultPlan.none()
             shards.forget_contexts()
             again = ["--set", "reviser.max_tokens=100", "--set", "policy.seed=3"] if status else []
-            assert build.main([*as_arguments(config), *again, "--prefect", "off", "--json"]) == ended
+            assert main(["build", *as_arguments(config), *again, "--prefect", "off", "--json"]) == ended
     told = capsys.readouterr()
     assert "bad_request" in told.out and "refuses every call" in told.err
     assert canary not in told.out + told.err + caplog.text
@@ -222,7 +222,7 @@ def test_a_damaged_journal_is_told_and_finished_shards_stay(settings: Settings) 
 def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     shards.forget_contexts()
     config = settings()
-    assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
+    assert main(["build", *as_arguments(config), "--prefect", "off"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in shown
     manifest = json.loads((config.out / "manifest.json").read_text("utf-8"))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.cli import rewards as command
+from pipeline.cli.main import main
 from pipeline.cli.terminal import Terminal
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
@@ -99,7 +99,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     pairs.write_text("\n".join(map(json.dumps, rows)))
 
     def run(*arguments: str) -> Any:
-        assert command.main(["check", "--pairs", str(pairs), "--json", *arguments]) == 0
+        assert main(["rewards", "check", "--pairs", str(pairs), "--json", *arguments]) == 0
         return json.loads(capsys.readouterr().out)
 
     return run
@@ -136,7 +136,7 @@ def test_a_pointwise_judge_has_no_order(
 
 
 def test_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["check", "--pairs", str(SAMPLE)]) == 0
+    assert main(["rewards", "check", "--pairs", str(SAMPLE)]) == 0
     said = capsys.readouterr().out
     for part in ("112 scored of 112", "rank correlation", "temperature", "answers a second", "by length alone"):
         assert part in said
@@ -158,13 +158,13 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(content)
-    assert command.main(["check", "--pairs", str(path), *arguments]) == 2
+    assert main(["rewards", "check", "--pairs", str(path), *arguments]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note:")]
     assert len(said) == 1 and said[0].startswith("error:") and told in said[0]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["check", "--pairs", str(tmp_path / "none.jsonl")]) == 2
+    assert main(["rewards", "check", "--pairs", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
 
 
