@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 
 from pipeline.cli.verify import verify as check
 from pipeline.errors import StorageError
-from pipeline.report.diffs import visible
+from pipeline.text import visible
 
 _SHOWN = 100
 

@@ -8,7 +8,7 @@ source → plan → sample → score → select → revise → filter → label 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from typing import Any, Protocol
 
 from pipeline import sources
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
 from pipeline.models import event_loop
 from pipeline.models.local import catalog
 from pipeline.run import context, record
 from pipeline.run.context import Context
 from pipeline.run.inputs import run_inputs
-from pipeline.run.plan import open_adapters, plan_shards, resolve_entry_stage
+from pipeline.run.plan import plan_shards, resolve_entry_stage
 from pipeline.run.publish import publish, standing, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
-from pipeline.sources import ResolvedSource
+from pipeline.schema import digest
 from pipeline.stages import select
 from pipeline.stages.table import Thresholds, short_digests
 from pipeline.storage.lock import run_lock
@@ -69,8 +69,8 @@ class Outcome:
 
 def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    source = resolve_source(config, watcher.warn)
-    config = resolve_entry_stage(config, open_adapters(config.source, source, warn=lambda told: None))
+    source = sources.resolve_source(config.source, watcher.warn)
+    config = resolve_entry_stage(config, sources.open_adapters(config.source, source, warn=lambda told: None))
     context.check(config)
     with run_lock(config.out, watcher.warn), rare_collections():
         inputs = run_inputs(config, source.digest)
@@ -142,20 +142,6 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             run.stopped.set()
             event_loop.cancel_all()
             raise
-
-
-def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> ResolvedSource:
-    s = config.source
-    return sources.resolve(
-        s.name,
-        s.input,
-        split=s.split,
-        revision=s.revision,
-        require_full=s.require_full,
-        mix=s.mix,
-        seed=s.seed,
-        warn=warn,
-    )
 
 
 def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:

@@ -18,8 +18,10 @@ from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import resources
-from pipeline.config.settings import REASONS, digest
+from pipeline.config.settings import REASONS
 from pipeline.errors import ConfigError
+from pipeline.schema import digest
+from pipeline.text import one_line
 
 NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
 
@@ -43,7 +45,7 @@ class Templates:
                 self._templates[name] = environment.from_string(text)
                 self.fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error, 1000)
                 raise ConfigError(f"{self.folder / name}.md: prompt can't be rendered: {reason}") from None
 
     def _read(self, name: str) -> str:

@@ -1,9 +1,13 @@
-"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects.
+"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects. And the
+hashes that name rows and determine digests.
 
 The published columns are a contract. Adding one raises the minor SCHEMA_VERSION, anything else the major.
 """
 
 from __future__ import annotations
+
+import hashlib
+import json
 
 import pyarrow as pa
 
@@ -107,3 +111,15 @@ def parquet_options(schema: pa.Schema) -> dict[str, object]:
         "column_encoding": {c: "BYTE_STREAM_SPLIT" for c in _SPLIT if c.split(".")[0] in names} or None,
         "write_page_checksum": True,
     }
+
+
+def digest(*parts: object) -> str:
+    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
+    """Stable name of a row: 16 hex digits over source, split, query and sample index."""
+    text = json.dumps([source, split, messages, sample_index], sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

@@ -18,7 +18,7 @@ from pipeline.labels.description import describe
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
-from pipeline.run.intake import row_id
+from pipeline.schema import row_id
 from pipeline.storage.stage_files import Reject, reject_table
 from tests.conftest import SAMPLE
 

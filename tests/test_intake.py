@@ -21,8 +21,8 @@ from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
 from pipeline.run import shards
-from pipeline.run.intake import row_id
 from pipeline.run.plan import _table, plan_shards, shard_sizes
+from pipeline.schema import row_id
 from pipeline.storage import stage_files
 from tests.conftest import SAMPLE, Silent
 from tests.test_plan import config, pairs, planned, rejects_of, rows_of, times, write

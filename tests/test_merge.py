@@ -17,7 +17,7 @@ from pipeline import report, schema
 from pipeline.cli.main import main
 from pipeline.cli.verify import verify
 from pipeline.dataset import manifest
-from pipeline.run.status import state
+from pipeline.run.status import folder_state
 from pipeline.storage.lock import run_lock
 from tests import pairs
 
@@ -158,7 +158,7 @@ def test_the_commands_work_on_it(two: tuple[Path, Path], made: Make, tmp_path: P
     assert report.__file__ and (out / "report.html").exists()
     assert main(["show", str(out), "--rejected", "--where", "stage='merge'"]) == 0
     assert main(["export", str(out), "--format", "dpo", "--out", str(tmp_path / "dpo")]) == 0
-    found = state(out)
+    found = folder_state(out)
     assert (found.rerun, found.problems, found.published) == ([], [], (manifest.load(out) or {})["rows"])
     assert main(["relabel", str(out), "--granularity", "word", "--out", str(tmp_path / "words")]) == 0
     assert verify(tmp_path / "words").count == 0
@@ -188,7 +188,7 @@ def test_data_sets_that_are_labelled_differently_are_refused(
     other = made("-".join(labels), 40, 70, **labels)
     assert main(["merge", str(made("a", 0, 50)), str(other), "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err
-    assert told in line and "pipeline.cli.relabel" in line and line.count("\n") == 1
+    assert told in line and "figa relabel" in line and line.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

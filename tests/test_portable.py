@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from pipeline.text import portable
 )
 def test_of_an_absolute_path_the_end_is_left(told: Any, left: Any) -> None:
     manifest = {"source": {"location": told}, "lineage": [{"labels": {"tokenizer": told}}], "settings": {"model": told}}
-    assert portable(manifest) == {
+    assert redact_paths(manifest) == {
         "source": {"location": left},
         "lineage": [{"labels": {"tokenizer": left}}],
         "settings": {"model": left},
@@ -34,4 +34,4 @@ def test_of_an_absolute_path_the_end_is_left(told: Any, left: Any) -> None:
 
 def test_other_texts_stay_as_they_are() -> None:
     said = {"policy": {"system": "/no_think"}, "files": [{"path": "data/train-00000-of-00001.parquet"}]}
-    assert portable(said) == said
+    assert redact_paths(said) == said

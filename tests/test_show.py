@@ -11,7 +11,7 @@ from pipeline import open_dataset
 from pipeline.cli.main import main
 from pipeline.config.settings import LabelSettings
 from pipeline.labels.loading import open_tokenizer
-from pipeline.report.diffs import visible
+from pipeline.text import visible
 from tests import pairs
 from tests.report import hostile
 

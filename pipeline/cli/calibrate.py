@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +77,6 @@ def _tell(found: list[Choice], rows: int, known_by: str) -> None:
     from rich.text import Text
 
     from pipeline.cli.console import Console
-    from pipeline.report.diffs import visible
 
     table = Table(title=f"what thresholds select of {rows:,} scored rows", title_justify="left")
     for name in ("η1", "η2", "η3", "as numbers", "rows", "share", "revising costs"):

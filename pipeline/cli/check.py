@@ -27,8 +27,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = run_config(arguments)
-    from pipeline.report.diffs import visible
     from pipeline.run.preflight import preflight
+    from pipeline.text import visible
 
     checked = {}
     for what, detail in preflight(config, lambda message: print(f"note: {message}", file=sys.stderr)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.report.comparison import Comparison
@@ -63,9 +64,9 @@ def _tell(found: Comparison) -> None:
     for title, rows in tables:
         table = Table(title=title, title_justify="left")
         for name in ("", *names):
-            table.add_column(Text(diffs.visible(name)))
+            table.add_column(Text(visible(name)))
         for row in rows:
-            table.add_row(*(Text(diffs.visible(cell)) for cell in row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         console.print(table)
     console.print(
         f"{found.shared} rows in both, {found.changed} of them with other answers; "
@@ -74,11 +75,11 @@ def _tell(found: Comparison) -> None:
     for told, ids in (("only in the second", found.gained), ("only in the first", found.lost)):
         if ids:
             more = f" … {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
-            console.print(Text(f"{told}: {diffs.visible(', '.join(ids[:_LISTED]))}{more}"))
+            console.print(Text(f"{told}: {visible(', '.join(ids[:_LISTED]))}{more}"))
     if found.note:
         console.print(Text(found.note, "yellow"))
     for a, b in found.examples[:3]:
-        text = Text(f"\n{diffs.visible(a['id'])}  from the first revision to the second, by words\n", "bold")
+        text = Text(f"\n{visible(a['id'])}  from the first revision to the second, by words\n", "bold")
         sides = words(a["revised"], b["revised"])
         body = Text()
         diffs.append_diff(body, *((sides[side].texts, sides[side].ops) for side in SIDES))

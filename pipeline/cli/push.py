@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.cli.arguments import add_json
 from pipeline.storage.location import local_argument
+from pipeline.text import one_line
 
 _ATTEMPTS = 4
 _PAUSE_S = 1.0
@@ -87,17 +88,17 @@ def _send(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     try:
         return attempts(_commit, root, names, hub_id, private=private)
     except hub.HFValidationError as error:
-        raise UsageError(f"{hub_id}: not a Hub id ({_line(error)}); expected owner/name") from None
+        raise UsageError(f"{hub_id}: not a Hub id ({one_line(error)}); expected owner/name") from None
     except hub.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             raise UsageError(
                 f"{hub_id}: the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
             ) from None
-        raise CurationError(f"{hub_id}: the Hub answered {_line(error)}; run the same command again") from None
+        raise CurationError(f"{hub_id}: the Hub answered {one_line(error)}; run the same command again") from None
     except (_http_error(), OSError) as error:
         raise CurationError(
-            f"{hub_id}: the Hub can't be reached ({_line(error)}); run the same command again"
+            f"{hub_id}: the Hub can't be reached ({one_line(error)}); run the same command again"
         ) from None
 
 
@@ -143,13 +144,13 @@ def _lay_out(root: Path, names: list[str], folder: Path) -> None:
     """What is sent: links to the files, and a manifest that names no folder of this machine."""
     from pipeline.dataset import manifest
     from pipeline.dataset.reader import read_manifest
-    from pipeline.text import portable
+    from pipeline.text import redact_paths
 
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name != manifest.NAME:
             (folder / name).symlink_to((root / name).absolute())
-    manifest.write(folder, portable(read_manifest(root)))
+    manifest.write(folder, redact_paths(read_manifest(root)))
 
 
 def _line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.arguments import add_tokenizer, count
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -94,14 +95,14 @@ def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool)
     from pipeline.report import diffs
 
     text = diffs.draw(row, tokenizer, whole=whole)
-    text.append("\nreference  ", "dim").append(diffs.visible(row["reference"]), "dim")
+    text.append("\nreference  ", "dim").append(visible(row["reference"]), "dim")
     return text.append(f"\n{_scores(row)}", "dim")
 
 
 def _reject(row: dict[str, Any]) -> Text:
     from rich.text import Text
 
-    from pipeline.report.diffs import append_query, visible
+    from pipeline.report.diffs import append_query
 
     text = Text(f"\n{visible(str(row['id']))}", "bold")
     text.append(f"  rejected at {visible(row['stage'])}: {visible(row['reason'])}\n", "not bold yellow")
@@ -115,7 +116,6 @@ def _reject(row: dict[str, Any]) -> Text:
 
 def _scores(row: dict[str, Any]) -> str:
     """What is known of a row's rewards, and where it is from."""
-    from pipeline.report.diffs import visible
 
     known = [(name, row[f"reward_{name}"]) for name in ("reference", "initial", "revised")]
     told = [f"{name} {value:.2f}" for name, value in known if value is not None]

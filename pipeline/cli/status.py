@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_json, add_set
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
@@ -41,12 +42,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.errors import InputError
-    from pipeline.run.status import state
+    from pipeline.run.status import folder_state
 
     if not arguments.dir.is_dir():
         raise InputError(f"{arguments.dir}: no such folder; give the output folder of a run")
     asked = arguments.config is not None or arguments.set
-    found = state(arguments.dir, _wanted(arguments) if asked else None)
+    found = folder_state(arguments.dir, _wanted(arguments) if asked else None)
     if arguments.json:
         print(json.dumps({**asdict(found), "rerun": found.rerun}, ensure_ascii=False))
     else:
@@ -67,7 +68,6 @@ def _wanted(arguments: argparse.Namespace) -> CurationConfig:
 
 
 def _print(found: State) -> None:
-    from pipeline.report.diffs import visible
 
     if found.stages:
         print(f"{'stage':8} {'done':>7} {'stale':>6} {'damaged':>8} {'rows':>10} {'rejected':>9}")

@@ -27,7 +27,7 @@ from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
 from pipeline.rewards import trust
 from pipeline.run import progress
-from pipeline.run.status import state
+from pipeline.run.status import folder_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ class Terminal:
     def stopped(self, out: Path, error: BaseException) -> None:
         """The object of --json for a run that ended early: why, and what is there."""
         self._stop()
-        found = state(out)
+        found = folder_state(out)
         told = {
             "out": str(out),
             "error": str(error) or "interrupted",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.cli.arguments import add_json, add_tokenizer
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.dataset.problem import Problem
@@ -206,7 +207,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(report: Report, out: TextIO) -> None:
-    from pipeline.report.diffs import visible
 
     for note in report.notes:
         print(f"note: {note}", file=out)

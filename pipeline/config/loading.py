@@ -20,6 +20,7 @@ from pipeline.config.sections import Section
 from pipeline.config.settings import CurationConfig
 from pipeline.config.values import Operational
 from pipeline.errors import ConfigError
+from pipeline.text import one_line
 
 ENV_PREFIX = "FIGA_"
 
@@ -67,7 +68,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"--config {file}: no such file") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {file}: not a readable YAML file: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"--config {file}: not a readable YAML file: {one_line(error, 1000)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

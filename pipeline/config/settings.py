@@ -7,14 +7,11 @@ one re-runs nothing.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline import schema
 from pipeline.config.reward import RewardSettings
 from pipeline.config.sections import Calls, Section
 from pipeline.config.values import (
@@ -232,8 +229,10 @@ class CurationConfig(Section):
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of this run, the source first."""
+        from pipeline.schema import STAGES
+
         if self.needs_generation:
-            return schema.STAGES
+            return STAGES
         return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
 
     @property
@@ -249,13 +248,3 @@ class CurationConfig(Section):
     @property
     def out(self) -> Path:
         return location(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
-
-
-# `json.dumps` would make one of these a call.
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(*parts: object) -> str:
-    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
-    text = _CANONICAL.encode(parts)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

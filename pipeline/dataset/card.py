@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import schema
 from pipeline.dataset.facts import source_name
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
 _CARD = """# FIGA pairs from {source}
 
@@ -104,7 +104,7 @@ _LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.
 
 def render(manifest: dict[str, Any]) -> str:
     """The card's Markdown, behind the YAML header that names the splits."""
-    manifest = portable(manifest)
+    manifest = redact_paths(manifest)
     labels = manifest["labels"]
     funnel = "\n".join(
         f"| {cell(step['stage'])} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |"

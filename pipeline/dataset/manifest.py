@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import digest
 from pipeline.errors import StorageError
+from pipeline.schema import digest
 from pipeline.storage.atomic import write_text
 from pipeline.storage.claim import replace_manifest
 from pipeline.storage.remote import RemotePath

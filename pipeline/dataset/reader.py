@@ -16,6 +16,7 @@ from pipeline.dataset import manifest
 from pipeline.errors import InputError, StorageError
 from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
 from pipeline.storage.location import parquet
+from pipeline.text import one_line
 
 Verify = Literal["hashes", "sizes"]
 # Files that the manifest before the last one named, for readers that opened that data set.
@@ -129,7 +130,7 @@ def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) 
 
 
 def damaged(path: Path, reason: object) -> StorageError:
-    line = " ".join(str(reason).split())[:160]
+    line = one_line(reason, 160)
     return StorageError(
         f"{path}: not as it was published ({line}); restore it, or delete it and run the same command again"
     )

@@ -16,7 +16,7 @@ from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.problem import Problem
 from pipeline.dataset.reader import open_file
-from pipeline.text import portable
+from pipeline.text import one_line, redact_paths
 
 MANIFEST = manifest.NAME
 
@@ -113,13 +113,13 @@ def check_metadata(file: pq.ParquetFile, entry: Entry, content: dict[str, Any]) 
     said = {key.decode(): value.decode("utf-8", "replace") for key, value in (file.schema_arrow.metadata or {}).items()}
     if said.get("figa.labels") == json.dumps(content["labels"], sort_keys=True):
         # Earlier versions wrote a tokenizer's whole path there as well.
-        said["figa.labels"] = json.dumps(portable(content["labels"]), sort_keys=True)
+        said["figa.labels"] = json.dumps(redact_paths(content["labels"]), sort_keys=True)
     expected = {
         "figa.schema_version": content["schema_version"],
         "figa.run": content["run_digest"],
         # A republished file has a digit group of its content behind that.
         "figa.part": "-".join(entry.path.stem.split("-")[:4]),
-        "figa.labels": json.dumps(portable(content["labels"]), sort_keys=True),
+        "figa.labels": json.dumps(redact_paths(content["labels"]), sort_keys=True),
     }
     for key, value in expected.items():
         if said.get(key) != value:
@@ -140,7 +140,7 @@ def check_ledger(content: dict[str, Any], rejected: list[Entry]) -> Iterator[Pro
                 for batch in file.iter_batches(columns=["stage", "reason"]):
                     reasons.update(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         except (OSError, ValueError, pa.ArrowException) as error:
-            yield Problem(entry.name, f"can't be read as Parquet: {' '.join(str(error).split())[:160]}")
+            yield Problem(entry.name, f"can't be read as Parquet: {one_line(error, 160)}")
     said = {(s["stage"], reason): count for s in content["funnel"] for reason, count in s["rejected"].items()}
     for stage, reason in sorted(said.keys() | reasons.keys()):
         found = reasons[stage, reason]
@@ -160,4 +160,4 @@ def check_file(entry: Entry, content: dict[str, Any], expected: pa.Schema) -> It
             yield from check_footer(file, entry, expected, content["schema_version"])
             yield from check_metadata(file, entry, content)
     except (OSError, ValueError, pa.ArrowException) as error:
-        yield Problem(entry.name, f"can't be read as Parquet: {' '.join(str(error).split())[:160]}")
+        yield Problem(entry.name, f"can't be read as Parquet: {one_line(error, 160)}")

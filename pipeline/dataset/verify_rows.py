@@ -16,7 +16,8 @@ from pipeline.dataset.reader import open_file
 from pipeline.dataset.verify_files import Entry
 from pipeline.labels.columns import LABELS, label_texts
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.run.intake import row_id
+from pipeline.schema import row_id
+from pipeline.text import one_line
 
 _NAMED_BY = ["id", "source", "split", "messages", "sample_index"]
 # Rewards, diagnosis and reference may be missing: a source can bring pairs that were never scored.
@@ -59,7 +60,7 @@ def check_rows(
                 labelled = table.num_rows if sample is None else len(_within(sample, start, end))
                 advance(table.num_rows, labelled if tokenizer else 0)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        yield Problem(entry.name, f"can't be read as Parquet: {' '.join(str(error).split())[:160]}")
+        yield Problem(entry.name, f"can't be read as Parquet: {one_line(error, 160)}")
 
 
 def _tables(file: pq.ParquetFile, sample: Positions | None) -> Iterator[tuple[int, pa.Table]]:
@@ -108,7 +109,7 @@ def _check_labels(
     try:
         made = label_texts(table, tokenizer)
     except (TypeError, ValueError, KeyError) as error:
-        yield Problem(entry.name, f"can't be labelled: {' '.join(str(error).split())[:160]}", int(numbers[0]))
+        yield Problem(entry.name, f"can't be labelled: {one_line(error, 160)}", int(numbers[0]))
         return
     lost = {reject.index: reject for reject in made.rejects}
     for index, reject in lost.items():

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config.settings import digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
@@ -24,6 +23,7 @@ from pipeline.exports.format import Format, Render
 from pipeline.exports.lineage import lineage
 from pipeline.labels.description import settings_of
 from pipeline.labels.templates import with_system
+from pipeline.schema import digest
 from pipeline.storage.atomic import replacing, write_text
 
 NAME = "export.json"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import StorageError
 from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.text import one_line
 
 _LIBRARIES = ("rapidfuzz", "tokenizers", "transformers", "jinja2")
 _PARTS = {"tokenizer": "vocabulary, merges or rules", "template": "template", "special_tokens": "special tokens"}
@@ -32,7 +33,7 @@ def settings_of(labels: dict[str, Any]) -> LabelSettings:
     try:
         return LabelSettings(**{name: labels[name] for name in LabelSettings.model_fields if name in labels})
     except (ValidationError, TypeError) as error:
-        line = " ".join(str(error).split())[:160]
+        line = one_line(error, 160)
         raise StorageError(f"the manifest's labels are no label settings ({line}); publish the data set anew") from None
 
 

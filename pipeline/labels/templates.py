@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -173,7 +174,7 @@ class ChatTemplate(Template):
             )
             return rendered
         except Exception as error:  # it comes with a model, and may do anything that the sandbox lets it
-            raise RowReject("template_refuses", error=" ".join(str(error).split())) from None
+            raise RowReject("template_refuses", error=one_line(error, 1000)) from None
 
 
 def template_of(tokenizer: PreTrainedTokenizerFast, settings: LabelSettings) -> Template:

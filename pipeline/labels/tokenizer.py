@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.settings import LabelSettings, digest
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.templates import Messages, template_of
 from pipeline.labels.words import token_words
+from pipeline.schema import digest
+from pipeline.text import describe_error, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -187,7 +189,7 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
                 f"labels.tokenizer {source}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder that "
                 "holds a tokenizer.json, or run again when the Hub answers"
             ) from None
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ConfigError(f"labels.tokenizer {source}: can't be loaded as a folder or Hub id: {reason}") from None
     return LabelTokenizer(tokenizer, settings, name)
 
@@ -202,5 +204,5 @@ def hub_trouble(model: str) -> str | None:
     except HfHubHTTPError:
         return None  # an answer, which loading explains
     except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        return describe_error(error, 100)
     return None

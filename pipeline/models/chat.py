@@ -24,7 +24,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pipeline.config.settings import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
 from pipeline.models.cost import Budget, Price
@@ -33,6 +32,7 @@ from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import Transient, UselessAnswer
 from pipeline.models.providers import Batched, Provider, on_headers
 from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
+from pipeline.schema import digest
 
 _LOOK_S = 0.02
 # Journalled as what no higher max_tokens would change.

@@ -8,6 +8,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from pipeline.text import one_line
+
 
 def check(path: Path) -> None:
     """Raises sqlite3.DatabaseError for a damaged file.
@@ -43,6 +45,6 @@ def set_aside(path: Path, error: Exception) -> str:
         if file.exists():
             file.rename(aside.with_name(aside.name + suffix))
     return (
-        f"{path}: the journal of paid answers was damaged ({' '.join(str(error).split())}) and is now {aside.name}; "
+        f"{path}: the journal of paid answers was damaged ({one_line(error, 1000)}) and is now {aside.name}; "
         "a new one is begun. Finished shards stay, other answers are asked for and paid anew, and --budget counts from 0"
     )

@@ -25,10 +25,10 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
-from pipeline.config.settings import digest
 from pipeline.models import rate_limit_headers
 from pipeline.models.pace import Pace
 from pipeline.models.provider_errors import Transient
+from pipeline.schema import digest
 
 _CUT = 0.5
 # The window grows by this share of its bound when every call in it has ended well once.

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ProviderStopped, RowReject
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from pipeline.models.journal import Answer
@@ -181,5 +182,4 @@ def without_keys(text: str) -> str:
 
 def snippet(text: str, length: int = 160) -> str:
     """One short line of a text that may be anything, also a gateway's that repeats the key it was given."""
-    line = " ".join(SURROGATE.sub("\ufffd", without_keys(text)).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
+    return one_line(SURROGATE.sub("\ufffd", without_keys(text)), length)

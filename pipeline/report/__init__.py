@@ -35,11 +35,11 @@ def write(
     from pipeline.dataset import measures
     from pipeline.report import page, sample
     from pipeline.storage.atomic import write_text
-    from pipeline.text import portable
+    from pipeline.text import redact_paths
 
     files = measures.files_of(out, manifest)
     measured = measures.measure(files, advance)
     shown = sample.draw(files, measured, tokenizer)
     path = out / NAME
-    write_text(path, page.render(portable(manifest), measured, shown, note))
+    write_text(path, page.render(redact_paths(manifest), measured, shown, note))
     return path

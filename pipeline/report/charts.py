@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 from markupsafe import Markup
 
 from pipeline.dataset.histogram import Histogram
-from pipeline.report.diffs import visible
+from pipeline.text import visible
 
 _SIZE = {"width": 420, "height": 230}
 _LETTER = 2.2  # per cent of a bar that a letter of a part's name takes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,11 @@ from pipeline.dataset.reader import open_file
 from pipeline.labels.alignment import KEEP
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report import tokens
+from pipeline.text import visible
 
 # Brackets beside the colours keep the diff readable without them.
 _MARKS = {"kept": ("", "", ""), "del": ("[-", "-]", "red"), "ins": ("{+", "+}", "green")}
 _QUERY = 300
-# What Unicode doesn't count as control or format, and no terminal shows: blanks of Hangul and Braille, variation selectors,
-# spaces that don't break.
-_UNSEEN = re.compile(
-    "[\u00a0\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2007\u202f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 # Texts of tokens, and their operations.
 Pieces = tuple[Sequence[str], Sequence[int]]
 
@@ -106,14 +100,3 @@ def aligned(initial: Sequence[int], revised: Sequence[int]) -> Iterator[tuple[ra
         if (a, b) == (i, j):
             i, j = min(i + 1, len(initial)), min(j + 1, len(revised))
         yield range(a, i), range(b, j)
-
-
-def visible(text: str) -> str:
-    """The text with every control, format and bidi character but the line feed, and whatever else can't be seen, shown as
-    its code."""
-    return "".join(
-        c
-        if c == "\n" or not (_UNSEEN.match(c) or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-        else f"<{ord(c):04x}>"
-        for c in text
-    )

@@ -19,9 +19,9 @@ from pipeline.dataset import facts
 from pipeline.dataset.histogram import histogram
 from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
 from pipeline.report import charts
-from pipeline.report.diffs import visible
 from pipeline.report.sample import Shown
 from pipeline.rewards import trust
+from pipeline.text import visible
 
 _HERE = Path(__file__).parent
 _SHORT = {"reward_reference": "reference", "reward_initial": "initial", "reward_revised": "revised"}

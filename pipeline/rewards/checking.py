@@ -12,13 +12,11 @@ import numpy as np
 
 from pipeline import rewards, sources
 from pipeline.config.settings import CurationConfig
-from pipeline.curate import resolve_source
 from pipeline.errors import InputError, RowReject
 from pipeline.rewards import RewardModel, Score
 from pipeline.rewards.measures import calibration, spearman, wilson
 from pipeline.rewards.pairs import Pair
 from pipeline.rewards.trust import MOST_EXPLAINED
-from pipeline.run.plan import all_bad, open_adapters
 
 # A judge that is told the order means nothing may lean so far to one side.
 _MOST_BIAS = 0.1
@@ -27,8 +25,8 @@ _WORST_CALIBRATION = 0.1
 
 def read_pairs(config: CurationConfig, limit: int | None, warn: Callable[[str], None]) -> tuple[list[Pair], int]:
     """The pairs of the source that `config` names, and how many rows had none. Raises InputError when no row has any."""
-    source = resolve_source(config, warn)
-    adapters = open_adapters(config.source, source, warn)
+    source = sources.resolve_source(config.source, warn)
+    adapters = sources.open_adapters(config.source, source, warn)
     pairs: list[Pair] = []
     without, first = 0, None
     for record in sources.records(source, warn=warn):
@@ -47,7 +45,7 @@ def read_pairs(config: CurationConfig, limit: int | None, warn: Callable[[str], 
         else:
             pairs.append(Pair(row.messages, row.reference, row.rejected))
     if not pairs and first:
-        raise all_bad(without, first, adapters)
+        raise sources.all_bad(without, first, adapters)
     if not pairs:
         raise InputError(f"{source.location}: no row has a better and a worse answer, such as chosen and rejected")
     return pairs, without

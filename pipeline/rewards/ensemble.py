@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from pipeline import rewards
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import RowReject
+from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from pipeline.rewards import Item, RewardModel, Score

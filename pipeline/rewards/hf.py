@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble
-from pipeline.text import without_folders
+from pipeline.schema import digest
+from pipeline.text import one_line, without_folders
 
 if TYPE_CHECKING:
     from pipeline.rewards import Item
@@ -45,7 +45,7 @@ class SequenceClassifierReward:
         try:
             self._model.eval().to(self._device)
         except (RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
         # Nothing is generated, so no keys and values are kept: a batch needs less memory, and they aren't copied.
         self._model.config.get_text_config().use_cache = False
@@ -97,7 +97,7 @@ class SequenceClassifierReward:
         except ConfigError:
             raise
         except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
-            reason = trouble or " ".join(str(error).split())[:200]
+            reason = trouble or one_line(error)
             if model_id.startswith(("/", ".", "~")):
                 reason = "no such folder"
             raise ConfigError(f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}") from None

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.event_loop import each_row
@@ -25,6 +24,7 @@ from pipeline.models.factory import identity, request_params
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import snippet
 from pipeline.prompts import JudgePrompts
+from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from pipeline.rewards import Item, Score

@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError, RowReject
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
@@ -32,6 +31,7 @@ from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
 from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
 from pipeline.rewards.texts import Writer
+from pipeline.schema import digest
 
 if TYPE_CHECKING:
     import httpx2

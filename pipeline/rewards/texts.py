@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
 from pipeline.labels.model_files import folder_digest
 from pipeline.labels.tokenizer import hub_trouble
+from pipeline.schema import digest
+from pipeline.text import one_line
 
 _NAMES = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
@@ -43,7 +44,7 @@ def _load(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=trouble is not None)
     except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
-        reason = trouble or " ".join(str(error).split())[:200]
+        reason = trouble or one_line(error)
         raise ConfigError(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
     if not tokenizer.chat_template:
         raise ConfigError(f"reward.tokenizer {name}: has no chat template to write conversations with")

@@ -22,13 +22,12 @@ from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings
-from pipeline.curate import resolve_source
 from pipeline.models.cost import in_dollars, price_of, prices_as_of
 from pipeline.models.journal import Answer
 from pipeline.prompts import JudgePrompts, Prompts
 from pipeline.run import context
 from pipeline.run.intake import Intake, Rejected
-from pipeline.run.plan import all_bad, open_adapters, resolve_entry_stage
+from pipeline.run.plan import resolve_entry_stage
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -81,8 +80,8 @@ class Estimate:
 
 def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     """The plan, models, and calls and cost a stage. Raises UsageError for what a run would refuse as well."""
-    source = resolve_source(config, warn)
-    adapters = open_adapters(config.source, source, warn)
+    source = sources.resolve_source(config.source, warn)
+    adapters = sources.open_adapters(config.source, source, warn)
     config = resolve_entry_stage(config, adapters)
     context.check(config)
     intake = Intake(config.source, adapters)
@@ -91,7 +90,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     bad = {index for index, _ in rejects}
     rows = [row for index, row in enumerate(looked) if index not in bad]
     if rejects and not intake.understood:
-        raise all_bad(len(looked), rejects[0][1], adapters)
+        raise sources.all_bad(len(looked), rejects[0][1], adapters)
     read = len(looked) + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, len(looked)))
     share = _selected_share(config)

@@ -21,7 +21,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import __version__, schema
-from pipeline.config.settings import digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.reader import PublishedFile
 from pipeline.dataset.verify_files import entries_of
@@ -30,6 +29,7 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.labels.loading import labels_tokenizer
 from pipeline.run import merged
 from pipeline.run import publish as publication
+from pipeline.schema import digest
 from pipeline.storage import stage_files
 from pipeline.storage.location import journal_of
 from pipeline.storage.lock import run_lock

@@ -15,21 +15,20 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema, sources
-from pipeline.config.settings import CurationConfig, SourceSettings, digest
-from pipeline.errors import ConfigError, InputError, RowReject
+from pipeline.config.settings import CurationConfig
+from pipeline.errors import ConfigError, RowReject
 from pipeline.run import progress
 from pipeline.run.inputs import plan_inputs, planned_columns
 from pipeline.run.intake import Intake, Rejected, repeated
+from pipeline.schema import digest
 from pipeline.sources import Adapter, ResolvedSource
 from pipeline.sources.row import Message
 from pipeline.stages.table import short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stage_files import Reject
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
-# A generic source's fields are guessed from at most so many rows.
-_GUESS_ROWS = 1000
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
 _DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
@@ -62,7 +61,7 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     standing = _standing(work, wanted)
     if standing:
         return standing
-    adapters = open_adapters(settings, source, warn)
+    adapters = sources.open_adapters(settings, source, warn)
     intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
     told = time.monotonic()
@@ -81,7 +80,7 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
                 told = time.monotonic()
                 warn(f"planning: {written.rows:,} rows read")
     if not intake.understood and written.first_bad:
-        raise all_bad(written.rows, written.first_bad, adapters)
+        raise sources.all_bad(written.rows, written.first_bad, adapters)
     progress.forget_from(work, written.shards)
     plan = Plan(written.shards, written.rows, intake.replaced)
     named = short_digests(inputs | {"source.limit": settings.limit})
@@ -136,28 +135,6 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
     return config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})})
 
 
-def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
-    """The adapter of each source by the name its records carry; a generic one bound to its fields.
-
-    Fields that aren't given are guessed from the source's first rows. Those given are for the generic sources of a mix.
-    """
-    mixed = sources.parts(source)
-    generic = [name for name, part in mixed.items() if sources.get(part.adapter).hub_id is None]
-    # With no generic source at all, the first one refuses them.
-    takers = generic or list(mixed)[:1]
-    return {
-        name: _open(part, settings, settings.fields if name in takers else None, warn) for name, part in mixed.items()
-    }
-
-
-def _open(source: ResolvedSource, settings: SourceSettings, fields: dict[str, str] | None, warn: Warn) -> Adapter:
-    first = itertools.islice(sources.records(source), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
-    bound, told = sources.bind(sources.get(source.adapter), fields or {}, (record.value for record in first))
-    if told:
-        warn(told)
-    return bound
-
-
 class _Writer:
     """Commits shards in a thread of its own, at most two waiting: the disk need not be waited for while rows are read.
 
@@ -183,7 +160,7 @@ class _Writer:
         """Commit one more shard, now or soon; raises what an earlier one raised."""
         wanted = digest(self._determined, self.rows, len(rows))
         # The error of a source of which all is bad has the whole path.
-        rejects = [Reject(index, reject.reason, portable(reject.evidence)) for index, reject in rejected]
+        rejects = [Reject(index, reject.reason, redact_paths(reject.evidence)) for index, reject in rejected]
         if rejected and not self.first_bad:
             self.first_bad = rejected[0][1]
         self._waiting.append(
@@ -227,12 +204,3 @@ def _conversations(values: list[list[Message] | None]) -> pa.Array:
     missing = pa.array([value is None for value in values], pa.bool_())
     struct = pa.StructArray.from_arrays(parts, ["role", "content"])
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct, type=schema.MESSAGES, mask=missing)
-
-
-def all_bad(read: int, first: RowReject, adapters: Mapping[str, Adapter]) -> InputError:
-    """The error for a source of whose `read` rows none is of the expected shape: what was wrong with the `first`."""
-    evidence = first.evidence
-    expected = evidence.get("expected") or " or ".join(adapter.expected for adapter in adapters.values())
-    got = f", got {evidence['got']}" if "got" in evidence else ""
-    count = f"none of {read:,} rows is usable" if read > 1 else "its only row is not usable"
-    return InputError(f"{evidence.get('where')}: {first.reason}: expected {expected}{got}; {count}")

@@ -9,21 +9,20 @@ from pathlib import Path
 from pipeline import sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
-from pipeline.curate import resolve_source
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.local import catalog
 from pipeline.models.local.download import cache_folder
 from pipeline.run import context
 from pipeline.run.intake import Intake
-from pipeline.run.plan import all_bad, open_adapters, resolve_entry_stage
+from pipeline.run.plan import resolve_entry_stage
 
 _ROWS = 100
 
 
 def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """Yields what is in order, as (what, detail). Raises the CurationError that a run with this configuration would."""
-    source = resolve_source(config, warn)
-    adapters = open_adapters(config.source, source, warn)
+    source = sources.resolve_source(config.source, warn)
+    adapters = sources.open_adapters(config.source, source, warn)
     config = resolve_entry_stage(config, adapters)
     context.check(config)
     yield "settings", f"valid; output in {config.out}"
@@ -31,7 +30,7 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     limit = min(config.source.limit or _ROWS, _ROWS)
     rows, rejects = intake.take(itertools.islice(sources.records(source, warn=warn), limit))
     if rejects and not intake.understood:
-        raise all_bad(len(rows), rejects[0][1], adapters)
+        raise sources.all_bad(len(rows), rejects[0][1], adapters)
     yield "source", f"{source.location}: {len(rows) - len(rejects)} of the first {len(rows)} rows are usable"
     name, settings = context.tokenizer_settings(config)
     if _missing(name):

@@ -27,7 +27,7 @@ from pipeline.sources import ResolvedSource
 from pipeline.stages.table import Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove_temporaries, write_text
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
 
 def publish(
@@ -67,7 +67,7 @@ def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
     """What every published Parquet file says of itself: its schema, its labels, and the data set that it belongs to."""
     return {
         "figa.schema_version": schema.SCHEMA_VERSION,
-        "figa.labels": json.dumps(portable(labels), sort_keys=True),
+        "figa.labels": json.dumps(redact_paths(labels), sort_keys=True),
         "figa.run": run_digest,
     }
 

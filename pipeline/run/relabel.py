@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
 from pipeline.config.loading import load_config
-from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings, digest
+from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.writer import name_for, write_part
 from pipeline.errors import ConfigError, StorageError, UsageError
@@ -27,6 +27,7 @@ from pipeline.labels.description import describe, settings_of
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
+from pipeline.schema import digest
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import replacing
 from pipeline.storage.location import journal_of, local_side

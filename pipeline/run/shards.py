@@ -6,10 +6,11 @@ import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
 
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import StorageError
 from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
+from pipeline.schema import digest
 from pipeline.stages import select
 from pipeline.stages.table import BY_NAME, Thresholds
 from pipeline.storage import stage_files

@@ -1,4 +1,4 @@
-"""A row read under a mapping of fields (`fields.py`): what all adapters but hh-rlhf's share. Texts are kept exactly."""
+"""A row read under a mapping of fields (`fields.py`): what most adapters share. Texts are kept exactly."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 from pipeline.errors import RowReject
 from pipeline.sources.adapters import hh_rlhf
 from pipeline.sources.fields import Fields
-from pipeline.sources.row import SourceRow
-from pipeline.sources.text import shape, snippet
-from pipeline.sources.turns import Turns, query, reply
+from pipeline.sources.row import SourceRow, Turns, query, reply
+from pipeline.text import shape, snippet
 
 _ROLES = {
     "human": "user",
@@ -25,17 +24,15 @@ _ROLES = {
 
 
 def read(raw: Mapping[str, Any], fields: Fields) -> SourceRow:
-    """The row's query, reference, rejected reply and given pair; RowReject when it isn't of the mapping's shape."""
+    """The row's query, reference, rejected reply and pair; RowReject when it isn't of the mapping's shape."""
     if "transcript" in fields.names:
         return hh_rlhf.parse({"chosen": fields.get(raw, "transcript"), "rejected": fields.get(raw, "rejected")})
-    pair = _pair(raw, fields) if fields.gives_pairs else (None, None)
-    context, reference = (
-        _conversation(raw, fields, pair[1]) if "messages" in fields.names else _prompt(raw, fields, pair[1])
-    )
+    initial, revised = _pair(raw, fields) if fields.gives_pairs else (None, None)
+    context, reference = (_conversation if "messages" in fields.names else _prompt)(raw, fields, revised)
     rejected = _rejected(raw, fields, context)
     if system := _optional(raw, fields, "system"):
         context = [("system", system), *context]
-    return SourceRow(query(context), reply(reference), rejected, initial=pair[0], revised=pair[1])
+    return SourceRow(query(context), reply(reference), rejected, initial=initial, revised=revised)
 
 
 def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
@@ -45,8 +42,8 @@ def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
         raise RowReject("wrong_shape", expected=f"a conversation in {name!r}", got=shape(raw))
     turns = []
     for index, turn in enumerate(value):
-        role = turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
-        content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
+        fields = turn if isinstance(turn, dict) else {}
+        role, content = fields.get("role", fields.get("from")), fields.get("content", fields.get("value"))
         if not isinstance(role, str) or not isinstance(content, str):
             expected = f"turns with text in role/content or from/value in {name!r}"
             raise RowReject("wrong_shape", expected=expected, got=f"turn {index}: {shape(turn)}")
@@ -54,11 +51,12 @@ def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
     return turns
 
 
-def last_reply(turns: Turns) -> int:
-    """Where the last assistant turn is."""
-    for index in range(len(turns) - 1, -1, -1):
-        if turns[index][0] == "assistant":
-            return index
+def split_at_reply(turns: Turns) -> tuple[Turns, str]:
+    """The turns before the last assistant turn, and its text."""
+    for index in reversed(range(len(turns))):
+        role, text = turns[index]
+        if role == "assistant":
+            return turns[:index], text
     got = ", ".join(snippet(role) for role, _ in turns[-4:])
     raise RowReject("no_final_reply", expected="an assistant turn", got=got[:80])
 
@@ -72,59 +70,57 @@ def text_of(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _pair(raw: Mapping[str, Any], fields: Fields) -> tuple[str, str]:
-    initial, revised = (_final(raw, fields.names[part]) for part in ("initial", "revised"))
+    initial, revised = (_reply(raw, fields.names[part]) for part in ("initial", "revised"))
     for part, text in (("initial", initial), ("revision", revised)):
         if not text.strip():
             raise RowReject(f"empty_{part}", expected="an answer in words", got=snippet(text))
     return initial, revised
 
 
-def _prompt(raw: Mapping[str, Any], fields: Fields, otherwise: str | None) -> tuple[Turns, str]:
+def _prompt(raw: Mapping[str, Any], fields: Fields, revised: str | None) -> tuple[Turns, str]:
     """The query and the reference of a row that keeps them apart."""
     name = fields.names["prompt"]
     turns = turns_of(raw, name) if isinstance(raw.get(name), list) else [("user", text_of(raw, name))]
     if extra := _optional(raw, fields, "input"):
         role, content = turns[-1]
         turns[-1] = (role, f"{content}\n\n{extra}")
-    if otherwise is not None and "reference" not in fields.names:
-        return turns, otherwise
-    return turns, _final(raw, fields.names["reference"])
+    if revised is not None and "reference" not in fields.names:
+        return turns, revised
+    return turns, _reply(raw, fields.names["reference"])
 
 
-def _conversation(raw: Mapping[str, Any], fields: Fields, otherwise: str | None) -> tuple[Turns, str]:
+def _conversation(raw: Mapping[str, Any], fields: Fields, revised: str | None) -> tuple[Turns, str]:
     """The query and the reference of a row that has one conversation."""
     turns = turns_of(raw, fields.names["messages"])
     if "reference" in fields.names:
-        return turns, _final(raw, fields.names["reference"])
-    if otherwise is not None and turns[-1][0] == "user":
-        return turns, otherwise
-    last = last_reply(turns)
-    return turns[:last], turns[last][1]
+        return turns, _reply(raw, fields.names["reference"])
+    if revised is not None and turns[-1][0] == "user":
+        return turns, revised
+    return split_at_reply(turns)
 
 
 def _rejected(raw: Mapping[str, Any], fields: Fields, context: Turns) -> str | None:
-    """The worse reply, if the row has a usable one to the same query: what is wrong with it costs only itself."""
+    """The worse reply, or None: one that is unusable, or replies to another query, doesn't cost the row."""
     name = fields.names.get("rejected")
-    if name is None or raw.get(name) is None:
+    if name is None:
         return None
     try:
-        if not isinstance(raw[name], list):
-            text = text_of(raw, name)
+        if isinstance(raw.get(name), list):
+            before, text = split_at_reply(turns_of(raw, name))
+            if before not in ([], context):
+                return None
         else:
-            turns = turns_of(raw, name)
-            last = last_reply(turns)
-            text = turns[last][1] if turns[:last] in ([], context) else ""
+            text = text_of(raw, name)
     except RowReject:
         return None
     return text if text.strip() else None
 
 
-def _final(raw: Mapping[str, Any], name: str) -> str:
-    """A reply given as text, or as the last assistant turn of a conversation."""
-    if not isinstance(raw.get(name), list):
-        return text_of(raw, name)
-    turns = turns_of(raw, name)
-    return turns[last_reply(turns)][1]
+def _reply(raw: Mapping[str, Any], name: str) -> str:
+    """A reply as text, or as the last assistant turn of a conversation."""
+    if isinstance(raw.get(name), list):
+        return split_at_reply(turns_of(raw, name))[1]
+    return text_of(raw, name)
 
 
 def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str | None:

@@ -19,12 +19,13 @@ import rapidfuzz
 
 from pipeline import rewards, schema
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import CurationConfig, FilterSettings, digest
+from pipeline.config.settings import CurationConfig, FilterSettings
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
 from pipeline.prompts import Prompts
 from pipeline.rewards import RewardModel
+from pipeline.schema import digest
 from pipeline.stages import select as selection
 from pipeline.stages.candidates import Choose
 from pipeline.stages.common import Report

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
+from pipeline.text import describe_error, one_line
 
 T = TypeVar("T")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -51,11 +52,7 @@ def attempt(work: Callable[[], T]) -> T:
     except (OSError, InputError):
         raise
     except Exception as error:
-        raise OSError(f"{type(error).__name__}: {one_line(error)}") from error
-
-
-def one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
+        raise OSError(describe_error(error)) from error
 
 
 class Stream(io.RawIOBase):

@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import StoreUnreachable
-from pipeline.storage.filesystems import TAGS, Stream, attempt, filesystem, one_line
+from pipeline.storage.filesystems import TAGS, Stream, attempt, filesystem
+from pipeline.text import one_line
 
 T = TypeVar("T")
 # Read ahead of a reader. Data sets are read through up to 64 open files.

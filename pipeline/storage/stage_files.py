@@ -27,6 +27,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.errors import StorageError
 from pipeline.storage.atomic import remove, replacing, write_text
+from pipeline.text import one_line
 
 # `json.dumps` would make one of these a reject.
 _EVIDENCE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
@@ -227,5 +228,5 @@ def _damaged(path: Path, reason: object) -> StorageError:
     """The error to raise. The shard's facts are withdrawn, so that the next run makes it again."""
     with suppress(StorageError):
         remove(path.with_name(path.name.partition(".")[0] + ".json"))
-    line = " ".join(str(reason).split())[:160]
+    line = one_line(reason, 160)
     return StorageError(f"{path}: damaged ({line}); run again, it will be rebuilt")

@@ -21,6 +21,7 @@ from pipeline.dataset.open import PairDataset
 from pipeline.errors import CurationError, ModelUnavailable, UsageError
 from pipeline.exports.lineage import lineage
 from pipeline.storage.atomic import remove, write_text
+from pipeline.text import one_line
 from pipeline.training.collator import SIDES, FigaCollator
 from pipeline.training.data import check_tokenizer, longest_sequence, training_pairs
 from pipeline.training.probe import edit_logprobs
@@ -159,7 +160,7 @@ def _load(name: str, pairs: datasets.Dataset) -> Any:
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {reason}") from None
     longest, positions = longest_sequence(pairs), getattr(model.config, "max_position_embeddings", None)
     if positions and longest > positions:

@@ -135,8 +135,8 @@ def _near_ours(path: Path, work: str) -> dict[str, float]:
 def _rensa(path: Path, work: str) -> dict[str, float]:
     from rensa import RMinHash, RMinHashLSH
 
+    from pipeline.sources.checks.common import ngrams, words
     from pipeline.sources.checks.near_duplicates import HASHES, WORDS, bands
-    from pipeline.sources.checks.words import ngrams, words
 
     sets = [ngrams(words(text), WORDS) for text in _texts(path)]
     start = time.process_time()

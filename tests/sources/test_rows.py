@@ -265,14 +265,14 @@ def test_an_array_is_what_json_says_and_the_same_by_any_size_of_read(values, dam
 
 def test_memory_for_an_array_is_constant(tmp_path, monkeypatch):
     most = 0
-    more = json_array.ArrayReader._more
+    read_on = json_array.ArrayReader._read
 
     def watched(self):
         nonlocal most
-        result, most = more(self), max(most, len(self._text))
+        result, most = read_on(self), max(most, len(self._data))
         return result
 
-    monkeypatch.setattr(json_array.ArrayReader, "_more", watched)
+    monkeypatch.setattr(json_array.ArrayReader, "_read", watched)
     row = json.dumps({"text": "x" * 3_000})
     assert len(array(tmp_path, f"[{','.join([row] * 4_000)}]".encode())) == 4_000
     assert most < 1_100_000

@@ -29,7 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import PolicySettings, ReviserSettings, digest
+from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models.batch import api as batch_api
 from pipeline.models.batch.api import BatchApi, Line, Problem, Waiting, cut, insist, read_result, refusal
@@ -37,6 +37,7 @@ from pipeline.models.batch.cost import BatchMoney
 from pipeline.models.batch.ledger import Batch, BatchLedger
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import Transient
+from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from pipeline.models.chat import ChatRequest

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pipeline.models.local.catalog import LocalModel
+from pipeline.text import one_line
 
 Progress = Callable[[str, int, int], None]  # what is being done, bytes so far, bytes in all
 
@@ -198,5 +199,4 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _short(reason: str) -> str:
     """The first line of `reason`, cut to what fits into a message."""
-    line = " ".join(reason.strip().partition("\n")[0].split())
-    return line if len(line) <= 160 else line[:157] + "..."
+    return one_line(reason.strip().partition("\n")[0], 160)

@@ -22,7 +22,7 @@ from pipeline.errors import RowReject
 from pipeline.sources.fields import Fields
 from pipeline.sources.mapped import read
 from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import snippet
+from pipeline.text import snippet
 
 _FIELDS = Fields({"prompt": "instruction", "input": "input", "reference": "output"})
 _NOTHING = re.compile(r"\s{0,9}<?\s?no[ _]?(?:input|output)\s?>?\.?\s{0,9}", re.IGNORECASE)
@@ -30,8 +30,8 @@ _NOTHING = re.compile(r"\s{0,9}<?\s?no[ _]?(?:input|output)\s?>?\.?\s{0,9}", re.
 
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The instruction, with its input if there is one, and the answer."""
-    given = raw.get("input")
-    row = read(raw | {"input": ""} if isinstance(given, str) and _NOTHING.fullmatch(given) else raw, _FIELDS)
+    extra = raw.get("input")
+    row = read(raw | {"input": ""} if isinstance(extra, str) and _NOTHING.fullmatch(extra) else raw, _FIELDS)
     if _NOTHING.fullmatch(row.reference):
         raise RowReject("empty_reference", expected="a reply in words", got=snippet(row.reference))
     return row
@@ -43,5 +43,4 @@ ADAPTER = Adapter(
     expected='{"instruction": "…", "input": "…" (may be empty), "output": "…"}',
     hub_id="tatsu-lab/alpaca",
     licence="CC-BY-NC-4.0",
-    page="https://huggingface.co/datasets/tatsu-lab/alpaca",
 )

@@ -24,5 +24,4 @@ ADAPTER = Adapter(
     expected='{"system_prompt": "…", "question": "…", "response": "…"}',
     hub_id="Open-Orca/OpenOrca",
     licence="MIT",
-    page="https://huggingface.co/datasets/Open-Orca/OpenOrca",
 )

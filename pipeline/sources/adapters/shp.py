@@ -21,9 +21,8 @@ from typing import Any
 
 from pipeline.errors import RowReject
 from pipeline.sources.mapped import text_of
-from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import shape, snippet
-from pipeline.sources.turns import query, reply
+from pipeline.sources.row import Adapter, SourceRow, query, reply
+from pipeline.text import shape, snippet
 
 EXPECTED = '{"history": "…", "human_ref_A": "…", "human_ref_B": "…", "labels": 0 or 1 (1: A is preferred)}'
 _DELETED = ("[deleted]", "[removed]")
@@ -58,5 +57,4 @@ ADAPTER = Adapter(
     reader=parse,
     expected=EXPECTED,
     hub_id="stanfordnlp/SHP",
-    page="https://huggingface.co/datasets/stanfordnlp/SHP",
 )

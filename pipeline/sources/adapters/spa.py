@@ -34,6 +34,5 @@ ADAPTER = Adapter(
     reader=partial(read, fields=_FIELDS),
     expected='{"instruction": "…", "output": "…", "original_output": "…", "revised_output": "…"} (and perhaps "input")',
     hub_id="RUCAIBox/SPA",
-    page="https://huggingface.co/datasets/RUCAIBox/SPA",
     gives_pairs=True,
 )

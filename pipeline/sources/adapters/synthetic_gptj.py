@@ -31,5 +31,4 @@ ADAPTER = Adapter(
     reader=parse,
     expected='{"prompt": "…", "chosen": "…", "rejected": "…"}',
     hub_id="Dahoas/synthetic-instruct-gptj-pairwise",
-    page="https://huggingface.co/datasets/Dahoas/synthetic-instruct-gptj-pairwise",
 )

@@ -41,5 +41,4 @@ ADAPTER = Adapter(
     hub_id="HuggingFaceH4/ultrafeedback_binarized",
     hub_split="train_prefs",
     licence="MIT",
-    page="https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized",
 )

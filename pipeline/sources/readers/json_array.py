@@ -1,29 +1,25 @@
 """The elements of a file that is one JSON array, a megabyte of it at a time: ShareGPT comes as one of 670 MB.
 
-The decoder finds where an element ends. Where it can't, because the element is faulty or goes on behind what was read, the
-end is where its brackets close: a faulty element costs only itself.
+An element ends where its quotes and brackets close, whatever is in it, so a faulty element costs only itself.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.readers.strict_json import StrictDecoder
-from pipeline.sources.text import snippet
+from pipeline.sources.readers import strict_json
+from pipeline.sources.row import RawRow
+from pipeline.text import snippet
 
 _READ_BYTES = 1 << 20
-_GAP = re.compile(r"[ \t\r\n]*")
-_TOP = re.compile(r'["\[\]{},]')
-_BELOW = re.compile(r'["\[\]{}]')
-_IN_STRING = re.compile(r'["\\]')
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` decodes them
-
-Value = dict[str, Any] | RowReject
+_WHITE_SPACE = re.compile(rb"[ \t\r\n]*+")
+# What goes on until the next byte that matters: within a string, within brackets, between brackets.
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_IN_BRACKETS = re.compile(rb'[^"\[\]{}]*+')
+_BARE = re.compile(rb'[^"\[\]{},]*+')
 
 
 class Broken(Exception):
@@ -34,99 +30,81 @@ class ArrayReader:
     """Reads one array. Memory: twice `max_row_bytes` at most, and that only where an element is so large."""
 
     def __init__(self, stream: io.BufferedReader, max_row_bytes: int) -> None:
-        self._stream, self._most = stream, max_row_bytes
-        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self._json = StrictDecoder()
-        # Text that was read and from where on it isn't used yet; whether that is all, and ever held what is no UTF-8.
-        self._text, self._at, self._ended, self._odd = "", 0, False, False
+        self._stream, self._max_row_bytes = stream, max_row_bytes
+        # What was read; before `_at` it is used.
+        self._data, self._at = b"", 0
 
-    def rows(self) -> Iterator[tuple[int, Value]]:
+    def rows(self) -> Iterator[tuple[int, RawRow]]:
         """(number from 1, object or reject) for every element; Broken where the array itself breaks off."""
         number = 0
         self._next()
-        self._at += 1  # the bracket that made it an array
-        while self._next() != "]":
+        self._at += 1  # the opening bracket
+        while self._next() != b"]":
             number += 1
             yield number, self._element()
-            if self._next() == ",":
+            if self._next() == b",":
                 self._at += 1
-            elif self._next() != "]":
+            elif self._next() != b"]":
                 raise Broken(f"expected ',' or ']', got {self._here()}")
         self._at += 1
-        if self._next(or_end=True):
+        if self._next(may_end=True):
             raise Broken(f"more text after its end: {self._here()}")
 
-    def _next(self, *, or_end: bool = False) -> str:
-        """The first character from here on that isn't white space; here is then where it stands."""
+    def _next(self, *, may_end: bool = False) -> bytes:
+        """Pass white space; the byte behind it, which stays unused."""
         while True:
-            match = _GAP.match(self._text, self._at)
-            self._at = match.end() if match else self._at
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
-                if or_end:
-                    return ""
+            self._at = _end(_WHITE_SPACE, self._data, self._at)
+            if self._at < len(self._data):
+                return self._data[self._at : self._at + 1]
+            if not self._read():
+                if may_end:
+                    return b""
                 raise Broken("the file ends")
 
     def _here(self) -> str:
-        return snippet(self._text[self._at : self._at + 20])
+        return snippet(self._data[self._at : self._at + 20].decode(errors="replace"))
 
-    def _more(self) -> bool:
-        """Read on, and drop what is used; whether there was more."""
-        text = ""
-        while not text and not self._ended:
-            data = self._stream.read1(_READ_BYTES)
-            self._ended = not data
-            text = self._utf8.decode(data, final=self._ended)
-        self._odd = self._odd or _NOT_UTF8.search(text) is not None
-        self._text, self._at = self._text[self._at :] + text, 0
-        return bool(text)
+    def _read(self) -> bool:
+        """Drop what is used and read on; whether there was more."""
+        data = self._stream.read1(_READ_BYTES)
+        self._data, self._at = self._data[self._at :] + data, 0
+        return bool(data)
 
-    def _element(self) -> Value:
-        start = self._at
-        value, end = self._json.element(self._text, start)
-        if end is None or self._text[start] not in '{["':  # a bare value may go on, too
-            size, text = self._bracketed()
-            if size > self._most:
-                return RowReject("row_too_large", expected=f"at most {self._most:,} bytes", got=f"{size:,} characters")
-            value = self._json.whole(text)
-        else:
-            self._at, text = end, self._text[start:end] if self._odd else ""
-        if self._odd and (found := _NOT_UTF8.search(text)):
-            got = snippet(text[found.start() : found.start() + 12].encode(errors="surrogateescape"))
-            return RowReject("invalid_utf8", expected="UTF-8", got=got)
-        return value
-
-    def _bracketed(self) -> tuple[int, str]:
-        """Pass an element by its quotes and brackets: its characters, and its text unless they are too many."""
-        passed, depth, quoted, at = 0, 0, False, self._at
-        is_text = self._text[at] == '"'
-        while True:
-            found = (_IN_STRING if quoted else _BELOW if depth else _TOP).search(self._text, at)
-            if found is None:
-                end = len(self._text)
-                at = max(at, end)
-                if at - self._at > self._most:
-                    passed, self._at = passed + end - self._at, end
+    def _element(self) -> RawRow:
+        """Pass one element. Of one that is too large nothing is kept while it is passed."""
+        at, dropped, depth, in_string = self._at, 0, 0, False
+        is_string = self._data[at : at + 1] == b'"'
+        ended = False
+        while not ended:
+            at = _end(_IN_STRING if in_string else _IN_BRACKETS if depth else _BARE, self._data, at)
+            mark = self._data[at : at + 1]
+            if not mark or mark == b"\\":  # all that was read is passed, but for a backslash whose character is missing
+                if at - self._at > self._max_row_bytes:
+                    dropped, self._at = dropped + at - self._at, at
                 at -= self._at
-                if not self._more():
+                if not self._read():
                     raise Broken("the file ends within an element")
                 continue
-            mark, at, ended = found[0], found.end(), False
-            if quoted:
-                quoted, at = mark != '"', at + (mark == "\\")  # what follows a backslash ends no string
-                ended = is_text and not quoted
-            elif mark == '"':
-                quoted = True
-            elif mark in "[{":
+            if mark == b'"':
+                in_string = not in_string
+                ended = is_string and not in_string
+            elif mark in b"[{":
                 depth += 1
             elif depth:
                 depth -= 1
                 ended = not depth
-            else:
-                at, ended = at - 1, True  # the comma or bracket behind a bare value isn't part of it
-            if ended:
+            else:  # the comma or bracket behind a bare value isn't part of it
                 break
-        size, element = passed + at - self._at, "" if passed else self._text[self._at : at]
+            at += 1
+        size, element = dropped + at - self._at, self._data[self._at : at]
         self._at = at
-        return size, element
+        if size > self._max_row_bytes:
+            limit = f"at most {self._max_row_bytes:,} bytes"
+            return RowReject("row_too_large", expected=limit, got=f"{size:,} bytes")
+        return strict_json.decode(element)
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
+    """Where the match ends that begins at `start`; each of these patterns matches everywhere."""
+    match = pattern.match(data, start)
+    return match.end() if match else start
