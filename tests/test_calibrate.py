@@ -39,7 +39,7 @@ def test_the_standing_choice_selects_what_the_run_selected(
     assert found["rows"] == scored
     assert [choice["rows"] for choice in found["choices"]] == [selected, selected, scored]
     assert found["choices"][0]["numbers"] == list(eta.values())
-    assert main(arguments) == 0
+    assert main(["calibrate", *arguments]) == 0
     assert "R(initial), for η1" in capsys.readouterr().out
 
 
@@ -66,7 +66,7 @@ def test_a_choice_that_cannot_be_read_is_told(
     import pyarrow as pa
 
     table = pa.table({"reward_initial": [0.0], "reward_reference": [3.0]})
-    monkeypatch.setattr(calibration, "scores", lambda out: table)
+    monkeypatch.setattr(calibration, "scored_rows", lambda out: table)
     assert main(["calibrate", str(tmp_path), "--eta", eta]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: --eta {eta}: ") and error.count("\n") == 1
@@ -108,7 +108,9 @@ def test_no_scored_row_is_no_error(
     import pyarrow as pa
 
     none = pa.array([], pa.float32())
-    monkeypatch.setattr(calibration, "scores", lambda out: pa.table({"reward_initial": none, "reward_reference": none}))
+    monkeypatch.setattr(
+        calibration, "scored_rows", lambda out: pa.table({"reward_initial": none, "reward_reference": none})
+    )
     assert main(["calibrate", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "no scored row" in told and "nan" not in told
@@ -117,4 +119,4 @@ def test_no_scored_row_is_no_error(
 def test_shards_of_a_longer_plan_do_not_count(settings: Settings) -> None:
     run(settings(source__shard_rows=8))
     out = run(settings(source__shard_rows=8, source__limit=10)).out
-    assert len(calibration.scores(out)) <= 10
+    assert len(calibration.scored_rows(out)) <= 10

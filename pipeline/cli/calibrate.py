@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_json
@@ -30,6 +31,8 @@ _WIDTH = 50
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a run, with its folder work/")
+    # A choice may begin with a minus, and is no flag then.
+    p._negative_number_matcher = re.compile(r"-[.\d]")
     p.add_argument("--eta", metavar="η1,η2,η3", action="append", default=[], help="a choice; repeatable")
     add_json(p)
 
@@ -37,7 +40,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.run import calibration
 
-    table = calibration.scores(arguments.dir)
+    table = calibration.scored_rows(arguments.dir)
     price, known_by = calibration.price_of_revision(arguments.dir)
     found = calibration.choices(table, arguments.eta, price)
     if arguments.json:

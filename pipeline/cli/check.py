@@ -10,6 +10,7 @@ import json
 import sys
 
 from pipeline.cli.arguments import add_json, add_run_settings, run_config
+from pipeline.text import visible
 
 HELP_WHEN_BARE = True
 INTERRUPTED = "nothing was changed"
@@ -28,7 +29,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = run_config(arguments)
     from pipeline.run.preflight import preflight
-    from pipeline.text import visible
 
     checked = {}
     for what, detail in preflight(config, lambda message: print(f"note: {message}", file=sys.stderr)):

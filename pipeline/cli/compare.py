@@ -55,8 +55,7 @@ def _tell(found: Comparison) -> None:
     from rich.text import Text
 
     from pipeline.cli.console import Console
-    from pipeline.report import diffs
-    from pipeline.report.tokens import SIDES, words
+    from pipeline.report.diffs import append_diff, words
 
     console = Console()
     names = [side.name for side in found.sides]
@@ -80,7 +79,6 @@ def _tell(found: Comparison) -> None:
         console.print(Text(found.note, "yellow"))
     for a, b in found.examples[:3]:
         text = Text(f"\n{visible(a['id'])}  from the first revision to the second, by words\n", "bold")
-        sides = words(a["revised"], b["revised"])
         body = Text()
-        diffs.append_diff(body, *((sides[side].texts, sides[side].ops) for side in SIDES))
+        append_diff(body, *words(a["revised"], b["revised"]))
         console.print(text, body, sep="")

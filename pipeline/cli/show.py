@@ -92,9 +92,9 @@ def _found(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, An
 
 
 def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool) -> Text:
-    from pipeline.report import diffs
+    from pipeline.report.diffs import draw
 
-    text = diffs.draw(row, tokenizer, whole=whole)
+    text = draw(row, tokenizer, whole=whole)
     text.append("\nreference  ", "dim").append(visible(row["reference"]), "dim")
     return text.append(f"\n{_scores(row)}", "dim")
 

@@ -1,9 +1,12 @@
-"""report.html: one self-contained file that shows a data set, made from its folder alone.
+"""report.html: one self-contained page that shows a data set, built from the files in its folder alone.
 
-measures   one pass over the published files: a few numbers a row
-sample     which rows the viewer shows, and their texts and tokens
-charts     histograms and shares as SVG
-page       the template, with style and script under a strict Content Security Policy
+page         the template, with style and script under a strict Content Security Policy
+charts       histograms and shares as SVG
+sample       which rows the viewer shows, and their texts and tokens
+diffs        the two answers of a pair as tokens with edit operations, and in colour for a terminal
+comparison   two data sets side by side
+
+Knows nothing of runs, stages in progress or the command line.
 """
 
 from __future__ import annotations
@@ -26,10 +29,10 @@ def write(
     note: str = "",
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Path:
-    """Write report.html into the data set's folder; returns its path.
+    """Write report.html into the data set's folder and return its path.
 
-    manifest: what manifest.json says or is about to say. tokenizer: the labels' own; None shows pairs without exact token
-    boundaries, and `note` should say why. advance: told the number of rows read, each row once.
+    manifest: the content of manifest.json, written or about to be. tokenizer: the labels' own; with None pairs are shown
+    by words, and `note` should say why. advance: called with the number of rows read, once per published row.
     Raises StorageError for files that are not as the manifest says.
     """
     from pipeline.dataset import measures

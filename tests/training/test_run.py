@@ -193,7 +193,10 @@ def test_without_torch_it_says_what_to_install(
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, figa train as r; r.parser().format_help(); print({'torch', 'transformers'} & {*sys.modules})"
+    code = (
+        "import sys; from pipeline.cli.main import parser_of; parser_of('train').format_help(); "
+        "print({'torch', 'transformers'} & {*sys.modules})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=child_environment(), check=True
     )

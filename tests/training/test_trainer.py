@@ -21,7 +21,7 @@ from transformers import TrainingArguments  # noqa: E402
 from pipeline.training import FigaCollator, FigaTrainer, figa_loss  # noqa: E402
 from pipeline.training.collator import COLUMNS  # noqa: E402
 from pipeline.training.loss import figa_terms, weighted_positions  # noqa: E402
-from pipeline.training.probe import edit_logprobs  # noqa: E402
+from pipeline.training.recipe import edit_logprobs  # noqa: E402
 
 Policy = dict[str, Any]
 
