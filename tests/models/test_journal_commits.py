@@ -146,7 +146,7 @@ import asyncio, threading, time
 from pathlib import Path
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.journal_records import answered
-from pipeline.models.loop import event_loop
+from pipeline.models.event_loop import event_loop
 
 journal, given = Journal(Path({str(path)!r}), alone={alone}), threading.Event()
 
