@@ -26,16 +26,16 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline import report
     from pipeline.cli.progress_bar import counting
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
+    from pipeline.report.page import write_report
 
     manifest = read_manifest(arguments.dir)
     tokenizer, note = labels_tokenizer(manifest, arguments.tokenizer)
     if note:
         print(f"note: {note}", file=sys.stderr)
     with counting(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
-        path = report.write(arguments.dir, manifest, tokenizer, note=note, advance=advance)
+        path = write_report(arguments.dir, manifest, tokenizer, note=note, advance=advance)
     print(json.dumps({"report": str(path)}) if arguments.json else f"report  {path}")
     return 0
