@@ -135,20 +135,21 @@ def _filter_charts(manifest: dict[str, Any], measured: Measures) -> list[charts.
         {"published": measured.numbers[name], "rejected revisions": measured.refused[name]}
         for name in ("reward_gain", "edit_distance")
     )
-    least = facts.least_gain(manifest)
+    least, gain_note = facts.accepted_gain(manifest)
+    band, distance_note = facts.accepted_distance(manifest)
     return [
         charts.bars(
             "Reward gain",
             histogram(gains, through=least),
             "revised − initial",
-            facts.gain_note(manifest),
+            gain_note,
             None if least is None else (least, math.inf),
         ),
         charts.bars(
             "Edit distance",
             histogram(distances, limits=(0.0, 1.0)),
             "edits / tokens of the longer answer",
-            facts.band_note(manifest),
-            facts.band(manifest),
+            distance_note,
+            band,
         ),
     ]
