@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.models import event_loop
 from pipeline.models.local import catalog
-from pipeline.run import context, record
+from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.inputs import run_inputs
-from pipeline.run.plan import plan_shards, resolve_entry_stage
+from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
@@ -67,26 +66,24 @@ class Outcome:
 
 def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    source = sources.resolve_source(config.source, watcher.warn)
-    config = resolve_entry_stage(config, sources.open_adapters(config.source, source, warn=lambda message: None))
-    context.check(config)
+    config, source, adapters = open_source(config, watcher.warn)
     with run_lock(config.out, watcher.warn):
         inputs = run_inputs(config, source.digest)
         run_digest = digest(*inputs.values())
         if current := find_current(config.out, run_digest, watcher.warn):
             return Outcome(config.out, current, 0, None)
-        plan = plan_shards(config, source, config.out / "work", watcher.warn)
+        plan = plan_shards(config, source, adapters, config.out / "work", watcher.warn)
         record.remember(config, run_digest, short_digests(inputs), _unpriced(config, watcher))
         config = with_local_models(config, watcher)
         run = context_of(config, rebuild=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
-        calls_before = run.journal.made()
+        calls_before = run.journal.all_calls()
         with watcher.watching(run):
             thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)
         _warn_of_failures(manifest, run, watcher)
-        return Outcome(config.out, manifest, run.journal.made() - calls_before, run)
+        return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
 
 
 def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards: int) -> Thresholds:

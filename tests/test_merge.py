@@ -15,8 +15,8 @@ import pytest
 import pipeline
 from pipeline import report, schema
 from pipeline.cli.main import main
-from pipeline.cli.verify import verify
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.run.status import folder_state
 from pipeline.storage.lock import run_lock
 from tests import pairs

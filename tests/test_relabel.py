@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import schema
 from pipeline.cli.main import main
-from pipeline.cli.verify import verify
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.labels.columns import LABELS
 from tests.labels.families import FAMILIES, fast
 from tests.pairs import data_set

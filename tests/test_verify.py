@@ -15,10 +15,10 @@ import pytest
 
 from pipeline import open_dataset
 from pipeline.cli.main import main
-from pipeline.cli.verify import verify
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.run import publish
 from tests.conftest import Silent
 from tests.corruption import CORRUPTIONS, SIDES, foreign_shard, refit

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.arguments import add_json, add_set, count
 
 if TYPE_CHECKING:
+    from pipeline.config.reward import RewardSettings
     from pipeline.config.settings import CurationConfig
+    from pipeline.models.chat import ChatModel
 
 INTERRUPTED = "nothing was changed"
 EPILOG = """\
@@ -42,21 +44,21 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import rewards
     from pipeline.config.loading import load_config
-    from pipeline.rewards.checking import check, concerns, read_pairs
+    from pipeline.rewards.check import check, concerns, read_pairs
 
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
-    rewards.check(config.reward, config.run.budget_usd)
-    pairs, without = read_pairs(config, arguments.limit or None, _note)
-    found = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)
-    found |= {"rows_without_a_pair": without}
-    found["concerns"] = concerns(found)
+    rewards.check_settings(config.reward, config.run.budget_usd)
+    pairs, without = read_pairs(config.source, arguments.limit or None, _note)
+    result = check(rewards.load_reward(config.reward, lambda each: _open_chat(each, config)), pairs)
+    result |= {"rows_without_a_pair": without}
+    result["concerns"] = concerns(result)
     if arguments.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(result, ensure_ascii=False))
     else:
-        _tell(found)
+        _print(result)
     return 0
 
 
@@ -64,8 +66,8 @@ def _note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-def _judge(settings: Any, config: CurationConfig) -> Any:
-    """The model that a judge asks. Answers are journalled in the user's state folder: the same check again costs nothing."""
+def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
+    """The language model of a judge, with its journal in the user's state folder: the same check again costs nothing."""
     from pipeline.models import factory
     from pipeline.models.cost import Budget
     from pipeline.models.journal import Journal
@@ -76,13 +78,12 @@ def _judge(settings: Any, config: CurationConfig) -> Any:
     return factory.chat_model(settings, journal=Journal(checks() / "journal.db"), budget=budget, local_file=local_file)
 
 
-def _tell(found: dict[str, Any]) -> None:
-    length, order, marks = found["length"], found["order"], found["calibration"]
-    scores = found["scores"]
+def _print(result: dict[str, Any]) -> None:
+    length, order, calibration, scores = (result[name] for name in ("length", "order", "calibration", "scores"))
     lines = [
-        ("model", found["name"]),
-        ("pairs", f"{found['scored']} scored of {found['pairs']}{_counted(found['rejected'])}"),
-        ("accuracy", f"{_percent(found['accuracy'])}; {found['ties']} ties, which count half"),
+        ("model", result["name"]),
+        ("pairs", f"{result['scored']} scored of {result['pairs']}{_in_brackets(result['rejected'])}"),
+        ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
         ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
         ("", f"{_percent(length['accuracy_when_longer_is_better'])} where the better answer is the longer one"),
@@ -94,26 +95,22 @@ def _tell(found: dict[str, Any]) -> None:
             ("", f"says the same in both orders in {order['consistent']:.0%}"),
             ("", f"{_percent(order['accuracy_unswapped'])} if asked in one order only"),
         ]
-    if marks:
-        best = f", {marks['error_fitted']:.3f} at {marks['temperature']:.3g}" if marks["temperature"] else ""
-        lines.append(("calibration", f"error {marks['error']:.3f} at temperature 1{best}"))
-        lines += [
-            (
-                "",
-                f"margin {b['margin']:.3g}: {b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)",
-            )
-            for b in marks["buckets"]
-        ]
+    if calibration:
+        temperature, fitted = calibration["temperature"], calibration["error_fitted"]
+        best = f", {fitted:.3f} at {temperature:.3g}" if temperature else ""
+        lines.append(("calibration", f"error {calibration['error']:.3f} at temperature 1{best}"))
+        for b in calibration["buckets"]:
+            sure = f"{b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)"
+            lines.append(("", f"margin {b['margin']:.3g}: {sure}"))
     if scores["mean"] is not None:
         lines.append(("scores", f"mean {scores['mean']:.4g}, deviation {scores['deviation']:.4g}"))
-    lines.append(("speed", f"{found['answers_per_second']:,} answers a second"))
+    lines.append(("speed", f"{result['answers_per_second']:,} answers a second"))
+    lines += [("concern", concern) for concern in result["concerns"]]
     for name, text in lines:
         print(f"{name:<13}{text}")
-    for concern in found["concerns"]:
-        print(f"{'concern':<13}{concern}")
 
 
-def _counted(reasons: dict[str, int]) -> str:
+def _in_brackets(reasons: dict[str, int]) -> str:
     return f" ({', '.join(f'{count} {reason}' for reason, count in reasons.items())})" if reasons else ""
 
 

@@ -30,7 +30,7 @@ from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
 from pipeline.models.local import catalog
 from pipeline.prompts import Prompts
-from pipeline.rewards import RewardModel
+from pipeline.rewards.base import RewardModel
 from pipeline.stages import sentences
 from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several, style_of
@@ -89,10 +89,8 @@ class Context:
 
     @cached_property
     def journal(self) -> Journal:
-        run = self.config.run
-        # The holder of the run's lock is the only writer unless other processes work for it.
-        alone = run.runner == "threads" and not run.runner_address
-        return Journal(journal_of(self.config.out), across_machines=bool(run.runner_address), alone=alone)
+        # The workers of a standing cluster may be on any machine.
+        return Journal(journal_of(self.config.out), across_machines=bool(self.config.run.runner_address))
 
     @cached_property
     def budget(self) -> Budget:
@@ -114,7 +112,7 @@ class Context:
     @cached_property
     def reward(self) -> RewardModel | None:
         """None where no stage of the run uses one."""
-        return rewards.load(self.config.reward, self._chat_model) if self.config.needs_rewards else None
+        return rewards.load_reward(self.config.reward, self._chat_model) if self.config.needs_rewards else None
 
     @property
     def reward_digest(self) -> str | None:
@@ -124,7 +122,7 @@ class Context:
     def models(self) -> list[ChatModel]:
         """The language models that this run calls."""
         writers = [self.policy, self.reviser] if self.config.needs_generation else []
-        return writers + getattr(self.reward, "models", [])
+        return [*writers, *(self.reward.chat_models if self.reward else [])]
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -204,8 +202,12 @@ def check(config: CurationConfig) -> None:
             "process; leave run.runner at threads"
         )
     if config.needs_rewards:
-        rewards.check(config.reward, config.run.budget_usd)
-        if config.selection.eta2 is not None and rewards.compares(config.reward) and config.needs_generation:
+        rewards.check_settings(config.reward, config.run.budget_usd)
+        if (
+            config.selection.eta2 is not None
+            and rewards.compares_with_reference(config.reward)
+            and config.needs_generation
+        ):
             raise ConfigError(
                 "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
                 "of that: set selection.eta2=off"

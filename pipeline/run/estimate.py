@@ -25,9 +25,8 @@ from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, Re
 from pipeline.models.cost import in_dollars, price_of, prices_as_of
 from pipeline.models.journal import Answer
 from pipeline.prompts import JudgePrompts, Prompts
-from pipeline.run import context
-from pipeline.run.intake import Intake, Rejected
-from pipeline.run.plan import resolve_entry_stage
+from pipeline.run.intake import Rejected
+from pipeline.run.plan import first_rows, open_source
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -80,19 +79,11 @@ class Estimate:
 
 def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     """Plan, models, and calls and cost per stage. Raises UsageError for what a run would refuse as well."""
-    source = sources.resolve_source(config.source, warn)
-    adapters = sources.open_adapters(config.source, source, warn)
-    config = resolve_entry_stage(config, adapters)
-    context.check(config)
-    intake = Intake(config.source, adapters)
+    config, source, adapters = open_source(config, warn)
     records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
-    taken, rejects = intake.take(itertools.islice(records, _READ_ROWS))
-    bad = {index for index, _ in rejects}
-    rows = [row for index, row in enumerate(taken) if index not in bad]
-    if rejects and not intake.understood:
-        raise sources.all_bad(len(taken), rejects[0][1], adapters)
-    read = len(taken) + sum(1 for _ in records)
-    usable = round(read * len(rows) / max(1, len(taken)))
+    rows, taken, rejects = first_rows(config, adapters, records, _READ_ROWS)
+    read = taken + sum(1 for _ in records)
+    usable = round(read * len(rows) / max(1, taken))
     share = _selected_share(config)
     selection = config.selection
     facts = {
@@ -100,7 +91,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "to ask": f"{usable:,} rows{_times(config.policy.samples)}; {read - usable:,} would be rejected before any call"
         + _reasons(rejects),
         "policy": f"{config.policy.model}{_how(config.policy.mode)}",
-        "reward": config.reward.model + (_how(config.reward.mode) if rewards.judges(config.reward) else ""),
+        "reward": config.reward.model + (_how(config.reward.mode) if rewards.judge_settings(config.reward) else ""),
         "reviser": f"{config.reviser.model}{_how(config.reviser.mode)}, style {style_of(config.reviser)}",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
@@ -153,7 +144,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     references = [_tokens(row["reference"]) for row in rows]
     drafts = [min(reference, policy.max_tokens) for reference in references]
     queries = [_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows]
-    judging = rewards.judges(config.reward)
+    judging = rewards.judge_settings(config.reward)
     judgements = (
         _judging(config, rows, drafts, references, usable, selected * reviser.candidates) if judging else (0, [], [])
     )

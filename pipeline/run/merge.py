@@ -23,7 +23,6 @@ import pyarrow as pa
 from pipeline import __version__, schema
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.reader import PublishedFile
-from pipeline.dataset.verify_files import entries_of
 from pipeline.dataset.writer import write_ledgers, write_rows
 from pipeline.errors import StorageError, UsageError
 from pipeline.labels.loading import labels_tokenizer
@@ -159,8 +158,8 @@ def _rule(keep: Keep | None, before: dict[str, Any] | None, added_to: Path | Non
 def _open(root: Path, out: Path) -> MergeInput:
     content = reader.read_manifest(root)
     files = reader.check_files(root, content, "hashes")
-    for entry in entries_of(root, content, "rejected_files"):
-        reader.check_bytes(entry.path, entry.bytes, entry.sha256)
+    for entry in manifest.file_entries(root, content, "rejected_files"):
+        reader.check_bytes(entry)
     if _same(root, out):
         return MergeInput(root, content, files, content["lineage"][-1]["merged"])
     named = {"path": str(root), "manifest": manifest.digest_of(content)}
@@ -240,7 +239,7 @@ def _ledger(
 ) -> Iterator[pa.Table]:
     """The rejects of a stage, of all data sets in order; after those of `merge` the duplicates of this merge."""
     for data in inputs:
-        for entry in entries_of(data.root, data.content, "rejected_files"):
+        for entry in manifest.file_entries(data.root, data.content, "rejected_files"):
             if entry.path.stem.split("-")[0] == stage:
                 yield from (pa.Table.from_batches([batch]) for batch in reader.batches(entry.path))
     if stage == "merge":

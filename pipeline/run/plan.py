@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import pyarrow as pa
 from pipeline import sources
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, RowReject
-from pipeline.run import progress
+from pipeline.run import context, progress
 from pipeline.run.inputs import plan_inputs, planned_columns
 from pipeline.run.intake import Intake, Rejected
 from pipeline.schema import digest, row_id
-from pipeline.sources import Adapter, ResolvedSource
+from pipeline.sources import Adapter, Record, ResolvedSource
 from pipeline.stages.table import short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
@@ -46,7 +46,9 @@ class Plan:
     replaced_surrogates: int = 0
 
 
-def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn: Warn) -> Plan:
+def plan_shards(
+    config: CurationConfig, source: ResolvedSource, adapters: Mapping[str, Adapter], work: Path, warn: Warn
+) -> Plan:
     """Write the source shards and plan.json, unless they are there.
 
     Raises InputError when the source can't be read or no row of it is of the expected shape, ConfigError when a curation
@@ -58,7 +60,6 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     wanted = digest(determined, settings.limit)
     if current := _find_current(work, wanted):
         return current
-    adapters = sources.open_adapters(settings, source, warn)
     intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
     samples = config.policy.samples if config.needs_generation else 1
@@ -119,6 +120,30 @@ def _find_current(work: Path, wanted: str) -> Plan | None:
     plan, digest_of_plan = read(work) or (Plan(0, 0), "")
     complete = all(stage_files.inspect(work, "source", shard) for shard in range(plan.shards))
     return plan if digest_of_plan == wanted and complete else None
+
+
+def open_source(config: CurationConfig, warn: Warn) -> tuple[CurationConfig, ResolvedSource, dict[str, Adapter]]:
+    """The source and its adapters, and the configuration with its entry stage, checked. Raises what a run would refuse."""
+    source = sources.resolve_source(config.source, warn)
+    adapters = sources.open_adapters(config.source, source, warn)
+    config = resolve_entry_stage(config, adapters)
+    context.check(config)
+    return config, source, adapters
+
+
+def first_rows(
+    config: CurationConfig, adapters: Mapping[str, Adapter], records: Iterable[Record], most: int
+) -> tuple[list[Row], int, Rejected]:
+    """The usable ones of the first `most` records as rows, the number of records, and the rejects.
+
+    Raises InputError when none is of the expected shape.
+    """
+    intake = Intake(config.source, adapters)
+    rows, rejects = intake.take(itertools.islice(records, most))
+    if rejects and not intake.understood:
+        raise sources.all_bad(len(rows), rejects[0][1], adapters)
+    bad = {index for index, _ in rejects}
+    return [row for index, row in enumerate(rows) if index not in bad], len(rows), rejects
 
 
 def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:

@@ -19,7 +19,7 @@ from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.cost import price_of
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import Plan
@@ -50,7 +50,7 @@ def publish(
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
         "thresholds": dict(thresholds),
-        **_trust(run, plan),
+        **_check_reward(run, plan),
         "labels": labels,
         "settings": record.data_settings(config),
         "prompts": run.prompts.digest,
@@ -117,7 +117,7 @@ def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dic
         manifest.load(out)
     except StorageError as error:
         warn(f"{str(error).rpartition(';')[0]}; what it named is published again")
-    current = manifest.standing(out, run_digest)
+    current = manifest.find_current(out, run_digest)
     if current:
         # A run that was killed after writing the manifest has left this to do.
         supersede(out, [*current["files"], *current["rejected_files"]])
@@ -142,19 +142,19 @@ def _money(run: Context) -> dict[str, Any]:
 
 def unpriced(config: CurationConfig) -> list[str]:
     """Models without a known price: those of this run, and those that earlier runs in the folder called while it had none."""
-    judges = [judge.model for judge in rewards.judges(config.reward)] if config.needs_rewards else []
+    judges = [judge.model for judge in rewards.judge_settings(config.reward)] if config.needs_rewards else []
     writers = [config.policy.model, config.reviser.model] if config.needs_generation else []
     specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
     now = [str(spec) for spec in specs if price_of(spec) is None]
     return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
 
 
-def _trust(run: Context, plan: Plan) -> dict[str, Any]:
+def _check_reward(run: Context, plan: Plan) -> dict[str, Any]:
     """What the scores say of the reward model, where there are any."""
     if "score" not in run.config.stages:
         return {}
     files = stage_files.inspect_all(run.work, "score", plan.shards)
-    return {"reward_check": trust.measure(stage_files.read(file, trust.COLUMNS) for file in files)}
+    return {"reward_check": diagnostics.measure(stage_files.read(file, diagnostics.COLUMNS) for file in files)}
 
 
 def _unanswered(run: Context, plan: Plan) -> int:
@@ -218,5 +218,5 @@ def _describe_models(run: Context) -> dict[str, Any]:
         for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
     if run.reward:
-        described["reward"] = rewards.describe(run.reward)
+        described["reward"] = run.reward.describe()
     return described

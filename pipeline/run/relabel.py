@@ -127,7 +127,7 @@ class _Rejects:
         if not rejects.num_rows:
             return
         if self._writer is None:
-            temporary = self._open.enter_context(replacing(self.path, named=self._named))
+            temporary = self._open.enter_context(replacing(self.path, choose_path=self._named))
             options = schema.parquet_options(schema.REJECTED)
             self._writer = self._open.enter_context(pq.ParquetWriter(temporary, schema.REJECTED, **options))
         self._writer.write_table(rejects)

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 from rapidfuzz.distance import LCSseq
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.columns import tokenize_pair
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.rewards import RewardModel, Score
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect, row_results
 
@@ -99,7 +99,7 @@ def judge(
         return results
     passed = [(index, result) for index, result in enumerate(results) if not isinstance(result, RowReject)]
     items = [(table[index]["messages"], table[index]["revised"]) for index, _ in passed]
-    scores = rewards.scores(reward, items, [table[index]["reference"] for index, _ in passed])
+    scores = score_items(reward, items, [table[index]["reference"] for index, _ in passed])
     for (index, result), score in zip(passed, scores, strict=True):
         results[index] = _gate_reward(result, score, table[index]["reward_initial"], settings)
     return results

@@ -6,14 +6,11 @@ import math
 
 import pyarrow as pa
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.errors import RowReject
-from pipeline.rewards import RewardModel, Score
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
-
-# Rows per call of the reward model, which makes its own batches of them.
-CHUNK = 256
 
 
 def score(rows: pa.Table, reward: RewardModel, on_progress: OnProgress) -> StageOutput:
@@ -22,11 +19,11 @@ def score(rows: pa.Table, reward: RewardModel, on_progress: OnProgress) -> Stage
     Rejects: bad_reward (not a finite number), and those of the reward model.
     """
     results: list[RowResult] = []
-    size = rewards.chunk(reward, CHUNK) or max(1, rows.num_rows)
+    size = reward.rows_per_call or max(1, rows.num_rows)
     for start in range(0, rows.num_rows, size):
         chunk = rows.slice(start, size).select(["messages", "reference", "initial"]).to_pylist()
         items = [(row["messages"], row[side]) for side in ("reference", "initial") for row in chunk]
-        scores = rewards.scores(reward, items, [row["reference"] for row in chunk] * 2)
+        scores = score_items(reward, items, [row["reference"] for row in chunk] * 2)
         pairs = zip(scores[: len(chunk)], scores[len(chunk) :], strict=True)
         scored = [_row(reward.name, *pair) for pair in pairs]
         results += scored
