@@ -12,8 +12,6 @@ revised      reply at the end of `messages`, the revision is the reference too
 transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "rejected"}
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

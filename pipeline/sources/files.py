@@ -1,7 +1,5 @@
 """Which files an input means, in which order, and which splits their names tell."""
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import os

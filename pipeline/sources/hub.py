@@ -3,8 +3,6 @@
 What happens when the Hub doesn't answer is decided in `resolve.py`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Each row of a mix comes from a source drawn by its weight, from those that still
 each source in its own order. The draws depend on the seed alone, so a longer mix begins with the same rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -3,8 +3,6 @@
 An address is recorded in the manifest: a query string, which may be a signature, is used but not shown.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from dataclasses import dataclass

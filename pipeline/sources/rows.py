@@ -4,8 +4,6 @@ JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content fi
 the size of a file: rows are read under a cap, and what exceeds it is skipped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import zlib
@@ -69,7 +67,7 @@ def _rows(path: Location, warn: Warn) -> Generator[tuple[int, RawRow], None, Non
         if suffix in _DELIMITERS:
             yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES)
         elif may_be_array and stream.peek(64).lstrip().startswith(b"["):
-            yield from json_rows.ArrayReader(stream, MAX_ROW_BYTES).rows()
+            yield from json_rows.array(stream, MAX_ROW_BYTES)
         else:
             yield from json_rows.lines(stream, path, MAX_ROW_BYTES)
 

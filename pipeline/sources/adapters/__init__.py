@@ -4,8 +4,6 @@ A Hub data set is read at its newest revision, which the manifest records, unles
 adapter's docstring says of which revision the format is described.
 """
 
-from __future__ import annotations
-
 from pipeline.errors import ConfigError
 from pipeline.sources.adapters import (
     alpaca,

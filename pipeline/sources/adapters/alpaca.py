@@ -12,8 +12,6 @@ as a prompt, and is ignored.
 - An output such as "<nooutput>" is no answer: rejected (`empty_reference`).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

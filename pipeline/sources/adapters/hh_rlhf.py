@@ -16,8 +16,6 @@ gives the query Hi / Hello! / 2 + 2?, the reference "4." and the rejected reply 
   Who speaks is then unknown, so such a row is rejected (`marker_in_message`), never repaired.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -6,8 +6,6 @@ gives, guessed or with `--set source.fields.prompt=question --set source.fields.
 and the reference "4.". Texts are kept exactly.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

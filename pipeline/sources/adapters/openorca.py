@@ -9,8 +9,6 @@ gives the query system / 2 + 2? and the reference "4.". An empty `system_prompt`
 rejected reply.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from pipeline.sources.fields import read

@@ -6,8 +6,6 @@ gives the query and the reference. Conversations are lists of structs: list<stru
 published files of a run of this project are readable too: their pairs enter at the filter stage.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from pipeline.sources.adapters import jsonl

@@ -15,8 +15,6 @@ pan …".
 - A deleted comment is no reply: as reference it is rejected (`deleted_comment`), as rejected reply it is dropped (None).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.errors import RowReject

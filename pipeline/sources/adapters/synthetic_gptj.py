@@ -8,8 +8,6 @@ gives the query `prompt`, the reference `chosen` and the rejected reply `rejecte
 `chosen`, is no worse reply (None).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.sources.fields import read

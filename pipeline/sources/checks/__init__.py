@@ -9,8 +9,6 @@
 Exact duplicates are rejected where rows get their ids (`run/intake.py`). This package reads no source and writes no file.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 

@@ -4,8 +4,6 @@ Brown et al., Language Models are Few-Shot Learners, 2020, appendix C: an overla
 aside. A text with fewer words matches only as a whole, and only from five words on: "Yes." proves nothing.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Lui and Baldwin, langid.py: An Off-the-shelf Language Identification Tool, ACL 2
 about short texts, so a row is rejected only when another language is likely.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from pipeline.config.settings import SourceSettings

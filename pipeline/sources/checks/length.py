@@ -1,7 +1,5 @@
 """Texts that are too short or too long to be worth a model's time, in characters."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from pipeline.config.settings import SourceSettings

@@ -6,8 +6,6 @@ then counts, or a sentence, which goes into the evidence. Importing a module run
 only ever taken from the run's settings, never from data.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import importlib

@@ -1,7 +1,5 @@
 """The rows of a CSV or TSV file whose first row names the fields (RFC 4180, by the standard library's parser)."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterator

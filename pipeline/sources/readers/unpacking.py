@@ -3,8 +3,6 @@
 A few kilobytes can unpack to any number of gigabytes, so there is a cap: in proportion to the bytes that were read.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io
