@@ -16,8 +16,7 @@ from pipeline import resources
 from pipeline.errors import InputError
 from pipeline.sources import files, hub, rows
 from pipeline.sources.adapters import get
-from pipeline.sources.files import Location, SourceFile, Warn
-from pipeline.sources.remote import RemoteFile
+from pipeline.sources.files import Location, RemoteFile, SourceFile, Warn
 from pipeline.sources.row import Adapter, RawRow
 from pipeline.storage.filesystems import is_url
 from pipeline.text import shown
