@@ -33,10 +33,5 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     return row
 
 
-ADAPTER = Adapter(
-    name="alpaca",
-    reader=parse,
-    expected='{"instruction": "…", "input": "…" (may be empty), "output": "…"}',
-    hub_id="tatsu-lab/alpaca",
-    licence="CC-BY-NC-4.0",
-)
+EXPECTED = '{"instruction": "…", "input": "…" (may be empty), "output": "…"}'
+ADAPTER = Adapter("alpaca", parse, EXPECTED, hub_id="tatsu-lab/alpaca", licence="CC-BY-NC-4.0")

@@ -90,11 +90,4 @@ def _refuse_marker(text: str) -> None:
             raise RowReject("marker_in_message", expected="no speaker's label inside a turn", got=got)
 
 
-ADAPTER = Adapter(
-    name="hh-rlhf",
-    reader=parse,
-    expected=EXPECTED,
-    hub_id="Anthropic/hh-rlhf",
-    licence="MIT",
-    version=2,
-)
+ADAPTER = Adapter("hh-rlhf", parse, EXPECTED, hub_id="Anthropic/hh-rlhf", licence="MIT", version=2)

@@ -50,9 +50,4 @@ def _refuse_contradiction(raw: dict[str, Any], label: int) -> None:
         raise RowReject("label_contradicts_scores", expected="a preferred comment with the higher score", got=got)
 
 
-ADAPTER = Adapter(
-    name="shp",
-    reader=parse,
-    expected=EXPECTED,
-    hub_id="stanfordnlp/SHP",
-)
+ADAPTER = Adapter("shp", parse, EXPECTED, hub_id="stanfordnlp/SHP")

@@ -22,9 +22,5 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     return row._replace(rejected=None) if row.rejected == row.reference else row
 
 
-ADAPTER = Adapter(
-    name="synthetic-gptj",
-    reader=parse,
-    expected='{"prompt": "…", "chosen": "…", "rejected": "…"}',
-    hub_id="Dahoas/synthetic-instruct-gptj-pairwise",
-)
+EXPECTED = '{"prompt": "…", "chosen": "…", "rejected": "…"}'
+ADAPTER = Adapter("synthetic-gptj", parse, EXPECTED, hub_id="Dahoas/synthetic-instruct-gptj-pairwise")
