@@ -51,10 +51,10 @@ class RemoteFile:
     def name(self) -> str:
         return PurePosixPath(str(self)).name
 
-    def open(self, mode: str = "rb", buffering: int = 1 << 20) -> io.BufferedReader:
+    def open(self, mode: str = "rb") -> io.BufferedReader:
         """The bytes. Whatever the protocol's library raises, here and later, is an OSError."""
         fs, path = attempt(lambda: filesystem(self.url))
-        return io.BufferedReader(Stream(attempt(lambda: fs.open(path, mode))), buffering)
+        return io.BufferedReader(Stream(attempt(lambda: fs.open(path, mode))), 1 << 20)
 
 
 Location = Path | RemoteFile
