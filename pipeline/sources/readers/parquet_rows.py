@@ -57,10 +57,9 @@ def _refuse_bomb(path: Location, footer: Any) -> int:
         ("unpacked bytes in one column chunk", largest, MAX_CHUNK_BYTES),
     ):
         if announced > allowed:
-            raise InputError(
-                f"{shown(path)}: refused: {on_disk:,} bytes of Parquet announce {announced:,} {what}; "
-                f"expected at most {allowed:,}. If the data is real, write it without so much repetition"
-            )
+            announces = f"{on_disk:,} bytes of Parquet announce {announced:,} {what}; expected at most {allowed:,}"
+            hint = "If the data is real, write it without so much repetition"
+            raise InputError(f"{shown(path)}: refused: {announces}. {hint}")
     return largest
 
 
