@@ -19,8 +19,7 @@ MAX_ROW_BYTES = 10_000_000
 
 _BOM = b"\xef\xbb\xbf"
 _MAGIC = unpacking.MAGIC | {b"PAR1": "parquet"}
-_UTF_16 = dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text")
-_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz"} | _UTF_16
+_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 

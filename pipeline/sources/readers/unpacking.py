@@ -7,6 +7,7 @@ import bz2
 import gzip
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pipeline.errors import InputError
@@ -51,8 +52,10 @@ class _Zstd:
     """By Arrow, which raises for a file that was cut short; python-zstandard reads it as if it had ended there."""
 
     def __init__(self, file: io.BufferedReader) -> None:
-        self._file, self._unpacked, self._most = file, 0, _BUFFER
-        self._stream = _arrow(file)
+        import pyarrow as pa
+
+        self._open = partial(pa.input_stream, file, compression="zstd")
+        self._file, self._stream, self._unpacked, self._most = file, self._open(), 0, _BUFFER
 
     def read1(self, size: int, /) -> bytes:
         try:
@@ -63,15 +66,9 @@ class _Zstd:
             # That read lost what it had already unpacked: start again where it began, byte by byte.
             self._failed = self._stream  # it would close the file when garbage collected
             self._file.seek(0)
-            self._stream, self._most, left = _arrow(self._file), 1, self._unpacked
+            self._stream, self._most, left = self._open(), 1, self._unpacked
             while left:
                 left -= len(self._stream.read(min(left, _BUFFER)))
             return self.read1(size)
         self._unpacked += len(data)
         return data
-
-
-def _arrow(file: io.BufferedReader) -> Any:
-    import pyarrow as pa
-
-    return pa.input_stream(file, compression="zstd")
