@@ -9,9 +9,8 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
@@ -30,8 +29,7 @@ _SPLIT_OF = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     """One file behind a URL; like a Path, it has a name and opens.
 
     size: bytes, -1 if unknown. tag: the store's own hash or version of the content, if it has one.
@@ -58,15 +56,17 @@ class RemoteFile:
 Location = Path | RemoteFile
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One file to read, and the split of its rows (None when its name tells none)."""
 
     path: Location
     split: str | None
 
 
-def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
+Files = tuple[SourceFile, ...]
+
+
+def find_input(input: str, warn: Warn) -> Files:
     """The files that an input means: a path, a glob or a URL. Empty when it can only be something else.
 
     A path that exists goes before a glob of the same letters. InputError says in one line what is wrong with an input.

@@ -62,8 +62,8 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
     streams = [records_of(part, label, warn) for label, part in parts(source).items()]
     count = 0
     try:
-        for record in _interleave(streams, source.weights, source.seed) if source.parts else streams[0]:
-            count += 1
+        mixed = _interleave(streams, source.weights, source.seed) if source.parts else streams[0]
+        for count, record in enumerate(mixed, 1):
             yield record
     except Damaged as error:
         rest = f", or take only what comes before with --limit {count}" if count else ""

@@ -34,8 +34,7 @@ def parse(raw: dict[str, Any]) -> SourceRow:
         raise RowReject("wrong_shape", expected="labels: 0 or 1", got=f"{snippet(label)} in {shape(raw)}")
     preferred, other = comments if label == 1 else reversed(comments)
     a, b = raw.get("score_A"), raw.get("score_B")  # files with fewer fields need not have them
-    scored = isinstance(a, int | float) and isinstance(b, int | float)
-    if scored and (a < b if label == 1 else b < a):
+    if isinstance(a, int | float) and isinstance(b, int | float) and (a < b if label == 1 else b < a):
         got = f"labels {int(label)}, score_A {snippet(a)}, score_B {snippet(b)}"
         raise RowReject("label_contradicts_scores", expected="a preferred comment with the higher score", got=got)
     if preferred.strip() in _DELETED:

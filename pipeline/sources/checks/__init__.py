@@ -9,6 +9,7 @@
 Exact duplicates are rejected where rows get their ids (`run/intake.py`). This package reads no source and writes no file.
 """
 
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -29,7 +30,7 @@ _READ_CHARS = 2000
 
 def checks(settings: SourceSettings) -> list[Check]:
     """The checks that the settings name, cheapest first. UsageError for what can't be loaded or read."""
-    named = [_length(settings)]
+    named: list[Check] = [partial(_length, settings)]
     if settings.languages:
         named.append(_language(settings))
     named += [plugins.check(name) for name in settings.plugins]
@@ -56,25 +57,17 @@ def _version(package: str) -> list[str]:
         return [package]
 
 
-def _length(settings: SourceSettings) -> Check:
-    """A check of the query's and the reference's characters."""
-
-    def check(row: SourceRow) -> None:
-        query = sum(len(message["content"]) for message in row.messages)
-        _check_length("query", query, settings.min_query_chars, settings.max_query_chars)
-        _check_length("reference", len(row.reference), settings.min_reference_chars, settings.max_reference_chars)
-
-    return check
-
-
-def _check_length(what: str, length: int, least: int, most: int | None) -> None:
-    got = f"{length:,} characters"
-    if length < least:
-        expected = f"at least {least:,} characters (source.min_{what}_chars)"
-        raise RowReject(f"{what}_too_short", expected=expected, got=got)
-    if most is not None and length > most:
-        expected = f"at most {most:,} characters (source.max_{what}_chars)"
-        raise RowReject(f"{what}_too_long", expected=expected, got=got)
+def _length(settings: SourceSettings, row: SourceRow) -> None:
+    query = sum(len(message["content"]) for message in row.messages)
+    for what, length in (("query", query), ("reference", len(row.reference))):
+        least, most = getattr(settings, f"min_{what}_chars"), getattr(settings, f"max_{what}_chars")
+        got = f"{length:,} characters"
+        if length < least:
+            expected = f"at least {least:,} characters (source.min_{what}_chars)"
+            raise RowReject(f"{what}_too_short", expected=expected, got=got)
+        if most is not None and length > most:
+            expected = f"at most {most:,} characters (source.max_{what}_chars)"
+            raise RowReject(f"{what}_too_long", expected=expected, got=got)
 
 
 def _language(settings: SourceSettings) -> Check:
