@@ -126,11 +126,10 @@ def _find_remote(url: str) -> dict[str, RemoteFile]:
         raise InputError("an input's URL may hold no user name, password or '::'; give credentials in the environment")
     try:
         return attempt(lambda: _list(url))
-    except FileNotFoundError as error:
-        message = f"{shown(RemoteFile(url))}: no such file or folder, or nothing answers at that address"
-        raise InputError(message) from error
     except OSError as error:
-        raise InputError(f"{shown(RemoteFile(url))}: can't be reached ({shown(error)})") from error
+        missing = "no such file or folder, or nothing answers at that address"
+        what = missing if isinstance(error, FileNotFoundError) else f"can't be reached ({shown(error)})"
+        raise InputError(f"{shown(RemoteFile(url))}: {what}") from error
 
 
 def _list(url: str) -> dict[str, RemoteFile]:

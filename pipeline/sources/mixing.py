@@ -63,7 +63,8 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
     count = 0
     try:
         mixed = _interleave(streams, source.weights, source.seed) if source.parts else streams[0]
-        for count, record in enumerate(mixed, 1):
+        for record in mixed:
+            count += 1
             yield record
     except Damaged as error:
         rest = f", or take only what comes before with --limit {count}" if count else ""

@@ -43,7 +43,8 @@ def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
     """
     count = 0
     try:
-        for count, row in enumerate(_rows(path, warn), 1):
+        for row in _rows(path, warn):
+            count += 1
             yield row
     except (OSError, EOFError, zlib.error) as error:
         what = f"damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that"

@@ -27,9 +27,7 @@ def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_byte
                 yield begins, _row(header, cells)
             begins = reader.line_num + 1
     except csv.Error as error:
-        hint = (
-            "is a quote left open, or not doubled, before it, or are fields separated by something else than a comma?"
-        )
+        hint = "is a quote left open, or not doubled, before it, or are the fields not separated by commas?"
         raise InputError(f"{shown(path)}:{reader.line_num}: not CSV ({error}); {hint}") from error
 
 
