@@ -15,7 +15,7 @@ from pipeline.cli.arguments import add_json, add_tokenizer, count
 from pipeline.text import visible
 
 if TYPE_CHECKING:
-    from pipeline.dataset.verify_files import Verification
+    from pipeline.dataset.verify import Verification
 
 INTERRUPTED = "nothing was changed"
 EPILOG = """\
