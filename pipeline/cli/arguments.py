@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and types of those that are numbers."""
+"""Arguments that several commands take, and types of numbers and folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.storage.location import location
+from pipeline.storage.remote import RemotePath
 
 
 def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str, text: str) -> Any:
@@ -25,6 +29,22 @@ count = partial(_number, int, lambda n: n >= 0, "a number from 0")
 positive_integer = partial(_number, int, lambda n: n > 0, "a number from 1")
 positive_number = partial(_number, float, lambda n: 0 < n < math.inf, "a number above 0")
 nats = partial(_number, float, lambda n: n >= 0, "a number from 0, or inf")
+
+
+def folder(text: str) -> Path:
+    """An output folder: a path, or the URL of a store."""
+    try:
+        return location(text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def local_folder(text: str) -> Path:
+    """An output folder on this machine."""
+    path = folder(text)
+    if isinstance(path, RemotePath):
+        raise ArgumentTypeError(f"{text}: here a folder on this machine is needed")
+    return path
 
 
 def add_set(p: argparse.ArgumentParser, help: str) -> None:
@@ -65,7 +85,6 @@ def run_config(arguments: argparse.Namespace) -> Any:
     import os
 
     from pipeline.config.loading import load_config
-    from pipeline.errors import ConfigError
 
     flags = {
         "source.name": arguments.source,

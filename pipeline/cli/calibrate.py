@@ -11,8 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, folder
 from pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ _WIDTH = 50
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a run, with its folder work/")
+    p.add_argument("dir", metavar="DIR", type=folder, help="output folder of a run, with its folder work/")
     # A choice may begin with a minus, and is no flag then.
     p._negative_number_matcher = re.compile(r"-[.\d]")
     p.add_argument("--eta", metavar="η1,η2,η3", action="append", default=[], help="a choice; repeatable")

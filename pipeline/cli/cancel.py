@@ -10,8 +10,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, folder
 
 if TYPE_CHECKING:
     from pipeline.models.batch.ledger import Batch
@@ -29,7 +28,7 @@ exit codes: 0 cancelled, or nothing to cancel · 1 a batch could not be cancelle
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="the run's output folder")
+    p.add_argument("dir", metavar="DIR", type=folder, help="the run's output folder")
     p.add_argument("--yes", action="store_true", help="don't ask")
     add_json(p)
 

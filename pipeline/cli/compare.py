@@ -10,8 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, folder
 from pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ example:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
-    p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
+    p.add_argument("first", metavar="DIR1", type=folder, help="output folder of a finished run")
+    p.add_argument("second", metavar="DIR2", type=folder, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
     add_json(p)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, folder
 
 INTERRUPTED = "the output is not complete: delete it and run again"
 EPILOG = """\
@@ -27,10 +26,10 @@ example:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
+    p.add_argument("dataset", metavar="DIR", type=folder, help="output folder of a finished run")
     p.add_argument("--format", metavar="NAME", required=True, help="see below")
     p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
-    p.add_argument("--out", metavar="DIR2", type=argument, required=True, help="a new folder")
+    p.add_argument("--out", metavar="DIR2", type=folder, required=True, help="a new folder")
     add_json(p)
 
 

@@ -12,8 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, folder
 
 INTERRUPTED = "what stood in the output folder is untouched"
 EPILOG = """\
@@ -27,8 +26,8 @@ exit codes: 0 done · 1 failed · 2 bad usage, or data sets that don't go togeth
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dirs", metavar="DIR", nargs="+", type=argument, help="output folders of finished runs")
-    p.add_argument("--out", metavar="DIR", required=True, type=argument, help="folder of the merged data set")
+    p.add_argument("dirs", metavar="DIR", nargs="+", type=folder, help="output folders of finished runs")
+    p.add_argument("--out", metavar="DIR", required=True, type=folder, help="folder of the merged data set")
     p.add_argument(
         "--keep", choices=("first", "last"), help="of rows with the same id, that of the first or last data set given"
     )

@@ -10,8 +10,7 @@ import argparse
 import json
 import sys
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import local_argument
+from pipeline.cli.arguments import add_json, local_folder
 
 INTERRUPTED = "the Hub shows a commit whole or not at all: run the same command again"
 EPILOG = """\
@@ -23,7 +22,7 @@ exit codes: 0 sent · 1 the Hub failed · 2 bad usage, or files that are not as 
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=local_argument, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=local_folder, help="output folder of a finished run")
     p.add_argument("hub_id", metavar="HUB_ID", help="owner/name; created if it isn't there")
     p.add_argument("--private", action="store_true", help="a new data set is private")
     p.add_argument("--dry-run", action="store_true", help="check the files and say what would be sent")

@@ -9,8 +9,7 @@ import argparse
 import json
 import sys
 
-from pipeline.cli.arguments import add_json, add_tokenizer
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, add_tokenizer, folder
 
 INTERRUPTED = "an earlier report.html is untouched"
 EPILOG = """\
@@ -20,7 +19,7 @@ example:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=folder, help="output folder of a finished run")
     add_tokenizer(p)
     add_json(p)
 

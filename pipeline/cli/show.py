@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import add_tokenizer, count
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_tokenizer, count, folder
 from pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ examples:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=folder, help="output folder of a finished run")
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
     p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")

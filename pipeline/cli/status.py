@@ -12,8 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_json, add_set
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_json, add_set, folder
 from pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ example:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="an output folder")
+    p.add_argument("dir", metavar="DIR", type=folder, help="an output folder")
     p.add_argument(
         "--config",
         metavar="FILE.yaml",

@@ -17,8 +17,7 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.cli.arguments import add_json, count, nats, positive_integer, positive_number
-from pipeline.storage.location import argument, local_argument
+from pipeline.cli.arguments import add_json, count, folder, local_folder, nats, positive_integer, positive_number
 
 INTERRUPTED = "--resume goes on from the last whole epoch"
 EPILOG = """\
@@ -30,13 +29,11 @@ exit codes: 0 trained · 1 failed · 2 bad usage, setting or input · 130 interr
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
+    p.add_argument("dataset", metavar="DIR", type=folder, help="output folder of a finished run")
     p.add_argument(
         "--model", metavar="ID", required=True, help="folder or Hub id of the model whose tokenizer the labels have"
     )
-    p.add_argument(
-        "--out", metavar="DIR2", type=local_argument, required=True, help="a new folder for the trained model"
-    )
+    p.add_argument("--out", metavar="DIR2", type=local_folder, required=True, help="a new folder for the trained model")
     p.add_argument("--epochs", type=positive_number, default=5.0)
     p.add_argument("--max-steps", type=positive_integer, help="optimiser steps; overrides --epochs")
     p.add_argument("--lr", type=positive_number, default=1e-5, help="learning rate, constant")
