@@ -20,7 +20,7 @@ from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
 from pipeline.exports.format import Format, Messages, Render
-from pipeline.labels.loading import settings_of
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.templates import with_system
 from pipeline.schema import digest
 from pipeline.storage.atomic import replacing, write_text
@@ -90,8 +90,6 @@ def _renderer(labels: dict[str, Any]) -> Render:
 
     Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
     """
-    from pipeline.labels.loading import difference, open_tokenizer
-
     tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
     if differs := difference(labels, tokenizer):
         raise ConfigError(
