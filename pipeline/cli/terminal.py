@@ -205,10 +205,10 @@ def _funnel(manifest: dict[str, Any]) -> Table:
     table = Table(title="where the rows went", title_justify="left")
     for column in ("stage", "in", "out", "rejected"):
         table.add_column(column, justify="right" if column in ("in", "out") else "left")
-    for step in facts.funnel(manifest):
-        table.add_row(step.stage, str(step.rows_in), str(step.rows_out), step.rejected)
-        if step.notes:
-            table.add_row("", "", "", step.notes, style="dim")
+    for step in manifest["funnel"]:
+        table.add_row(step["stage"], str(step["in"]), str(step["out"]), facts.counts(step["rejected"]))
+        if notes := step.get("notes"):
+            table.add_row("", "", "", facts.counts(notes), style="dim")
     return table
 
 
