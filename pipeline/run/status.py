@@ -153,7 +153,7 @@ def _read_manifest(out: Path, state: State) -> dict[str, Any] | None:
         if content is None:
             return None
         state.published, state.publication = content["rows"], content.get("publication", 1)
-        state.made_by = publication.made_by(content)
+        state.made_by = publication.written_by(content)
         entries = [*content["files"], *content["rejected_files"]]
         wrong = [out / e["path"] for e in entries if not _is_of_size(out / e["path"], e["bytes"])]
         state.problems += [f"{path}: missing, or not of the size that the manifest says" for path in wrong]
