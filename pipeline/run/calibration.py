@@ -97,7 +97,7 @@ def price_of_revision(out: Path) -> tuple[float | None, str]:
 def _scored_files(out: Path) -> list[StageFile | None]:
     """The scored shards of the plan; None for those not scored yet. A longer, earlier plan may have left more."""
     planned = plan.read(out / "work")
-    return [stage_files.inspect(out / "work", "score", shard) for shard in range(planned[0].shards if planned else 0)]
+    return [stage_files.inspect(out / "work", "score", shard) for shard in range(planned.shards if planned else 0)]
 
 
 def _parsed(text: str) -> tuple[tuple[str, ...], SelectionSettings]:

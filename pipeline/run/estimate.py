@@ -89,7 +89,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     usable = round(read * len(rows) / max(1, taken))
     policy, reviser, selection = config.policy, config.reviser, config.selection
     share = _selected_share(config)
-    reasons = ", ".join(reason for reason, _ in Counter(reject.reason for _, reject in rejects).most_common(5))
+    reasons = ", ".join(reason for reason, _ in Counter(reject.reason for reject in rejects).most_common(5))
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
         "to ask": f"{usable:,} rows{f' × {policy.samples} samples' if policy.samples > 1 else ''}; "
