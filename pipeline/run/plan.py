@@ -1,7 +1,5 @@
 """Plan: read the source once, cut it into shards, write each as the file that the first stage reads."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
@@ -11,20 +9,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline import sources
+from pipeline import schema, sources
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, RowReject
 from pipeline.run import context, progress
-from pipeline.run.inputs import plan_inputs, planned_columns
 from pipeline.run.intake import Intake, Row, TakenRow
+from pipeline.run.record import SOURCE_CONTENT
 from pipeline.schema import digest, row_id
-from pipeline.sources import Adapter, Record, ResolvedSource
-from pipeline.stages.table import short_digests
+from pipeline.sources import Adapter, Record, ResolvedSource, checks
+from pipeline.stages.table import BY_NAME, Inputs, short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stage_files import Reject
 from pipeline.text import redact_paths
 
+# Raise when the rows that are planned from the same source change.
+PLAN_VERSION = 2
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
 _DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
@@ -45,6 +45,26 @@ class Plan:
     replaced_surrogates: int = 0
     digest: str = field(default="", compare=False)
     inputs: dict[str, str] = field(default_factory=dict, compare=False)
+
+
+def plan_inputs(config: CurationConfig, source_digest: str) -> Inputs:
+    """All that determines the planned rows but the limit. Where files lie does not: what they hold is in two digests."""
+    settings = config.source.data_settings()
+    samples = config.policy.samples if config.needs_generation else 1
+    return {
+        "the program": PLAN_VERSION,
+        SOURCE_CONTENT: source_digest,
+        "source": {name: value for name, value in settings.items() if name not in ("input", "decontaminate")},
+        "curation checks": checks.identity(config.source),
+        "columns": planned_columns(config).names,
+        **({"policy.samples": samples} if samples > 1 else {}),
+    }
+
+
+def planned_columns(config: CurationConfig) -> pa.Schema:
+    """The columns of the planned rows: the source's, and for pre-made pairs those of the stages that are left out."""
+    left_out = [stage for stage in schema.STAGES[1:-2] if stage not in config.stages]
+    return pa.schema([*schema.SOURCE, *(field for stage in left_out for field in BY_NAME[stage].adds)])
 
 
 def plan_shards(

@@ -14,8 +14,8 @@ from pipeline.labels.loading import open_tokenizer
 from pipeline.models.local import catalog
 from pipeline.models.local.download import cache_folder
 from pipeline.run.context import Context, tokenizer_settings
-from pipeline.run.inputs import plan_inputs, run_inputs
-from pipeline.run.plan import resolve_entry_stage
+from pipeline.run.plan import plan_inputs, resolve_entry_stage
+from pipeline.run.record import run_inputs
 from pipeline.schema import digest
 from pipeline.stages.table import UNKNOWN, Inputs, Stage, short_digests
 from pipeline.storage.stage_files import StageFile
