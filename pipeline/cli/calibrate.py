@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     price, known_by = calibration.price_of_revision(arguments.dir)
     found = calibration.choices(table, arguments.eta, price)
     if arguments.json:
-        choices = [choice.as_dict() for choice in found]
+        choices = [choice._asdict() for choice in found]
         told = {"rows": len(table), "usd_a_revision": price, "known_by": known_by, "choices": choices}
         print(json.dumps(told, ensure_ascii=False))
         return 0

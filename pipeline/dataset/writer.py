@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.reader import SUPERSEDED
-from pipeline.errors import StorageError
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import move, remove, replacing
 from pipeline.storage.stage_files import StageFile
@@ -139,10 +138,7 @@ def name_for(out: Path, path: Path, sha256: str) -> Path:
     `path` in a first publication. Later, the name of the current file with the same bytes, or else a new one: readers of
     the current manifest must find the bytes that it names.
     """
-    try:
-        current = manifest.load(out)
-    except StorageError:
-        current = None
+    current = manifest.load_or_none(out)
     if current is None:
         return path
     known = [*current.get("files", ()), *current.get("rejected_files", ())]
