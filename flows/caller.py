@@ -9,17 +9,17 @@ from contextvars import ContextVar
 
 from prefect import get_run_logger
 
-from flows.watch import FlowWatcher
-from pipeline.curate import Outcome, Watcher
+from flows.reporter import FlowReporter
+from pipeline.curate import Outcome, Reporter
 from pipeline.errors import CurationError
 
-display: ContextVar[Watcher | None] = ContextVar("display", default=None)
+display: ContextVar[Reporter | None] = ContextVar("display", default=None)
 kept: ContextVar[list[Outcome | CurationError] | None] = ContextVar("kept", default=None)
 
 
-def watcher() -> Watcher:
+def reporter() -> Reporter:
     """The flow run's log and artifacts, and the caller's display where there is one."""
-    return FlowWatcher(get_run_logger(), display.get())
+    return FlowReporter(get_run_logger(), display.get())
 
 
 def keep(ending: Outcome | CurationError) -> None:

@@ -23,7 +23,7 @@ from flows import artifacts, caller, lease, submit
 from flows.health import server_answers
 from flows.runners import running_on, share
 from pipeline.config.settings import CurationConfig
-from pipeline.curate import Outcome, Watcher, in_threads
+from pipeline.curate import Outcome, Reporter, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
@@ -77,30 +77,30 @@ def curate(config: CurationConfig) -> dict[str, Any] | State[Any]:
 
     A Prefect server that goes away in the middle stops the flow, not the data: the rest is done without it.
     """
-    watcher = caller.watcher()
+    reporter = caller.reporter()
     try:
         with running_on(config):
-            outcome = run_curation(config, in_tasks, watcher)
+            outcome = run_curation(config, in_tasks, reporter)
     except CurationError as error:
         caller.keep(error)
         return Failed(message=str(error), data=error)
     except Exception as error:
-        watcher.warn(f"Prefect failed ({describe_error(error, 500)}); the run goes on without it")
-        outcome = run_curation(config, in_threads, watcher)
+        reporter.warn(f"Prefect failed ({describe_error(error, 500)}); the run goes on without it")
+        outcome = run_curation(config, in_threads, reporter)
     caller.keep(outcome)
     if server_answers():
         try:
             artifacts.tell(outcome)
         except Exception as error:
-            watcher.warn(f"the data set is published, but Prefect refused to hear all of it: {error}")
+            reporter.warn(f"the data set is published, but Prefect refused to hear all of it: {error}")
     else:
-        watcher.warn("the data set is published, but the Prefect server doesn't answer any more")
+        reporter.warn("the data set is published, but the Prefect server doesn't answer any more")
     return {"out": str(outcome.out), "calls": outcome.calls, "done": outcome.already_done, **outcome.manifest["rows"]}
 
 
-def run_with_prefect(config: CurationConfig, watcher: Watcher) -> Outcome:
+def run_with_prefect(config: CurationConfig, reporter: Reporter) -> Outcome:
     """Run the flow from this process, with the command line's display. Raises CurationError as the plain run does."""
-    caller.display.set(watcher)
+    caller.display.set(reporter)
     kept: list[Outcome | CurationError] = []
     caller.kept.set(kept)
     try:

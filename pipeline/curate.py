@@ -40,7 +40,7 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Sees the run: warnings, downloads, and the stages while they work."""
 
     def warn(self, message: str) -> None: ...
@@ -67,30 +67,30 @@ class Outcome:
         return self.context is None
 
 
-def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
+def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    source = sources.resolve_source(config.source, watcher.warn)
+    source = sources.resolve_source(config.source, reporter.warn)
     config = resolve_entry_stage(config, sources.open_adapters(config.source, source, warn=lambda told: None))
     context.check(config)
-    with run_lock(config.out, watcher.warn), rare_collections():
+    with run_lock(config.out, reporter.warn), rare_collections():
         inputs = run_inputs(config, source.digest)
         wanted = digest(*inputs.values())
-        found = standing(config.out, wanted, watcher.warn)
+        found = standing(config.out, wanted, reporter.warn)
         if found:
             return Outcome(config.out, found, 0, None)
-        plan = plan_shards(config, source, config.out / "work", watcher.warn)
+        plan = plan_shards(config, source, config.out / "work", reporter.warn)
         unknown = unpriced(config)
         if unknown and config.run.budget_usd is not None:
-            watcher.warn(
+            reporter.warn(
                 f"what {', '.join(unknown)} answered in this folder before the price was known counts as nothing"
             )
         record.remember(config, wanted, short_digests(inputs), unknown)
-        config = with_local_models(config, watcher)
+        config = with_local_models(config, reporter)
         run = context_of(config, anew=True)
         if run.journal.warning:
-            watcher.warn(run.journal.warning)
+            reporter.warn(run.journal.warning)
         before = run.journal.made()
-        with watcher.watching(run):
+        with reporter.watching(run):
             if config.needs_generation:
                 execute(config, plan.shards, ("sample", "score"), None)
                 thresholds = resolve_thresholds(config, run.work, plan.shards)
@@ -100,13 +100,13 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
                 execute(config, plan.shards, config.stages[1:], thresholds)
         published = publish(run, source, plan, thresholds, wanted)
         if published["unanswered"]:
-            watcher.warn(
+            reporter.warn(
                 f"{published['unanswered']} rows were rejected only because a provider failed or did not answer "
                 "(see rejected/); the same command again asks for these alone"
             )
         for model in run.models:
             if model.refusal:
-                watcher.warn(
+                reporter.warn(
                     f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
                     "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
                     "a judge that gives no token probabilities reward.logprobs=false"
@@ -144,16 +144,16 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             raise
 
 
-def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
+def with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
     """Fetch the embedded models that the run needs; the reviser may be replaced by its smaller stand-in, announced."""
     from pipeline.models.local.download import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
     asked = config.needs_generation
     if policy.provider == "local" and (asked or config.labels.tokenizer == "policy"):
-        fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
+        fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
     if asked and reviser.provider == "local":
-        model, _ = fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
+        model, _ = fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config

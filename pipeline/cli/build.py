@@ -16,7 +16,7 @@ from pipeline.cli.arguments import add_json, add_run_settings, run_config
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
-    from pipeline.curate import Outcome, Watcher
+    from pipeline.curate import Outcome, Reporter
 
 HELP_WHEN_BARE = True
 INTERRUPTED = "run the same command again to go on"
@@ -84,7 +84,7 @@ def _tell_of_batches(out: Path, *, finished: bool = False) -> None:
         )
 
 
-def _run(config: CurationConfig, prefect: str, screen: Watcher) -> Outcome:
+def _run(config: CurationConfig, prefect: str, screen: Reporter) -> Outcome:
     if prefect == "ephemeral" or (prefect != "off" and _server_answers(insist=prefect == "server")):
         _prepare_prefect(ephemeral=prefect == "ephemeral")
         from flows.curate import run_with_prefect

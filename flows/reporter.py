@@ -18,7 +18,7 @@ from pipeline.run import progress
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from pipeline.curate import Watcher
+    from pipeline.curate import Reporter
     from pipeline.run.context import Context
 
 # Each artifact that is told costs as much as ten model calls: a long run is looked at less often.
@@ -26,13 +26,13 @@ _FIRST_S, _RARELY_S = 3.0, 15.0
 _DOWNLOAD_EVERY_S = 10.0
 
 
-class FlowWatcher:
+class FlowReporter:
     """Tells a Prefect run logger what a terminal would show, and keeps the progress artifacts of a flow run.
 
     display: the terminal of the process that started the flow, which is told the same.
     """
 
-    def __init__(self, logger: Any, display: Watcher | None = None) -> None:
+    def __init__(self, logger: Any, display: Reporter | None = None) -> None:
         self._logger = logger
         self._display = display
         self._said = 0.0
