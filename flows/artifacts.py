@@ -29,7 +29,7 @@ _DIFFS = 5
 _WIDTH = 80
 
 
-def tell(outcome: Outcome) -> None:
+def publish(outcome: Outcome) -> None:
     """Emit the event of a published data set, make its artifacts, and log what its summary would warn of."""
     content = outcome.manifest
     for told in trust.warnings(content):

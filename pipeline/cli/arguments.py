@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from argparse import ArgumentTypeError
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+from pipeline.storage.location import argument
+
+if TYPE_CHECKING:
+    from pipeline.config.settings import CurationConfig
 
 
 def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str, text: str) -> Any:
@@ -18,13 +24,17 @@ def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: s
             return number
     except ValueError:
         pass
-    raise ArgumentTypeError(f"expected {expected}, got {text!r}")
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
 
 count = partial(_number, int, lambda n: n >= 0, "a number from 0")
 positive_integer = partial(_number, int, lambda n: n > 0, "a number from 1")
 positive_number = partial(_number, float, lambda n: 0 < n < math.inf, "a number above 0")
 nats = partial(_number, float, lambda n: n >= 0, "a number from 0, or inf")
+
+
+def add_dir(p: argparse.ArgumentParser, help: str = "output folder of a finished run") -> None:
+    p.add_argument("dir", metavar="DIR", type=argument, help=help)
 
 
 def add_set(p: argparse.ArgumentParser, help: str) -> None:
@@ -42,7 +52,7 @@ def add_tokenizer(p: argparse.ArgumentParser) -> None:
 
 
 def add_run_settings(p: argparse.ArgumentParser) -> None:
-    """The flags and settings that describe a run; `run_config` makes its configuration of them."""
+    """The flags and settings that describe a run, for `run_config`."""
     p.add_argument("--source", metavar="NAME", help="adapter, or several with commas")
     p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="file, folder, glob, URL or Hub id instead of its own")
     p.add_argument("--limit", metavar="N", help="read at most N rows")
@@ -60,12 +70,9 @@ def add_run_settings(p: argparse.ArgumentParser) -> None:
     p.add_argument("--require-full-source", action="store_true", help="fail rather than use the bundled sample")
 
 
-def run_config(arguments: argparse.Namespace) -> Any:
-    """The CurationConfig of the arguments of `add_run_settings`. Raises ConfigError, also when no source is named."""
-    import os
-
+def run_config(arguments: argparse.Namespace) -> CurationConfig:
+    """The configuration by the arguments of `add_run_settings`. Raises ConfigError, also when no source is named."""
     from pipeline.config.loading import load_config
-    from pipeline.errors import ConfigError
 
     flags = {
         "source.name": arguments.source,

@@ -39,21 +39,18 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     names = checked_files(arguments.dir)
     total = sum((arguments.dir / name).stat().st_size for name in names)
-    out = sys.stderr if arguments.json else sys.stdout
-    print(f"{len(names)} files, {total / 1e6:.1f} MB, all as the manifest says", file=out)
+    print(f"{len(names)} files, {total / 1e6:.1f} MB, all as the manifest says")
     url = None
     if arguments.dry_run:
-        print("\n".join(names), file=out)
-        print(f"nothing was sent; without --dry-run they go to {arguments.hub_id}", file=out)
+        print("\n".join(names))
+        print(f"nothing was sent; without --dry-run they go to {arguments.hub_id}")
     else:
         url = _send(arguments.dir, names, arguments.hub_id, private=arguments.private)
-        print(f"sent  {url}", file=out)
-    if arguments.json:
-        print(json.dumps({"files": names, "bytes": total, "url": url}))
-    return 0
+        print(f"sent  {url}")
+    return 0, {"files": names, "bytes": total, "url": url}
 
 
 def checked_files(root: Path) -> list[str]:

@@ -6,11 +6,9 @@ One file, which loads nothing.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
-from pipeline.cli.arguments import add_json, add_tokenizer
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_dir, add_json, add_tokenizer
+from pipeline.cli.streams import note, print_values
 
 INTERRUPTED = "an earlier report.html is untouched"
 EPILOG = """\
@@ -20,22 +18,22 @@ example:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
+    add_dir(p)
     add_tokenizer(p)
     add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import report
-    from pipeline.cli.progress_bar import counting
+    from pipeline.cli.console import progress_bar
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
 
     manifest = read_manifest(arguments.dir)
-    tokenizer, note = labels_tokenizer(manifest, arguments.tokenizer)
-    if note:
-        print(f"note: {note}", file=sys.stderr)
-    with counting(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
-        path = report.write(arguments.dir, manifest, tokenizer, note=note, advance=advance)
-    print(json.dumps({"report": str(path)}) if arguments.json else f"report  {path}")
-    return 0
+    tokenizer, problem = labels_tokenizer(manifest, arguments.tokenizer)
+    if problem:
+        note(problem)
+    with progress_bar(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
+        path = report.write(arguments.dir, manifest, tokenizer, note=problem, advance=advance)
+    print_values(report=path)
+    return 0, {"report": str(path)}

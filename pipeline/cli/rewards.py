@@ -7,17 +7,15 @@ Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.arguments import add_json, add_set, count
+from pipeline.cli.streams import note
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
 
-INTERRUPTED = "nothing was changed"
 EPILOG = """\
 examples:
   figa rewards check --pairs pairs.jsonl.gz
@@ -39,7 +37,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import rewards
     from pipeline.config.loading import load_config
     from pipeline.rewards.checking import check, concerns, read_pairs
@@ -49,19 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
     rewards.check(config.reward, config.run.budget_usd)
-    pairs, without = read_pairs(config, arguments.limit or None, _note)
-    found = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)
-    found |= {"rows_without_a_pair": without}
-    found["concerns"] = concerns(found)
-    if arguments.json:
-        print(json.dumps(found, ensure_ascii=False))
-    else:
-        _tell(found)
-    return 0
-
-
-def _note(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    pairs, without = read_pairs(config, arguments.limit or None, note)
+    result = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)
+    result |= {"rows_without_a_pair": without}
+    result["concerns"] = concerns(result)
+    if not arguments.json:
+        _print(result)
+    return 0, result
 
 
 def _judge(settings: Any, config: CurationConfig) -> Any:
@@ -76,13 +68,13 @@ def _judge(settings: Any, config: CurationConfig) -> Any:
     return factory.chat_model(settings, journal=Journal(checks() / "journal.db"), budget=budget, local_file=local_file)
 
 
-def _tell(found: dict[str, Any]) -> None:
-    length, order, marks = found["length"], found["order"], found["calibration"]
-    scores = found["scores"]
+def _print(result: dict[str, Any]) -> None:
+    length, order, marks = result["length"], result["order"], result["calibration"]
+    scores = result["scores"]
     lines = [
-        ("model", found["name"]),
-        ("pairs", f"{found['scored']} scored of {found['pairs']}{_counted(found['rejected'])}"),
-        ("accuracy", f"{_percent(found['accuracy'])}; {found['ties']} ties, which count half"),
+        ("model", result["name"]),
+        ("pairs", f"{result['scored']} scored of {result['pairs']}{_counted(result['rejected'])}"),
+        ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
         ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
         ("", f"{_percent(length['accuracy_when_longer_is_better'])} where the better answer is the longer one"),
@@ -106,10 +98,10 @@ def _tell(found: dict[str, Any]) -> None:
         ]
     if scores["mean"] is not None:
         lines.append(("scores", f"mean {scores['mean']:.4g}, deviation {scores['deviation']:.4g}"))
-    lines.append(("speed", f"{found['answers_per_second']:,} answers a second"))
+    lines.append(("speed", f"{result['answers_per_second']:,} answers a second"))
     for name, text in lines:
         print(f"{name:<13}{text}")
-    for concern in found["concerns"]:
+    for concern in result["concerns"]:
         print(f"{'concern':<13}{concern}")
 
 

@@ -9,16 +9,14 @@ step has fewer pairs than devices × micro-batch does Trainer repeat some to fil
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import sys
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.cli.arguments import add_json, count, nats, positive_integer, positive_number
-from pipeline.storage.location import argument, local_argument
+from pipeline.cli.arguments import add_dir, add_json, count, nats, positive_integer, positive_number
+from pipeline.errors import UsageError
+from pipeline.storage.location import local_argument
 
 INTERRUPTED = "--resume goes on from the last whole epoch"
 EPILOG = """\
@@ -30,7 +28,7 @@ exit codes: 0 trained · 1 failed · 2 bad usage, setting or input · 130 interr
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
+    add_dir(p)
     p.add_argument(
         "--model", metavar="ID", required=True, help="folder or Hub id of the model whose tokenizer the labels have"
     )
@@ -62,9 +60,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import open_dataset
-    from pipeline.errors import UsageError
 
     missing = [name for name in ("torch", "accelerate") if find_spec(name) is None]
     if missing:
@@ -75,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             "same tokenizer, as a folder or Hub id"
         )
     _check_out(arguments.out, resume=arguments.resume)
-    dataset = open_dataset(arguments.dataset)
+    dataset = open_dataset(arguments.dir)
     # Advice for developers would hide the progress; errors still show.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin while they wait for each other make a small model many times slower on cores that are shared.
@@ -83,16 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.training.recipe import Recipe, train
 
     names = {field.name for field in fields(Recipe)}
-    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-        summary = train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
-    if arguments.json and os.environ.get("RANK", "0") == "0":
-        print(json.dumps(summary))
-    return 0
+    summary = train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
+    # Every device has a process of its own; one prints the result.
+    return 0, summary if os.environ.get("RANK", "0") == "0" else None
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
-    from pipeline.errors import UsageError
-
     if (out / "config.json").exists():
         raise UsageError(f"--out {out}: holds a trained model already; name a new folder")
     saved = any(out.glob("checkpoint-*"))

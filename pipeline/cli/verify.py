@@ -105,7 +105,7 @@ def verify(
 def _verify(
     root: Path, content: dict[str, Any], report: Report, sample: int | None, tokenizer: str | None, labels: bool
 ) -> None:
-    from pipeline.cli.progress_bar import counting
+    from pipeline.cli.console import progress_bar
     from pipeline.dataset import verify_files, verify_rows
     from pipeline.dataset.problem import Problem
 
@@ -128,7 +128,7 @@ def _verify(
     total = sum(entry.rows for entry in published)
     samples = _draw(published, sample) if sample is not None and own else [None] * len(published)
     seen = verify_rows.Ids()
-    with counting(f"checking {root}", total) as advance:
+    with progress_bar(f"checking {root}", total) as advance:
 
         def done(count: int, labelled: int) -> None:
             report.rows += count
@@ -192,7 +192,7 @@ def rows_at_least_0(text: str) -> int:
     return number
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     report = verify(
         arguments.dir,
         sample=arguments.sample,
@@ -200,10 +200,8 @@ def run(arguments: argparse.Namespace) -> int:
         labels=not arguments.no_labels,
         first=arguments.first,
     )
-    _tell(report, sys.stderr if arguments.json else sys.stdout)
-    if arguments.json:
-        print(json.dumps(report.as_dict(), ensure_ascii=False))
-    return 1 if report.count else 0
+    _tell(report, sys.stdout)
+    return int(report.count > 0), report.as_dict()
 
 
 def _tell(report: Report, out: TextIO) -> None:
