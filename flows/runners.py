@@ -130,7 +130,9 @@ def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserS
     settings: PolicySettings | ReviserSettings | RewardSettings = getattr(config, role)
     asked: Sequence[PolicySettings | ReviserSettings | RewardSettings] = [settings]
     if isinstance(settings, RewardSettings):
-        asked = [one for one in rewards.members(settings) if rewards.kind(one.model) in ("judge", "server")]
+        asked = [
+            one for one in rewards.member_settings(settings) if rewards.reward_kind(one.model) in ("judge", "server")
+        ]
     if not asked:
         return settings
     workers, most = config.run.workers, min(map(calls_at_a_time, asked))

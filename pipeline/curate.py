@@ -1,4 +1,4 @@
-"""The run, as the paper's figure reads. What executes the shards (threads, Prefect tasks) is handed in.
+"""The run, as the paper's figure reads. What executes the shards (threads, Prefect tasks) is a parameter.
 
 source → plan → sample → score → select → revise → filter → label → publish
                 └── phase 1 ──┘   └───────── phase 2 ─────────┘
@@ -7,24 +7,21 @@ source → plan → sample → score → select → revise → filter → label 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.models import event_loop
 from pipeline.models.local import catalog
-from pipeline.run import context, record
+from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.inputs import run_inputs
-from pipeline.run.plan import plan_shards, resolve_entry_stage
-from pipeline.run.publish import publish, standing, unpriced
+from pipeline.run.plan import open_source, plan_shards
+from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
 from pipeline.stages import select
@@ -41,7 +38,7 @@ class Executor(Protocol):
 
 
 class Reporter(Protocol):
-    """Sees the run: warnings, downloads, and the stages while they work."""
+    """Shows the run: warnings, downloads, and the stages while they work."""
 
     def warn(self, message: str) -> None: ...
 
@@ -52,7 +49,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The manifest of the published data set and the calls that this run made, those without an answer included.
+    """The manifest of the published data set and the calls that this run sent, those without a response included.
 
     context: None when nothing was to do.
     """
@@ -69,60 +66,59 @@ class Outcome:
 
 def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    source = sources.resolve_source(config.source, reporter.warn)
-    config = resolve_entry_stage(config, sources.open_adapters(config.source, source, warn=lambda told: None))
-    context.check(config)
-    with run_lock(config.out, reporter.warn), rare_collections():
+    config, source, adapters = open_source(config, reporter.warn)
+    with run_lock(config.out, reporter.warn):
         inputs = run_inputs(config, source.digest)
-        wanted = digest(*inputs.values())
-        found = standing(config.out, wanted, reporter.warn)
-        if found:
-            return Outcome(config.out, found, 0, None)
-        plan = plan_shards(config, source, config.out / "work", reporter.warn)
-        unknown = unpriced(config)
-        if unknown and config.run.budget_usd is not None:
-            reporter.warn(
-                f"what {', '.join(unknown)} answered in this folder before the price was known counts as nothing"
-            )
-        record.remember(config, wanted, short_digests(inputs), unknown)
+        run_digest = digest(*inputs.values())
+        if current := find_current(config.out, run_digest, reporter.warn):
+            return Outcome(config.out, current, 0, None)
+        plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn)
+        record.remember(config, run_digest, short_digests(inputs), _unpriced(config, reporter))
         config = with_local_models(config, reporter)
-        run = context_of(config, anew=True)
+        run = context_of(config, rebuild=True)
         if run.journal.warning:
             reporter.warn(run.journal.warning)
-        before = run.journal.made()
+        calls_before = run.journal.all_calls()
         with reporter.watching(run):
-            if config.needs_generation:
-                execute(config, plan.shards, ("sample", "score"), None)
-                thresholds = resolve_thresholds(config, run.work, plan.shards)
-                execute(config, plan.shards, ("select", "revise", "filter", "label"), thresholds)
-            else:
-                thresholds = select.OFF.as_dict()
-                execute(config, plan.shards, config.stages[1:], thresholds)
-        published = publish(run, source, plan, thresholds, wanted)
-        if published["unanswered"]:
+            thresholds = _run_stages(config, execute, run, plan.shards)
+        manifest = publish(run, source, plan, thresholds, run_digest)
+        _warn_of_failures(manifest, run, reporter)
+        return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
+
+
+def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards: int) -> Thresholds:
+    """Run both phases; returns the thresholds that rows were selected by."""
+    if not config.needs_generation:
+        execute(config, shards, config.stages[1:], select.OFF.as_dict())
+        return select.OFF.as_dict()
+    execute(config, shards, ("sample", "score"), None)
+    thresholds = resolve_thresholds(config, run.work, shards)
+    execute(config, shards, ("select", "revise", "filter", "label"), thresholds)
+    return thresholds
+
+
+def _unpriced(config: CurationConfig, reporter: Reporter) -> list[str]:
+    names = unpriced(config)
+    if names and config.run.budget_usd is not None:
+        reporter.warn(
+            f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
+        )
+    return names
+
+
+def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter) -> None:
+    if manifest["unanswered"]:
+        reporter.warn(
+            f"{manifest['unanswered']} rows were rejected only because a provider failed or did not respond "
+            "(see rejected/); the same command again calls for these alone"
+        )
+    for model in run.models:
+        if model.refusal:
             reporter.warn(
-                f"{published['unanswered']} rows were rejected only because a provider failed or did not answer "
-                "(see rejected/); the same command again asks for these alone"
+                f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
+                "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
+                "a judge that gives no token probabilities reward.logprobs=false"
             )
-        for model in run.models:
-            if model.refusal:
-                reporter.warn(
-                    f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
-                    "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
-                    "a judge that gives no token probabilities reward.logprobs=false"
-                )
-        return Outcome(config.out, published, run.journal.made() - before, run)
-
-
-@contextmanager
-def rare_collections() -> Iterator[None]:
-    """Rows hold no reference cycles, and looking for some after every 700 of them takes a tenth of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
@@ -145,14 +141,13 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
 
 
 def with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
-    """Fetch the embedded models that the run needs; the reviser may be replaced by its smaller stand-in, announced."""
+    """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
     from pipeline.models.local.download import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
-    asked = config.needs_generation
-    if policy.provider == "local" and (asked or config.labels.tokenizer == "policy"):
+    if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
         fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
-    if asked and reviser.provider == "local":
+    if config.needs_generation and reviser.provider == "local":
         model, _ = fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})

@@ -101,6 +101,20 @@ _SPLIT = [
 ]
 
 
+def published_columns(version: str) -> pa.Schema:
+    """The published columns of a schema version of this major, as far as this program knows them."""
+    return pa.schema([field for field in PUBLISHED if _minor(SINCE.get(field.name, "1.0")) <= _minor(version)])
+
+
+def is_newer(version: str) -> bool:
+    """Whether a schema version of this major has columns that this program doesn't know."""
+    return _minor(version) > _minor(SCHEMA_VERSION)
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
+
+
 def parquet_options(schema: pa.Schema) -> dict[str, object]:
     """Keyword arguments for pyarrow's Parquet writer, for the columns that `schema` has."""
     names = set(schema.names)

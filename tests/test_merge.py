@@ -15,8 +15,8 @@ import pytest
 import pipeline
 from pipeline import report, schema
 from pipeline.cli.main import main
-from pipeline.cli.verify import verify
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.run.status import folder_state
 from pipeline.storage.lock import run_lock
 from tests import pairs
@@ -222,8 +222,8 @@ def test_folders_that_can_not_be_used(
     for roots, into, told in [
         ([a, tmp_path / "nowhere"], out, "no finished data set is there"),
         ([a, b], b / "out", "lies in the folder of"),
-        ([a, b], a, "not made by merging"),
-        ([a, other], other, "not made by merging"),
+        ([a, b], a, "that no merge wrote"),
+        ([a, other], other, "that no merge wrote"),
         ([a, other], out, f"holds a merge of other data sets, {b} among them"),
         ([a, a], tmp_path / "new", "two different data sets"),
     ]:

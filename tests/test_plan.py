@@ -40,7 +40,8 @@ def config(path: Path, **flags: Any) -> CurationConfig:
 def planned(config: CurationConfig, work: Path) -> tuple[Plan, list[str]]:
     warnings: list[str] = []
     source = sources.resolve(config.source.name, config.source.input, warn=warnings.append)
-    return plan_shards(config, source, work, warnings.append), warnings
+    adapters = sources.open_adapters(config.source, source, warnings.append)
+    return plan_shards(config, source, adapters, work, warnings.append), warnings
 
 
 def rows_of(work: Path, plan: Plan) -> pa.Table:

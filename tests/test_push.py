@@ -86,7 +86,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
-        monkeypatch.setattr("pipeline.cli.push._PAUSE_S", 0.0)
+        monkeypatch.setattr("pipeline.dataset.push._PAUSE_S", 0.0)
         yield made
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import schema
 from pipeline.cli.main import main
-from pipeline.cli.verify import verify
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.labels.columns import LABELS
 from tests.labels.families import FAMILIES, fast
 from tests.pairs import data_set
@@ -202,7 +202,7 @@ def test_folders_that_can_not_be_used(parent: Path, tmp_path: Path, capsys: pyte
     other.mkdir()
     (other / "manifest.json").write_bytes((parent / "manifest.json").read_bytes())
     assert main(["relabel", str(parent), "--out", str(other)]) == 2
-    assert "not made by relabelling" in capsys.readouterr().err
+    assert "that no relabelling wrote" in capsys.readouterr().err
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "README.md").write_text("my own", "utf-8")

@@ -70,7 +70,7 @@ def test_brought_answers_are_labelled_without_any_model(settings: Settings, monk
         raise AssertionError("no model is needed")
 
     monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.setattr("pipeline.rewards.load", refuse)
+    monkeypatch.setattr("pipeline.rewards.load_reward", refuse)
     monkeypatch.setattr("pipeline.models.local.download.fetch", refuse)
     # Models whose keys are missing, and no server to answer.
     config = spa(settings, policy__model="openai/gpt-4o-mini", reviser__model="anthropic/claude-haiku-4-5")

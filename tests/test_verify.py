@@ -15,10 +15,10 @@ import pytest
 
 from pipeline import open_dataset
 from pipeline.cli.main import main
-from pipeline.cli.verify import verify
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.run import publish
 from tests.conftest import Silent
 from tests.corruption import CORRUPTIONS, SIDES, foreign_shard, refit
@@ -102,7 +102,7 @@ def test_other_settings_are_repeated_from_the_manifest(
 def test_files_of_earlier_versions_name_the_tokenizers_folder(
     tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "portable", lambda labels: labels)
+    monkeypatch.setattr(publish, "redact_paths", lambda labels: labels)
     out = data_set(tmp_path / "set", tiny_tokenizer, 20)
     assert str(tiny_tokenizer).encode() in pq.read_schema(next((out / "data").iterdir())).metadata[b"figa.labels"]
     assert verify(out).count == 0

@@ -48,10 +48,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli import terminal
+    from pipeline.cli.terminal import Terminal
 
     config = run_config(arguments)
-    with terminal.Terminal() as screen:
+    with Terminal() as screen:
         if arguments.dry_run:
             from pipeline.run.estimate import estimate
 
@@ -64,10 +64,46 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         except (KeyboardInterrupt, CurationError) as error:
             _print_batches(config.out, "The same command collects them")
             code = print_error(error, INTERRUPTED)
-            return code, terminal.stopped(config.out, str(error), code) if arguments.json else None
+            return code, _incomplete(config.out, str(error), code) if arguments.json else None
         screen.summary(outcome)
         _print_batches(config.out, "No row asks for them, and --budget counts their worst case")
-        return 0, terminal.as_json_object(outcome)
+        return 0, _result(outcome)
+
+
+def _result(outcome: Outcome) -> dict[str, object]:
+    """The object of --json: counts per stage, and the paths."""
+    out, manifest = outcome.out, outcome.manifest
+    return {
+        "out": str(out),
+        "manifest": str(out / "manifest.json"),
+        "report": str(out / "report.html"),
+        "already_done": outcome.already_done,
+        "calls": outcome.calls,
+        "cost_usd": manifest["cost_usd"],
+        "unpriced": manifest.get("unpriced", []),
+        "unanswered": manifest.get("unanswered", 0),
+        "rows": manifest["rows"],
+        "stages": manifest["funnel"],
+        "source": manifest["source"],
+        "reward_check": manifest.get("reward_check"),
+        "files": [str(out / entry["path"]) for entry in manifest["files"]],
+        "rejected_files": [str(out / entry["path"]) for entry in manifest["rejected_files"]],
+    }
+
+
+def _incomplete(out: Path, error: str, exit_code: int) -> dict[str, object]:
+    """The object of --json for a run that ended early: why, and what is there."""
+    from pipeline.run.status import folder_state
+
+    state = folder_state(out)
+    return {
+        "out": str(out),
+        "error": error or "interrupted",
+        "exit_code": exit_code,
+        "calls": sum(state.calls.values()),
+        "cost_usd": state.cost_usd,
+        "stages": [{"stage": stage.stage, "out": stage.rows, "rejected": stage.rejected} for stage in state.stages],
+    }
 
 
 def _print_batches(out: Path, fate: str) -> None:

@@ -33,6 +33,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import exports, open_dataset
     from pipeline.cli.console import progress_bar
+    from pipeline.dataset.facts import counts
     from pipeline.exports.writing import export
 
     format, variant = exports.get(arguments.format, arguments.variant)
@@ -40,8 +41,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     with progress_bar(f"exporting {arguments.dir}", len(dataset)) as advance:
         content = export(dataset, format, variant, arguments.out, advance)
     pairs = content["pairs"]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in content["skipped"].items())
-    skipped = f"{pairs['skipped']} skipped{f' ({reasons})' if reasons else ''}"
-    print(f"{pairs['read']} pairs = {pairs['exported']} exported + {skipped}")
+    reasons = f" ({counts(content['skipped'])})" if content["skipped"] else ""
+    print(f"{pairs['read']} pairs = {pairs['exported']} exported + {pairs['skipped']} skipped{reasons}")
     print_values(data=arguments.out / format.file, README=arguments.out / "README.md")
     return 0, content

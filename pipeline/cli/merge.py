@@ -36,6 +36,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.cli.console import progress_bar
+    from pipeline.dataset.facts import headline
     from pipeline.dataset.reader import read_manifest
     from pipeline.run.merge import merge
 
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     duplicates = manifest["funnel"][-1]["rejected"].get("duplicate_id", 0)
     for part in merged["merged"]:
         print(f"{part['path']}: {part['published']} of {part['rows']['published']} pairs")
-    print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
+    print(headline(manifest))
     if duplicates:
         print(f"duplicate ids: {duplicates}, the {merged['keep']} one is kept (see {out / 'rejected'})")
     publication = manifest["publication"]

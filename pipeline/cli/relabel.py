@@ -38,6 +38,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.cli.console import progress_bar
+    from pipeline.dataset import facts
     from pipeline.dataset.reader import read_manifest
     from pipeline.run.relabel import DISTANCE_SETTINGS, relabel, relabel_settings
 
@@ -47,14 +48,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     config = relabel_settings(parent, arguments.set, flags)
     filters = any(text.partition("=")[0].strip() in DISTANCE_SETTINGS for text in arguments.set)
     with progress_bar(f"labelling {root}", parent["rows"]["published"]) as advance:
-        manifest = relabel(
-            root, out, config.labels, config.filter if filters else None, advance=advance, warn=note
-        )
+        manifest = relabel(root, out, config.labels, config.filter if filters else None, advance=advance, warn=note)
     rows, reasons = manifest["rows"], manifest["funnel"][0]["rejected"]
-    print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
+    print(facts.headline(manifest))
     if reasons:
-        rejected = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-        print(f"rejected: {rejected} (texts and evidence in {out / 'rejected'})")
+        print(f"rejected: {facts.counts(reasons)} (texts and evidence in {out / 'rejected'})")
     if not rows["published"]:
         note("no pair survived: the data set is valid and empty")
     print_values(manifest=out / "manifest.json", next=f"figa verify {shlex.quote(str(out))}")

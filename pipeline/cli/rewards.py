@@ -14,7 +14,9 @@ from pipeline.cli.arguments import add_json, add_set, count
 from pipeline.cli.streams import note
 
 if TYPE_CHECKING:
+    from pipeline.config.reward import RewardSettings
     from pipeline.config.settings import CurationConfig
+    from pipeline.models.chat import ChatModel
 
 EPILOG = """\
 examples:
@@ -40,15 +42,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import rewards
     from pipeline.config.loading import load_config
-    from pipeline.rewards.checking import check, concerns, read_pairs
+    from pipeline.rewards.check import check, concerns, read_pairs
 
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
-    rewards.check(config.reward, config.run.budget_usd)
-    pairs, without = read_pairs(config, arguments.limit or None, note)
-    result = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)
+    rewards.check_settings(config.reward, config.run.budget_usd)
+    pairs, without = read_pairs(config.source, arguments.limit or None, note)
+    result = check(rewards.load_reward(config.reward, lambda each: _open_chat(each, config)), pairs)
     result |= {"rows_without_a_pair": without}
     result["concerns"] = concerns(result)
     if not arguments.json:
@@ -56,8 +58,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     return 0, result
 
 
-def _judge(settings: Any, config: CurationConfig) -> Any:
-    """The model that a judge asks. Answers are journalled in the user's state folder: the same check again costs nothing."""
+def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
+    """The language model of a judge, with its journal in the user's state folder: the same check again costs nothing."""
     from pipeline.models import factory
     from pipeline.models.cost import Budget
     from pipeline.models.journal import Journal
@@ -69,11 +71,13 @@ def _judge(settings: Any, config: CurationConfig) -> Any:
 
 
 def _print(result: dict[str, Any]) -> None:
-    length, order, marks = result["length"], result["order"], result["calibration"]
-    scores = result["scores"]
+    from pipeline.dataset.facts import counts
+
+    length, order, calibration, scores = (result[name] for name in ("length", "order", "calibration", "scores"))
+    rejected = f" ({counts(result['rejected'])})" if result["rejected"] else ""
     lines = [
         ("model", result["name"]),
-        ("pairs", f"{result['scored']} scored of {result['pairs']}{_counted(result['rejected'])}"),
+        ("pairs", f"{result['scored']} scored of {result['pairs']}{rejected}"),
         ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
         ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
@@ -86,27 +90,19 @@ def _print(result: dict[str, Any]) -> None:
             ("", f"says the same in both orders in {order['consistent']:.0%}"),
             ("", f"{_percent(order['accuracy_unswapped'])} if asked in one order only"),
         ]
-    if marks:
-        best = f", {marks['error_fitted']:.3f} at {marks['temperature']:.3g}" if marks["temperature"] else ""
-        lines.append(("calibration", f"error {marks['error']:.3f} at temperature 1{best}"))
-        lines += [
-            (
-                "",
-                f"margin {b['margin']:.3g}: {b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)",
-            )
-            for b in marks["buckets"]
-        ]
+    if calibration:
+        temperature, fitted = calibration["temperature"], calibration["error_fitted"]
+        best = f", {fitted:.3f} at {temperature:.3g}" if temperature else ""
+        lines.append(("calibration", f"error {calibration['error']:.3f} at temperature 1{best}"))
+        for b in calibration["buckets"]:
+            sure = f"{b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)"
+            lines.append(("", f"margin {b['margin']:.3g}: {sure}"))
     if scores["mean"] is not None:
         lines.append(("scores", f"mean {scores['mean']:.4g}, deviation {scores['deviation']:.4g}"))
     lines.append(("speed", f"{result['answers_per_second']:,} answers a second"))
+    lines += [("concern", concern) for concern in result["concerns"]]
     for name, text in lines:
         print(f"{name:<13}{text}")
-    for concern in result["concerns"]:
-        print(f"{'concern':<13}{concern}")
-
-
-def _counted(reasons: dict[str, int]) -> str:
-    return f" ({', '.join(f'{count} {reason}' for reason, count in reasons.items())})" if reasons else ""
 
 
 def _percent(share: dict[str, Any]) -> str:

@@ -17,17 +17,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import schema
 from pipeline.cli.console import LOG_EVERY_S, Console, progress_bar, table
+from pipeline.dataset import facts
 from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
-from pipeline.rewards import trust
 from pipeline.run import progress
-from pipeline.run.status import folder_state
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.curate import Outcome
     from pipeline.run.context import Context
     from pipeline.run.estimate import Estimate
@@ -115,80 +111,30 @@ class Terminal:
                 "nothing to do: this data set is published already, by the same settings and source; 0 model calls"
             )
         self.console.print(_funnel(manifest))
-        rows = manifest["rows"]
-        self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
-        for told in trust.warnings(manifest):
-            self.warn(told)
-        if not rows["published"]:
-            self.warn("no pair survived: the data set is valid and empty; the table says which stage to loosen")
+        self.console.print(facts.headline(manifest))
+        for warning in facts.warnings(manifest):
+            self.warn(warning)
         if outcome.context:
             for diff in sample_diffs(outcome.out, manifest, outcome.context.tokenizer, 3):
                 self.console.print(diff)
-        self.console.print(f"\n{outcome.calls} model calls{_cost(manifest)}", soft_wrap=True)
+        self.console.print("\n" + ", ".join([f"{outcome.calls} model calls", *facts.spent(manifest)]), soft_wrap=True)
         paths = {"report": "report.html", "data": "data", "rejects": "rejected", "manifest": "manifest.json"}
         for what, name in paths.items():
             self.console.print(f"{what:<10}{outcome.out / name}", soft_wrap=True)
         self.console.print(f"next      figa show {shlex.quote(str(outcome.out))}", soft_wrap=True)
 
 
-def stopped(out: Path, error: str, exit_code: int) -> dict[str, Any]:
-    """The object of --json for a run that ended early: why, and what is there."""
-    state = folder_state(out)
-    return {
-        "out": str(out),
-        "error": error or "interrupted",
-        "exit_code": exit_code,
-        "calls": sum(state.calls.values()),
-        "cost_usd": state.cost_usd,
-        "stages": [{"stage": stage.stage, "out": stage.rows, "rejected": stage.rejected} for stage in state.stages],
-    }
-
-
-def _cost(manifest: dict[str, Any]) -> str:
-    """What was spent in the folder, with what is not known about it."""
-    parts = [f"${manifest['cost_usd']:.4f} spent in this folder"] if manifest["cost_usd"] else []
-    if uncertain := manifest.get("cost_uncertain_usd"):
-        parts.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
-    if unpriced := manifest.get("unpriced"):
-        parts.append(f"cost of {', '.join(unpriced)} unknown (no price; see data/prices.yaml)")
-    return "".join(f", {part}" for part in parts)
-
-
 def _dollars(dollars: float | None) -> str:
     return "unknown price" if dollars is None else f"${dollars:.4f}"
 
 
-def as_json_object(outcome: Outcome) -> dict[str, Any]:
-    """The object of --json: counts per stage, and the paths."""
-    manifest = outcome.manifest
-    return {
-        "out": str(outcome.out),
-        "manifest": str(outcome.out / "manifest.json"),
-        "report": str(outcome.out / "report.html"),
-        "already_done": outcome.already_done,
-        "calls": outcome.calls,
-        "cost_usd": manifest["cost_usd"],
-        "unpriced": manifest.get("unpriced", []),
-        "unanswered": manifest.get("unanswered", 0),
-        "rows": manifest["rows"],
-        "stages": manifest["funnel"],
-        "source": manifest["source"],
-        "reward_check": manifest.get("reward_check"),
-        "files": [str(outcome.out / entry["path"]) for entry in manifest["files"]],
-        "rejected_files": [str(outcome.out / entry["path"]) for entry in manifest["rejected_files"]],
-    }
-
-
 def _funnel(manifest: dict[str, Any]) -> Table:
-    table = Table(title="where the rows went", title_justify="left")
-    for column in ("stage", "in", "out", "rejected"):
-        table.add_column(column, justify="right" if column in ("in", "out") else "left")
-    for step in manifest["funnel"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in step["rejected"].items())
-        table.add_row(step["stage"], str(step["in"]), str(step["out"]), reasons)
-        if notes := step.get("notes"):
-            table.add_row("", "", "", ", ".join(f"{count} {note}" for note, count in notes.items()), style="dim")
-    return table
+    funnel = table("where the rows went", ("stage", "in", "out", "rejected"), right=("in", "out"))
+    for step in facts.funnel(manifest):
+        funnel.add_row(step.stage, str(step.rows_in), str(step.rows_out), step.rejected)
+        if step.notes:
+            funnel.add_row("", "", "", step.notes, style="dim")
+    return funnel
 
 
 class _Line(NamedTuple):

@@ -27,7 +27,7 @@ from typing import Any, cast
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
 from pipeline.models.cost import Budget, Price
-from pipeline.models.journal import Answer, Journal, call_number
+from pipeline.models.journal import Answer, Journal
 from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import Transient, UselessAnswer
 from pipeline.models.providers import Batched, Provider, on_headers
@@ -170,11 +170,11 @@ class ChatModel:
         reserved = await self._reserve(most, custom_id)
         self.calls += 1
         cost = 0.0
-        # A process that is killed can't say any more what it had begun. Batches have a ledger for that.
-        began = call_number() if most and not provider.batched else None
+        began: int | None = None
         try:
-            if began is not None:
-                await self._journal.begin(began, stage, self.name, most)
+            # A killed process leaves its calls charged. Batches have a ledger for that.
+            if most and not provider.batched:
+                began = await self._journal.begin(stage, self.name, most)
             answer = await provider.complete(request)
             cost = self._cost(answer, most)
         except UselessAnswer as reject:

@@ -20,7 +20,6 @@ from pipeline.dataset.histogram import histogram
 from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
 from pipeline.report import charts
 from pipeline.report.sample import Shown
-from pipeline.rewards import trust
 from pipeline.text import visible
 
 _HERE = Path(__file__).parent
@@ -32,15 +31,16 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         "report.html",
         script="viewer.js",
         rows=embedded({"vocabulary": list(shown.vocabulary), "pairs": shown.pairs, "rejects": shown.rejects}),
-        title=f"FIGA pairs from {facts.source_name(manifest)}",
+        title=facts.title(manifest),
         tiles=facts.tiles(manifest, measured),
-        made=facts.made(manifest),
+        origin=facts.origin(manifest),
         funnel=manifest["funnel"],
         totals=manifest["rows"],
+        headline=facts.headline(manifest),
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[text for text in (note, *trust.warnings(manifest)) if text],
+        notes=[text for text in (note, *facts.warnings(manifest)) if text],
     )
 
 

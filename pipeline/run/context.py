@@ -1,4 +1,4 @@
-"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each made once."""
+"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each created once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
 from pipeline.models.local import catalog
 from pipeline.prompts import Prompts
-from pipeline.rewards import RewardModel
+from pipeline.rewards.base import RewardModel
 from pipeline.stages import sentences
 from pipeline.stages.candidates import Choose, chooser
 from pipeline.stages.revise import several, style_of
@@ -42,7 +42,7 @@ _ROWS_IN_BATCHES = 50_000
 
 
 class RowsInFlight:
-    """Lets shards in as long as they have at most so many rows together; a larger one alone."""
+    """Lets shards in while they have at most `most` rows together; a larger shard alone."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -63,7 +63,7 @@ class RowsInFlight:
 
 
 class Context:
-    """One run's settings with the things made from them."""
+    """A run's settings with what is created from them."""
 
     def __init__(self, config: CurationConfig) -> None:
         self.config = config
@@ -75,7 +75,7 @@ class Context:
         self._inputs: dict[tuple[str, str], Inputs] = {}
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
-        """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
+        """Holds one of the `run.workers` places while a stage works; a stage that waits for a batch holds none."""
         config = self.config
         stages: dict[str, list[PolicySettings | ReviserSettings | RewardSettings]] = {
             "sample": [config.policy],
@@ -84,16 +84,13 @@ class Context:
             "revise": [config.reviser, config.reward],
             "filter": [config.reward],
         }
-        batched = any(asked.mode == "batch" for asked in stages.get(stage, []))
+        batched = any(settings.mode == "batch" for settings in stages.get(stage, []))
         return self._waiting.holding(rows) if batched else self._places
 
     @cached_property
     def journal(self) -> Journal:
         # The workers of a standing cluster may be on any machine.
-        run = self.config.run
-        # Whoever has the run's lock, and no other process at work for it, writes answers alone.
-        alone = run.runner == "threads" and not run.runner_address
-        return Journal(journal_of(self.config.out), across_machines=bool(run.runner_address), alone=alone)
+        return Journal(journal_of(self.config.out), across_machines=bool(self.config.run.runner_address))
 
     @cached_property
     def budget(self) -> Budget:
@@ -115,7 +112,7 @@ class Context:
     @cached_property
     def reward(self) -> RewardModel | None:
         """None where no stage of the run uses one."""
-        return rewards.load(self.config.reward, self._chat_model) if self.config.needs_rewards else None
+        return rewards.load_reward(self.config.reward, self._chat_model) if self.config.needs_rewards else None
 
     @property
     def reward_digest(self) -> str | None:
@@ -125,7 +122,7 @@ class Context:
     def models(self) -> list[ChatModel]:
         """The language models that this run calls."""
         writers = [self.policy, self.reviser] if self.config.needs_generation else []
-        return writers + getattr(self.reward, "models", [])
+        return [*writers, *(self.reward.chat_models if self.reward else [])]
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -205,8 +202,12 @@ def check(config: CurationConfig) -> None:
             "process; leave run.runner at threads"
         )
     if config.needs_rewards:
-        rewards.check(config.reward, config.run.budget_usd)
-        if config.selection.eta2 is not None and rewards.compares(config.reward) and config.needs_generation:
+        rewards.check_settings(config.reward, config.run.budget_usd)
+        if (
+            config.selection.eta2 is not None
+            and rewards.compares_with_reference(config.reward)
+            and config.needs_generation
+        ):
             raise ConfigError(
                 "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
                 "of that: set selection.eta2=off"

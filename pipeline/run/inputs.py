@@ -49,8 +49,8 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
     del settings["reviser"]["prompts"], settings["reward"]["prompts"]
     # What these files hold is in the digests of the source and of its checks.
     del settings["source"]["input"], settings["source"]["decontaminate"]
-    files = [folder_digest(config.labels.tokenizer, weights=False)]
-    files += [rewards.identity(config.reward)] if config.needs_rewards else []
+    files: list[object] = [folder_digest(config.labels.tokenizer, weights=False)]
+    files += [rewards.identify_models(config.reward)] if config.needs_rewards else []
     return {
         SOURCE_CONTENT: source_digest,
         "curation checks": checks.identity(config.source),

@@ -12,33 +12,16 @@ from pipeline.sources import Adapter, Record, SourceRow
 from pipeline.sources import checks as curation
 from pipeline.sources.checks.near_duplicates import NearDuplicates
 
-# Who made the answers that a row brings, as far as anyone knows. Used when rows enter at the filter stage.
-_BROUGHT = {"policy_model": "given", "reviser_model": "given", "diagnosis": "other"}
+# Who wrote a pre-made pair is not known.
+_PRE_MADE = {"policy_model": "given", "reviser_model": "given", "diagnosis": "other"}
 Rejected = list[tuple[int, RowReject]]
 
 
-def repeated(rows: list[dict[str, Any]], rejects: Rejected, samples: int) -> tuple[list[dict[str, Any]], Rejected]:
-    """The rows once a sample of the policy, each under an id of its own; rejected ones once."""
-    if samples == 1:
-        return rows, rejects
-    bad = dict(rejects)
-    made: list[dict[str, Any]] = []
-    left: Rejected = []
-    for index, row in enumerate(rows):
-        if index in bad:
-            left.append((len(made), bad[index]))
-        made.append(row)
-        if index not in bad:
-            name = row["source"], row["split"], row["messages"]
-            made += [row | {"id": row_id(*name, n), "sample_index": n} for n in range(1, samples)]
-    return made, left
-
-
 class Intake:
-    """Takes records in reading order and remembers what duplicates are told by.
+    """Turns records into rows in reading order, and remembers the queries so that duplicates are noticed.
 
-    understood: rows that were of the expected shape, whatever curation said of them. replaced: characters that UTF-8
-    can't hold (lone surrogates) and that became U+FFFD, of `replaced_rows` rows. Memory: about 150 bytes a row kept.
+    understood: rows that were of the expected shape, whatever the checks decide. replaced: characters that UTF-8
+    can't hold (lone surrogates) and that became U+FFFD, of `replaced_rows` rows. Memory: about 150 bytes per kept row.
     """
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:
@@ -50,7 +33,7 @@ class Intake:
         self._kept: dict[int, int] = {}
 
     def take(self, records: Iterable[Record]) -> tuple[list[dict[str, Any]], Rejected]:
-        """All records as rows of the source table, rejected ones too, and which of them are rejected."""
+        """All records as rows of the source table, rejected ones too, and the rejects by their index."""
         rows: list[dict[str, Any]] = []
         rejects: Rejected = []
         for index, record in enumerate(records):
@@ -62,7 +45,7 @@ class Intake:
                 reject.evidence.setdefault("where", where)
                 # A traceback holds the frame, and with it every row of the shard.
                 rejects.append((index, reject.with_traceback(None)))
-                # Rows that never had a query still need a name of their own in the ledger.
+                # Rows without a query still need an id in the ledger.
                 row.setdefault("id", row_id(source, split, [], number))
             rows.append(row)
         return rows, rejects
@@ -77,7 +60,7 @@ class Intake:
             self.replaced_rows += 1
         row["messages"], row["reference"] = parsed.messages, parsed.reference
         if parsed.revised is not None:
-            row |= _BROUGHT | {"initial": parsed.initial, "revised": parsed.revised}
+            row |= _PRE_MADE | {"initial": parsed.initial, "revised": parsed.revised}
         row["id"] = row_id(record.source, record.split, parsed.messages, 0)
         key = int(row_id("", "", parsed.messages, 0), 16)
         if key in self._kept:
@@ -93,11 +76,11 @@ class Intake:
             raise ConfigError(f"{error}, at {record.where}") from error
         if self._near is None:
             return
-        said = "\n".join(m["content"] for m in parsed.messages if m["role"] != "system")
+        spoken = "\n".join(m["content"] for m in parsed.messages if m["role"] != "system")
         system = "\n".join(m["content"] for m in parsed.messages if m["role"] == "system")
-        signature = self._near.signature(said, system)
+        signature = self._near.signature(spoken, system)
         if signature is None:
             return
-        if found := self._near.first(signature):
-            raise RowReject("near_duplicate", duplicate_of=found[0], similarity=round(found[1], 3))
+        if similar := self._near.first(signature):
+            raise RowReject("near_duplicate", duplicate_of=similar[0], similarity=round(similar[1], 3))
         self._near.keep(name, signature)

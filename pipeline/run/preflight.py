@@ -9,38 +9,36 @@ from pathlib import Path
 from pipeline import sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
+from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.local import catalog
 from pipeline.models.local.download import cache_folder
 from pipeline.run import context
-from pipeline.run.intake import Intake
-from pipeline.run.plan import resolve_entry_stage
+from pipeline.run.plan import first_rows, open_source
 
 _ROWS = 100
 
 
 def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """Yields what is in order, as (what, detail). Raises the CurationError that a run with this configuration would."""
-    source = sources.resolve_source(config.source, warn)
-    adapters = sources.open_adapters(config.source, source, warn)
-    config = resolve_entry_stage(config, adapters)
-    context.check(config)
+    config, source, adapters = open_source(config, warn)
     yield "settings", f"valid; output in {config.out}"
-    intake = Intake(config.source, adapters)
-    limit = min(config.source.limit or _ROWS, _ROWS)
-    rows, rejects = intake.take(itertools.islice(sources.records(source, warn=warn), limit))
-    if rejects and not intake.understood:
-        raise sources.all_bad(len(rows), rejects[0][1], adapters)
-    yield "source", f"{source.location}: {len(rows) - len(rejects)} of the first {len(rows)} rows are usable"
+    records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
+    rows, taken, _ = first_rows(config, adapters, records, _ROWS)
+    yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
     name, settings = context.tokenizer_settings(config)
     if _missing(name):
         yield "tokenizer", f"{name}: comes with the model, which the run downloads first"
     else:
         tokenizer = open_tokenizer(name, settings)
-        bad = {index for index, _ in rejects}
-        first = next((row for index, row in enumerate(rows) if index not in bad), None)
-        if first:
-            tokenizer.tokenize(first["messages"], first["reference"])
+        if rows:
+            try:
+                tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
+            except RowReject as reject:
+                raise ConfigError(
+                    f"labels.tokenizer {name}: the first row can't be labelled: {reject.reason} {reject.evidence}; set "
+                    "labels.template, labels.template_options or another tokenizer"
+                ) from None
         yield "tokenizer", f"{name}: its template renders the first row"
     if config.needs_generation:
         for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):

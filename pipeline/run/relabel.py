@@ -1,7 +1,7 @@
-"""Relabel: a published data set's texts with other token labels, as a data set of its own. No model is asked.
+"""Relabel: a published data set's texts with other token labels, as a data set of its own. No model is called.
 
-Streams batch by batch, file by file: file k of the new data set holds what file k of the old one held, less the rows that
-the new tokenizer can't label. These go to the new reject ledger, so in = published + rejected, where in is what the old
+Streams batch by batch, file by file: file k of the new data set holds the rows of file k of the old one but those
+that the new tokenizer can't label. These go to the new reject ledger, so in = published + rejected, where in is what the old
 data set published; its own rejects stay with it.
 """
 
@@ -54,9 +54,9 @@ def relabel(
 ) -> dict[str, Any]:
     """Write the data set of `root`, labelled by `labels`, to `out`; returns its manifest.
 
-    distance: None leaves the distance gate as it was applied when the pairs were made. An `out` that holds this very
-    data set already is left as it is. Raises InputError when no data set is in `root`, StorageError when one of its files
-    is damaged, UsageError for an `out` that can't be used, ConfigError when the tokenizer can't.
+    distance: limits of the edit distance to apply again; None for none. An `out` that holds this data set already is left as
+    it is. Raises InputError when no data set is in `root`, StorageError when one of its files is damaged, UsageError for an
+    `out` that can't be used, ConfigError when the tokenizer can't be loaded.
     """
     parent = reader.read_manifest(root)
     files = reader.check_files(root, parent, "hashes")
@@ -69,9 +69,8 @@ def relabel(
     run_digest = digest("relabel", lineage, described, settings, schema.SCHEMA_VERSION, __version__)
     _check_out(root, out)
     with run_lock(out, warn):
-        standing = publication.standing(out, run_digest, warn)
-        if standing:
-            return standing
+        if current := publication.find_current(out, run_digest, warn):
+            return current
         metadata = publication.file_metadata(described, run_digest)
         entries = []
         with _Rejects(out) as rejects:
@@ -89,8 +88,8 @@ def _check_out(root: Path, out: Path) -> None:
     with suppress(StorageError):
         there = manifest.load(out)
     if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
-        raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
-    # One that was interrupted left its lock; what has neither lock nor manifest is somebody's.
+        raise UsageError(f"--out {out}: holds a data set that no relabelling wrote; name another folder")
+    # An interrupted run leaves its lock; a folder with neither lock nor manifest is somebody else's.
     ours = there is not None or (local_side(out / "work") / "run.lock").exists()
     if not ours and (out.is_file() or any(out.glob("*"))):
         raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
@@ -101,10 +100,10 @@ def _labelled(
 ) -> Iterator[pa.Table]:
     for batch in reader.batches(path, rows=_BATCH):
         table = pa.Table.from_batches([batch])
-        made = label_texts(table, tokenizer, distance)
+        labelled = label_texts(table, tokenizer, distance)
         # A reject's distance is that of the new tokens.
-        rejects.add(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), made.rejects))
-        yield made.rows
+        rejects.add(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), labelled.rejects))
+        yield labelled.rows
         advance(table.num_rows)
 
 
@@ -129,7 +128,7 @@ class _Rejects:
         if not rejects.num_rows:
             return
         if self._writer is None:
-            temporary = self._open.enter_context(replacing(self.path, named=self._named))
+            temporary = self._open.enter_context(replacing(self.path, choose_path=self._named))
             options = schema.parquet_options(schema.REJECTED)
             self._writer = self._open.enter_context(pq.ParquetWriter(temporary, schema.REJECTED, **options))
         self._writer.write_table(rejects)
@@ -150,7 +149,7 @@ def _content(
     entries: list[dict[str, Any]],
     rejects: _Rejects,
 ) -> dict[str, Any]:
-    """The new manifest: the parent's, but for what relabelling made anew."""
+    """The new manifest: the parent's, but for what relabelling replaces."""
     read, lost = parent["rows"]["published"], rejects.reasons.total()
     kept = sum(entry["rows"] for entry in entries)
     if read != kept + lost:

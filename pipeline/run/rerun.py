@@ -51,10 +51,10 @@ class LightContext(Context):
         settings = self.config.reward
         if not self.config.needs_rewards:
             return None
-        if any(rewards.kind(member.model) == "hf" for member in rewards.members(settings)):
+        if any(rewards.reward_kind(member.model) == "hf" for member in rewards.member_settings(settings)):
             return UNKNOWN
         # A judge's digest is made of its name and prompt; its model is only stored.
-        return rewards.load(settings, lambda member: cast("ChatModel", None)).digest
+        return rewards.load_reward(settings, lambda member: cast("ChatModel", None)).digest
 
     @cached_property
     def tokenizer_fingerprint(self) -> Any:

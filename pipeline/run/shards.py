@@ -16,23 +16,21 @@ from pipeline.stages.table import BY_NAME, Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.stage_files import StageFile
 
-_making = threading.Lock()
-
-
 # The least recently used first.
 _contexts: dict[str, Context] = {}
 _MOST_CONTEXTS = 2
+_contexts_lock = threading.Lock()
 
 
-def context_of(config: CurationConfig, *, anew: bool = False) -> Context:
-    """This process's context of a run: made once, whichever thread asks first.
+def context_of(config: CurationConfig, *, rebuild: bool = False) -> Context:
+    """This process's context of a run, created once, by whichever thread comes first.
 
-    anew: make it even so, for a new run: the files of tokenizer and reward model may have changed since the last one.
+    rebuild: create it in any case, for a new run: files of tokenizer and reward model may have changed since the last one.
     """
-    with _making:
+    with _contexts_lock:
         key = config.model_dump_json()
         context = _contexts.pop(key, None)
-        if context is None or anew:
+        if context is None or rebuild:
             context = Context(config).prepare()
         while len(_contexts) >= _MOST_CONTEXTS:
             del _contexts[next(iter(_contexts))]
@@ -41,8 +39,8 @@ def context_of(config: CurationConfig, *, anew: bool = False) -> Context:
 
 
 def forget_contexts() -> None:
-    """What is asked for next is made anew: for a process that works for one run after another."""
-    with _making:
+    """Drop all contexts, for a process that works for one run after another."""
+    with _contexts_lock:
         _contexts.clear()
 
 
@@ -58,9 +56,9 @@ def run_stages(
 
 
 def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds | None) -> StageFile:
-    """The stage's file for this shard, made now unless it is there with the digest that is asked for.
+    """The stage's file for this shard; written now unless it is there with the wanted digest.
 
-    A file with rows that only a provider's passing trouble kept from an answer is made again: the journal has the others.
+    A file with rows that a provider left unanswered is written again: the journal has the responses of the others.
     """
     stages, record = context.config.stages, BY_NAME[stage]
     previous = stages[stages.index(stage) - 1]

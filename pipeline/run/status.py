@@ -248,8 +248,8 @@ def _read_money(work: Path, state: State) -> None:
     import sqlite3
     from contextlib import closing
 
-    from pipeline.models import journal_tables
     from pipeline.models.batch.ledger import unfinished
+    from pipeline.models.journal import dollars, totals
     from pipeline.storage.location import journal_of
 
     state.batches = sum(batch.size for batch in unfinished(work))
@@ -258,10 +258,9 @@ def _read_money(work: Path, state: State) -> None:
         return
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
-            answered = journal_tables.spent(db)
-            (charged,) = db.execute("SELECT total(cost_usd) FROM charges").fetchone()
-            state.calls = {stage: answers for stage, (answers, _) in answered.items() if answers}
-            state.cost_usd = round(sum(pico for _, pico in answered.values()) / 1e12 + charged, 6)
+            sums = totals(db)
+            state.calls = {one.stage: one.calls for one in sums if one.kind == "answers"}
+            state.cost_usd = round(dollars(sums), 6)
     except sqlite3.Error as error:
         state.problems.append(f"{path}: the journal can't be read ({error}); a run sets a damaged one aside")
 

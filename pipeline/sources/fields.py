@@ -1,4 +1,4 @@
-"""Which field of a row plays which part: a mapping from the settings, or guessed from the shapes people use.
+"""Rows read under a mapping of fields, from part to field name: set, or guessed from the shapes people use.
 
 messages     a conversation (role/content, or ShareGPT's from/value); without `reference`, its last assistant turn
              is the reference and what follows that turn is left out
@@ -15,12 +15,15 @@ transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "re
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError, RowReject
-from pipeline.sources.adapters.hh_rlhf import is_transcript
+from pipeline.sources.adapters import hh_rlhf
+from pipeline.sources.row import SourceRow, Turns, query, reply
 from pipeline.text import did_you_mean, shape, snippet
+
+# From part to field name.
+Fields = Mapping[str, str]
 
 PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "initial", "revised", "transcript")
 SHAPES = (
@@ -34,27 +37,15 @@ _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _INPUTS = ("input", "context")
 _SYSTEMS = ("system", "system_prompt")
+_ROLES = {"human": "user", "developer": "system"} | dict.fromkeys(
+    ("gpt", "chatgpt", "bing", "bard", "bot", "model"), "assistant"
+)
 _PAIRS = (("initial", "revised"), ("original_output", "revised_output"))
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """A checked mapping from part to field name. `str()` is the line that a run prints."""
-
-    names: Mapping[str, str]
-
-    def __str__(self) -> str:
-        return ", ".join(f"{part} = {snippet(name)}" for part, name in self.names.items())
-
-    @property
-    def gives_pairs(self) -> bool:
-        """Whether each row comes with an initial answer and its revision."""
-        return "revised" in self.names
-
-    def get(self, raw: Mapping[str, Any], part: str) -> Any:
-        """What a row has for a part; None when the mapping or the row has nothing."""
-        name = self.names.get(part)
-        return None if name is None else raw.get(name)
+def describe(fields: Fields) -> str:
+    """The mapping as the line that a run prints."""
+    return ", ".join(f"{part} = {snippet(name)}" for part, name in fields.items())
 
 
 def from_settings(names: Mapping[str, str | None]) -> Fields | None:
@@ -76,7 +67,7 @@ def from_settings(names: Mapping[str, str | None]) -> Fields | None:
     for part in ("initial", "revised") if pairs else _NEEDED[queries[0]]:
         if part not in mapped:
             raise ConfigError(f"source.fields: {queries[0]} also needs source.fields.{part}; got {got}")
-    return Fields(mapped)
+    return mapped
 
 
 def guess(raw: Mapping[str, Any]) -> Fields:
@@ -94,8 +85,8 @@ def guess(raw: Mapping[str, Any]) -> Fields:
             names["input"] = more
     elif conversation and pair and answer:
         names = {"messages": conversation, "reference": answer}
-    elif is_transcript(raw.get("chosen")) and "rejected" in texts:
-        return Fields({"transcript": "chosen", "rejected": "rejected"})
+    elif hh_rlhf.is_transcript(raw.get("chosen")) and "rejected" in texts:
+        return {"transcript": "chosen", "rejected": "rejected"}
     elif conversation or "chosen" in lists:
         names = {"messages": conversation or "chosen"}
     else:
@@ -106,7 +97,113 @@ def guess(raw: Mapping[str, Any]) -> Fields:
         names["system"] = system
     if "rejected" in raw and "chosen" in names.values():
         names["rejected"] = "rejected"
-    return Fields(names)
+    return names
+
+
+def read(raw: Mapping[str, Any], fields: Fields) -> SourceRow:
+    """The row's query, reference, rejected reply and pair; RowReject when it isn't of the mapping's shape."""
+    if "transcript" in fields:
+        return hh_rlhf.parse({"chosen": raw.get(fields["transcript"]), "rejected": raw.get(fields["rejected"])})
+    initial, revised = _pair(raw, fields) if "revised" in fields else (None, None)
+    context, reference = _query_and_reference(raw, fields, revised)
+    rejected = _rejected(raw, fields, context)
+    if system := _optional(raw, fields, "system"):
+        context = [("system", system), *context]
+    return SourceRow(query(context), reply(reference), rejected, initial=initial, revised=revised)
+
+
+def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
+    """A conversation as (role, text) turns, at least one; the roles of other formats become those of chat templates."""
+    value = raw.get(name)
+    if not isinstance(value, list) or not value:
+        raise RowReject("wrong_shape", expected=f"a conversation in {name!r}", got=shape(raw))
+    turns = []
+    for index, turn in enumerate(value):
+        fields = turn if isinstance(turn, dict) else {}
+        role, content = fields.get("role", fields.get("from")), fields.get("content", fields.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            expected = f"turns with text in role/content or from/value in {name!r}"
+            raise RowReject("wrong_shape", expected=expected, got=f"turn {index}: {shape(turn)}")
+        turns.append((_ROLES.get(role.lower(), role.lower()), content))
+    return turns
+
+
+def split_at_reply(turns: Turns) -> tuple[Turns, str]:
+    """The turns before the last assistant turn, and its text."""
+    for index in reversed(range(len(turns))):
+        role, text = turns[index]
+        if role == "assistant":
+            return turns[:index], text
+    got = ", ".join(snippet(role) for role, _ in turns[-4:])
+    raise RowReject("no_final_reply", expected="an assistant turn", got=got[:80])
+
+
+def text_of(raw: Mapping[str, Any], name: str) -> str:
+    """A field that must be text."""
+    value = raw.get(name)
+    if not isinstance(value, str):
+        raise RowReject("wrong_shape", expected=f"text in {name!r}", got=shape(raw))
+    return value
+
+
+def _pair(raw: Mapping[str, Any], fields: Fields) -> tuple[str, str]:
+    initial, revised = (_reply(raw, fields[part]) for part in ("initial", "revised"))
+    for part, text in (("initial", initial), ("revision", revised)):
+        if not text.strip():
+            raise RowReject(f"empty_{part}", expected="an answer in words", got=snippet(text))
+    return initial, revised
+
+
+def _query_and_reference(raw: Mapping[str, Any], fields: Fields, revised: str | None) -> tuple[Turns, str]:
+    """The turns before the reference, and the reference; `revised` where the row has no other."""
+    turns = turns_of(raw, fields["messages"]) if "messages" in fields else _prompt(raw, fields)
+    if "reference" in fields:
+        return turns, _reply(raw, fields["reference"])
+    if revised is not None and ("prompt" in fields or turns[-1][0] == "user"):
+        return turns, revised
+    return split_at_reply(turns)
+
+
+def _prompt(raw: Mapping[str, Any], fields: Fields) -> Turns:
+    name = fields["prompt"]
+    turns = turns_of(raw, name) if isinstance(raw.get(name), list) else [("user", text_of(raw, name))]
+    if extra := _optional(raw, fields, "input"):
+        role, content = turns[-1]
+        turns[-1] = (role, f"{content}\n\n{extra}")
+    return turns
+
+
+def _rejected(raw: Mapping[str, Any], fields: Fields, context: Turns) -> str | None:
+    """The worse reply, or None: one that is unusable, or replies to another query, doesn't cost the row."""
+    name = fields.get("rejected")
+    if name is None:
+        return None
+    try:
+        if isinstance(raw.get(name), list):
+            before, text = split_at_reply(turns_of(raw, name))
+            if before not in ([], context):
+                return None
+        else:
+            text = text_of(raw, name)
+    except RowReject:
+        return None
+    return text if text.strip() else None
+
+
+def _reply(raw: Mapping[str, Any], name: str) -> str:
+    """A reply as text, or as the last assistant turn of a conversation."""
+    if isinstance(raw.get(name), list):
+        return split_at_reply(turns_of(raw, name))[1]
+    return text_of(raw, name)
+
+
+def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str | None:
+    """Text that a row may lack; None when it is blank."""
+    name = fields.get(part)
+    if name is None or raw.get(name) is None:
+        return None
+    text = text_of(raw, name)
+    return text if text.strip() else None
 
 
 def _first(names: tuple[str, ...], present: Collection[str]) -> str | None:

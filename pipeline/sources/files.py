@@ -19,14 +19,14 @@ from pipeline.text import shown, snippet
 
 PACKED = (".gz", ".zst", ".bz2")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
+WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
 Location = Path | RemoteFile
 Warn = Callable[[str], None]
-_SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "validation": ("validation", "valid", "val", "dev"),
-}
-_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words}
+_SPLIT_OF = (
+    dict.fromkeys(("train", "training"), "train")
+    | dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
+    | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +49,46 @@ def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
         return tuple(SourceFile(listed[name], split_of(name)) for name in names)
     try:
         path = Path(input).expanduser()
+        if path.is_file():
+            return (SourceFile(path, split_of(path.name)),)
         if path.exists():
-            return _find_path(path, warn)
-        return _find_glob(str(path), warn) if glob.has_magic(input) else ()
+            base, names = path, _walk(path)
+        elif glob.has_magic(input):
+            base, names = _match(path)
+        else:
+            return ()
+        return tuple(SourceFile(base / name, split_of(name)) for name in _data_names(path, names, warn))
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"input {shown(input[:200])!r} can't be looked at: {shown(error)}") from error
 
 
-def _find_path(path: Path, warn: Warn) -> tuple[SourceFile, ...]:
-    """A file itself, or a folder's data files, subfolders included, by relative name."""
-    if path.is_file():
-        return (SourceFile(path, split_of(path.name)),)
-    if not path.is_dir():
+def _walk(root: Path) -> list[str]:
+    """The relative names of all files, and of links to folders, below a folder."""
+    if not root.is_dir():
         raise InputError(
-            f"{shown(path)}: neither a regular file nor a folder; give a JSON Lines file or a folder of them"
+            f"{shown(root)}: neither a regular file nor a folder; give a JSON Lines file or a folder of them"
         )
-    return tuple(SourceFile(path / name, split_of(name)) for name in _data_names(path, _walk(path), warn))
+    names: list[str] = []
+    for folder, subfolders, files in os.walk(root, onerror=_raise):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]  # os.walk doesn't follow them
+        for path in (Path(folder, name) for name in [*links, *files] if not name.startswith(".")):
+            _refuse_escape(path, root)
+            # A slash keeps a pipe or a link to a folder from passing for a data file of that name.
+            names.append(path.relative_to(root).as_posix() + ("" if path.is_file() else "/"))
+    return names
 
 
-def _find_glob(pattern: str, warn: Warn) -> tuple[SourceFile, ...]:
-    """A pattern's files (`**` goes through subfolders), by their name below the last folder without a wild card."""
-    parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    base = Path(*parts[:fixed])
-    matches = [match for match in base.glob(str(Path(*parts[fixed:]))) if not match.is_dir()]
+def _match(pattern: Path) -> tuple[Path, list[str]]:
+    """A glob's last folder without a wild card, and the files below it that match (`**` goes through subfolders)."""
+    fixed = next(index for index, part in enumerate(pattern.parts) if glob.has_magic(part))
+    base = Path(*pattern.parts[:fixed])
+    matches = [match for match in base.glob(str(Path(*pattern.parts[fixed:]))) if not match.is_dir()]
     if not matches:
         raise InputError(f"{shown(pattern)}: no file matches")
     for match in matches:
         _refuse_escape(match, base)
-    names = _data_names(pattern, (match.relative_to(base).as_posix() for match in matches), warn)
-    return tuple(SourceFile(base / name, split_of(name)) for name in names)
+    return base, [match.relative_to(base).as_posix() for match in matches]
 
 
 def is_data_name(name: str) -> bool:
@@ -140,19 +150,6 @@ def _data_names(place: object, names: Iterable[str], warn: Warn) -> list[str]:
             f"{shown(place)}: no data file in this folder; expected {wanted}, plain or with {', '.join(PACKED)}"
         )
     return data
-
-
-def _walk(root: Path) -> list[str]:
-    """The names of all files, and of links to folders, below a folder."""
-    names: list[str] = []
-    for folder, subfolders, files in os.walk(root, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        links = [name for name in subfolders if Path(folder, name).is_symlink()]  # os.walk doesn't follow them
-        for path in (Path(folder, name) for name in [*links, *files] if not name.startswith(".")):
-            _refuse_escape(path, root)
-            # A slash keeps a pipe or a link to a folder from passing for a data file of that name.
-            names.append(path.relative_to(root).as_posix() + ("" if path.is_file() else "/"))
-    return names
 
 
 def _refuse_escape(path: Path, root: Path) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.text import one_line
+from pipeline.text import describe_error
 
 TIMEOUT_S = 5.0
 
@@ -20,29 +19,14 @@ class HubUnreachable(Exception):
     """The Hub gave no usable answer; the text says why, in a few words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """One commit of a data set, and the licence its card states."""
-
-    sha: str
-    licence: str | None
-
-
-def offline() -> str | None:
-    """The environment variable that forbids the network, if one does."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        if os.environ.get(name, "").strip().upper() in {"1", "ON", "YES", "TRUE"}:
-            return name
-    return None
-
-
-def pin(hub_id: str, revision: str | None) -> Pinned:
-    """The commit that the revision (or the default branch) is at now.
+def pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
+    """The commit that the revision (or the default branch) is at now, and the licence that the data set's card states.
 
     HubUnreachable when the Hub doesn't answer; InputError when it answers that there is no such thing for us.
     """
-    if name := offline():
-        raise HubUnreachable(f"{name} is set")
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        if os.environ.get(name, "").strip().upper() in {"1", "ON", "YES", "TRUE"}:
+            raise HubUnreachable(f"{name} is set")
     from huggingface_hub import HfApi
     from huggingface_hub import errors as hub
 
@@ -59,11 +43,11 @@ def pin(hub_id: str, revision: str | None) -> Pinned:
     except hub.HFValidationError as error:
         raise InputError(f"{hub_id!r} is neither a file, a folder nor a Hub id (owner/name)") from error
     except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
-        raise HubUnreachable(_gist(error)) from error
+        raise HubUnreachable(describe_error(error)) from error
     if not info.sha:
         raise HubUnreachable("its answer names no commit")
     licence = info.card_data.get("license") if info.card_data else None
-    return Pinned(info.sha, licence if isinstance(licence, str) else None)
+    return info.sha, licence if isinstance(licence, str) else None
 
 
 def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
@@ -77,13 +61,7 @@ def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
             count += 1
     except Exception as error:
         raise InputError(
-            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {_gist(error)}; "
+            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {describe_error(error)}; "
             f"{count} rows were read before that. "
             "Check the split and try again, or download the files and give their folder as --input"
         ) from error
-
-
-def _gist(error: Exception) -> str:
-    """A library's error as its class and the first line of its text."""
-    first = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {one_line(first)}" if first else type(error).__name__

@@ -52,7 +52,7 @@ def resolve(
     if len(names) == 1:
         if mix is not None:
             raise ConfigError("source.mix is for several sources, such as --source hh-rlhf,openorca; leave it out")
-        return resolve_one(names[0], input, split=split, revision=revision, require_full=require_full, warn=warn)
+        return resolve_one(names[0], input, split, revision, require_full, warn)
     if revision is not None:
         raise ConfigError(
             "source.revision is for one source; of several, give each its own: --input owner/name@revision"
@@ -64,7 +64,7 @@ def resolve(
                 f"{what} has {len(values)} parts for {len(names)} sources ({', '.join(names)}); give one each, with commas"
             )
     resolved = tuple(
-        resolve_one(part, where or None, split=split, revision=None, require_full=require_full, warn=warn)
+        resolve_one(part, where or None, split, None, require_full, warn)
         for part, where in zip(names, inputs, strict=True)
     )
     return _mixed(resolved, mix or (1.0,) * len(names), seed)

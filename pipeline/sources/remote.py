@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
-from pipeline.storage.filesystems import TAGS, Stream, attempt, filesystem, holds_secrets
+from pipeline.storage.filesystems import Stream, attempt, content_tag, filesystem, holds_secrets
 from pipeline.text import shown
 
 _WEB = ("http", "https")
@@ -80,6 +80,5 @@ def _list(url: str) -> dict[str, RemoteFile]:
 
 
 def _file(url: str, info: dict[str, Any]) -> RemoteFile:
-    tag = next((str(info[name]) for name in TAGS if info.get(name)), None)
     size = info.get("size")
-    return RemoteFile(url, -1 if size is None else int(size), tag)
+    return RemoteFile(url, -1 if size is None else int(size), content_tag(info))

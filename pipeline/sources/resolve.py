@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 
 def resolve_one(
-    name: str, input: str | None, *, split: str | None, revision: str | None, require_full: bool, warn: Warn
+    name: str, input: str | None, split: str | None, revision: str | None, require_full: bool, warn: Warn
 ) -> ResolvedSource:
     """Find the data of one source and pin it. InputError says in one line what is missing and what to do.
 
@@ -85,7 +85,8 @@ def resolve_one(
     named = _HUB_ID.fullmatch(input)
     if not named or files.is_data_name(input):
         raise InputError(
-            f"{shown(input[:200])}: no such file or folder; --input takes a file, folder, glob, URL or Hub id (owner/name)"
+            f"{shown(input[:200])}: no such file or folder; "
+            "--input takes a file, a folder, a glob, a URL or a Hub id (owner/name)"
         )
     hub_id, pinned = named.groups()
     if pinned and revision and pinned != revision:
@@ -146,12 +147,12 @@ def _from_sample(adapter: Adapter, why: str, revision: str | None, require_full:
 
 
 def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | None) -> ResolvedSource:
-    pinned = hub.pin(hub_id, revision)
+    sha, licence = hub.pin(hub_id, revision)
     own = hub_id == adapter.hub_id
     split = split or (adapter.hub_split if own else "train")
-    licence = pinned.licence or (adapter.licence if own else "unknown")
-    digest = _digest(adapter, ["hub", hub_id, pinned.sha, split])
-    return ResolvedSource(adapter.name, hub_id, "hub", pinned.sha, split, licence, digest)
+    licence = licence or (adapter.licence if own else "unknown")
+    digest = _digest(adapter, ["hub", hub_id, sha, split])
+    return ResolvedSource(adapter.name, hub_id, "hub", sha, split, licence, digest)
 
 
 def _from_files(

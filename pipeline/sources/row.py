@@ -53,11 +53,6 @@ class Adapter:
     version: int = 1
     gives_pairs: bool = False
 
-    @property
-    def page(self) -> str:
-        """The Hub data set's page; empty for generic sources."""
-        return f"https://huggingface.co/datasets/{self.hub_id}" if self.hub_id else ""
-
     def parse(self, raw: Any) -> SourceRow:
         """The row, with encodable text; RowReject (and nothing else) for whatever isn't one."""
         if not isinstance(raw, dict):

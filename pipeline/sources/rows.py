@@ -13,26 +13,19 @@ from collections.abc import Generator, Iterator
 from pathlib import PurePath
 from typing import cast
 
-from pipeline.errors import InputError, RowReject
-from pipeline.sources.files import PACKED, Location, Warn, bare_name
-from pipeline.sources.readers import csv_rows, parquet_rows, strict_json, unpacking
-from pipeline.sources.readers.json_array import ArrayReader, Broken
+from pipeline.errors import InputError
+from pipeline.sources.files import PACKED, WANTED, Location, Warn, bare_name
+from pipeline.sources.readers import csv_rows, json_rows, parquet_rows, unpacking
 from pipeline.sources.row import RawRow
 from pipeline.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000
-MAX_BLANK_LINES = 1_000_000  # one after the other
-MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
-WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
 
 _BOM = b"\xef\xbb\xbf"
 _MAGIC = unpacking.MAGIC | {b"PAR1": "parquet"}
-_FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"\xfd7zXZ": "xz",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
+_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz"} | dict.fromkeys(
+    (b"\xff\xfe", b"\xfe\xff"), "UTF-16 text"
+)
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -55,6 +48,10 @@ def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
         raise Damaged(
             f"{shown(path)}: damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that"
         ) from error
+    except json_rows.BrokenArray as error:
+        raise Damaged(
+            f"{shown(path)}: a JSON array that breaks off after element {count}: {error}; {count} rows were read"
+        ) from error
 
 
 def _rows(path: Location, warn: Warn) -> Generator[tuple[int, RawRow], None, None]:
@@ -72,9 +69,9 @@ def _rows(path: Location, warn: Warn) -> Generator[tuple[int, RawRow], None, Non
         if suffix in _DELIMITERS:
             yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES)
         elif may_be_array and stream.peek(64).lstrip().startswith(b"["):
-            yield from _array(stream, path)
+            yield from json_rows.ArrayReader(stream, MAX_ROW_BYTES).rows()
         else:
-            yield from _lines(stream, path)
+            yield from json_rows.lines(stream, path, MAX_ROW_BYTES)
 
 
 def _kind(head: bytes, path: Location, warn: Warn) -> str:
@@ -97,47 +94,3 @@ def _kind(head: bytes, path: Location, warn: Warn) -> str:
             )
         warn(f"{shown(path)}: the name ends with {packed} but the file is not packed; read as plain text")
     return "plain"
-
-
-def _lines(stream: io.BufferedReader, path: Location) -> Iterator[tuple[int, RawRow]]:
-    number = last = 0
-    while line := stream.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
-            size = len(line) + _skip_line(stream, path, number)
-            last = number
-            yield number, RowReject("row_too_large", expected=f"at most {MAX_ROW_BYTES:,} bytes", got=f"{size:,} bytes")
-        elif not line.isspace():
-            last = number
-            value = strict_json.decode(line)
-            if isinstance(value, RowReject) and line.lstrip().startswith(b"["):
-                value.evidence["expected"] = "one JSON object a line; a file that is one array of them is named .json"
-            yield number, value
-        elif number - last > MAX_BLANK_LINES:
-            raise InputError(f"{shown(path)}:{number}: over {MAX_BLANK_LINES:,} blank lines; expected {WANTED}")
-
-
-def _skip_line(stream: io.BufferedReader, path: Location, number: int) -> int:
-    """Read to the end of the line, keeping nothing; the bytes that were skipped."""
-    skipped = 0
-    while part := stream.readline(1 << 18):
-        skipped += len(part)
-        if part.endswith(b"\n"):
-            break
-        if skipped > MAX_SKIP_BYTES:
-            raise InputError(
-                f"{shown(path)}:{number}: one row of over {MAX_SKIP_BYTES:,} bytes; expected one JSON object a line"
-            )
-    return skipped
-
-
-def _array(stream: io.BufferedReader, path: Location) -> Iterator[tuple[int, RawRow]]:
-    """The elements of one JSON array; the number is the element's, from 1."""
-    number = 0
-    try:
-        for number, value in ArrayReader(stream, MAX_ROW_BYTES).rows():
-            yield number, value
-    except Broken as error:
-        raise Damaged(
-            f"{shown(path)}: a JSON array that breaks off after element {number}: {error}; {number} rows were read"
-        ) from error

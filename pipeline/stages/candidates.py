@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.rewards import RewardModel
+from pipeline.rewards.base import RewardModel
 from pipeline.stages.filter import judge
 
 # Given rows with `messages`, `reference`, `initial` and `reward_initial`, and each one's candidates: the index of one each.

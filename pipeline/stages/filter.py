@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 from rapidfuzz.distance import LCSseq, Levenshtein
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.rewards import RewardModel, Score
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.stages.common import Report, collect
 from pipeline.storage.stage_files import StageOutput
 
@@ -99,7 +99,7 @@ def judge(
     if reward is not None:
         near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
         items = [(table[i]["messages"], table[i]["revised"]) for i in near]
-        scores = rewards.scores(reward, items, [table[i]["reference"] for i in near])
+        scores = score_items(reward, items, [table[i]["reference"] for i in near])
         for index, value in zip(near, scores, strict=True):
             results[index] = _gate(results[index], value, table[index]["reward_initial"], settings)
     return results

@@ -7,14 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.errors import RowReject
-from pipeline.rewards import RewardModel, Score
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.stages.common import Report, collect
 from pipeline.storage.stage_files import StageOutput
-
-# Rows a call of the reward model; it makes its own batches of them.
-CHUNK = 256
 
 
 def score(rows: pa.Table, reward: RewardModel, report: Report) -> StageOutput:
@@ -23,11 +20,11 @@ def score(rows: pa.Table, reward: RewardModel, report: Report) -> StageOutput:
     Rejects: bad_reward (not a finite number), and whatever kept a judge or a server from an answer.
     """
     results: list[dict[str, Any] | RowReject] = []
-    size = rewards.chunk(reward, CHUNK) or rows.num_rows
-    for start in range(0, rows.num_rows, size or 1):
+    size = reward.rows_per_call or max(1, rows.num_rows)
+    for start in range(0, rows.num_rows, size):
         chunk = rows.slice(start, size).select(["messages", "reference", "initial"]).to_pylist()
         items = [(row["messages"], row[side]) for side in ("reference", "initial") for row in chunk]
-        scores = rewards.scores(reward, items, [row["reference"] for row in chunk] * 2)
+        scores = score_items(reward, items, [row["reference"] for row in chunk] * 2)
         pairs = zip(scores[: len(chunk)], scores[len(chunk) :], strict=True)
         made = [_row(reward.name, *pair) for pair in pairs]
         results += made

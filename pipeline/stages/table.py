@@ -24,7 +24,7 @@ from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
 from pipeline.prompts import Prompts
-from pipeline.rewards import RewardModel
+from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
 from pipeline.stages import select as selection
 from pipeline.stages.candidates import Choose

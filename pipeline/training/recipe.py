@@ -19,9 +19,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from pipeline import __version__
+from pipeline.dataset.manifest import lineage
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import CurationError, ModelUnavailable, UsageError
-from pipeline.exports.lineage import lineage
 from pipeline.storage.atomic import remove, write_text
 from pipeline.text import one_line
 from pipeline.training.collator import SIDES, FigaCollator
@@ -85,7 +85,7 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
         "steps": result.global_step,
         "loss": result.training_loss,
         "edit_logprobs": {"pairs": len(probed), "before": before, "after": edit_logprobs(trainer.model, probed)},
-        "lineage": lineage(dataset),
+        "lineage": lineage(dataset.manifest),
         "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     _save(trainer, recipe, summary)

@@ -60,8 +60,7 @@ def bare(url: str, calls: int, workers: int) -> dict[str, Any]:
 def ours(url: str, calls: int, workers: int, path: str) -> dict[str, Any]:
     """The same calls through `ChatModel`; those that the journal has are not made."""
     started = time.perf_counter()
-    # As a run in threads has it, which is the default.
-    journal = Journal(Path(path), alone=True)
+    journal = Journal(Path(path))
     settings = PolicySettings(model=f"openai/m@{url}", concurrency=workers)
     model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
     opened = time.perf_counter() - started

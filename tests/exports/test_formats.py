@@ -200,7 +200,7 @@ def test_hostile_text_is_data(name: str, variant: str, text: str) -> None:
     def render(messages: Messages) -> str:
         return messages[0]["content"]
 
-    row = format.variants[variant].convert(pairs, render).to_pylist()[0]
+    row = format.variants[variant](pairs, render).to_pylist()[0]
     texts = leaves(json.loads(json.dumps(row, ensure_ascii=False)))
     assert texts.count(text) == {"spa": 4, "dpo": 3, "sft": 2, "llamafactory": 3}[name]
 

@@ -175,7 +175,7 @@ def test_the_ledger_holds_until_the_journal_has_the_cost(tmp_path: Path) -> None
     assert ledger.finish("k") == ["c"]
     ledger.forget("b")
     assert batch_ledger.holds(journal.path) == {"a": 1.0}
-    chat.loop.run(journal.keep("key", "sample", "m", Answer("x", "stop", 10), 0.5, custom_id="a"))
+    chat.event_loop.run(journal.keep("key", "sample", "m", Answer("x", "stop", 10), 0.5, custom_id="a"))
     assert batch_ledger.holds(journal.path) == {} and journal.spent() == 0.5
 
 

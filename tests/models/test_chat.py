@@ -80,7 +80,7 @@ def test_system_turns_and_further_parameters_arrive(loopback: Start, journal: Jo
     for provider in PROVIDERS:
         model = model_at(address(server, provider), journal, provider)
         params = {"temperature": 0.5, "response_format": {"type": "json_object"}, "extra_body": {"top_k": 4}}
-        chat.loop.run(model.ask("sample", chat.ChatRequest(turns, 33, params)))
+        chat.event_loop.run(model.ask("sample", chat.ChatRequest(turns, 33, params)))
     for request in seen:
         assert (request.system, request.user_turns, request.max_tokens) == ("Be brief.", ["Blue?"], 33)
         assert (request.model, request.params["top_k"]) == ("model-1", 4)

@@ -107,7 +107,7 @@ def test_interrupted_calls_count_as_spent(tmp_path: Path, calls: int) -> None:
         journal.close()
         again = Journal(tmp_path / "journal.db")
         assert again.calls() == {"sample": calls // 2}
-        assert again.made() == calls
+        assert again.all_calls() == calls
         assert again.uncertain() == pytest.approx(again.spent() - again.money()["sample"][1])
         assert again.uncertain() >= calls // 2 * 200 * 10 / 1e6
 
@@ -117,7 +117,7 @@ import sys
 from pathlib import Path
 from pipeline.errors import BudgetReached
 from pipeline.models.journal import Journal
-from pipeline.models.money import Budget, Price
+from pipeline.models.cost import Budget, Price
 from tests.models.asking import ask_all, model_at
 url, cap = sys.argv[1], float(sys.argv[3])
 journal = Journal(Path(sys.argv[2]))

@@ -115,7 +115,7 @@ USE_IN_A_PROCESS = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from openai import OpenAI
-from pipeline.models.serve import serve
+from pipeline.models.local.server import serve
 server = serve(Path(sys.argv[1]), parallel=1, context=2048, threads=1)
 client = OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
 def ask():

@@ -82,7 +82,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     journal = Journal(tmp_path / "capped" / "work" / "journal.db")
     assert spent <= journal.spent() + 1e-9 <= 1.0 + 2e-9
     first = len(calls(settings))
-    assert journal.made() == first
+    assert journal.all_calls() == first
     # The rest, without faults: nothing that was answered is asked again.
     answered = {call.key for call in calls(settings) if call.completed and call.fault is None}
     server.engine.faults = FaultPlan.none()
@@ -107,7 +107,7 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     unanswered = {row["id"] for row in ledger if row["reason"] == "server_error"}
     assert unanswered
     assert first.manifest["unanswered"] == len(unanswered)
-    assert any("asks for these alone" in line for line in warnings)
+    assert any("calls for these alone" in line for line in warnings)
     assert first.calls == len(calls(settings))
     # Still down: the same rows, and only they, are asked again.
     before = len(calls(settings))
@@ -120,7 +120,7 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     server.engine.faults = FaultPlan.none()
     healed, warnings = run(config)
     assert healed.manifest["unanswered"] == 0
-    assert not any("asks for these alone" in line for line in warnings)
+    assert not any("calls for these alone" in line for line in warnings)
     reasons = {row["reason"] for row in rejects(healed)}
     assert "server_error" not in reasons
     before = len(calls(settings))
@@ -227,7 +227,9 @@ def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytes
     assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in shown
     manifest = json.loads((config.out / "manifest.json").read_text("utf-8"))
     assert manifest["unpriced"] == [config.policy.model, config.reviser.model]
-    assert "unknown price" in (config.out / "README.md").read_text("utf-8")
+    assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in (config.out / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_what_was_answered_before_its_price_was_known_stays_unknown(

@@ -15,10 +15,9 @@ from pipeline.cli.main import main
 from pipeline.cli.terminal import Terminal
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.rewards import trust
-from pipeline.rewards.checking import check, concerns
-from pipeline.rewards.measures import calibration, spearman, wilson
-from pipeline.rewards.pairs import Pair
+from pipeline.rewards import diagnostics
+from pipeline.rewards.check import Pair, check, concerns
+from pipeline.rewards.diagnostics import calibration, spearman, wilson
 from tests.conftest import SAMPLE, Silent
 from tests.loopback import MISTAKES, always_first, fair
 from tests.stages.tables import TinyReward
@@ -48,16 +47,16 @@ def test_calibration_finds_the_temperature_of_odds(temperature: float) -> None:
     margins = draws.normal(size=20_000) * 2
     right = draws.random(20_000) < 1 / (1 + np.exp(-np.abs(margins)))
     found = calibration(np.where(right, 1, -1) * np.abs(margins) * temperature)
-    assert found and found.temperature == pytest.approx(temperature, rel=0.1)
-    assert found.error_fitted is not None and found.error_fitted < 0.02
-    assert (found.error < 0.02) == (temperature == 1.0)
-    assert [bucket.pairs for bucket in found.buckets] == [4000] * 5
+    assert found and found["temperature"] == pytest.approx(temperature, rel=0.1)
+    assert found["error_fitted"] is not None and found["error_fitted"] < 0.02
+    assert (found["error"] < 0.02) == (temperature == 1.0)
+    assert [bucket["pairs"] for bucket in found["buckets"]] == [4000] * 5
 
 
 def test_a_model_that_is_always_or_never_right_has_no_temperature() -> None:
     for margins in (np.ones(9), -np.ones(9)):
         found = calibration(margins)
-        assert found and found.temperature is None
+        assert found and found["temperature"] is None
     assert calibration(np.zeros(3)) is None
 
 
@@ -169,16 +168,16 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def scored(*rows: tuple[str, str, float, float]) -> pa.Table:
-    return pa.table(dict(zip(trust.COLUMNS, zip(*rows, strict=True), strict=True)))
+    return pa.table(dict(zip(diagnostics.COLUMNS, zip(*rows, strict=True), strict=True)))
 
 
 def warned(measured: dict[str, Any] | None) -> list[str]:
-    return trust.warnings({"reward_check": measured, "models": {"reward": {"name": "r"}}})
+    return diagnostics.warnings({"reward_check": measured, "models": {"reward": {"name": "r"}}})
 
 
 def test_a_runs_own_scores_tell() -> None:
     by_length = [("a" * n, "b" * (n % 11), float(n), float(n % 11)) for n in range(1, 41)]
-    told = trust.measure([scored(*by_length[:20]), scored(*by_length[20:])])
+    told = diagnostics.measure([scored(*by_length[:20]), scored(*by_length[20:])])
     assert told["rows"] == 40 and told["length_correlation"] == 1.0
     assert told["prefers_reference"] == 0.75, "of the first ten each is as long as the other"
     assert ["by length" in line for line in warned(told)] == [True]
@@ -186,7 +185,7 @@ def test_a_runs_own_scores_tell() -> None:
     assert warned(fair_one) == []
     assert "in only 59% of 40 rows" in warned(fair_one | {"prefers_reference": 0.59})[0]
     assert warned({"rows": 0}) == warned(None) == []
-    assert trust.measure([]) == {"rows": 0}
+    assert diagnostics.measure([]) == {"rows": 0}
 
 
 def test_a_runs_summary_report_card_and_manifest_say_so(

@@ -13,6 +13,7 @@ from pipeline import schema
 from pipeline.models.cost import Budget
 from pipeline.models.factory import chat_model
 from pipeline.models.journal import Journal
+from pipeline.rewards.base import RewardModel
 from pipeline.stages.table import columns_after
 from pipeline.storage.stage_files import Reject, StageOutput, reject_table
 
@@ -82,7 +83,7 @@ class Counter:
         return self.done, self.rejected
 
 
-class TinyReward:
+class TinyReward(RewardModel):
     """A reward model that answers by rule, and keeps what it was asked."""
 
     name = digest = "tiny"
@@ -92,7 +93,7 @@ class TinyReward:
         self.asked: list[tuple[list[dict[str, str]], str]] = []
         self.batches = 0
 
-    def score(self, items: Any) -> Any:
+    def score(self, items: Any, references: Any) -> Any:
         self.batches += 1
         self.asked += items
         return np.array([self.rule(text) for _, text in items], np.float32)

@@ -1,4 +1,8 @@
-"""One adapter per data set: from a raw record to a query with its reference."""
+"""One adapter per data set: from a raw record to a query with its reference.
+
+A Hub data set is read at its newest revision, which the manifest records, unless `source.revision` names another. An
+adapter's docstring says of which revision the format is described.
+"""
 
 from __future__ import annotations
 

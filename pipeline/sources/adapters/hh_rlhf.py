@@ -1,7 +1,6 @@
 r"""Anthropic's HH-RLHF: pairs of transcripts that differ in their last reply.
 
-Page: https://huggingface.co/datasets/Anthropic/hh-rlhf   Licence: MIT   Revision: the newest, recorded in the manifest;
-format as of 09be8c5
+Page: https://huggingface.co/datasets/Anthropic/hh-rlhf   Licence: MIT   Format as of: 09be8c5
 Paper: Bai et al., Training a Helpful and Harmless Assistant with RLHF, 2022, arXiv 2204.05862
 
     {"chosen":   "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: 2 + 2?\n\nAssistant: 4.",
@@ -12,9 +11,9 @@ gives the query Hi / Hello! / 2 + 2?, the reference "4." and the rejected reply 
 - Only `\n\nHuman:` and `\n\nAssistant:` (also with CRLF, and at the very start with or without the blank lines) begin a
   turn; any other blank line belongs to a reply. A turn loses its surrounding white space and is otherwise exact.
 - Two turns in a row by the same speaker are one turn, joined by a blank line (`row.query`).
-- The context is that of `chosen`. Where `rejected` has another one, its reply answers another question: dropped (None).
-- The crowd's models sometimes wrote a speaker's label themselves ("Assistant: Human: You mean…", "…at night.  Human:
-  Why?"). Who speaks is then anyone's guess, so such a row is rejected (`marker_in_message`), never repaired.
+- The context is that of `chosen`. Where `rejected` has another one, its reply answers another question and is dropped (None).
+- The models sometimes wrote a speaker's label themselves ("Assistant: Human: You mean…", "…at night.  Human: Why?").
+  Who speaks is then unknown, so such a row is rejected (`marker_in_message`), never repaired.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import ConfigError, RowReject
-from pipeline.sources.fields import SHAPES, Fields, from_settings, guess
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import SHAPES, Fields, describe, from_settings, guess, read
 from pipeline.sources.row import Adapter, SourceRow
 
 
@@ -39,7 +38,7 @@ def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[obje
             )
         return adapter, None
     if mapping := from_settings(fields):
-        return _bound(adapter, mapping), f"fields given: {mapping}"
+        return _bound(adapter, mapping), f"fields given: {describe(mapping)}"
     mappings: dict[str, Fields] = {}
     votes: Counter[str] = Counter()
     for raw in rows:
@@ -47,8 +46,8 @@ def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[obje
             if isinstance(raw, dict):
                 mapping = guess(raw)
                 read(raw, mapping)
-                votes[str(mapping)] += 1
-                mappings[str(mapping)] = mapping
+                votes[describe(mapping)] += 1
+                mappings[describe(mapping)] = mapping
     if not votes:
         return adapter, None
     [(name, most)] = votes.most_common(1)
@@ -57,8 +56,8 @@ def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[obje
 
 
 def _bound(adapter: Adapter, mapping: Fields) -> Adapter:
-    reader = partial(read, fields=mapping)
-    return replace(adapter, reader=reader, expected=f"an object with {mapping}", gives_pairs=mapping.gives_pairs)
+    expected = f"an object with {describe(mapping)}"
+    return replace(adapter, reader=partial(read, fields=mapping), expected=expected, gives_pairs="revised" in mapping)
 
 
 ADAPTER = Adapter(name="jsonl", reader=parse, expected=SHAPES)

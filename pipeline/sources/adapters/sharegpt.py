@@ -1,7 +1,7 @@
 """ShareGPT: conversations with ChatGPT that its users shared, as collected for Vicuna.
 
 Page: https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered   Licence: unknown (the original site is
-gone, and the replies are ChatGPT's)   Revision: the newest, recorded in the manifest; of its files only the cleaned one
+gone, and the replies are ChatGPT's)   Of its files only the cleaned one is read.
 
     {"id": "a1_0", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"},
                                      {"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4."}]}
@@ -22,7 +22,7 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.mapped import split_at_reply, turns_of
+from pipeline.sources.fields import split_at_reply, turns_of
 from pipeline.sources.row import Adapter, SourceRow, Turns, query, reply
 from pipeline.text import snippet
 

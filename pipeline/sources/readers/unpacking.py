@@ -8,7 +8,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,46 +24,30 @@ _BUFFER = 1 << 18
 
 def unpacked(file: io.BufferedReader, kind: str, path: Location) -> io.BufferedReader:
     """The bytes that are packed in a file. Reading raises OSError, EOFError or zlib.error for damage, InputError for a bomb."""
-    packed: dict[str, Callable[[], Any]] = {
-        "gzip": lambda: gzip.GzipFile(fileobj=file),
-        "bzip2": lambda: bz2.BZ2File(file),
-        "zstd": lambda: _Zstd(file),
-    }
-    return io.BufferedReader(_Capped(packed[kind](), file, path), _BUFFER)
+    openers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "zstd": _Zstd}
+    return io.BufferedReader(_Capped(openers[kind](file), file, path), _BUFFER)
 
 
 class _Capped(io.RawIOBase):
-    """Unpacked bytes up to the cap. An error of `packed.read1` waits until the bytes before it are given out."""
+    """The unpacked bytes of `packed.read1`, up to the cap."""
 
     def __init__(self, packed: Any, file: io.BufferedReader, path: Location) -> None:
         self._packed, self._file, self._path = packed, file, path
         self._unpacked = 0
-        self._fault: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        done = 0
-        while done < len(buffer) and self._fault is None:
-            try:
-                data = self._packed.read1(len(buffer) - done)
-            except (OSError, EOFError, zlib.error) as error:
-                self._fault = error
-                break
-            if not data:
-                break
-            buffer[done : done + len(data)] = data
-            done += len(data)
-        if self._fault is not None and not done:
-            raise self._fault
-        self._unpacked += done
+        data = self._packed.read1(len(buffer))
+        buffer[: len(data)] = data
+        self._unpacked += len(data)
         if self._unpacked > ALLOWED_BYTES and self._unpacked > UNPACKED_A_BYTE * self._file.tell():
             raise InputError(
                 f"{shown(self._path)}: refused: its first {self._file.tell():,} bytes unpack to over {self._unpacked:,}; "
                 f"expected at most {UNPACKED_A_BYTE} a byte. If the data is real, unpack it yourself"
             )
-        return done
+        return len(data)
 
 
 class _Zstd:
