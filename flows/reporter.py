@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -18,11 +19,7 @@ from pipeline.cli.build import prefect_problem
 from pipeline.curate import Outcome, Reporter
 from pipeline.errors import CurationError
 from pipeline.run import progress
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from pipeline.run.context import Context
+from pipeline.run.context import Context
 
 _ARTIFACTS_EVERY_S = 5.0
 _DOWNLOAD_EVERY_S = 10.0

@@ -46,7 +46,9 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
             from prefect_dask import DaskTaskRunner
 
             cluster = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
-            standing = {"address": run.runner_address} if run.runner_address else {"cluster_kwargs": cluster}
+            standing: dict[str, Any] = (
+                {"address": run.runner_address} if run.runner_address else {"cluster_kwargs": cluster}
+            )
             return cast("TaskRunner[Any]", DaskTaskRunner(**standing))
         from prefect_ray import RayTaskRunner
 

@@ -41,14 +41,8 @@ def add_set(p: argparse.ArgumentParser, help: str) -> None:
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=f"{help}; repeatable")
 
 
-def add_json(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
-
-
 def add_tokenizer(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
-    )
+    p.add_argument("--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, if not where it is recorded")
 
 
 def add_run_settings(p: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_json, add_run_settings, run_config
+from pipeline.cli.arguments import add_run_settings, run_config
 from pipeline.cli.interrupts import print_error
 from pipeline.errors import CurationError, UsageError
 
@@ -24,21 +24,19 @@ if TYPE_CHECKING:
 
 HELP_WHEN_BARE = True
 INTERRUPTED = "run the same command again to go on"
-EPILOG = """\
-examples:
-  figa build --source hh-rlhf --limit 96
-  figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run
-  figa build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5
-
-exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 3 budget reached (resumable)
-130 interrupted · 143 terminated (both resumable; a second Ctrl-C leaves at once)
-"""
+EXAMPLES = (
+    "figa build --source hh-rlhf --limit 96",
+    "figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run",
+    "figa build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5",
+)
+EXIT_CODES = """\
+0 done · 1 failed · 2 bad usage, setting or input · 3 budget reached (resumable)
+130 interrupted · 143 terminated (both resumable; a second Ctrl-C leaves at once)"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_run_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the plan with calls and cost, spend nothing")
-    add_json(p)
     p.add_argument(
         "--prefect",
         choices=("auto", "server", "ephemeral", "off"),

@@ -10,7 +10,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_dir, add_json
+from pipeline.cli.arguments import add_dir
 from pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
     from pipeline.run.calibration import Choice
 
-EPILOG = """\
-examples:
-  figa calibrate out/hh-rlhf
-  figa calibrate out/hh-rlhf --eta q0.4,q0.3,0 --eta -0.5,off,0.2
-"""
+EXAMPLES = (
+    "figa calibrate out/hh-rlhf",
+    "figa calibrate out/hh-rlhf --eta q0.4,q0.3,0 --eta -0.5,off,0.2",
+)
 _BAR_WIDTH = 50
 
 
@@ -31,7 +30,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     # A choice may begin with a minus, and is no flag then.
     p._negative_number_matcher = re.compile(r"-[.\d]")
     p.add_argument("--eta", metavar="η1,η2,η3", action="append", default=[], help="a choice; repeatable")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

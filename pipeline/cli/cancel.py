@@ -9,25 +9,20 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_dir, add_json
+from pipeline.cli.arguments import add_dir
 
 if TYPE_CHECKING:
     from pipeline.models.batch.ledger import Batch
 
 _TIMEOUT_S = 60.0
 INTERRUPTED = "run the same command again for the batches that are left"
-EPILOG = """\
-example:
-  figa cancel out/hh-rlhf --yes
-
-exit codes: 0 cancelled, or nothing to cancel · 1 a batch could not be cancelled · 2 bad usage · 130 interrupted
-"""
+EXAMPLES = ("figa cancel out/hh-rlhf --yes",)
+EXIT_CODES = "0 cancelled, or nothing to cancel · 1 a batch could not be cancelled · 2 bad usage · 130 interrupted"
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p, "the run's output folder")
     p.add_argument("--yes", action="store_true", help="don't ask")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

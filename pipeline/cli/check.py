@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.cli.arguments import add_json, add_run_settings, run_config
+from pipeline.cli.arguments import add_run_settings, run_config
 from pipeline.cli.streams import note
 from pipeline.text import visible
 
 HELP_WHEN_BARE = True
-EPILOG = """\
-examples:
-  figa check --source hh-rlhf
-  figa check --source jsonl --input q.jsonl --set policy.model=openai/my-model@http://localhost:8000/v1
-"""
+EXAMPLES = (
+    "figa check --source hh-rlhf",
+    "figa check --source jsonl --input q.jsonl --set policy.model=openai/my-model@http://localhost:8000/v1",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_run_settings(p)
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

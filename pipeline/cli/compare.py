@@ -9,7 +9,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_json
 from pipeline.cli.streams import print_values
 from pipeline.storage.location import argument
 from pipeline.text import visible
@@ -17,10 +16,7 @@ from pipeline.text import visible
 if TYPE_CHECKING:
     from pipeline.report.comparison import Comparison
 
-EPILOG = """\
-example:
-  figa compare out/before out/after --html compare.html
-"""
+EXAMPLES = ("figa compare out/before out/after --html compare.html",)
 _LISTED = 10
 
 
@@ -28,7 +24,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
     p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

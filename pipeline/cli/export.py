@@ -1,33 +1,30 @@
-"""`figa export DIR --format NAME --out DIR2`: a published data set in the format of another trainer."""
+"""`figa export DIR --format NAME --out DIR2`: a published data set in the format of another trainer.
 
-from __future__ import annotations
-
-import argparse
-
-from pipeline.cli.arguments import add_dir, add_json
-from pipeline.cli.streams import print_values
-from pipeline.storage.location import argument
-
-INTERRUPTED = "the output is not complete: delete it and run again"
-EPILOG = """\
 formats:
   spa            the released SPA data set's five fields, JSON
   dpo            preference pairs for TRL; variants conversational (default), standard
   sft            the revisions, for imitation; variants messages (default), prompt-completion, standard
   sequences      one row per sequence: input_ids, labels, loss_weights; the token labels for any trainer
   llamafactory   ShareGPT-style preference JSON with dataset_info.json
-
-example:
-  figa export out/hh-rlhf --format dpo --out out/dpo
 """
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline.cli.arguments import add_dir
+from pipeline.cli.streams import print_values
+from pipeline.storage.location import argument
+
+INTERRUPTED = "the output is not complete: delete it and run again"
+EXAMPLES = ("figa export out/hh-rlhf --format dpo --out out/dpo",)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p)
-    p.add_argument("--format", metavar="NAME", required=True, help="see below")
+    p.add_argument("--format", metavar="NAME", required=True, help="see above")
     p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
     p.add_argument("--out", metavar="DIR2", type=argument, required=True, help="a new folder")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

@@ -3,7 +3,8 @@
 A command is a module beside this one:
 
     docstring               its help; the first line is `figa NAME …`: and what it does
-    EPILOG                  examples, and exit codes where they are not the usual ones
+    EXAMPLES                command lines
+    EXIT_CODES              where they are not the usual ones
     INTERRUPTED             what the user reads after Ctrl-C; default: nothing was changed
     HELP_WHEN_BARE          print the help where no argument is given
     add_arguments(parser)
@@ -31,7 +32,7 @@ from pipeline.text import did_you_mean
 COMMANDS = (
     "build check settings show status report verify relabel export merge compare calibrate rewards train push cancel"
 ).split()
-_EXIT_CODES = "exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 130 interrupted · 143 terminated\n"
+_EXIT_CODES = "0 done · 1 failed · 2 bad usage, setting or input · 130 interrupted · 143 terminated"
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,14 +47,16 @@ class Parser(argparse.ArgumentParser):
 def parser_of(name: str) -> Parser:
     command = _module(name)
     does, _, rest = _docstring(command)
-    epilog = getattr(command, "EPILOG", "")
+    examples = "\n".join(f"  {example}" for example in command.EXAMPLES)
     parser = Parser(
         prog=f"figa {name}",
         description=f"{does}\n\n{rest.strip()}".strip(),
-        epilog=epilog if "exit codes:" in epilog else f"{epilog}\n{_EXIT_CODES}",
+        epilog=f"examples:\n{examples}\n\nexit codes: {getattr(command, 'EXIT_CODES', _EXIT_CODES)}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    if name != "show":  # Its --json prints an object per row.
+        parser.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
     return parser
 
 

@@ -10,28 +10,21 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pipeline.cli.arguments import add_json
 from pipeline.cli.streams import note, print_values
 from pipeline.storage.location import argument
 
 INTERRUPTED = "what stood in the output folder is untouched"
-EPILOG = """\
-examples:
-  figa merge out/hh-rlhf out/openorca --out out/both
-  figa merge out/both out/alpaca --out out/both                 adds to what is there
-  figa merge out/old out/better-reviser --keep last --out out/newest
-
-exit codes: 0 done · 1 failed · 2 bad usage, or data sets that don't go together · 130 interrupted
-"""
+EXAMPLES = (
+    "figa merge out/hh-rlhf out/openorca --out out/both",
+    "figa merge out/both out/alpaca --out out/both                 adds to what is there",
+    "figa merge out/old out/better-reviser --keep last --out out/newest",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dirs", metavar="DIR", nargs="+", type=argument, help="output folders of finished runs")
     p.add_argument("--out", metavar="DIR", required=True, type=argument, help="folder of the merged data set")
-    p.add_argument(
-        "--keep", choices=("first", "last"), help="of rows with the same id, that of the first or last data set named"
-    )
-    add_json(p)
+    p.add_argument("--keep", choices=("first", "last"), help="which of several rows with the same id; default first")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
@@ -44,16 +37,14 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     total = sum(read_manifest(root)["rows"]["published"] for root in arguments.dirs)
     with progress_bar(f"merging into {out}", total) as advance:
         manifest = merge(arguments.dirs, out, arguments.keep, advance=advance, warn=note)
-    rows, merged = manifest["rows"], manifest["lineage"][-1]
+    merged = manifest["lineage"][-1]
     duplicates = manifest["funnel"][-1]["rejected"].get("duplicate_id", 0)
     for part in merged["merged"]:
         print(f"{part['path']}: {part['published']} of {part['rows']['published']} pairs")
     print(headline(manifest))
     if duplicates:
         print(f"duplicate ids: {duplicates}, the {merged['keep']} one is kept (see {out / 'rejected'})")
-    publication = manifest["publication"]
-    print_values(
-        manifest=f"{out / 'manifest.json'}, publication {publication}", next=f"figa verify {shlex.quote(str(out))}"
-    )
-    counts = {"rows": rows, "duplicates": duplicates, "publication": publication}
-    return 0, {"out": str(out), **counts, "digest": manifest["digest"]}
+    print_values(manifest=f"{out / 'manifest.json'}, publication {manifest['publication']}")
+    print_values(next=f"figa verify {shlex.quote(str(out))}")
+    result = {name: manifest[name] for name in ("rows", "publication", "digest")}
+    return 0, {"out": str(out), "duplicates": duplicates, **result}

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.cli.arguments import add_json
 from pipeline.storage.location import local_argument
 
 INTERRUPTED = "the Hub shows a commit whole or not at all: run the same command again"
-EPILOG = """\
-example:
-  figa push out/hh-rlhf owner/name --private
-
-exit codes: 0 sent · 1 the Hub failed · 2 bad usage, or files that are not as the manifest says · 130 interrupted
-"""
+EXAMPLES = ("figa push out/hh-rlhf owner/name --private",)
+EXIT_CODES = "0 sent · 1 the Hub failed · 2 bad usage, or files that are not as the manifest says · 130 interrupted"
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
@@ -25,7 +20,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("hub_id", metavar="HUB_ID", help="owner/name; created if it isn't there")
     p.add_argument("--private", action="store_true", help="a new data set is private")
     p.add_argument("--dry-run", action="store_true", help="check the files and say what would be sent")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

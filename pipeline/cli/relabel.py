@@ -8,17 +8,16 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from pipeline.cli.arguments import add_dir, add_json, add_set
+from pipeline.cli.arguments import add_dir, add_set
 from pipeline.cli.streams import note, print_values
 from pipeline.storage.location import argument
 
 INTERRUPTED = "no data set was written"
-EPILOG = """\
-examples:
-  figa relabel out/hh-rlhf --tokenizer org/other-model --out out/hh-rlhf-other
-  figa relabel out/hh-rlhf --granularity word --alpha 2 --out out/hh-rlhf-words
-  figa relabel out/hh-rlhf --set labels.max_length=512 --set filter.max_distance=0.6 --out out/short
-"""
+EXAMPLES = (
+    "figa relabel out/hh-rlhf --tokenizer org/other-model --out out/hh-rlhf-other",
+    "figa relabel out/hh-rlhf --granularity word --alpha 2 --out out/hh-rlhf-words",
+    "figa relabel out/hh-rlhf --set labels.max_length=512 --set filter.max_distance=0.6 --out out/short",
+)
 _FLAGS = ("tokenizer", "template", "granularity", "signal", "alpha", "beta", "gamma")
 
 
@@ -33,7 +32,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--beta", metavar="W", help="weight of bad tokens, taken negative")
     p.add_argument("--gamma", metavar="W", help="weight of kept tokens of the revised answer")
     add_set(p, "one label setting")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.cli.arguments import add_dir, add_json, add_tokenizer
+from pipeline.cli.arguments import add_dir, add_tokenizer
 from pipeline.cli.streams import note, print_values
 
 INTERRUPTED = "an earlier report.html is untouched"
-EPILOG = """\
-example:
-  figa report out/hh-rlhf
-"""
+EXAMPLES = ("figa report out/hh-rlhf",)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p)
     add_tokenizer(p)
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

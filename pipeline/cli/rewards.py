@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import add_json, add_set, count
+from pipeline.cli.arguments import add_set, count
 from pipeline.cli.streams import note
 
 if TYPE_CHECKING:
@@ -18,25 +18,21 @@ if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
     from pipeline.models.chat import ChatModel
 
-EPILOG = """\
-examples:
-  figa rewards check --pairs pairs.jsonl.gz
-  figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl
-  figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1
-"""
+EXAMPLES = (
+    "figa rewards check --pairs pairs.jsonl.gz",
+    "figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl",
+    "figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("command", choices=["check"])
     p.add_argument("--pairs", metavar="FILE", required=True, help="file, folder, glob, URL or Hub id")
     p.add_argument("--model", metavar="MODEL", help="as in reward.model; default: the embedded head")
-    p.add_argument(
-        "--source", metavar="NAME", help="format of the pairs, as in figa build; default: guessed from the rows"
-    )
+    p.add_argument("--source", metavar="NAME", help="format of the pairs, as in figa build; default: by the rows")
     p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
     add_set(p, "a setting, e.g. reward.judge=pairwise")
     p.add_argument("--budget", type=float, metavar="USD", help="most that judges may cost")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

@@ -9,20 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.cli.arguments import add_json
 from pipeline.errors import UsageError
 
-EPILOG = """\
-examples:
-  figa settings reviser
-  figa settings --json-schema > settings.schema.json
-"""
+EXAMPLES = (
+    "figa settings reviser",
+    "figa settings --json-schema > settings.schema.json",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only settings whose name begins so")
     p.add_argument("--json-schema", action="store_true", help="print the JSON schema of a configuration file")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

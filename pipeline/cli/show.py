@@ -24,19 +24,18 @@ if TYPE_CHECKING:
     from pipeline.dataset.measures import Files
     from pipeline.labels.tokenizer import LabelTokenizer
 
-EPILOG = """\
-examples:
-  figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'
-  figa show out/hh-rlhf --rejected --where 'reason=too_different'
-  figa show out/hh-rlhf --row 1ad1b9395c257bc4
-"""
+EXAMPLES = (
+    "figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'",
+    "figa show out/hh-rlhf --rejected --where 'reason=too_different'",
+    "figa show out/hh-rlhf --row 1ad1b9395c257bc4",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p)
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
-    p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")
+    p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see above")
     p.add_argument("--limit", metavar="N", type=count, default=10, help="at most so many rows (default 10, 0: all)")
     add_tokenizer(p)
     p.add_argument("--json", dest="json_rows", action="store_true", help="print one JSON object per row")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_dir, add_json, add_set
+from pipeline.cli.arguments import add_dir, add_set
 from pipeline.cli.streams import print_values
 from pipeline.errors import InputError
 from pipeline.text import visible
@@ -20,22 +20,13 @@ if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
     from pipeline.run.status import State
 
-EPILOG = """\
-example:
-  figa status out/hh-rlhf --set reviser.temperature=0.5
-"""
+EXAMPLES = ("figa status out/hh-rlhf --set reviser.temperature=0.5",)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p, "an output folder")
-    p.add_argument(
-        "--config",
-        metavar="FILE.yaml",
-        type=Path,
-        help="settings that a rerun would have; default: those of the last run",
-    )
+    p.add_argument("--config", metavar="FILE.yaml", type=Path, help="a rerun's settings; default: the last run's")
     add_set(p, "and changes to them")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

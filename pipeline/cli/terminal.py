@@ -10,7 +10,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,15 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.console import LOG_EVERY_S, Console, progress_bar, table
+from pipeline.curate import Outcome
 from pipeline.dataset import facts
 from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
 from pipeline.run import progress
-
-if TYPE_CHECKING:
-    from pipeline.curate import Outcome
-    from pipeline.run.context import Context
-    from pipeline.run.estimate import Estimate
+from pipeline.run.context import Context
+from pipeline.run.estimate import Estimate
 
 # The calls of each stage, by their names in the journal.
 _CALLS_OF = {"sample": ("sample",), "score": ("judge",), "revise": ("diagnose", "revise")}

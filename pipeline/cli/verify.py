@@ -9,20 +9,18 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_dir, add_json, add_tokenizer, count
+from pipeline.cli.arguments import add_dir, add_tokenizer, count
 from pipeline.cli.streams import note
 from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.dataset.verify_files import Verification
 
-EPILOG = """\
-examples:
-  figa verify out/hh-rlhf
-  figa verify out/hh-rlhf --sample 1000 --tokenizer org/my-sft-model
-
-exit codes: 0 all is as the manifest says · 1 something is not · 2 no data set there, or no tokenizer
-"""
+EXAMPLES = (
+    "figa verify out/hh-rlhf",
+    "figa verify out/hh-rlhf --sample 1000 --tokenizer org/my-sft-model",
+)
+EXIT_CODES = "0 all is as the manifest says · 1 something is not · 2 no data set there, or no tokenizer"
 _SHOWN = 20
 
 
@@ -32,7 +30,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_tokenizer(p)
     p.add_argument("--no-labels", action="store_true", help="skip the labels; needs no tokenizer")
     p.add_argument("--first", action="store_true", help="stop at the first problem")
-    add_json(p)
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
