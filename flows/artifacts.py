@@ -21,15 +21,15 @@ from pipeline.report.diffs import sample_diffs
 from pipeline.storage.remote import RemotePath
 
 PUBLISHED = "figa.dataset.published"
-# Of a run that found all done: no reason to train again.
+# The event of a run with nothing to do: no reason to train again.
 UNCHANGED = "figa.dataset.unchanged"
 _DIFFS = 5
-# A line of the page that shows them.
+# Characters per line of Prefect's page.
 _WIDTH = 80
 
 
 def publish(outcome: Outcome) -> None:
-    """Emit the event of a published data set, make its artifacts, and log what its summary would warn of."""
+    """Emit the event of a published data set, create its artifacts, and log the warnings of its summary."""
     content = outcome.manifest
     for warning in facts.warnings(content):
         get_run_logger().warning(warning)

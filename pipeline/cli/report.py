@@ -20,16 +20,16 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline import report
     from pipeline.cli.console import progress_bar
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
+    from pipeline.report.page import write_report
 
     manifest = read_manifest(arguments.dir)
     tokenizer, problem = labels_tokenizer(manifest, arguments.tokenizer)
     if problem:
         note(problem)
     with progress_bar(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
-        path = report.write(arguments.dir, manifest, tokenizer, note=problem, advance=advance)
+        path = write_report(arguments.dir, manifest, tokenizer, note=problem, advance=advance)
     print_values(report=path)
     return 0, {"report": str(path)}

@@ -135,7 +135,7 @@ def render(manifest: dict[str, Any]) -> str:
 
 def cell(value: object) -> str:
     """Text that Markdown and HTML read as nothing but text, in one line."""
-    return re.sub(r"[\\`*\[\]<>|~&]", lambda found: f"&#{ord(found[0])};", _line(value)) or "–"
+    return re.sub(r"[\\`*\[\]<>|~&]", lambda match: f"&#{ord(match[0])};", _line(value)) or "–"
 
 
 def _line(value: object) -> str:
@@ -144,9 +144,9 @@ def _line(value: object) -> str:
 
 
 def _header(manifest: dict[str, Any]) -> str:
-    splits = {"default": "data/train-*.parquet"} | (
-        {"rejected": "rejected/*.parquet"} if manifest["rejected_files"] else {}
-    )
+    splits = {"default": "data/train-*.parquet"}
+    if manifest["rejected_files"]:
+        splits["rejected"] = "rejected/*.parquet"
     header: dict[str, Any] = {
         "pretty_name": _line(facts.title(manifest)),
         "configs": [

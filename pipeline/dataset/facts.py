@@ -172,30 +172,22 @@ def _lineage(manifest: Manifest) -> list[Fact]:
     return facts
 
 
-def least_gain(manifest: Manifest) -> float | None:
-    """The reward gain from which on revisions are accepted; None where nothing was scored or it is not known."""
+def accepted_gain(manifest: Manifest) -> tuple[float | None, str]:
+    """The reward gain from which on revisions are accepted, None where it is not known; and what to say of it."""
     settings = _filter(manifest)
+    note = "By the reward model."
     if not settings or manifest["models"].get("reward", {}).get("name") in (None, "none"):
-        return None
-    return float(settings.get("min_reward_gain") or 0.0)
+        return None, note
+    least = float(settings.get("min_reward_gain") or 0.0)
+    return least, f"{note} Accepted: from {least:g} on."
 
 
-def gain_note(manifest: Manifest) -> str:
-    least = least_gain(manifest)
-    return "By the reward model." + (f" Accepted: from {least:g} on." if least is not None else "")
-
-
-def band(manifest: Manifest) -> tuple[float, float] | None:
-    """Edit distances that are accepted: above the first, up to the second."""
+def accepted_distance(manifest: Manifest) -> tuple[tuple[float, float] | None, str]:
+    """Edit distances that are accepted, above the first and up to the second; and what to say of them."""
     least, most = (_filter(manifest).get(name) for name in ("min_distance", "max_distance"))
-    return None if least is None or most is None else (float(least), float(most))
-
-
-def band_note(manifest: Manifest) -> str:
-    accepted = band(manifest)
-    if accepted is None:
-        return "Token edits, as share of the longer answer."
-    return f"Accepted: above {accepted[0]:g}, up to {accepted[1]:g}. Revisions outside were rejected."
+    if least is None or most is None:
+        return None, "Token edits, as share of the longer answer."
+    return (float(least), float(most)), (f"Accepted: above {least:g}, up to {most:g}. Revisions outside were rejected.")
 
 
 def _filter(manifest: Manifest) -> dict[str, Any]:

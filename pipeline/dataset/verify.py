@@ -17,8 +17,7 @@ from pipeline.dataset.manifest import file_entries
 from pipeline.dataset.reader import read_manifest
 from pipeline.dataset.verify_files import MANIFEST, Verification, VerifyProblem
 from pipeline.errors import CurationError, StorageError, UsageError
-from pipeline.labels.description import difference, settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.storage.location import location
 

@@ -139,11 +139,19 @@ def _check(
         yield VerifyProblem(entry.name, reason)
     try:
         with open_file(entry.path) as file:
-            for what, column in footer_differences(file, entry, expected, content["schema_version"]):
-                yield VerifyProblem(entry.name, what, column=column)
+            yield from _check_footer(file, entry, expected, content["schema_version"])
             yield from check_more(file)
     except UNREADABLE as error:
         yield unreadable(entry, error)
+
+
+def _check_footer(file: pq.ParquetFile, entry: FileEntry, expected: pa.Schema, version: str) -> Iterator[VerifyProblem]:
+    """Rows, columns, their types and order. A newer version may have more columns."""
+    differences = list(footer_differences(file, entry, expected))
+    yield from (VerifyProblem(entry.name, what, column=column) for what, column in differences)
+    columns = [name for name in file.schema_arrow.names if name in expected.names or not schema.is_newer(version)]
+    if not differences and columns != expected.names:
+        yield VerifyProblem(entry.name, f"is not of schema {version}: other columns, or in another order")
 
 
 def _check_metadata(file: pq.ParquetFile, entry: FileEntry, content: dict[str, Any]) -> Iterator[VerifyProblem]:

@@ -20,8 +20,7 @@ from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
 from pipeline.exports.format import Format, Messages, Render
-from pipeline.labels.description import difference, settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.templates import with_system
 from pipeline.schema import digest
 from pipeline.storage.atomic import replacing, write_text

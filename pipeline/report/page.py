@@ -9,20 +9,46 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.dataset import facts
+from pipeline.dataset import facts, measures
 from pipeline.dataset.histogram import histogram
 from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
-from pipeline.report import charts
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.report import charts, sample
 from pipeline.report.sample import Shown
-from pipeline.text import visible
+from pipeline.storage.atomic import write_text
+from pipeline.text import redact_paths, visible
 
+NAME = "report.html"
 _HERE = Path(__file__).parent
+
+
+def write_report(
+    out: Path,
+    manifest: dict[str, Any],
+    tokenizer: LabelTokenizer | None,
+    *,
+    note: str = "",
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Path:
+    """Write report.html into the data set's folder and return its path.
+
+    manifest: the content of manifest.json, written or about to be. tokenizer: the labels' own; with None pairs are shown
+    by words, and `note` should say why. advance: called with the number of rows read, once per published row.
+    Raises StorageError for files that are not as the manifest says.
+    """
+    files = measures.files_of(out, manifest)
+    measured = measures.measure(files, advance)
+    shown = sample.draw(files, measured, tokenizer)
+    path = out / NAME
+    write_text(path, render(redact_paths(manifest), measured, shown, note))
+    return path
 
 
 def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str = "") -> str:
@@ -109,20 +135,21 @@ def _filter_charts(manifest: dict[str, Any], measured: Measures) -> list[charts.
         {"published": measured.numbers[name], "rejected revisions": measured.refused[name]}
         for name in ("reward_gain", "edit_distance")
     )
-    least = facts.least_gain(manifest)
+    least, gain_note = facts.accepted_gain(manifest)
+    band, distance_note = facts.accepted_distance(manifest)
     return [
         charts.bars(
             "Reward gain",
             histogram(gains, through=least),
             "revised − initial",
-            facts.gain_note(manifest),
+            gain_note,
             None if least is None else (least, math.inf),
         ),
         charts.bars(
             "Edit distance",
             histogram(distances, limits=(0.0, 1.0)),
             "edits / tokens of the longer answer",
-            facts.band_note(manifest),
-            facts.band(manifest),
+            distance_note,
+            band,
         ),
     ]

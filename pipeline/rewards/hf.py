@@ -18,8 +18,7 @@ import numpy.typing as npt
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
-from pipeline.labels.tokenizer import hub_trouble
+from pipeline.labels.model_files import folder_digest, hub_trouble
 from pipeline.rewards.base import Item, RewardModel
 from pipeline.schema import digest
 from pipeline.text import one_line, without_folders

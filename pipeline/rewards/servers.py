@@ -25,8 +25,7 @@ from urllib.parse import urlsplit
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.model_files import folder_digest
-from pipeline.labels.tokenizer import hub_trouble
+from pipeline.labels.model_files import folder_digest, hub_trouble
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
 from pipeline.models.limiter import limiter_for

@@ -32,7 +32,7 @@ from pipeline.models.local import catalog
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.stages import sentences
-from pipeline.stages.candidates import Choose, chooser
+from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several, style_of
 from pipeline.stages.table import BY_NAME, Inputs, Thresholds
 from pipeline.storage.location import journal_of

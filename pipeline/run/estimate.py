@@ -192,7 +192,7 @@ def _revision(
         for row in rows
     ]
     if style == "sentences":
-        pieces = [min(sentences.MOST_ASKED, len(sentences.split(row["reference"]))) for row in rows]
+        pieces = [min(sentences.MOST_REPAIRED, len(sentences.split(row["reference"]))) for row in rows]
         shown = [_prompt([prompts.render("sentence", *three, reason=REASONS[0], sentence="")]) for three in texts]
         parts = [draft // count for draft, count in zip(drafts, pieces, strict=True)]
         each = round(selected * fmean(pieces)) if pieces else 0

@@ -26,7 +26,7 @@ class Intake:
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:
         self.understood = self.replaced = self.replaced_rows = 0
-        self._adapters = adapters
+        self.adapters = adapters
         self._checks = curation.checks(settings)
         self._near = NearDuplicates(settings.near_duplicates) if settings.near_duplicates else None
         # Half a digest of each kept query, and the id of its row.
@@ -53,7 +53,7 @@ class Intake:
     def _fill(self, row: dict[str, Any], record: Record) -> None:
         if isinstance(record.value, RowReject):
             raise record.value
-        parsed = self._adapters[record.source].parse(record.value)
+        parsed = self.adapters[record.source].parse(record.value)
         self.understood += 1
         if parsed.replaced_surrogates:
             self.replaced += parsed.replaced_surrogates

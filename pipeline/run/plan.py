@@ -63,13 +63,36 @@ def plan_shards(
     intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
     samples = config.policy.samples if config.needs_generation else 1
-    columns = planned_columns(config)
     # An earlier plan is void once its shards are overwritten, even if this one is never finished.
     remove(work / "plan.json")
+    shards, rows = _write_shards(config, work, determined, intake, records, samples, warn)
+    progress.forget_from(work, shards)
+    plan = Plan(shards, rows, intake.replaced)
+    named = short_digests(inputs | {"source.limit": settings.limit})
+    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "inputs": named}))
+    if intake.replaced:
+        warn(
+            f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
+            "were replaced by U+FFFD"
+        )
+    return plan
+
+
+def _write_shards(
+    config: CurationConfig,
+    work: Path,
+    determined: str,
+    intake: Intake,
+    records: Iterator[Record],
+    samples: int,
+    warn: Warn,
+) -> tuple[int, int]:
+    """Write all shards of the source; returns how many they are, and their rows. Raises InputError when no row is usable."""
+    columns = planned_columns(config)
     shards = rows = 0
     first_bad: RowReject | None = None
     reported = time.monotonic()
-    for size in shard_sizes(settings.shard_rows):
+    for size in shard_sizes(config.source.shard_rows):
         taken, rejected = _repeat(*intake.take(itertools.islice(records, size)), samples)
         if not taken:
             break
@@ -82,17 +105,8 @@ def plan_shards(
             reported = time.monotonic()
             warn(f"planning: {rows:,} rows read")
     if not intake.understood and first_bad:
-        raise sources.all_bad(rows, first_bad, adapters)
-    progress.forget_from(work, shards)
-    plan = Plan(shards, rows, intake.replaced)
-    named = short_digests(inputs | {"source.limit": settings.limit})
-    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "inputs": named}))
-    if intake.replaced:
-        warn(
-            f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
-            "were replaced by U+FFFD"
-        )
-    return plan
+        raise sources.all_bad(rows, first_bad, intake.adapters)
+    return shards, rows
 
 
 def shard_sizes(first: int) -> Iterator[int]:

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import __version__, report, rewards, schema, sources
+from pipeline import __version__, rewards, schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, manifest
 from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
 from pipeline.errors import StorageError
-from pipeline.labels.description import describe
+from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.cost import price_of
@@ -78,8 +78,10 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     Returns the manifest. Its `publication` counts the publications in this folder that differ from the one before.
     tokenizer: None shows the report's pairs without tokens; `note` says why.
     """
+    from pipeline.report.page import write_report
+
     content = numbered(out, content)
-    report.write(out, content, tokenizer, note=note)
+    write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
     written = manifest.write(out, content)

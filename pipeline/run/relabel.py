@@ -23,8 +23,7 @@ from pipeline.dataset import manifest, reader
 from pipeline.dataset.writer import name_for, write_part
 from pipeline.errors import ConfigError, StorageError, UsageError
 from pipeline.labels.columns import ANY_DISTANCE, label_texts
-from pipeline.labels.description import describe, settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import describe, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
 from pipeline.schema import digest

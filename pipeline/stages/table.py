@@ -27,9 +27,8 @@ from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
 from pipeline.stages import select as selection
-from pipeline.stages.candidates import Choose
-from pipeline.stages.common import Report
-from pipeline.stages.filter import filter_revisions
+from pipeline.stages.common import OnProgress
+from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
 from pipeline.stages.sample import sample
@@ -85,7 +84,7 @@ class Stage:
     name: str
     version: int
     adds: pa.Schema
-    run: Callable[[pa.Table, Any, Thresholds, Report], StageOutput]
+    run: Callable[[pa.Table, Any, Thresholds, OnProgress], StageOutput]
     inputs: Callable[[Any, Thresholds | None], Inputs]
 
     def digest(self, inputs: Inputs) -> str:
@@ -114,7 +113,7 @@ def short_digests(inputs: Inputs) -> dict[str, str]:
     return {name: digest(value)[:8] for name, value in named.items() if value is not UNKNOWN}
 
 
-def _run_sample(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: Report) -> StageOutput:
+def _run_sample(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
     return sample(rows, context.config.policy, context.policy, on_progress)
 
 
@@ -129,7 +128,7 @@ def _sample_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     }
 
 
-def _run_score(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: Report) -> StageOutput:
+def _run_score(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
     return score(rows, cast("RewardModel", context.reward), on_progress)
 
 
@@ -137,7 +136,7 @@ def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     return {"reward": rewards.data_settings(context.config.reward), "the reward model": context.reward_digest}
 
 
-def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: Report) -> StageOutput:
+def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
     return selection.select(rows, selection.Thresholds(**thresholds), on_progress, context.config.policy.pick)
 
 
@@ -146,7 +145,7 @@ def _select_inputs(context: StageContext, thresholds: Thresholds | None) -> Inpu
     return {"selection": thresholds, **({"policy.pick": policy.pick} if policy.samples > 1 else {})}
 
 
-def _run_revise(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: Report) -> StageOutput:
+def _run_revise(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
     return revise(rows, context.config.reviser, context.prompts, context.reviser, on_progress, context.choose)
 
 
@@ -160,7 +159,7 @@ def _revise_inputs(context: StageContext, thresholds: Thresholds | None) -> Inpu
     }
 
 
-def _run_filter(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: Report) -> StageOutput:
+def _run_filter(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
     return filter_revisions(rows, context.filter_settings, context.tokenizer, context.reward, on_progress)
 
 
@@ -176,7 +175,7 @@ def _filter_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     }
 
 
-def _run_label(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: Report) -> StageOutput:
+def _run_label(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
     return label(rows, context.config.labels, context.tokenizer.eos_id, on_progress)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.errors import StorageError
+from pipeline.errors import RowReject, StorageError
 from pipeline.storage.atomic import remove, replacing, write_text
 from pipeline.text import one_line
 
@@ -55,6 +55,38 @@ class StageOutput:
     rows: pa.Table
     rejects: list[Reject]
     notes: dict[str, int] = field(default_factory=dict)
+
+
+# The values of the columns that a stage adds to one row, or why the row leaves.
+RowResult = dict[str, Any] | RowReject
+
+
+def row_results(work: Callable[..., dict[str, Any]], *columns: Iterable[Any]) -> list[RowResult]:
+    """`work(*values)` for each row's values; a RowReject that it raises is that row's result."""
+    results: list[RowResult] = []
+    for values in zip(*columns, strict=True):
+        try:
+            results.append(work(*values))
+        except RowReject as reject:
+            results.append(reject)
+    return results
+
+
+def collect(rows: pa.Table, added: pa.Schema, results: Sequence[RowResult]) -> StageOutput:
+    """Append the columns `added` to the rows whose result is a dict of their values; the others become rejects."""
+    kept: list[int] = []
+    values: list[dict[str, Any]] = []
+    rejects: list[Reject] = []
+    for index, result in enumerate(results):
+        if isinstance(result, RowReject):
+            rejects.append(Reject(index, result.reason, result.evidence, result.columns, result.retryable))
+        else:
+            kept.append(index)
+            values.append(result)
+    survivors = rows.take(pa.array(kept, pa.int64()))
+    for column in added:
+        survivors = survivors.append_column(column, pa.array([v[column.name] for v in values], column.type))
+    return StageOutput(survivors, rejects)
 
 
 @dataclass(frozen=True, slots=True)

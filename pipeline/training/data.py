@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, RowReject, UsageError
-from pipeline.labels.description import difference, settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.training.collator import COLUMNS, SIDES
 

@@ -213,7 +213,7 @@ def leaves(value: Any) -> list[Any]:
 
 def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer: Path) -> None:
     from pipeline.config.settings import LabelSettings
-    from pipeline.labels.tokenizer import load_tokenizer
+    from pipeline.labels.loading import load_tokenizer
 
     messages = [
         {"role": "user", "content": "a"},

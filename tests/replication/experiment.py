@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import open_dataset
-from pipeline.labels.description import settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.rewards.embedded import EmbeddedReward
 from pipeline.schema import digest

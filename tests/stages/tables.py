@@ -69,7 +69,7 @@ def check_accounting(stage: str, given: pa.Table, output: StageOutput) -> None:
 
 
 class Counter:
-    """A `Report` that adds up."""
+    """An `OnProgress` that adds up."""
 
     def __init__(self) -> None:
         self.done = self.rejected = 0
