@@ -38,7 +38,7 @@ def running_on(config: CurationConfig) -> Iterator[None]:
 
 def task_runner(config: CurationConfig) -> TaskRunner[Any]:
     """The runner that `run.runner` names. Raises ConfigError when its package is not installed."""
-    run = config.run
+    run, address = config.run, config.run.runner_address
     if run.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=config.shards_at_a_time)
     try:
@@ -46,15 +46,11 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
             from prefect_dask import DaskTaskRunner
 
             cluster = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
-            standing: dict[str, Any] = (
-                {"address": run.runner_address} if run.runner_address else {"cluster_kwargs": cluster}
-            )
-            return cast("TaskRunner[Any]", DaskTaskRunner(**standing))
+            return cast("TaskRunner[Any]", DaskTaskRunner(address=address, cluster_kwargs=None if address else cluster))
         from prefect_ray import RayTaskRunner
 
         local = {"num_cpus": run.workers, "include_dashboard": False, "configure_logging": False}
-        standing = {"address": run.runner_address} if run.runner_address else {"init_kwargs": local}
-        return cast("TaskRunner[Any]", RayTaskRunner(**standing))
+        return cast("TaskRunner[Any]", RayTaskRunner(address=address, init_kwargs=None if address else local))
     except ImportError:
         raise ConfigError(
             f"run.runner={run.runner} needs a package that is not installed: pip install -e '.[{run.runner}]'"

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pipeline.cli.arguments import add_dir
+from pipeline.cli.console import Console, table
 from pipeline.text import visible
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from pipeline.run.calibration import Choice
 
 EXAMPLES = (
     "figa calibrate out/hh-rlhf",
@@ -40,16 +36,20 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     choices = calibration.choices(rows, arguments.eta, price)
     if not arguments.json:
         _plot(rows)
-        _print(choices, len(rows), known_by)
-    return 0, {
-        "rows": len(rows),
-        "usd_a_revision": price,
-        "known_by": known_by,
-        "choices": [choice.as_dict() for choice in choices],
-    }
+        columns = ("η1", "η2", "η3", "as numbers", "rows", "share", "revising costs")
+        selected = table(f"what thresholds select of {len(rows):,} scored rows", columns, right=columns[4:])
+        for choice in choices:
+            numbers = " ".join("off" if number is None else f"{number:.3f}" for number in choice.numbers)
+            cost = "unknown" if choice.cost_usd is None else f"${choice.cost_usd:.4f}"
+            selected.add_row(*choice.given, numbers, f"{choice.rows:,}", f"{choice.share:.0%}", cost)
+        Console().print(selected)
+        print(f"costs: {visible(known_by)}; qX beside a bar: the share of rows up to its end")
+    result = [choice.as_dict() for choice in choices]
+    return 0, {"rows": len(rows), "usd_a_revision": price, "known_by": known_by, "choices": result}
 
 
-def _plot(rows: pa.Table) -> None:
+def _plot(rows: Any) -> None:
+    """Print the distribution of the scores in a table of rows."""
     import numpy as np
 
     from pipeline.dataset.histogram import histogram
@@ -69,17 +69,3 @@ def _plot(rows: pa.Table) -> None:
             bar = f"{'█' * round(_BAR_WIDTH * count / max(counts))} {count}"
             print(f"  {left:8.3f} to {right:8.3f}  q{below / sum(counts):.2f}  {bar}")
         print()
-
-
-def _print(choices: list[Choice], rows: int, known_by: str) -> None:
-    from pipeline.cli.console import Console, table
-
-    columns = ("η1", "η2", "η3", "as numbers", "rows", "share", "revising costs")
-    selected = table(f"what thresholds select of {rows:,} scored rows", columns, right=columns[4:])
-    for choice in choices:
-        numbers = " ".join("off" if number is None else f"{number:.3f}" for number in choice.numbers)
-        cost = "unknown" if choice.cost_usd is None else f"${choice.cost_usd:.4f}"
-        selected.add_row(*choice.given, numbers, f"{choice.rows:,}", f"{choice.share:.0%}", cost)
-    console = Console()
-    console.print(selected)
-    console.print(f"costs: {visible(known_by)}; qX beside a bar: the share of rows up to its end", soft_wrap=True)

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_dir
-
-if TYPE_CHECKING:
-    from pipeline.models.batch.ledger import Batch
 
 _TIMEOUT_S = 60.0
 INTERRUPTED = "run the same command again for the batches that are left"
@@ -34,7 +30,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     for batch in batches:
         print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
     confirmed = bool(batches) and (arguments.yes or _confirmed())
-    cancelled = [_cancel(batch) for batch in batches] if confirmed else []
+    cancelled = [_cancel(batch.model, batch.id) for batch in batches] if confirmed else []
     failed = cancelled.count(False)
     return int(failed > 0), {"batches": len(batches), "cancelled": cancelled.count(True), "failed": failed}
 
@@ -46,21 +42,20 @@ def _confirmed() -> bool:
         raise KeyboardInterrupt from None
 
 
-def _cancel(batch: Batch) -> bool:
+def _cancel(model: str, batch_id: str | None) -> bool:
     """Have the provider stop a batch; returns whether it will."""
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
     from pipeline.models.provider_errors import Transient
 
-    batch_id = batch.id
     if batch_id is None:
-        print(f"{batch.model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
+        print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
         return False
 
     async def cancel() -> None:
         # Created on the loop that it will be used on.
-        api = factory.batch_api(ModelSpec.parse(batch.model), _TIMEOUT_S)
+        api = factory.batch_api(ModelSpec.parse(model), _TIMEOUT_S)
         try:
             await api.cancel(batch_id)
         finally:
@@ -70,7 +65,7 @@ def _cancel(batch: Batch) -> bool:
         event_loop.run(cancel())
     except (Transient, RowReject, ProviderStopped) as error:
         reason = getattr(error, "evidence", {}).get("error", str(error))
-        print(f"error: {batch.model}: not cancelled: {reason}", file=sys.stderr)
+        print(f"error: {model}: not cancelled: {reason}", file=sys.stderr)
         return False
-    print(f"{batch.model}: cancelling {batch_id}")
+    print(f"{model}: cancelling {batch_id}")
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.cli.arguments import add_run_settings, run_config
-from pipeline.cli.streams import note
+from pipeline.cli.console import note
 from pipeline.text import visible
 
 HELP_WHEN_BARE = True

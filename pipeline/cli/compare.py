@@ -9,7 +9,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.streams import print_values
+from rich.text import Text
+
+from pipeline.cli.console import Console, print_values, table
 from pipeline.storage.location import argument
 from pipeline.text import visible
 
@@ -40,9 +42,6 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
 
 
 def _print(result: Comparison) -> None:
-    from rich.text import Text
-
-    from pipeline.cli.console import Console, table
     from pipeline.report.diffs import append_diff, words
 
     console = Console()

@@ -1,11 +1,17 @@
-"""rich as the commands use it: texts are data, not markup; tables; progress of long commands."""
+"""What commands print: results to standard output, notes and progress to standard error.
+
+Texts are data, not rich's markup.
+"""
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO
 
 import rich.console
 from rich.markup import escape
@@ -13,9 +19,29 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.streams import discard
-
 LOG_EVERY_S = 10.0
+
+
+def accept_any_text() -> None:
+    """Print a question mark for each character that the locale's encoding doesn't have, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def discard(stream: IO[str]) -> None:
+    """Redirect a stream to the null device after a broken pipe, so that the interpreter's last flush can't raise."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+def print_values(**values: object) -> None:
+    """One line per value: its name and its text."""
+    for name, value in values.items():
+        print(f"{name:<10}{value}")
 
 
 class Console(rich.console.Console):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.cli.arguments import add_dir
-from pipeline.cli.streams import print_values
+from pipeline.cli.console import print_values, progress_bar
 from pipeline.storage.location import argument
 
 INTERRUPTED = "the output is not complete: delete it and run again"
@@ -29,7 +29,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import exports, open_dataset
-    from pipeline.cli.console import progress_bar
     from pipeline.dataset.facts import counts
     from pipeline.exports.writing import export
 

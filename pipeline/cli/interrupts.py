@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from pipeline.cli.streams import discard
+from pipeline.cli.console import discard
 from pipeline.errors import CurationError, StorageError
 
 _PATIENCE_S = 4.0

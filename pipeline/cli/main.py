@@ -25,8 +25,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from pipeline import __version__
+from pipeline.cli.console import accept_any_text
 from pipeline.cli.interrupts import exit_code_of
-from pipeline.cli.streams import accept_any_text
 from pipeline.text import did_you_mean
 
 COMMANDS = (

@@ -10,7 +10,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pipeline.cli.streams import note, print_values
+from pipeline.cli.console import note, print_values, progress_bar
 from pipeline.storage.location import argument
 
 INTERRUPTED = "what stood in the output folder is untouched"
@@ -28,7 +28,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli.console import progress_bar
     from pipeline.dataset.facts import headline
     from pipeline.dataset.reader import read_manifest
     from pipeline.run.merge import merge

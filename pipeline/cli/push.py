@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from pipeline.cli.console import progress_bar
 from pipeline.storage.location import local_argument
 
 INTERRUPTED = "the Hub shows a commit whole or not at all: run the same command again"
@@ -23,7 +24,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli.console import progress_bar
     from pipeline.dataset.push import checked_files, push
 
     names = checked_files(arguments.dir, progress_bar)

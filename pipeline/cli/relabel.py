@@ -9,7 +9,7 @@ import argparse
 import shlex
 
 from pipeline.cli.arguments import add_dir, add_set
-from pipeline.cli.streams import note, print_values
+from pipeline.cli.console import note, print_values, progress_bar
 from pipeline.storage.location import argument
 
 INTERRUPTED = "no data set was written"
@@ -35,7 +35,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli.console import progress_bar
     from pipeline.dataset import facts
     from pipeline.dataset.reader import read_manifest
     from pipeline.run.relabel import DISTANCE_SETTINGS, relabel, relabel_settings

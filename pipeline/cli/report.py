@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.cli.arguments import add_dir, add_tokenizer
-from pipeline.cli.streams import note, print_values
+from pipeline.cli.console import note, print_values, progress_bar
 
 INTERRUPTED = "an earlier report.html is untouched"
 EXAMPLES = ("figa report out/hh-rlhf",)
@@ -20,7 +20,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli.console import progress_bar
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
     from pipeline.report.page import write_report

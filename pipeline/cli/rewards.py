@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.arguments import add_set, count
-from pipeline.cli.streams import note
+from pipeline.cli.console import note
 
 if TYPE_CHECKING:
     from pipeline.config.reward import RewardSettings

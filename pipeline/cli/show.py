@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from pipeline.cli.arguments import add_dir, add_tokenizer, count
-from pipeline.cli.streams import note
+from pipeline.cli.console import Console, note
 from pipeline.errors import UsageError
 from pipeline.text import visible
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from pipeline.dataset.measures import Files
     from pipeline.labels.tokenizer import LabelTokenizer
 
@@ -42,7 +42,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli.console import Console
     from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
@@ -98,8 +97,6 @@ def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool)
 
 
 def _reject(row: dict[str, Any]) -> Text:
-    from rich.text import Text
-
     from pipeline.report.diffs import append_query
 
     text = Text(f"\n{visible(str(row['id']))}", "bold")

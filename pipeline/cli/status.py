@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_dir, add_set
-from pipeline.cli.streams import print_values
+from pipeline.cli.console import print_values
 from pipeline.errors import InputError
 from pipeline.text import visible
 

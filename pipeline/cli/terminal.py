@@ -135,24 +135,13 @@ def _funnel(manifest: dict[str, Any]) -> Table:
     return funnel
 
 
-class _Line(NamedTuple):
-    """Progress of a stage or a batch. note: rejects, or a batch's state; cost: calls and money; speed: rate and time left."""
+class _Progress(NamedTuple):
+    """How far a stage or a batch is. text: its counts, and what is known of rejects, cost and speed."""
 
     name: str
     done: int
     total: int
-    note: str
-    cost: str = ""
-    speed: str = ""
-
-    def cells(self) -> tuple[str | ProgressBar, ...]:
-        bar = ProgressBar(total=max(self.total, 1), completed=self.done if self.total else 1, width=24)
-        return self.name, bar, f"{self.done}/{self.total}", self.note, self.cost, self.speed
-
-    def text(self) -> str:
-        note = f" ({self.note})" if self.note else ""
-        details = ", ".join(part for part in (self.cost, self.speed) if part)
-        return f"{self.name} {self.done}/{self.total}{note}" + (f" [{details}]" if details else "")
+    text: str
 
 
 class _Board:
@@ -165,42 +154,36 @@ class _Board:
         self._money_due = 0.0
 
     def table(self) -> Table:
-        """All stages of the run, then the batches at a provider."""
+        """All stages of the run, then the batches at a provider, with bars."""
         grid = Table.grid(padding=(0, 2))
-        lines = {line.name: line for line in self._stages()}
-        for stage in self._context.config.stages:
-            if stage in lines:
-                grid.add_row(*lines[stage].cells())
-            else:
-                grid.add_row(stage, style="dim")
-        for batch in self._batches():
-            grid.add_row(*batch.cells())
+        begun = {stage.name: stage for stage in self._stages()}
+        stages = [begun.get(name, _Progress(name, 0, 1, "")) for name in self._context.config.stages]
+        for name, done, total, text in [*stages, *self._batches()]:
+            grid.add_row(name, ProgressBar(total=max(total, 1), completed=done if total else 1, width=24), text)
         return grid
 
     def line(self) -> str:
         """The stages at work, or else all, and the batches, in one line."""
         stages = self._stages()
-        working = [line for line in stages if line.done < line.total]
-        return " · ".join(line.text() for line in [*(working or stages), *self._batches()])
+        working = [stage for stage in stages if stage.done < stage.total]
+        return " · ".join(f"{each.name} {each.text}" for each in [*(working or stages), *self._batches()])
 
-    def _stages(self) -> list[_Line]:
+    def _stages(self) -> list[_Progress]:
         counts = progress.read(self._context.work)
-        stages = [(stage, counts[stage]) for stage in self._context.config.stages if stage in counts]
+        stages = [stage for stage in self._context.config.stages if stage in counts]
         return [
-            _Line(
-                stage,
-                count.done,
-                count.total,
-                f"{count.rejected} rejected" if count.rejected else "",
-                self._cost(stage),
-                self._speed(stage, count),
-            )
-            for stage, count in stages
+            _Progress(stage, counts[stage].done, counts[stage].total, self._text(stage, counts[stage]))
+            for stage in stages
         ]
 
-    def _batches(self) -> list[_Line]:
+    def _batches(self) -> list[_Progress]:
         batches = ledger.unfinished(self._context.work)
-        return [_Line("batch", batch.done, batch.size, batch.state) for batch in batches]
+        return [_Progress("batch", b.done, b.size, f"{b.done}/{b.size} ({b.state})") for b in batches]
+
+    def _text(self, stage: str, count: progress.Counts) -> str:
+        rejected = f" ({count.rejected} rejected)" if count.rejected else ""
+        details = ", ".join(part for part in (self._cost(stage), self._speed(stage, count)) if part)
+        return f"{count.done}/{count.total}{rejected}" + (f" [{details}]" if details else "")
 
     def _speed(self, stage: str, count: progress.Counts) -> str:
         now = time.monotonic()

@@ -7,14 +7,10 @@ are not needed. Memory holds a batch of rows, and 8 bytes per id.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_dir, add_tokenizer, count
-from pipeline.cli.streams import note
+from pipeline.cli.console import note, progress_bar
 from pipeline.text import visible
-
-if TYPE_CHECKING:
-    from pipeline.dataset.verify_files import Verification
 
 EXAMPLES = (
     "figa verify out/hh-rlhf",
@@ -33,8 +29,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.cli.console import progress_bar
-    from pipeline.dataset.verify import verify
+    from pipeline.dataset.verify import KEPT, verify
 
     result = verify(
         arguments.dir,
@@ -44,13 +39,6 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         first=arguments.first,
         progress=progress_bar,
     )
-    _print(result)
-    return int(result.count > 0), result.as_dict()
-
-
-def _print(result: Verification) -> None:
-    from pipeline.dataset.verify import KEPT
-
     for text in result.notes:
         note(text)
     for problem in result.problems[:_SHOWN]:
@@ -60,3 +48,4 @@ def _print(result: Verification) -> None:
         print(f"... and {result.count - _SHOWN} more (--json lists up to {KEPT})")
     verdict = f"{result.count} problem{'s' * (result.count > 1)}" if result.count else "all is as the manifest says"
     print(f"{verdict}: {result.rows} rows, labels of {result.labelled} computed again and compared")
+    return int(result.count > 0), result.as_dict()

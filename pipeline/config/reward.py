@@ -21,10 +21,8 @@ class RewardSettings(Calls):
         "mean", description="Several models' scores as one; worst: mean − worst_k × standard deviation"
     )
     worst_k: Finite = Field(1.0, ge=0, description="Deviations that combine=worst subtracts")
-    centres: Numbers = Field(
-        (), description="Several models: what to subtract from each one's scores, see `figa rewards check`"
-    )
-    spreads: Positives = Field((), description="... and what to divide them by, so that they are of one scale")
+    centres: Numbers = Field((), description="Several models: subtracted from their scores, see `figa rewards check`")
+    spreads: Positives = Field((), description="... and divides them, so that they are of one scale")
     # hf/
     max_length: int = Field(1024, ge=8, description="Tokens of query and answer that an hf/ model reads")
     batch_size: Annotated[int, Operational] = Field(16, ge=1, description="Answers scored at a time, or in a request")

@@ -53,9 +53,7 @@ class SourceSettings(Section):
     mix: Positives | None = Field(None, description="Shares of several sources, e.g. 0.7,0.3; default: equal")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
     limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Read at most so many rows")
-    shard_rows: int = Field(
-        512, ge=1, le=1_000_000, description="Rows per shard, the unit of work and resume; doubles every 128 shards"
-    )
+    shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows per shard; doubles every 128 shards")
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
     # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
     min_query_chars: int = Field(1, ge=0, description="Reject queries (all messages together) shorter than this")
@@ -127,9 +125,7 @@ class FilterSettings(Section):
 
     min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
-    min_reward_gain: Finite | None = Field(
-        None, description="R(Ỹ) − R(Ŷ) must reach this; default: 0, but pre-made pairs are not scored"
-    )
+    min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
         None,
         ge=-1,

@@ -67,9 +67,7 @@ def json_only(value: object) -> object:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        raise ValueError(
-            "expected values that JSON has: text, finite numbers, true, false, null, lists, mappings"
-        ) from None
+        raise ValueError("expected values of JSON: text, finite numbers, true, false, null, lists, mappings") from None
     return value
 
 
@@ -120,9 +118,7 @@ class Calls(Section):
     rpm: Annotated[Positive | None, Operational] = Field(
         None, description="Requests per minute, at most; default: as the server allows"
     )
-    tpm: Annotated[Positive | None, Operational] = Field(
-        None, description="Tokens per minute, prompts and answers, at most"
-    )
+    tpm: Annotated[Positive | None, Operational] = Field(None, description="Tokens per minute, prompts and answers")
     mode: Annotated[Literal["live", "batch"], Operational] = Field(
         "live", description="batch: the provider's batch API, at half the price, with answers within a day"
     )
@@ -130,4 +126,4 @@ class Calls(Section):
     batch_quiet_s: Annotated[Positive, Operational] = Field(
         5.0, description="A batch is sent when no further request came for so many seconds"
     )
-    extra: Json = Field(default_factory=dict, description="Further request parameters that this server understands")
+    extra: Json = Field({}, description="Further request parameters that this server understands")
