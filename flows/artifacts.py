@@ -28,7 +28,7 @@ _DIFFS = 5
 _WIDTH = 80
 
 
-def tell(outcome: Outcome) -> None:
+def publish(outcome: Outcome) -> None:
     """Emit the event of a published data set, create its artifacts, and log the warnings of its summary."""
     content = outcome.manifest
     for warning in facts.warnings(content):

@@ -125,7 +125,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 class Silent:
-    """A watcher that keeps what it is told."""
+    """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
