@@ -64,9 +64,9 @@ class _Judge:
             messages = [{"role": "user", "content": prompt}]
             return await self._model.ask("judge", ChatRequest(messages, self._settings.max_tokens, self._params))
 
-        with self._model.turn:
+        with self._model.shard_lock:
             answers = each_row(prompts, ask, workers=self._model.concurrency)
-            self._model.insist()
+            self._model.raise_if_all_failed()
         return answers
 
 

@@ -30,7 +30,7 @@ from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
-from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
+from pipeline.models.retry import Breaker, retrying
 from pipeline.rewards.texts import Writer
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class ServerReward:
         size = 1 if self._wire.single else self._settings.batch_size
         batches = [list(items[start : start + size]) for start in range(0, len(items), size)]
         told = each_row(batches, self._batch, workers=self._settings.concurrency)
-        self._breaker.insist()
+        self._breaker.raise_if_all_failed()
         return [score for batch in told for score in batch]  # type: ignore[union-attr]  # _batch rejects none as a whole
 
     async def _batch(self, items: list[Item]) -> list[Score]:
@@ -192,10 +192,8 @@ class ServerReward:
             except (httpx2.HTTPError, OSError) as error:
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
-                wait = retry_after(response.headers)
-                if wait:
-                    self._limiter.pause(min(wait, LONGEST_WAIT_S))
-                raise from_status(response.status_code, None, response.text, self.name, wait_s=wait)
+                wait_s = retry_after(response.headers)
+                raise from_status(response.status_code, None, response.text, self.name, wait_s=wait_s)
             try:
                 return json.loads(response.content)
             except (ValueError, RecursionError):

@@ -53,9 +53,7 @@ def scores(out: Path) -> pa.Table:
     missing = sum(file is None for file in scored)
     if not shards or missing:
         state = f"{missing} of {shards} shards are not scored yet" if shards else "no planned source is there"
-        raise InputError(
-            f"{work}: {state}; run figa build until the stage score is done, and keep its folder work/"
-        )
+        raise InputError(f"{work}: {state}; run figa build until the stage score is done, and keep its folder work/")
     pick = record.recall(out).get("settings", {}).get("policy", {}).get("pick", "first")
     return pa.concat_tables([picked(stage_files.read(file, SCORES), pick) for file in scored if file])
 

@@ -88,9 +88,9 @@ def revise(
         reason, revised = await _Asking(reviser, settings, prompts, texts, seed).revisions(notes)
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
 
-    with reviser.turn:
+    with reviser.shard_lock:
         results = each_row(table, correct, workers=reviser.concurrency, done=lambda rejected: report(1, int(rejected)))
-        reviser.insist()
+        reviser.raise_if_all_failed()
     made = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
     numbers = choose([row for row, _ in made], [result["revised"] for _, result in made]) if choose else [0] * len(made)
     for (_, result), number in zip(made, numbers, strict=True):

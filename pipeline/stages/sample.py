@@ -33,14 +33,14 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, report: 
             raise RowReject("truncated", max_tokens=request.max_tokens).keeping(initial=given.text)
         return {"policy_model": policy.name, "initial": given.text.strip()}
 
-    with policy.turn:
+    with policy.shard_lock:
         results = each_row(
             rows.select(["id", "messages"]).to_pylist(),
             answer,
             workers=policy.concurrency,
             done=lambda rejected: report(1, int(rejected)),
         )
-        policy.insist()
+        policy.raise_if_all_failed()
     unequal = _each_once(rows, results)
     report(0, sum(one is not other for one, other in zip(unequal, results, strict=True)))
     return collect(rows, schema.SAMPLE, unequal)

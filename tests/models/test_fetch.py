@@ -185,8 +185,8 @@ def test_a_changed_file_in_the_cache_is_noticed(index: Path, tmp_path: Path) -> 
 FETCH_IN_A_PROCESS = """
 import json, sys
 from pathlib import Path
-from pipeline.models.catalog import LocalModel
-from pipeline.models.fetch import fetch
+from pipeline.models.local.catalog import LocalModel
+from pipeline.models.local.download import fetch
 fields = json.loads(sys.argv[1])
 fields["packages"] = tuple(fields["packages"])
 steps = []

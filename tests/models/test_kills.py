@@ -117,7 +117,7 @@ import sys
 from pathlib import Path
 from pipeline.errors import BudgetReached
 from pipeline.models.journal import Journal
-from pipeline.models.money import Budget, Price
+from pipeline.models.cost import Budget, Price
 from tests.models.asking import ask_all, model_at
 url, cap = sys.argv[1], float(sys.argv[3])
 journal = Journal(Path(sys.argv[2]))
