@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.config.settings import digest
@@ -64,6 +65,7 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(eq=False)
 class ChatModel:
     """A model that answers. `ask` may be called from many coroutines of the shared loop.
 
@@ -71,39 +73,29 @@ class ChatModel:
     needs no network, no key and no local server.
     """
 
-    def __init__(
-        self,
-        name: str,
-        identity: dict[str, Any],
-        connect: Callable[[], Provider],
-        *,
-        journal: Journal,
-        budget: Budget,
-        price: Price | None,
-        limiter: Limiter,
-        concurrency: int,
-        attempts: int,
-        one_shard_at_a_time: bool = False,
-    ) -> None:
-        self.name = name
-        # Held by a stage during a shard's calls. Local servers keep a row's prompt in their cache: rows of two shards would
-        # push each other's out, and with it what makes their answers repeatable.
-        self.shard_lock: AbstractContextManager[Any] = threading.Lock() if one_shard_at_a_time else nullcontext()
-        self.concurrency = concurrency
+    name: str
+    identity: dict[str, Any]
+    connect: Callable[[], Provider]
+    journal: Journal
+    budget: Budget
+    price: Price
+    limiter: Limiter
+    concurrency: int
+    attempts: int
+    # Local servers keep a row's prompt in their cache: rows of two shards would push each other's out, and with it what
+    # makes their answers repeatable.
+    one_shard_at_a_time: bool = False
+
+    def __post_init__(self) -> None:
+        # Held by a stage during a shard's calls.
+        self.shard_lock: AbstractContextManager[Any] = threading.Lock() if self.one_shard_at_a_time else nullcontext()
         self.calls = 0
         # The server's reason for the last bad request.
         self.refusal = ""
-        self._identity = identity
-        self._connect = connect
-        self._journal = journal
-        self._budget = budget
-        self._price = price or Price(0, 0, 0)
-        self._attempts = attempts
-        self._limiter = limiter
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
-        self._breaker = Breaker(name, "rows")
+        self._breaker = Breaker(self.name, "rows")
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it has one.
@@ -112,8 +104,8 @@ class ChatModel:
         max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
         """
         # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
-        key = digest(self._identity, request.messages, request.params)
-        known = self._journal.get(key)
+        key = digest(self.identity, request.messages, request.params)
+        known = self.journal.get(key)
         if known and _fits(known, request.max_tokens):
             self._breaker.worked_before()
             if known.finish not in ("stop", "length"):
@@ -121,10 +113,10 @@ class ChatModel:
             return known
         provider = self._provider or await self._connected()
         try:
-            answer: Answer = await retrying(self._attempts)(self._attempt, provider, stage, key, request)
+            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
         except Transient as error:
             self._breaker.fails(str(error))
-            reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts)
+            reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self.attempts)
             raise reject.passing() from None
         except RowReject as reject:
             # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
@@ -145,7 +137,7 @@ class ChatModel:
     async def _connected(self) -> Provider:
         async with self._connecting:
             if self._provider is None:
-                self._provider = await asyncio.to_thread(self._connect)
+                self._provider = await asyncio.to_thread(self.connect)
                 # Unclosed, the SDK's connections complain when the process ends.
                 event_loop.at_exit(self._provider.close)
             return self._provider
@@ -156,8 +148,8 @@ class ChatModel:
         if custom_id is not None:
             return await self._paid(provider, stage, key, request, custom_id, lambda headers: None)
         async with self._slots:
-            with await self._limiter.start(upper_bound_tokens(request) + request.max_tokens) as call:
-                answer = await self._paid(provider, stage, key, request, None, call.on_headers)
+            with await self.limiter.start(upper_bound_tokens(request) + request.max_tokens) as call:
+                answer = await self._paid(provider, stage, key, request, None, partial(self.limiter.on_headers, call))
                 call.used = answer.prompt_tokens + answer.completion_tokens
                 return answer
 
@@ -171,7 +163,7 @@ class ChatModel:
         on_headers: OnHeaders,
     ) -> Answer:
         """Reserve the most that the call can cost, make it, and journal its answer and its cost before they are used."""
-        most = self._price.most(upper_bound_tokens(request), request.max_tokens)
+        most = self.price.most(upper_bound_tokens(request), request.max_tokens)
         reserved = await self._reserve(most, custom_id)
         self.calls += 1
         # What a cancelled call costs: at most everything. A batch goes on without us, and its ledger keeps what it holds.
@@ -180,14 +172,14 @@ class ChatModel:
         try:
             # Charged at its most before it is sent: a killed process can't do that any more.
             if began is not None:
-                await self._journal.begin(began, stage, self.name, most)
+                await self.journal.begin(began, stage, self.name, most)
             answer = await provider.complete(request, on_headers)
             cost = self._cost(answer, most)
-            await self._journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
+            await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
             return answer
         except UselessAnswer as reject:
             cost = self._cost(reject.usage, most)
-            await self._journal.keep(key, stage, self.name, reject.to_journal(), cost, custom_id=custom_id, began=began)
+            await self.journal.keep(key, stage, self.name, reject.to_journal(), cost, custom_id=custom_id, began=began)
             raise
         except (RowReject, Transient, ProviderStopped) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
@@ -195,14 +187,14 @@ class ChatModel:
             # The ledger forgets a result that is worth another try: that one goes into another batch.
             paid = custom_id if isinstance(failure, RowReject) else None
             reason = "stopped" if isinstance(failure, ProviderStopped) else failure.reason
-            await self._journal.charge(stage, self.name, reason, cost, certain=certain, custom_id=paid, began=began)
+            await self.journal.charge(stage, self.name, reason, cost, certain=certain, custom_id=paid, began=began)
             raise
         finally:
-            self._budget.settle(reserved, cost)
+            self.budget.settle(reserved, cost)
 
     def _cost(self, answer: Answer, most: float) -> float:
         """What an answer cost; a server that counted no tokens may bill anything up to `most`."""
-        return self._price.of(answer) if answer.prompt_tokens else most
+        return self.price.of(answer) if answer.prompt_tokens else most
 
     async def _reserve(self, most: float, custom_id: str | None) -> float:
         """Take `most`, or what is held for `custom_id`, from the budget; returns the sum taken.
@@ -210,17 +202,17 @@ class ChatModel:
         When it doesn't fit, wait for the calls in flight first: they may cost less than was reserved for them.
         """
         poll_s = _BUDGET_POLL_S
-        while self._budget.in_flight:
+        while self.budget.in_flight:
             try:
-                return self._budget.reserve(most, custom_id)
+                return self.budget.reserve(most, custom_id)
             except BudgetReached:
                 await asyncio.sleep(poll_s)
                 # Thousands may wait here for a batch, for hours.
                 poll_s = min(2 * poll_s, 1.0)
         try:
-            return self._budget.reserve(most, custom_id)
+            return self.budget.reserve(most, custom_id)
         except BudgetReached:
-            self._budget.close()
+            self.budget.close()
             raise
 
 

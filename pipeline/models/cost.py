@@ -138,13 +138,14 @@ class Budget:
             self._reservations += batches
 
     def reserve(self, most: float, name: str | None = None) -> float:
-        """Set aside `most` for a call, or what `name` holds; returns the sum. Raises BudgetReached where the cap is in the way."""
+        """Set aside `most` for a call, or what `name` holds; returns the sum. Raises BudgetReached."""
         with self._lock:
+            committed = self.spent + self._reserved + self._held
             held = self._holds.pop(name, 0.0) if name else 0.0
             if held:
                 self._held = self._held - held if self._holds else 0.0
                 most = held
-            elif self.limit is not None and most and (self._closed or self._committed + most > self.limit):
+            elif self.limit is not None and most and (self._closed or committed + most > self.limit):
                 out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
                 raise BudgetReached(
                     f"budget of {in_dollars(self.limit)} reached: ${self.spent:.4f} spent{out}, the next call could cost "
@@ -153,10 +154,6 @@ class Budget:
             self._reserved += most
             self._reservations += most > 0
             return most
-
-    @property
-    def _committed(self) -> float:
-        return self.spent + self._reserved + self._held
 
     @property
     def in_flight(self) -> bool:

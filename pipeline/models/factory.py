@@ -18,7 +18,7 @@ from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider
 from pipeline.models.chat import ChatModel, ChatRequest, OnHeaders, Provider
-from pipeline.models.cost import Budget, price_of
+from pipeline.models.cost import Budget, Price, price_of
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.limiter import limiter_for
@@ -74,6 +74,7 @@ def chat_model(
 ) -> ChatModel:
     """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
     spec = ModelSpec.parse(settings.model)
+    price = price_of(spec, settings.mode) or Price(0, 0, 0)
 
     def connect() -> Provider:
         if spec.provider == "local":
@@ -87,7 +88,7 @@ def chat_model(
         api = batch_api(spec, settings.timeout_s)
         batches = ledger.BatchLedger(journal.path.with_name(ledger.FILE))
         target = str(ModelSpec(spec.provider, spec.name, base_url(spec)))
-        return BatchProvider(api, batches, budget, price_of(spec, "batch"), target, settings)
+        return BatchProvider(api, batches, budget, price, target, settings)
 
     concurrency = _ALL_AT_ONCE if settings.mode == "batch" else calls_at_a_time(settings)
     return ChatModel(
@@ -96,7 +97,7 @@ def chat_model(
         connect,
         journal=journal,
         budget=budget,
-        price=price_of(spec, settings.mode),
+        price=price,
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,

@@ -14,12 +14,11 @@ A `Limiter` belongs to the shared event loop. Waiting calls start in the order o
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -32,7 +31,6 @@ from pipeline.models.provider_errors import Transient
 _STEP = 1 / 16
 _MARGIN = 1.25
 _SHORTEST_WAIT_S = 0.001
-_OVERLOADED = (503, 529)
 
 
 class Bucket:
@@ -88,7 +86,8 @@ class LearnedRate:
         self.rate = math.inf
         self._best = 0.0
         self._misses = 0
-        self._since = math.inf
+        # Seconds at which the first refusal came, and the last one that was measured.
+        self._first = self._since = math.inf
         self._answered = 0
         self._next = 0.0
 
@@ -99,26 +98,24 @@ class LearnedRate:
         rate = self.rate * (1 + (max(0.0, now - self._since) / self._DOUBLES_S) ** 2)
         self._next = max(self._next, now - self._GRAIN_S) + 1 / rate
 
-    def answered(self) -> None:
-        self._answered += 1
+    def answered(self, started: float) -> None:
+        """The call that started at `started` was answered. What a server grants as a first burst doesn't count."""
+        self._answered += started >= self._first
 
     def refused(self, started: float, now: float) -> None:
-        """The call that started at `started` was refused; those from before the last measurement tell nothing new."""
-        if self._since == math.inf:
-            self._since, self._answered = now, 0
+        """The call that started at `started` was refused. Those from before the last measurement tell nothing new."""
+        if self._first == math.inf:
+            self._first = self._since = now
         elapsed = now - self._since
         if started < self._since or elapsed < self._MEASURES_S:
             return
         measured = self._answered / elapsed
-        self._since, self._answered = now, 0
         self._misses = 0 if measured >= self._AS_GOOD * self._best else self._misses + 1
-        if self._misses == self._MISSES or not measured:
-            self.rate, self._best, self._misses = math.inf, 0.0, 0
-            return
-        # The first measurement holds what the server had saved up for a burst.
-        if self.rate < math.inf:
-            self._best = max(self._best, measured)
-        self.rate = self._BELOW * max(self._best, measured)
+        self._best = max(self._best, measured)
+        if self._misses == self._MISSES:
+            self._best = 0.0
+        self.rate = self._BELOW * self._best or math.inf
+        self._since, self._answered = now, 0
 
 
 @dataclass(slots=True)
@@ -126,15 +123,11 @@ class Call:
     """One attempt's way through the limiter: `with await limiter.start(most) as call`. `used`: tokens, set at its end."""
 
     limiter: Limiter
-    number: int
     started: float
     most: int
     # What had been taken from the announced quotas when it started.
     taken: dict[str, float]
     used: int = 0
-
-    def on_headers(self, headers: Mapping[str, str]) -> None:
-        self.limiter.on_headers(self, headers)
 
     def __enter__(self) -> Self:
         return self
@@ -152,17 +145,15 @@ class Limiter:
         self.window = float(bound)
         self._bound = bound
         self._active = 0
-        self._numbers = itertools.count()
-        self._cut_at = 0
-        self._synced_at = -1
-        self._paused_until = -math.inf
+        self._cut_at = self._synced_at = self._paused_until = -math.inf
         # The share of its worst case that a call uses: a moving mean.
         self._share: float | None = None
         self._announced = {kind: Bucket() for kind in rate_limit_headers.KINDS}
         self._fixed = {"requests": _per_minute(rpm), "tokens": _per_minute(tpm)}
         self.learned = LearnedRate()
-        self._waiting: deque[tuple[asyncio.Future[Call], int]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        # The waiting call that is next holds it; an asyncio.Lock wakes in the order of arrival.
+        self._next = asyncio.Lock()
+        self._call_ended = asyncio.Event()
 
     def widen(self, bound: int, rpm: float | None, tpm: float | None) -> None:
         """One more model shares this limiter: the higher bound counts, and the lower of fixed rates."""
@@ -175,16 +166,35 @@ class Limiter:
 
     async def start(self, most: int) -> Call:
         """Wait until a call of at most `most` tokens, prompt and answer, may start."""
-        waiter: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
-        self._waiting.append((waiter, most))
-        if self._timer is None:
-            self._serve()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.end(waiter.result(), None)
-            raise
+        async with self._next:
+            while (delay := self._delay(most)) > 0:
+                self._call_ended.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(delay, _SHORTEST_WAIT_S)):
+                        await self._call_ended.wait()
+            self._active += 1
+            now = time.monotonic()
+            for buckets in (self._announced, self._fixed):
+                buckets["requests"].take(1)
+                buckets["tokens"].take(self._expected(most))
+            self.learned.start(now)
+            return Call(self, now, most, {kind: bucket.taken for kind, bucket in self._announced.items()})
+
+    def _delay(self, most: int) -> float:
+        """Seconds until the pause and all rates let a call start; infinite while the window is full."""
+        if self._active >= int(self.window):
+            return math.inf
+        now, tokens = time.monotonic(), self._expected(most)
+        return max(
+            self._paused_until - now,
+            self.learned.delay(now),
+            *(buckets["requests"].delay(1, now) for buckets in (self._announced, self._fixed)),
+            *(buckets["tokens"].delay(tokens, now) for buckets in (self._announced, self._fixed)),
+        )
+
+    def _expected(self, most: int) -> float:
+        """The tokens of a call, from what earlier ones used, with a margin; at most `most`."""
+        return most if self._share is None else most * min(1.0, _MARGIN * self._share)
 
     def pause(self, seconds: float) -> None:
         """Let no call start for so long."""
@@ -192,16 +202,16 @@ class Limiter:
 
     def on_headers(self, call: Call, headers: Mapping[str, str]) -> None:
         """Adopt the limits that the server announces, unless a later call has brought newer ones."""
-        if call.number <= self._synced_at:
+        if call.started <= self._synced_at:
             return
-        now = time.monotonic()
         for kind, quota in rate_limit_headers.read(headers).items():
-            self._synced_at = call.number
-            self._announced[kind].sync(quota, call.started, call.taken[kind], now)
+            self._synced_at = call.started
+            self._announced[kind].sync(quota, call.started, call.taken[kind], time.monotonic())
 
     def end(self, call: Call, error: BaseException | None) -> None:
         """A call has ended, successfully or with `error`."""
         self._active -= 1
+        self._call_ended.set()
         if call.used:
             share = call.used / max(1, call.most)
             self._share = share if self._share is None else self._share + 0.1 * (share - self._share)
@@ -212,67 +222,21 @@ class Limiter:
         if refused:
             self.learned.refused(call.started, time.monotonic())
         else:
-            self.learned.answered()
-        if failure and (failure.status in _OVERLOADED or failure.reason == "timed_out"):
-            self._cut_window(call)
-        elif refused:
-            # Once a rate is known, that was too high: cutting the window as well would starve slow calls.
-            if self.learned.rate == self._announced["requests"].rate == math.inf:
-                self._cut_window(call)
-        elif self._active + 1 > self.window / 2:
+            self.learned.answered(call.started)
+        # A known rate was too high, and is corrected: cutting the window as well would starve slow calls.
+        rate_known = min(self.learned.rate, self._announced["requests"].rate) < math.inf
+        if (refused and not rate_known) or (failure and _overloaded(failure)):
+            # Calls that were under way when the window was cut don't cut it again.
+            if call.started > self._cut_at:
+                self._cut_at = time.monotonic()
+                self.window = max(1.0, self.window / 2)
+        elif not refused and self._active + 1 > self.window / 2:
             # Only a window that is in use shows that the server can bear it.
             self.window = min(self._bound, self.window + self._bound * _STEP / self.window)
-        self._serve()
 
-    def _cut_window(self, call: Call) -> None:
-        # Calls that were under way when the window was cut don't cut it again.
-        if call.number >= self._cut_at:
-            self._cut_at = next(self._numbers)
-            self.window = max(1.0, self.window / 2)
 
-    def _expected(self, most: int) -> float:
-        """The tokens of a call, from what earlier ones used, with a margin; at most `most`."""
-        return most if self._share is None else most * min(1.0, _MARGIN * self._share)
-
-    def _delay(self, most: int, now: float) -> float:
-        """Seconds until the pause and all rates let a call start."""
-        tokens = self._expected(most)
-        return max(
-            self._paused_until - now,
-            self.learned.delay(now),
-            *(buckets["requests"].delay(1, now) for buckets in (self._announced, self._fixed)),
-            *(buckets["tokens"].delay(tokens, now) for buckets in (self._announced, self._fixed)),
-        )
-
-    def _grant(self, most: int, now: float) -> Call:
-        self._active += 1
-        tokens = self._expected(most)
-        for buckets in (self._announced, self._fixed):
-            buckets["requests"].take(1)
-            buckets["tokens"].take(tokens)
-        self.learned.start(now)
-        taken = {kind: bucket.taken for kind, bucket in self._announced.items()}
-        return Call(self, next(self._numbers), now, most, taken)
-
-    def _serve(self) -> None:
-        """Start as many waiting calls as may start now; when a rate holds the first one back, try again in time."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        while self._waiting:
-            waiter, most = self._waiting[0]
-            if waiter.done():
-                self._waiting.popleft()
-                continue
-            if self._active >= int(self.window):
-                return
-            now = time.monotonic()
-            delay = self._delay(most, now)
-            if delay > 0:
-                self._timer = asyncio.get_running_loop().call_later(max(delay, _SHORTEST_WAIT_S), self._serve)
-                return
-            self._waiting.popleft()
-            waiter.set_result(self._grant(most, now))
+def _overloaded(failure: Transient) -> bool:
+    return failure.status in (503, 529) or failure.reason == "timed_out"
 
 
 def _per_minute(limit: float | None) -> Bucket:

@@ -110,7 +110,7 @@ def test_every_fault_ends_as_the_policy_says(
     journal = Journal(tmp_path / "journal.db")
     model = model_at(address(server, provider), journal, provider, attempts=ATTEMPTS, timeout_s=0.25 if slow else 20)
     # A dollar a token.
-    model._price = Price(1e6, 1e6, 1e6)
+    model.price = Price(1e6, 1e6, 1e6)
     ended = caught(model)
     reason, calls = expected(fault, provider)
     if reason == STOPPED:

@@ -36,7 +36,7 @@ def simulate(
             if was_refused:
                 learned.refused(started, at)
             else:
-                learned.answered()
+                learned.answered(started)
     return late[0] / (seconds / 2), late[1] / sum(late)
 
 
@@ -46,12 +46,13 @@ def simulate(
 )
 def test_an_unannounced_limit_is_learned_from_refusals_alone(limit: float, latency: float, share: float) -> None:
     admitted, refused = simulate(limit, 2000 / limit, latency=latency)
+    # The later half may use up what the server saved meanwhile.
     assert 0.9 * limit <= admitted <= limit * 1.05
     assert refused < share
 
 
 @pytest.mark.parametrize(
-    ("refuse", "latency", "share"), [(0.05, 0.0, 0.7), (0.05, 0.1, 0.7), (0.2, 0.1, 0.4), (0.3, 0.1, 0.15)]
+    ("refuse", "latency", "share"), [(0.05, 0.0, 0.8), (0.05, 0.1, 0.8), (0.2, 0.1, 0.55), (0.3, 0.1, 0.35)]
 )
 @pytest.mark.parametrize(("most", "seconds"), [(500.0, 20.0), (10.0, 600.0)])
 def test_refusals_that_have_nothing_to_do_with_our_rate_do_not_slow_us_down_for_ever(
@@ -73,7 +74,7 @@ def test_calls_under_way_at_a_measurement_do_not_count_for_the_next() -> None:
     learned = LearnedRate()
     learned.refused(0.0, 0.0)
     for _ in range(30):
-        learned.answered()
+        learned.answered(0.5)
     learned.refused(-0.5, 2.0)
     assert learned.rate == math.inf
     learned.refused(3.0, 3.0)

@@ -207,11 +207,11 @@ def test_what_the_server_tells_counts_calls_that_it_had_not_seen() -> None:
         calls = await started(limiter, 10)
         # Told to the third call: seven more were on their way by then, so three of ten are left.
         headers = openai_headers(limit_requests="10", remaining_requests="10", reset_requests="0s")
-        calls[2].on_headers(headers)
+        limiter.on_headers(calls[2], headers)
         # What an earlier call is told is older news.
-        calls[1].on_headers(openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s"))
+        limiter.on_headers(calls[1], openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s"))
         free = 0
-        while limiter._delay(10, time.monotonic()) <= 0:
+        while limiter._delay(10) <= 0:
             await limiter.start(10)
             free += 1
         return free, len(calls)

@@ -120,21 +120,10 @@ class BatchApi(ABC):
                 break
             yield one
 
-    async def lines(self, file: str) -> AsyncGenerator[bytes]:
-        """The lines of a result file, in any order. By the byte: JSON strings may hold the further line ends of text."""
-        rest = b""
-        async with self.within(None), self.stream(file) as response:
-            async for chunk in response.iter_bytes():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield line
-        if rest.strip():
-            yield rest
-
     async def results(self, file: str, wanted: set[str]) -> AsyncGenerator[list[tuple[str, str]]]:
-        """A result file's lines for the `wanted` custom ids, as groups of (custom id, JSON) without keys."""
+        """A result file's lines for the `wanted` custom ids, as groups of (custom id, JSON) without keys, in any order."""
         group: list[tuple[str, str]] = []
-        async with aclosing(self.lines(file)) as lines:
+        async with aclosing(self._lines(file)) as lines:
             async for line in lines:
                 text = without_keys(line.decode("utf-8", "replace"))
                 with suppress(ValueError, TypeError, KeyError, RecursionError):
@@ -146,6 +135,17 @@ class BatchApi(ABC):
                     group = []
         if group:
             yield group
+
+    async def _lines(self, file: str) -> AsyncGenerator[bytes]:
+        """By the byte: JSON strings may hold what text counts as line ends."""
+        rest = b""
+        async with self.within(None), self.stream(file) as response:
+            async for chunk in response.iter_bytes():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+        if rest.strip():
+            yield rest
 
     def read_kept(self, text: str, max_tokens: int) -> Answer:
         """A result line of the ledger as an answer. Raises what a live call raises."""

@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline.config.reward import RewardSettings
@@ -44,6 +44,7 @@ Settings = PolicySettings | ReviserSettings | RewardSettings
 _PATIENCE = 20
 
 
+@dataclass(eq=False)
 class BatchProvider:
     """Gathers requests and sends them in batches. Belongs to the shared loop, as every provider does.
 
@@ -51,18 +52,16 @@ class BatchProvider:
     no request came for `batch_quiet_s`. A call to the batch API is tried `attempts` times.
     """
 
-    def __init__(
-        self, api: BatchApi, ledger: BatchLedger, budget: Budget, price: Price | None, target: str, settings: Settings
-    ) -> None:
-        self._api = api
-        self._ledger = ledger
-        self._budget = budget
-        self._target = target
-        self._poll_s = settings.batch_poll_s
-        self._quiet_s = settings.batch_quiet_s
-        self._attempts = settings.attempts
-        self._most_requests = api.most_requests
-        self._waiting = WaitingRequests(api, ledger, budget, price or Price(0, 0, 0))
+    api: BatchApi
+    ledger: BatchLedger
+    budget: Budget
+    price: Price
+    target: str
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        self._most_requests = self.api.most_requests
+        self._waiting = WaitingRequests(self.api, self.ledger, self.budget, self.price)
         self._queue: list[str] = []
         self._last_queued = 0.0
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -73,35 +72,35 @@ class BatchProvider:
     def custom_id(self, request: ChatRequest) -> str:
         self._adopt()
         # A body may lack the seed, as Anthropic's does: samples of one query are requests of their own all the same.
-        return digest(self._target, self._api.body(request), request.params.get("seed"))
+        return digest(self.target, self.api.body(request), request.params.get("seed"))
 
     async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
         custom_id = self.custom_id(request)
         text = await self._result(custom_id, request)
         try:
-            return self._api.read_kept(text, request.max_tokens)
+            return self.api.read_kept(text, request.max_tokens)
         except Transient:
-            self._ledger.forget(custom_id)
+            self.ledger.forget(custom_id)
             raise
 
     async def close(self) -> None:
         for task in self._tasks.values():
             task.cancel()
-        await self._api.close()
+        await self.api.close()
 
     def _adopt(self) -> None:
         """Once, follow what earlier runs have sent, also when no row needs it: its cost frees or takes budget."""
         if self._adopted:
             return
         self._adopted = True
-        for batch in self._ledger.unfinished():
-            if batch.model == self._target:
-                self._budget.expect(1)
+        for batch in self.ledger.unfinished():
+            if batch.model == self.target:
+                self.budget.expect(1)
                 task = self._start(batch.key, self._follow_adopted(batch.key))
-                task.add_done_callback(lambda _: self._budget.expect(-1))
+                task.add_done_callback(lambda _: self.budget.expect(-1))
 
     async def _result(self, custom_id: str, request: ChatRequest) -> str:
-        known = self._ledger.find(custom_id)
+        known = self.ledger.find(custom_id)
         if known and known.result is not None:
             return known.result
         if custom_id not in self._waiting:
@@ -139,19 +138,15 @@ class BatchProvider:
             if not isinstance(error, Exception):
                 raise
 
-    async def _usable(self, call: Callable[[], Awaitable[Result]], attempts: int | None = None) -> Result:
+    async def _usable(self, call: Callable[..., Awaitable[Result]], *arguments: object, patience: int = 1) -> Result:
         """Call the batch API, several times if need be. No row is at fault when that fails, so the run stops."""
-
-        # tenacity awaits only what is a coroutine function itself.
-        async def attempt() -> Result:
-            return await call()
-
         try:
-            return await retrying(attempts or self._attempts)(attempt)
+            result: Result = await retrying(self.settings.attempts * patience)(call, *arguments)
+            return result
         except (Transient, RowReject) as error:
             raise ProviderStopped(
-                f"{self._target}: the batch API can't be used: {reason_of(error)}. What was sent is kept in "
-                f"{self._ledger.path.name}; run the same command again to go on, or with mode=live to do without batches"
+                f"{self.target}: the batch API can't be used: {reason_of(error)}. What was sent is kept in "
+                f"{self.ledger.path.name}; run the same command again to go on, or with mode=live to do without batches"
             ) from None
 
     # -- sending --------------------------------------------------------------------------------------------------
@@ -159,19 +154,19 @@ class BatchProvider:
     async def _send_when_quiet(self) -> None:
         while self._queue:
             while len(self._queue) < self._most_requests:
-                left = self._last_queued + self._quiet_s - time.monotonic()
+                left = self._last_queued + self.settings.batch_quiet_s - time.monotonic()
                 if left <= 0:
                     break
                 await asyncio.sleep(left)
             queued, self._queue = self._queue, []
             lines = [(one, self._waiting[one].body) for one in queued]
-            for part in cut(lines, self._most_requests, self._api.most_bytes):
+            for part in cut(lines, self._most_requests, self.api.most_bytes):
                 await self._send(part)
 
     async def _send(self, lines: list[Line]) -> None:
         waiting = [self._waiting[one] for one, _ in lines]
         custom_ids = [one for one, _ in lines]
-        batch = self._ledger.intend(uuid.uuid4().hex, self._target, custom_ids, [one.most for one in waiting])
+        batch = self.ledger.intend(uuid.uuid4().hex, self.target, custom_ids, [one.most for one in waiting])
         for one in waiting:
             one.batch = batch.key
         first_try = True
@@ -182,16 +177,16 @@ class BatchProvider:
             known = None if first_try else await self._find(batch)
             first_try = False
             try:
-                return known or await self._api.create(batch, lines)
+                return known or await self.api.create(batch, lines)
             except (RowReject, ProviderStopped):
                 self._waiting.finish(batch.key)
                 raise
 
-        self._ledger.name(batch.key, await self._usable(create))
+        self.ledger.name(batch.key, await self._usable(create))
         self._start(batch.key, self._follow(batch.key))
 
     async def _find(self, batch: Batch) -> str | None:
-        return await self._api.find(batch, self._ledger.ids() | self._strangers)
+        return await self.api.find(batch, self.ledger.ids() | self._strangers)
 
     # -- following ------------------------------------------------------------------------------------------------
 
@@ -205,53 +200,53 @@ class BatchProvider:
 
     async def _follow(self, key: str) -> None:
         """Follow a batch to its end, and hand its results to those who wait for them."""
-        batch = self._ledger.batch(key)
+        batch = self.ledger.batch(key)
         # Killed before the id was noted: the provider may have the batch or not.
         uncertain = batch.id is None
         if uncertain:
-            batch_id = await self._usable(partial(self._find, batch))
+            batch_id = await self._usable(self._find, batch)
             if batch_id is None:
                 self._waiting.finish(key)
                 self._requeue(key)
                 return
-            self._ledger.name(key, batch_id)
+            self.ledger.name(key, batch_id)
         look = await self._ended(key)
         if look.problems:
             await self._failed(key, look.problems)
             return
         self._failed_in_a_row = 0
-        ours = [await self._usable(partial(self._collect, key, file)) for file in look.files]
+        ours = [await self._usable(self._collect, key, file) for file in look.files]
         if uncertain and look.files and not any(ours):
             # Found by its size alone, and another program's.
-            self._strangers.add(str(self._ledger.batch(key).id))
-            self._ledger.name(key, None)
+            self._strangers.add(str(self.ledger.batch(key).id))
+            self.ledger.name(key, None)
             await self._follow(key)
             return
         self._waiting.finish(key)
         with suppress(Transient, RowReject, ProviderStopped):
-            await self._api.discard(look)
+            await self.api.discard(look)
         for one in self._waiting.in_batch(key):
             error = Transient("batch_item_missing", f"the batch is {look.state}, without a result for this request")
             self._waiting.fail(one, error)
 
     async def _ended(self, key: str) -> Look:
         """Look at a batch until it has ended; the ledger keeps its progress."""
-        batch_id = str(self._ledger.batch(key).id)
+        batch_id = str(self.ledger.batch(key).id)
         last = None
         while True:
-            look = await self._usable(partial(self._api.look, batch_id), self._attempts * _PATIENCE)
+            look = await self._usable(self.api.look, batch_id, patience=_PATIENCE)
             if look != last:
-                self._ledger.saw(key, look.state, look.done)
+                self.ledger.saw(key, look.state, look.done)
                 last = look
             if look.ended:
                 return look
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(self.settings.batch_poll_s)
 
     async def _collect(self, key: str, file: str) -> bool:
         """Keep a file's results and wake those who wait for them; whether there was any of this batch."""
-        wanted = set(self._ledger.custom_ids(key))
+        wanted = set(self.ledger.custom_ids(key))
         any_result = False
-        async with aclosing(self._api.results(file, wanted)) as groups:
+        async with aclosing(self.api.results(file, wanted)) as groups:
             async for group in groups:
                 self._waiting.keep(key, group)
                 any_result = True
@@ -259,16 +254,16 @@ class BatchProvider:
 
     async def _failed(self, key: str, problems: Sequence[Problem]) -> None:
         """The provider took none of a batch's requests: those that it names are refused, the others are sent again."""
-        sent = self._ledger.custom_ids(key)
+        sent = self.ledger.custom_ids(key)
         named = {sent[p.line - 1]: p for p in problems if p.line and p.line <= len(sent)}
         self._waiting.keep(key, [(one, refusal(one, p.code, p.message)) for one, p in named.items()])
         self._waiting.finish(key)
         # Of several batches of one size, the first counts for all.
         self._failed_in_a_row += len(sent) <= self._most_requests
         first = problems[0]
-        if not named and (not first.passing or self._failed_in_a_row >= self._attempts):
+        if not named and (not first.passing or self._failed_in_a_row >= self.settings.attempts):
             raise ProviderStopped(
-                f"{self._target}: a batch of {len(sent)} requests failed: {first.code} {first.message}. "
+                f"{self.target}: a batch of {len(sent)} requests failed: {first.code} {first.message}. "
                 "Mend the cause and run the same command again: nothing was paid for it"
             )
         if not named:
@@ -282,7 +277,7 @@ class BatchProvider:
         if others:
             await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         else:
-            await asyncio.sleep(self._poll_s)
+            await asyncio.sleep(self.settings.batch_poll_s)
 
     def _requeue(self, key: str) -> None:
         for one in self._waiting.in_batch(key):

@@ -41,8 +41,6 @@ class LocalServer:
     def __init__(self, path: Path, *, parallel: int, context: int, threads: int) -> None:
         self.path = path
         self.model = path.stem
-        self.parallel = parallel
-        self.threads = threads
         self.api_key = secrets.token_urlsafe(24)
         settings = {"path": str(path), "model": self.model, "parallel": parallel, "context": context}
         settings |= {"threads": threads, "key": self.api_key, "verbosity": _verbosity()}
