@@ -15,25 +15,24 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.events import emit_event
 
 from pipeline.curate import Outcome
-from pipeline.dataset import manifest
+from pipeline.dataset import facts, manifest
 from pipeline.dataset.card import cell
 from pipeline.report.diffs import sample_diffs
-from pipeline.rewards import trust
 from pipeline.storage.remote import RemotePath
 
 PUBLISHED = "figa.dataset.published"
-# Of a run that found all done: no reason to train again.
+# The event of a run with nothing to do: no reason to train again.
 UNCHANGED = "figa.dataset.unchanged"
 _DIFFS = 5
-# A line of the page that shows them.
+# Characters per line of Prefect's page.
 _WIDTH = 80
 
 
 def tell(outcome: Outcome) -> None:
-    """Emit the event of a published data set, make its artifacts, and log what its summary would warn of."""
+    """Emit the event of a published data set, create its artifacts, and log the warnings of its summary."""
     content = outcome.manifest
-    for told in trust.warnings(content):
-        get_run_logger().warning(told)
+    for warning in facts.warnings(content):
+        get_run_logger().warning(warning)
     announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
     source = content["source"]["name"]
     create_table_artifact(_funnel(content), key="figa-funnel", description=f"Where the rows of {source} went")
@@ -68,36 +67,24 @@ def _link(place: Path, text: str, key: str, about: str) -> None:
 
 def _funnel(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {
-            "stage": step["stage"],
-            "in": step["in"],
-            "out": step["out"],
-            "rejected": ", ".join(f"{count} {reason}" for reason, count in step["rejected"].items()),
-        }
-        for step in content["funnel"]
+        {"stage": step.stage, "in": step.rows_in, "out": step.rows_out, "rejected": step.rejected}
+        for step in facts.funnel(content)
     ]
 
 
 def _money(content: dict[str, Any]) -> list[dict[str, Any]]:
-    costs = content.get("cost_usd_by_call", {})
-    calls = [{"call": call, "answers": n, "US dollars": costs.get(call, "")} for call, n in content["calls"].items()]
-    return [*calls, {"call": "all", "answers": sum(content["calls"].values()), "US dollars": content["cost_usd"]}]
+    lines = [*facts.calls(content), ("all", "", f"{sum(content['calls'].values()):,}", f"${content['cost_usd']:,.4f}")]
+    return [dict(zip(("stage", "call", "answers", "US dollars"), line, strict=True)) for line in lines]
 
 
 def _cost(content: dict[str, Any]) -> str:
-    parts = ["Answers and US dollars, in this folder so far"]
-    if uncertain := content.get("cost_uncertain_usd"):
-        parts.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
-    if unpriced := content.get("unpriced"):
-        parts.append(f"no price known for {', '.join(map(cell, unpriced))}")
-    return "; ".join(parts)
+    return cell("; ".join(["Answers and US dollars, in this folder so far", *facts.spent(content)]))
 
 
 def _thresholds(content: dict[str, Any]) -> list[dict[str, Any]]:
-    meaning = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "R(reference) − R(initial) >"}
     configured = content["settings"].get("selection", {})
     return [
-        {"threshold": name, "rule": meaning[name], "as set": configured.get(name), "here": value}
+        {"threshold": name, "rule": facts.RULES[name], "as set": configured.get(name), "here": value}
         for name, value in content["thresholds"].items()
     ]
 

@@ -23,11 +23,13 @@ from flows import artifacts, caller, lease, submit
 from flows.health import server_answers
 from flows.runners import running_on, share
 from pipeline.config.settings import CurationConfig
-from pipeline.curate import Outcome, Thresholds, Watcher, in_threads
+from pipeline.curate import Outcome, Watcher, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
 from pipeline.run.shards import context_of, run_stages
+from pipeline.stages.table import Thresholds
+from pipeline.text import describe_error
 
 
 @task(name="shards", task_run_name=submit.name, cache_policy=NO_CACHE, persist_result=False)
@@ -83,8 +85,7 @@ def curate(config: CurationConfig) -> dict[str, Any] | State[Any]:
         caller.keep(error)
         return Failed(message=str(error), data=error)
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        watcher.warn(f"Prefect failed ({told}); the run goes on without it")
+        watcher.warn(f"Prefect failed ({describe_error(error, 500)}); the run goes on without it")
         outcome = run_curation(config, in_threads, watcher)
     caller.keep(outcome)
     if server_answers():

@@ -8,9 +8,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.artifacts import announce
-from pipeline.cli.relabel import settings
 from pipeline.dataset.reader import read_manifest
 from pipeline.run.relabel import relabel as make
+from pipeline.run.relabel import relabel_settings
 from pipeline.storage.location import location
 
 
@@ -26,7 +26,7 @@ def relabel(
         tokenizer: Folder or Hub id of the tokenizer of the model to train; default: the one in use
         assignments: Settings such as labels.granularity=word; what is not given stays as it was
     """
-    config = settings(read_manifest(location(data_dir)), assignments or [], {"labels.tokenizer": tokenizer})
+    config = relabel_settings(read_manifest(location(data_dir)), assignments or [], {"labels.tokenizer": tokenizer})
     log = get_run_logger()
     made = make(
         location(data_dir), location(out), config.labels, advance=_nothing, warn=functools.partial(log.warning, "%s")

@@ -20,7 +20,6 @@ from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
 from pipeline.models.factory import calls_at_a_time
-from pipeline.run import entry
 from pipeline.storage.remote import RemotePath
 
 
@@ -122,8 +121,8 @@ def _workers_of_cluster(runner: str) -> int:
 def _asked(config: CurationConfig) -> tuple[str, ...]:
     """The roles whose models may be asked: rows may enter behind them."""
     return (
-        *(("policy", "reviser") if entry.asks_models(config) else ()),
-        *(("reward",) if entry.scores(config) else ()),
+        *(("policy", "reviser") if config.needs_generation else ()),
+        *(("reward",) if config.needs_rewards else ()),
     )
 
 
@@ -131,7 +130,9 @@ def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserS
     settings: PolicySettings | ReviserSettings | RewardSettings = getattr(config, role)
     asked: Sequence[PolicySettings | ReviserSettings | RewardSettings] = [settings]
     if isinstance(settings, RewardSettings):
-        asked = [one for one in rewards.members(settings) if rewards.kind(one.model) in ("judge", "server")]
+        asked = [
+            one for one in rewards.member_settings(settings) if rewards.reward_kind(one.model) in ("judge", "server")
+        ]
     if not asked:
         return settings
     workers, most = config.run.workers, min(map(calls_at_a_time, asked))

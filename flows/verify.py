@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from pipeline.cli.verify import verify as check
+from pipeline.cli.progress_bar import counting
+from pipeline.dataset.verify import verify as check
 from pipeline.errors import StorageError
-from pipeline.report.diffs import visible
+from pipeline.text import visible
 
 _SHOWN = 100
 
@@ -20,16 +22,16 @@ def verify(data_dir: str, sample: int | None = None, tokenizer: str | None = Non
 
     Args:
         data_dir: Folder of the published data set
-        sample: Make again the labels of so many rows only; all else is checked whole
+        sample: Check the labels of so many rows only; all else is checked whole
         tokenizer: Folder or Hub id of the labels' tokenizer, where the recorded name is of no use
     """
-    report = check(data_dir, sample=sample, tokenizer=tokenizer)
+    result = check(data_dir, sample=sample, tokenizer=tokenizer, progress=counting)
     log = get_run_logger()
-    for note in report.notes:
+    for note in result.notes:
         log.warning("%s", visible(note))
-    if report.count:
-        rows = [{name: visible(str(value)) for name, value in p.as_dict().items()} for p in report.problems[:_SHOWN]]
-        create_table_artifact(rows, key="figa-problems", description=f"{report.count} problems in {data_dir}")
-        raise StorageError(f"{data_dir}: {report.count} problems, the first: {visible(str(report.problems[0]))}")
-    log.info("%s: all is as the manifest says; %d rows, labels of %d checked", data_dir, report.rows, report.labelled)
-    return {"rows": report.rows, "labels_checked": report.labelled}
+    if result.count:
+        rows = [{name: visible(str(value)) for name, value in asdict(p).items()} for p in result.problems[:_SHOWN]]
+        create_table_artifact(rows, key="figa-problems", description=f"{result.count} problems in {data_dir}")
+        raise StorageError(f"{data_dir}: {result.count} problems, the first: {visible(str(result.problems[0]))}")
+    log.info("%s: all is as the manifest says; %d rows, labels of %d checked", data_dir, result.rows, result.labelled)
+    return {"rows": result.rows, "labels_checked": result.labelled}

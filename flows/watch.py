@@ -78,7 +78,7 @@ class FlowWatcher:
 
     def _show(self, context: Context) -> None:
         counts = progress.read(context.work)
-        news = {s: c for s, c in counts.items() if s in schema.ADDED and self._shown.get(s) != (c.done, c.total)}
+        news = {s: c for s, c in counts.items() if s in schema.STAGES[1:] and self._shown.get(s) != (c.done, c.total)}
         if not news or not server_answers():
             return
         for stage, c in news.items():

@@ -1,4 +1,4 @@
-"""The run, as the paper's figure reads. What executes the shards (threads, Prefect tasks) is handed in.
+"""The run, as the paper's figure reads. What executes the shards (threads, Prefect tasks) is a parameter.
 
 source → plan → sample → score → select → revise → filter → label → publish
                 └── phase 1 ──┘   └───────── phase 2 ─────────┘
@@ -7,31 +7,26 @@ source → plan → sample → score → select → revise → filter → label 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import __version__, rewards, schema, sources
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import CurationConfig, digest
-from pipeline.labels.model_files import folder_digest
-from pipeline.models import event_loop, factory
+from pipeline.config.settings import CurationConfig
+from pipeline.models import event_loop
 from pipeline.models.local import catalog
-from pipeline.run import context, entry, record
+from pipeline.run import record
 from pipeline.run.context import Context
-from pipeline.run.plan import Plan, open_adapters, plan_shards
-from pipeline.run.publish import publish, standing, unpriced
-from pipeline.run.shards import context_of, run_stages
-from pipeline.sources import ResolvedSource, checks
+from pipeline.run.inputs import run_inputs
+from pipeline.run.plan import open_source, plan_shards
+from pipeline.run.publish import find_current, publish, unpriced
+from pipeline.run.shards import context_of, resolve_thresholds, run_stages
+from pipeline.schema import digest
 from pipeline.stages import select
-from pipeline.storage import stage_files
+from pipeline.stages.table import Thresholds, short_digests
 from pipeline.storage.lock import run_lock
-
-Thresholds = dict[str, float | None]
 
 
 class Executor(Protocol):
@@ -43,7 +38,7 @@ class Executor(Protocol):
 
 
 class Watcher(Protocol):
-    """Sees the run: warnings, downloads, and the stages while they work."""
+    """Shows the run: warnings, downloads, and the stages while they work."""
 
     def warn(self, message: str) -> None: ...
 
@@ -54,7 +49,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The manifest of the published data set and the calls that this run made, those without an answer included.
+    """The manifest of the published data set and the calls that this run sent, those without a response included.
 
     context: None when nothing was to do.
     """
@@ -71,59 +66,59 @@ class Outcome:
 
 def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    source = resolve_source(config, watcher.warn)
-    config = entry.decided(config, open_adapters(config.source, source, warn=lambda told: None))
-    context.check(config)
-    with run_lock(config.out, watcher.warn), rare_collections():
-        wanted = run_digest(config, source)
-        found = standing(config.out, wanted, watcher.warn)
-        if found:
-            return Outcome(config.out, found, 0, None)
-        plan = plan_shards(config, source, config.out / "work", watcher.warn)
+    config, source, adapters = open_source(config, watcher.warn)
+    with run_lock(config.out, watcher.warn):
+        inputs = run_inputs(config, source.digest)
+        run_digest = digest(*inputs.values())
+        if current := find_current(config.out, run_digest, watcher.warn):
+            return Outcome(config.out, current, 0, None)
+        plan = plan_shards(config, source, adapters, config.out / "work", watcher.warn)
+        record.remember(config, run_digest, short_digests(inputs), _unpriced(config, watcher))
         config = with_local_models(config, watcher)
-        unknown = unpriced(config)
-        if unknown and config.run.budget_usd is not None:
-            watcher.warn(
-                f"what {', '.join(unknown)} answered in this folder before the price was known counts as nothing"
-            )
-        record.remember(config, wanted, unknown)
-        run = context_of(config, anew=True)
+        run = context_of(config, rebuild=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
-        before = run.journal.made()
+        calls_before = run.journal.all_calls()
         with watcher.watching(run):
-            if entry.asks_models(config):
-                execute(config, plan.shards, ("sample", "score"), None)
-                thresholds = resolve_thresholds(run, plan)
-                execute(config, plan.shards, ("select", "revise", "filter", "label"), thresholds)
-            else:
-                thresholds = select.OFF.as_dict()
-                execute(config, plan.shards, entry.stages(config)[1:], thresholds)
-        published = publish(run, source, plan, thresholds, wanted)
-        if published["unanswered"]:
+            thresholds = _run_stages(config, execute, run, plan.shards)
+        manifest = publish(run, source, plan, thresholds, run_digest)
+        _warn_of_failures(manifest, run, watcher)
+        return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
+
+
+def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards: int) -> Thresholds:
+    """Run both phases; returns the thresholds that rows were selected by."""
+    if not config.needs_generation:
+        execute(config, shards, config.stages[1:], select.OFF.as_dict())
+        return select.OFF.as_dict()
+    execute(config, shards, ("sample", "score"), None)
+    thresholds = resolve_thresholds(config, run.work, shards)
+    execute(config, shards, ("select", "revise", "filter", "label"), thresholds)
+    return thresholds
+
+
+def _unpriced(config: CurationConfig, watcher: Watcher) -> list[str]:
+    names = unpriced(config)
+    if names and config.run.budget_usd is not None:
+        watcher.warn(
+            f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
+        )
+    return names
+
+
+def _warn_of_failures(manifest: dict[str, Any], run: Context, watcher: Watcher) -> None:
+    if manifest["unanswered"]:
+        watcher.warn(
+            f"{manifest['unanswered']} rows were rejected only because a provider failed or did not respond "
+            "(see rejected/); the same command again calls for these alone"
+        )
+    for model in run.models:
+        if model.refusal:
             watcher.warn(
-                f"{published['unanswered']} rows were rejected only because a provider failed or did not answer "
-                "(see rejected/); the same command again asks for these alone"
+                f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
+                "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
+                "a judge that gives no token probabilities reward.logprobs=false"
             )
-        for model in run.models:
-            if model.refusal:
-                watcher.warn(
-                    f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
-                    "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
-                    "a judge that gives no token probabilities reward.logprobs=false"
-                )
-        return Outcome(config.out, published, run.journal.made() - before, run)
-
-
-@contextmanager
-def rare_collections() -> Iterator[None]:
-    """Rows hold no reference cycles, and looking for some after every 700 of them takes a tenth of the time."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
@@ -145,63 +140,15 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             raise
 
 
-def resolve_source(config: CurationConfig, warn: Callable[[str], None]) -> ResolvedSource:
-    s = config.source
-    return sources.resolve(
-        s.name,
-        s.input,
-        split=s.split,
-        revision=s.revision,
-        require_full=s.require_full,
-        mix=s.mix,
-        seed=s.seed,
-        warn=warn,
-    )
-
-
-def run_digest(config: CurationConfig, source: ResolvedSource) -> str:
-    """What makes two runs the same: the content of source, prompts and models, the limit, and what settings change the data.
-
-    A tokenizer or reward model on the Hub is known by its name alone: to ask for its files takes longer than a no-op run.
-    """
-    settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields}
-    del settings["run"], settings["output"]["dir"], settings["reviser"]["prompts"], settings["reward"]["prompts"]
-    # What these files hold is in the digests of the source and of its curation.
-    del settings["source"]["input"], settings["source"]["decontaminate"]
-    identities = [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)]
-    files = [folder_digest(config.labels.tokenizer, weights=False)]
-    files += [rewards.identity(config.reward)] if entry.scores(config) else []
-    made_by = [__version__, schema.SCHEMA_VERSION, context.CODE]
-    curated = checks.identity(config.source)
-    return digest(
-        source.digest,
-        curated,
-        config.source.limit,
-        settings,
-        Context(config).prompts.digest,
-        identities,
-        files,
-        made_by,
-    )
-
-
 def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
-    """Fetch the embedded models that the run needs; the reviser may be replaced by its smaller stand-in, announced."""
+    """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
     from pipeline.models.local.download import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
-    asked = entry.asks_models(config)
-    if policy.provider == "local" and (asked or config.labels.tokenizer == "policy"):
+    if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
         fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
-    if asked and reviser.provider == "local":
+    if config.needs_generation and reviser.provider == "local":
         model, _ = fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config
-
-
-def resolve_thresholds(run: Context, plan: Plan) -> Thresholds:
-    """η1 η2 η3 as numbers, over the scores of all shards."""
-    files = stage_files.inspect_all(run.work, "score", plan.shards)
-    tables = (select.picked(stage_files.read(file, select.SCORES), run.config.policy.pick) for file in files)
-    return select.resolve(run.config.selection, tables).as_dict()

@@ -3,8 +3,8 @@
 Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
 `revise_<reason>.md`, or `edits.md` for all reasons, is its second turn; `sentence.md` asks about one sentence of the draft.
 `judge_pointwise.md` and `judge_pairwise.md` are those of a language model as reward, of the folder in `reward.prompts`.
-Text from the data is only ever a *value*: it is put in by the one rendering pass and never looked at for template syntax.
-Each text stands between tags that carry a fence, a hash of the very texts: no text can contain the tag that would end it.
+Text from the data is only ever a *value*: the one rendering pass inserts it, and never looks for template syntax in it.
+Each text stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it.
 """
 
 from __future__ import annotations
@@ -14,85 +14,98 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline import resources
-from pipeline.config.settings import REASONS, digest
+from pipeline.config.settings import REASONS
 from pipeline.errors import ConfigError
+from pipeline.schema import digest
+from pipeline.text import one_line
 
 NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
+_QUERY = [{"role": "user", "content": "q"}]
 
 
-class Templates:
+class _Templates:
     """The prompts `names` of a folder; without one, as shipped. example: values that each of them must be able to show.
 
     Raises ConfigError when a prompt is missing, malformed or uses an unknown variable.
     """
 
     def __init__(self, folder: str | None, names: Sequence[str], example: Mapping[str, Any]) -> None:
-        self.folder = Path(folder) if folder else resources.folder("prompts")
-        self._names = names
+        root = Path(folder) if folder else resources.folder("prompts")
+        texts = {name: _read(root / f"{name}.md", names) for name in names}
+        self.digest = digest(texts)
         # Prompts are plain text: nothing to escape for HTML.
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
-        sources = {name: self._read(name) for name in names}
-        self.digest = digest(sources)
-        self._templates: dict[str, Template] = {}
-        for name, text in sources.items():
+        self._templates = {}
+        for name, text in texts.items():
             try:
                 self._templates[name] = environment.from_string(text)
-                self.fill(name, **example)
+                self._fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-                reason = " ".join(str(error).split())
-                raise ConfigError(f"{self.folder / name}.md: prompt can't be rendered: {reason}") from None
+                reason = one_line(error, 1000)
+                raise ConfigError(f"{root / name}.md: prompt can't be rendered: {reason}") from None
 
-    def _read(self, name: str) -> str:
-        path = self.folder / f"{name}.md"
-        try:
-            return path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{path}: prompt can't be read ({error}); expected the files {', '.join(self._names)} (.md)"
-            ) from None
-
-    def fill(self, name: str, **values: Any) -> str:
+    def _fill(self, name: str, **values: Any) -> str:
         return self._templates[name].render(**values).strip()
 
 
-class Prompts(Templates):
+class Prompts(_Templates):
     """The reviser's prompts."""
 
     def __init__(self, folder: str | None = None) -> None:
-        messages = [{"role": "user", "content": "q"}]
-        example = {"messages": messages, "reference": "r", "draft": "d", "fence": "f", "reasons": REASONS}
+        example = {"messages": _QUERY, "reference": "r", "draft": "d", "fence": "f", "reasons": REASONS}
         super().__init__(folder, NAMES, example | {"reason": REASONS[0], "sentence": "s"})
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
         """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
         reason, in `sentence` also sentence."""
         mark = fence(messages, reference, draft)
-        return self.fill(name, messages=messages, reference=reference, draft=draft, fence=mark, reasons=REASONS, **more)
+        return self._fill(
+            name, messages=messages, reference=reference, draft=draft, fence=mark, reasons=REASONS, **more
+        )
 
 
-class JudgePrompts(Templates):
-    """The prompt of a judge, `judge_pointwise.md` or `judge_pairwise.md`."""
+class JudgePrompts(_Templates):
+    """The prompt of a judge. kind: pointwise or pairwise."""
 
     def __init__(self, kind: str, folder: str | None = None) -> None:
         self._name = f"judge_{kind}"
-        super().__init__(
-            folder, [self._name], {"messages": [{"role": "user", "content": "q"}], "fence": "f"} | _SHOWN[kind]
-        )
+        shown = {"answer": "a"} if kind == "pointwise" else {"first": "a", "second": "b"}
+        super().__init__(folder, [self._name], {"messages": _QUERY, "fence": "f", **shown})
 
     def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> str:
         """Variables: messages, fence, and the answer, or of a pair first and second."""
         mark = fence(messages, first, second)
-        return self.fill(self._name, messages=messages, fence=mark, answer=first, first=first, second=second)
-
-
-_SHOWN = {"pointwise": {"answer": "a"}, "pairwise": {"first": "a", "second": "b"}}
+        return self._fill(self._name, messages=messages, fence=mark, answer=first, first=first, second=second)
 
 
 def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:
-    """Eight hex digits that depend on all the text they guard."""
+    """Eight hex digits that depend on all the text that they delimit."""
     joined = "\0".join([*(m["content"] for m in messages), reference, draft])
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def response_format(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter `response_format` that holds a model to a JSON object with exactly these properties."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": json_object(properties)}}
+
+
+def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with exactly these properties."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _read(path: Path, names: Sequence[str]) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        expected = ", ".join(names)
+        raise ConfigError(f"{path}: prompt can't be read ({error}); expected the files {expected} (.md)") from None

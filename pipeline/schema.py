@@ -1,9 +1,13 @@
-"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects.
+"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects. And the
+hashes that name rows and determine digests.
 
 The published columns are a contract. Adding one raises the minor SCHEMA_VERSION, anything else the major.
 """
 
 from __future__ import annotations
+
+import hashlib
+import json
 
 import pyarrow as pa
 
@@ -25,7 +29,7 @@ SOURCE = pa.schema(
         ("reference", pa.string()),
     ]
 )
-# What each stage adds to the table it is given.
+# What each stage adds.
 SAMPLE = pa.schema([("policy_model", pa.string()), ("initial", pa.string())])
 SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
 SELECT = pa.schema([])
@@ -54,8 +58,7 @@ LABEL = pa.schema(
         ("initial_ops", _OPS),
     ]
 )
-ADDED = {"sample": SAMPLE, "score": SCORE, "select": SELECT, "revise": REVISE, "filter": FILTER, "label": LABEL}
-STAGES = ("source", *ADDED)
+STAGES = ("source", "sample", "score", "select", "revise", "filter", "label")
 
 _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
@@ -67,19 +70,8 @@ _PUBLISHED_ORDER = (
 SINCE = {"overlong": "1.1"}
 
 
-def after(stage: str) -> pa.Schema:
-    """The columns of a stage's output: its input's and the ones it adds."""
-    fields = list(SOURCE)
-    for name, added in ADDED.items():
-        if stage == "source":
-            break
-        fields += list(added)
-        if name == stage:
-            break
-    return pa.schema(fields)
-
-
-PUBLISHED = pa.schema([after("label").field(name) for name in _PUBLISHED_ORDER])
+_FIELDS = {field.name: field for part in (SOURCE, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
+PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 
 # A reject keeps the texts and scores that it had when it left; the rest is null.
 REJECTED = pa.schema(
@@ -109,6 +101,20 @@ _SPLIT = [
 ]
 
 
+def published_columns(version: str) -> pa.Schema:
+    """The published columns of a schema version of this major, as far as this program knows them."""
+    return pa.schema([field for field in PUBLISHED if _minor(SINCE.get(field.name, "1.0")) <= _minor(version)])
+
+
+def is_newer(version: str) -> bool:
+    """Whether a schema version of this major has columns that this program doesn't know."""
+    return _minor(version) > _minor(SCHEMA_VERSION)
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
+
+
 def parquet_options(schema: pa.Schema) -> dict[str, object]:
     """Keyword arguments for pyarrow's Parquet writer, for the columns that `schema` has."""
     names = set(schema.names)
@@ -119,3 +125,15 @@ def parquet_options(schema: pa.Schema) -> dict[str, object]:
         "column_encoding": {c: "BYTE_STREAM_SPLIT" for c in _SPLIT if c.split(".")[0] in names} or None,
         "write_page_checksum": True,
     }
+
+
+def digest(*parts: object) -> str:
+    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
+    """Stable name of a row: 16 hex digits over source, split, query and sample index."""
+    text = json.dumps([source, split, messages, sample_index], sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

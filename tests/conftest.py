@@ -28,6 +28,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute by file, as `--dist loadfile` does, but all of tests/flows to one process: they share a Prefect server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OnePrefectServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "tests/flows" if file.startswith("tests/flows/") else file
+
+    return OnePrefectServer(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def train_tokenizer(folder: Path) -> Path:
     """Write a byte-level BPE tokenizer with a chat template, trained on the bundled sample, that transformers loads."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -14,11 +14,10 @@ from pipeline import __version__, schema
 from pipeline.config.settings import CurationConfig, LabelSettings
 from pipeline.dataset.writer import write_ledger, write_part
 from pipeline.labels.columns import label_texts
-from pipeline.labels.description import describe
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import describe, open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
-from pipeline.run.intake import row_id
+from pipeline.schema import row_id
 from pipeline.storage.stage_files import Reject, reject_table
 from tests.conftest import SAMPLE
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataset.batches import WINDOW_ROWS, Ragged, cut, join, permutation, share, take, windows
+from pipeline.dataset.batches import WINDOW_ROWS, Ragged, permutation, share, to_numpy, windows
 
 counts = st.integers(1, 5)
 
@@ -15,7 +16,7 @@ counts = st.integers(1, 5)
 def taken(rows: int, size: int, workers: int, start_row: int = 0, **options: int | bool) -> list[range]:
     """A rank's batches in the order in which a DataLoader with `workers` workers hands them out."""
     shares = [
-        iter(share(rows, size, worker=w, num_workers=workers, start_row=start_row, **options).batches(size))  # type: ignore[arg-type]
+        iter(share(rows, size, worker=w, num_workers=workers, start_row=start_row, **options))  # type: ignore[arg-type]
         for w in range(workers)
     ]
     handed = []
@@ -118,12 +119,17 @@ def test_ragged_columns_behave_as_lists(rows: list[list[int]], random: object) -
     assert [row.tolist() for row in column] == rows == [column[i].tolist() for i in range(len(rows))]
     order = list(range(len(rows)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    moved = take(column, np.array(order, np.int64))
-    assert [row.tolist() for row in moved] == [rows[i] for i in order]
+    table = pa.table({"ids": pa.array(rows, pa.list_(pa.int32()))})
     middle = len(rows) // 2
-    parts = [cut(column, 0, middle), cut(column, middle, len(rows))]
-    assert [row.tolist() for row in join(parts)] == rows
-    assert all(isinstance(part, Ragged) and part.offsets[0] == 0 for part in [moved, *parts])
+    for part, expected in [
+        (table, rows),
+        (table.take(pa.array(order, pa.int64())), [rows[i] for i in order]),
+        (table.slice(middle), rows[middle:]),
+        (pa.concat_tables([table.slice(middle), table.slice(0, middle)]), rows[middle:] + rows[:middle]),
+    ]:
+        stored = to_numpy(part)["ids"]
+        assert isinstance(stored, Ragged) and stored.offsets[0] == 0 and stored.values.dtype == np.int32
+        assert [row.tolist() for row in stored] == expected
     assert column.lengths.tolist() == [len(row) for row in rows]
 
 

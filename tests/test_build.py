@@ -196,9 +196,9 @@ def test_an_address_where_no_prefect_is_does_not_stop_a_run(settings: Settings, 
 def test_a_reader_that_left_is_no_failure(settings: Settings) -> None:
     out = str(settings().out)
     run = ("build", *as_arguments(settings()), "--prefect", "off")
-    for module, *arguments in run, ("status", out), ("verify", out), ("show", out):
+    for command, *arguments in run, ("status", out), ("verify", out), ("show", out):
         with subprocess.Popen(
-            [sys.executable, "-m", f"pipeline.{module}", *arguments],
+            [sys.executable, "-m", "pipeline", command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -207,9 +207,9 @@ def test_a_reader_that_left_is_no_failure(settings: Settings) -> None:
         ) as process:
             process.stdout.close()  # type: ignore[union-attr]
             errors = process.stderr.read()  # type: ignore[union-attr]
-        assert "Traceback" not in errors and "Exception" not in errors, module
+        assert "Traceback" not in errors and "Exception" not in errors, command
         # What only prints has nothing left to do.
-        assert process.returncode in ((0,) if module == "build" else (0, 130)), module
+        assert process.returncode in ((0,) if command == "build" else (0, 130)), command
     assert (Path(out) / "manifest.json").exists()
 
 

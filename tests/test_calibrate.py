@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.calibrate import main
+from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.models import cost as money
@@ -33,13 +33,13 @@ def test_the_standing_choice_selects_what_the_run_selected(
     eta = outcome.manifest["thresholds"]
     numbers = ",".join(str(eta[name]) for name in ("eta1", "eta2", "eta3"))
     arguments = [str(outcome.out), "--eta", "q0.5,q0.3,0", "--eta", numbers, "--eta", "off,off,off"]
-    assert main([*arguments, "--json"]) == 0
+    assert main(["calibrate", *arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     scored = next(step["out"] for step in outcome.manifest["funnel"] if step["stage"] == "score")
     assert found["rows"] == scored
     assert [choice["rows"] for choice in found["choices"]] == [selected, selected, scored]
     assert found["choices"][0]["numbers"] == list(eta.values())
-    assert main(arguments) == 0
+    assert main(["calibrate", *arguments]) == 0
     assert "R(initial), for η1" in capsys.readouterr().out
 
 
@@ -66,14 +66,14 @@ def test_a_choice_that_cannot_be_read_is_told(
     import pyarrow as pa
 
     table = pa.table({"reward_initial": [0.0], "reward_reference": [3.0]})
-    monkeypatch.setattr(calibration, "scores", lambda out: table)
-    assert main([str(tmp_path), "--eta", eta]) == 2
+    monkeypatch.setattr(calibration, "scored_rows", lambda out: table)
+    assert main(["calibrate", str(tmp_path), "--eta", eta]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: --eta {eta}: ") and error.count("\n") == 1
 
 
 def test_without_scores_it_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path)]) == 2
+    assert main(["calibrate", str(tmp_path)]) == 2
     assert "run figa build until the stage score is done" in capsys.readouterr().err
 
 
@@ -90,7 +90,7 @@ def test_a_run_that_is_not_finished_has_an_estimated_price(
     monkeypatch.setenv("FIGA_PRICES", str(tmp_path / "prices.yaml"))
     money._table.cache_clear()
     try:
-        assert main([str(outcome.out), "--eta", "off,off,off", "--json"]) == 0
+        assert main(["calibrate", str(outcome.out), "--eta", "off,off,off", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
     finally:
         monkeypatch.undo()
@@ -108,8 +108,10 @@ def test_no_scored_row_is_no_error(
     import pyarrow as pa
 
     none = pa.array([], pa.float32())
-    monkeypatch.setattr(calibration, "scores", lambda out: pa.table({"reward_initial": none, "reward_reference": none}))
-    assert main([str(tmp_path)]) == 0
+    monkeypatch.setattr(
+        calibration, "scored_rows", lambda out: pa.table({"reward_initial": none, "reward_reference": none})
+    )
+    assert main(["calibrate", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "no scored row" in told and "nan" not in told
 
@@ -117,4 +119,4 @@ def test_no_scored_row_is_no_error(
 def test_shards_of_a_longer_plan_do_not_count(settings: Settings) -> None:
     run(settings(source__shard_rows=8))
     out = run(settings(source__shard_rows=8, source__limit=10)).out
-    assert len(calibration.scores(out)) <= 10
+    assert len(calibration.scored_rows(out)) <= 10

@@ -36,7 +36,7 @@ def test_names_columns_funnel_models_and_licence(out: Path) -> None:
     manifest = open_dataset(out).manifest
     text = (out / "README.md").read_text("utf-8")
     assert all(f"| `{name}` |" in text for name in schema.PUBLISHED.names)
-    assert "| sample | 21 | 20 | truncated 1 |" in text
+    assert "| sample | 21 | 20 | 1 truncated |" in text
     assert manifest["labels"]["fingerprint"] in text and "arXiv:2311.04072" in text
     assert header(text)["license"] == "other" and header(text)["license_name"] == "synthetic"
     manifest["source"]["licence"] = "MIT"

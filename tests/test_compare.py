@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_dataset
-from pipeline.cli.compare import main
+from pipeline.cli.main import main
 from tests import pairs
 from tests.report import hostile
 
@@ -18,7 +18,7 @@ def test_what_differs_between_two_data_sets(
 ) -> None:
     first = pairs.data_set(tmp_path / "first", tiny_tokenizer, 40)
     second = pairs.data_set(tmp_path / "second", tiny_tokenizer, 30, alpha=2.0)
-    assert main([str(first), str(second), "--json"]) == 0
+    assert main(["compare", str(first), str(second), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     ids = [set(open_dataset(out).to_table(["id"])["id"].to_pylist()) for out in (first, second)]
     assert found["shared"] == 30 and found["changed"] == 0
@@ -26,7 +26,7 @@ def test_what_differs_between_two_data_sets(
     assert ["labels.alpha", "1.0", "2.0"] in found["settings"]
     assert ["label", "40", "30"] in found["funnel"] and ["sample: truncated", "-1", "-1"] in found["funnel"]
     page = tmp_path / "page.html"
-    assert main([str(first), str(second), "--html", str(page)]) == 0
+    assert main(["compare", str(first), str(second), "--html", str(page)]) == 0
     told = capsys.readouterr().out
     assert "30 rows in both, 0 of them" in told and "labels.alpha" in told
     assert "<script" not in page.read_text("utf-8") and "labels.alpha" in page.read_text("utf-8")
@@ -40,7 +40,7 @@ def test_changed_answers_are_shown_and_hostile_ones_inert(
         tmp_path / "second", tiny_tokenizer, revised="changed \x1b[31m<script>window.ran = 1</script>"
     )
     page = tmp_path / "page.html"
-    assert main([str(first), str(second), "--html", str(page)]) == 0
+    assert main(["compare", str(first), str(second), "--html", str(page)]) == 0
     told = capsys.readouterr().out
     rows = len(hostile.TEXTS)
     assert f"{rows} rows in both, {rows} of them with other answers" in told
@@ -50,5 +50,5 @@ def test_changed_answers_are_shown_and_hostile_ones_inert(
 
 
 def test_no_data_set_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), str(tmp_path)]) == 2
+    assert main(["compare", str(tmp_path), str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

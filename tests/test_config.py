@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.config.loading import load_config
-from pipeline.config.settings import CurationConfig, digest
+from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError
+from pipeline.schema import digest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

@@ -18,7 +18,7 @@ import pytest
 
 import pipeline
 from pipeline import schema
-from pipeline.dataset import batches, manifest, reader
+from pipeline.dataset import batches, manifest
 from pipeline.dataset import open as dataset
 from pipeline.dataset.open import PairDataset, open_dataset
 from pipeline.dataset.writer import publish_rows
@@ -52,9 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several windows and open files in a small data set."""
+    """Several windows in a small data set."""
     monkeypatch.setattr(batches, "WINDOW_ROWS", 4)
-    monkeypatch.setattr(dataset, "_OPEN_FILES", 1)
 
 
 def source_rows(found: Any) -> list[int]:
@@ -332,10 +331,10 @@ def test_what_is_not_as_published_is_refused(folder: Path, damage: str, verify: 
 def test_an_older_minor_version_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = open_dataset(folder)
     younger = pa.schema([*schema.PUBLISHED, ("later", pa.int8())])
-    monkeypatch.setattr(reader, "PUBLISHED", younger)
+    monkeypatch.setattr(schema, "PUBLISHED", younger)
     with pytest.raises(StorageError, match="column later is missing"):
         open_dataset(folder)
-    monkeypatch.setattr(reader, "SINCE", {"later": "1.99"})
+    monkeypatch.setattr(schema, "SINCE", {"later": "1.99"})
     assert open_dataset(folder) == pairs
 
 

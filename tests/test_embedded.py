@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.config.settings import CurationConfig
 from tests.models.real import smollm2
@@ -14,6 +15,7 @@ from tests.test_run import check_row, files, run
 __all__ = ["smollm2"]
 
 
+@pytest.mark.slow
 def test_a_run_on_the_real_policy_publishes_and_repeats_exactly(
     settings: Callable[..., CurationConfig], smollm2: Path
 ) -> None:

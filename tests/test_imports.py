@@ -5,13 +5,32 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, child_environment
 
+# The rooms from the lowest to the highest: each imports from itself and those below it.
+RANKS = (
+    ("errors", "schema", "text", "resources"),
+    ("storage",),
+    ("config",),
+    ("prompts",),
+    ("sources", "models"),
+    ("labels",),
+    ("rewards",),
+    ("dataset",),
+    ("stages", "exports"),
+    ("report",),
+    ("training",),
+    ("run",),
+    ("curate",),
+    ("cli",),
+    ("build", "__main__", "flows"),
+)
 HEAVY = ("torch", "prefect", "transformers", "datasets", "pandas", "openai", "anthropic", "pyarrow")
 
 
@@ -24,18 +43,60 @@ def imported(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
             yield node.module
 
 
-def test_pipeline_knows_nothing_of_prefect_or_flows() -> None:
-    for path in (ROOT / "pipeline").rglob("*.py"):
-        if path.name == "build.py":
-            continue
-        assert not {name.split(".")[0] for name in imported(path)} & {"prefect", "flows"}, path
+def modules() -> dict[str, Path]:
+    """Every module of the project by its dotted name; a package's name is that of its `__init__`."""
+    paths = [path for room in ("pipeline", "flows") for path in (ROOT / room).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imports(path: Path, known: Collection[str]) -> set[str]:
+    """The project's modules that a file imports, lazy and type-only imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            # A name that is no module is something in one.
+            module = name if name in known else name.rpartition(".")[0]
+            found |= {module} & set(known) - {"pipeline"}
+    return found
+
+
+def rank(module: str) -> int:
+    parts = module.split(".")
+    room = parts[0] if parts[0] == "flows" else ".".join(parts[:2]).removeprefix("pipeline.")
+    return next(number for number, rooms in enumerate(RANKS) if room in rooms)
+
+
+def test_imports_point_one_way() -> None:
+    known = modules()
+    upward = {
+        f"{module} imports {other}"
+        for module, path in known.items()
+        if module != "pipeline"
+        for other in imports(path, known)
+        if rank(other) >= rank(module) and room_of(other) != room_of(module)
+    }
+    assert upward <= {"pipeline.cli.build imports flows.curate"}
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[: 1 if module.startswith("flows") else 2])
+
+
+@pytest.mark.xfail(reason="the circles are being cut", strict=False)
+def test_no_import_cycles() -> None:
+    known = modules()
+    sorter = TopologicalSorter({module: imports(path, known) - {module} for module, path in known.items()})
+    sorter.prepare()
 
 
 def test_labels_are_pure() -> None:
-    for path in (ROOT / "pipeline" / "labels").glob("*.py"):
-        inner = {name for name in imported(path) if name.startswith("pipeline")}
-        allowed = ("pipeline.labels", "pipeline.config.settings", "pipeline.errors")
-        assert all(name.startswith(allowed) for name in inner), (path, inner)
+    for name in ("alignment", "words"):
+        assert imports(ROOT / "pipeline" / "labels" / f"{name}.py", modules()) <= {"pipeline.config.settings"}
 
 
 def test_torch_is_imported_late() -> None:
@@ -45,7 +106,11 @@ def test_torch_is_imported_late() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import pipeline", "import pipeline.cli.build; pipeline.cli.build.parser().format_help()"]
+    "statement",
+    [
+        "import pipeline",
+        "from pipeline.cli.main import COMMANDS, parser_of; [parser_of(name).format_help() for name in COMMANDS]",
+    ],
 )
 def test_importing_stays_light(statement: str) -> None:
     code = f"import sys; {statement}; print([m for m in {HEAVY!r} if m in sys.modules])"
@@ -60,7 +125,3 @@ def test_every_command_prints_whatever_the_locale() -> None:
     command = [sys.executable, "-m", "pipeline", "build", "--help"]  # which isn't ASCII
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "") and "exit codes: 0 done ? 1 failed" in done.stdout
-    for path in (ROOT / "pipeline").rglob("*.py"):
-        text = path.read_text("utf-8")
-        if "def main(argv: Sequence[str] | None = None) -> int:" in text:
-            assert "    take_any_text()\n" in text, path

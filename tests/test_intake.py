@@ -8,7 +8,6 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,13 +15,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline import schema, sources
+from pipeline import sources
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
 from pipeline.run import shards
-from pipeline.run.intake import row_id
-from pipeline.run.plan import _table, plan_shards, shard_sizes
+from pipeline.run.plan import plan_shards, shard_sizes
+from pipeline.schema import row_id
 from pipeline.storage import stage_files
 from tests.conftest import SAMPLE, Silent
 from tests.test_plan import config, pairs, planned, rejects_of, rows_of, times, write
@@ -43,12 +42,6 @@ ROW = st.fixed_dictionaries(
     {"id": st.text(), "source_row": st.integers(0, 2**60), "sample_index": st.just(0)},
     optional={"messages": st.lists(MESSAGE.map(lambda m: m | {"content": "é\0"}), max_size=3), "reference": st.text()},
 )
-
-
-@hypothesis_settings(deadline=None)
-@given(rows=st.lists(ROW, max_size=6))
-def test_tables_are_those_that_arrow_makes_of_rows(rows: list[dict[str, Any]]) -> None:
-    assert _table(rows, schema.SOURCE).equals(pa.Table.from_pylist(rows, schema=schema.SOURCE))
 
 
 def test_shards_grow_slowly_and_never_depend_on_what_follows() -> None:
@@ -175,12 +168,12 @@ def test_fields_given_in_a_mix_are_for_its_generic_sources(tmp_path: Path) -> No
     fields = {"prompt": "left", "reference": "right"}
     setting = config(own, source__name="hh-rlhf,jsonl", source__fields=fields, source__seed=1)
     source = sources.resolve("hh-rlhf,jsonl", f"{SAMPLE},{own}", warn=print, seed=1)
-    plan = plan_shards(setting, source, tmp_path / "work", print)
+    plan = plan_shards(setting, source, sources.open_adapters(setting.source, source, print), tmp_path / "work", print)
     rows = rows_of(tmp_path / "work", plan)
     assert rows["reference"].to_pylist()[rows["source"].to_pylist().index("jsonl")] == "a"
     alone = sources.resolve("hh-rlhf,hh-rlhf", f"{SAMPLE},{SAMPLE}", warn=print)
     with pytest.raises(ConfigError, match="knows its own fields"):
-        plan_shards(setting, alone, tmp_path / "other", print)
+        sources.open_adapters(setting.source, alone, print)
 
 
 def test_a_mixed_run_is_published_with_each_rows_own_source(

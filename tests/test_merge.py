@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
-from pipeline import report, schema
-from pipeline.cli import export, relabel, show
-from pipeline.cli.merge import main
-from pipeline.cli.verify import verify
+from pipeline import schema
+from pipeline.cli.main import main
 from pipeline.dataset import manifest
-from pipeline.run.status import state
+from pipeline.dataset.verify import verify
+from pipeline.run.status import folder_state
 from pipeline.storage.lock import run_lock
 from tests import pairs
 
@@ -53,7 +52,7 @@ def two(made: Make) -> tuple[Path, Path]:
 
 
 def merged(*roots: Path, out: Path, flags: tuple[str, ...] = ()) -> dict[str, Any]:
-    assert main([*map(str, roots), "--out", str(out), *flags]) == 0
+    assert main(["merge", *map(str, roots), "--out", str(out), *flags]) == 0
     assert [str(problem) for problem in verify(out).problems] == []
     content = manifest.load(out)
     assert content is not None
@@ -156,12 +155,12 @@ def test_a_newer_publication_of_the_same_folders_takes_its_place(made: Make, tmp
 def test_the_commands_work_on_it(two: tuple[Path, Path], made: Make, tmp_path: Path) -> None:
     out = tmp_path / "out"
     merged(*two, out=out)
-    assert report.__file__ and (out / "report.html").exists()
-    assert show.main([str(out), "--rejected", "--where", "stage='merge'"]) == 0
-    assert export.main([str(out), "--format", "dpo", "--out", str(tmp_path / "dpo")]) == 0
-    found = state(out)
+    assert (out / "report.html").exists()
+    assert main(["show", str(out), "--rejected", "--where", "stage='merge'"]) == 0
+    assert main(["export", str(out), "--format", "dpo", "--out", str(tmp_path / "dpo")]) == 0
+    found = folder_state(out)
     assert (found.rerun, found.problems, found.published) == ([], [], (manifest.load(out) or {})["rows"])
-    assert relabel.main([str(out), "--granularity", "word", "--out", str(tmp_path / "words")]) == 0
+    assert main(["relabel", str(out), "--granularity", "word", "--out", str(tmp_path / "words")]) == 0
     assert verify(tmp_path / "words").count == 0
     # A merge of merges, and of data sets with nothing in them.
     deeper = merged(out, made("empty", 0, 0), made("c", 60, 100, seed=2), out=tmp_path / "deeper")
@@ -187,9 +186,9 @@ def test_data_sets_that_are_labelled_differently_are_refused(
     made: Make, tmp_path: Path, labels: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = made("-".join(labels), 40, 70, **labels)
-    assert main([str(made("a", 0, 50)), str(other), "--out", str(tmp_path / "out")]) == 2
+    assert main(["merge", str(made("a", 0, 50)), str(other), "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err
-    assert told in line and "pipeline.cli.relabel" in line and line.count("\n") == 1
+    assert told in line and "figa relabel" in line and line.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -209,7 +208,7 @@ def test_another_tokenizer_or_schema_is_refused(
     content = manifest.load(two[1]) or {}
     content["labels"] |= changed.pop("labels", {})
     manifest.write(tmp_path / "b", content | changed)
-    assert main([str(two[0]), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["merge", str(two[0]), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err
     assert told in line and line.count("\n") == 1 and not (tmp_path / "out").exists()
 
@@ -223,17 +222,17 @@ def test_folders_that_can_not_be_used(
     for roots, into, told in [
         ([a, tmp_path / "nowhere"], out, "no finished data set is there"),
         ([a, b], b / "out", "lies in the folder of"),
-        ([a, b], a, "not made by merging"),
-        ([a, other], other, "not made by merging"),
+        ([a, b], a, "that no merge wrote"),
+        ([a, other], other, "that no merge wrote"),
         ([a, other], out, f"holds a merge of other data sets, {b} among them"),
         ([a, a], tmp_path / "new", "two different data sets"),
     ]:
-        assert main([*map(str, roots), "--out", str(into)]) == 2
+        assert main(["merge", *map(str, roots), "--out", str(into)]) == 2
         assert told in capsys.readouterr().err.splitlines()[-1]
-    assert main([str(out), str(other), "--keep", "last", "--out", str(out)]) == 2
+    assert main(["merge", str(out), str(other), "--keep", "last", "--out", str(out)]) == 2
     assert "was merged with --keep first" in capsys.readouterr().err
     with run_lock(out, print):
-        assert main([str(out), str(other), "--out", str(out)]) == 1
+        assert main(["merge", str(out), str(other), "--out", str(out)]) == 1
     assert "in use by process" in capsys.readouterr().err
 
 
@@ -245,6 +244,6 @@ def test_a_damaged_data_set_is_named_and_nothing_is_published(
     path = next((tmp_path / "b" / folder).glob("*.parquet"))
     raw = path.read_bytes()
     path.write_bytes(raw[:500] + bytes([raw[500] ^ 1]) + raw[501:])
-    assert main([str(two[0]), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 1
+    assert main(["merge", str(two[0]), str(tmp_path / "b"), "--out", str(tmp_path / "out")]) == 1
     assert f"{path}: not as it was published" in capsys.readouterr().err
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -16,9 +16,9 @@ from pipeline.config.loading import load_config
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, InputError
 from pipeline.run import plan as plan_module
-from pipeline.run.intake import row_id
 from pipeline.run.plan import Plan, plan_shards
 from pipeline.run.progress import read as read_progress
+from pipeline.schema import row_id
 from pipeline.storage import stage_files
 from tests.conftest import ROOT, child_environment
 
@@ -40,7 +40,8 @@ def config(path: Path, **flags: Any) -> CurationConfig:
 def planned(config: CurationConfig, work: Path) -> tuple[Plan, list[str]]:
     warnings: list[str] = []
     source = sources.resolve(config.source.name, config.source.input, warn=warnings.append)
-    return plan_shards(config, source, work, warnings.append), warnings
+    adapters = sources.open_adapters(config.source, source, warnings.append)
+    return plan_shards(config, source, adapters, work, warnings.append), warnings
 
 
 def rows_of(work: Path, plan: Plan) -> pa.Table:

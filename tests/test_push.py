@@ -11,8 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli import verify
-from pipeline.cli.push import main
+from pipeline.cli.main import main
 from pipeline.dataset import manifest
 from pipeline.dataset.reader import read_manifest
 from tests import pairs
@@ -87,7 +86,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
-        monkeypatch.setattr("pipeline.cli.push._PAUSE_S", 0.0)
+        monkeypatch.setattr("pipeline.dataset.push._PAUSE_S", 0.0)
         yield made
 
 
@@ -96,7 +95,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[PushHub]:
 )
 def test_what_passes_is_tried_again(out: Path, hub: PushHub, failures: dict[str, list[int]]) -> None:
     hub.failures = failures
-    assert main([str(out), REPO]) == 0
+    assert main(["push", str(out), REPO]) == 0
     assert hub.commits == 1 and not any(failures.values())
     # Each file once, however often the commit was tried.
     assert hub.uploads == len(hub.objects)
@@ -106,11 +105,11 @@ def test_what_was_sent_before_the_end_is_not_sent_again(
     out: Path, hub: PushHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.failures = {"/commit/": [500] * 4}
-    assert main([str(out), REPO]) == 1
+    assert main(["push", str(out), REPO]) == 1
     assert hub.commits == 0 and not hub.files and hub.uploads == 3
     error = capsys.readouterr().err
     assert "run the same command again" in error.splitlines()[-1] and "hf_right" not in error
-    assert main([str(out), REPO]) == 0
+    assert main(["push", str(out), REPO]) == 0
     assert hub.commits == 1 and hub.uploads == 3
 
 
@@ -119,7 +118,7 @@ def test_a_token_that_may_not_write_there_is_told(
     out: Path, hub: PushHub, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.failures = {part: [403], "/api/datasets/somebody/pairs": [403] if part == "/repos/create" else []}
-    assert main([str(out), REPO]) == 2
+    assert main(["push", str(out), REPO]) == 2
     assert "refuses (403); set HF_TOKEN" in capsys.readouterr().err.splitlines()[-1]
     assert hub.commits == 0
 
@@ -129,11 +128,11 @@ def test_no_token_no_manifest_and_no_such_id_are_told(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    assert main([str(out), REPO]) == 2
+    assert main(["push", str(out), REPO]) == 2
     assert "set HF_TOKEN" in capsys.readouterr().err
-    assert main([str(tmp_path), REPO]) == 2
+    assert main(["push", str(tmp_path), REPO]) == 2
     assert "no manifest.json" in capsys.readouterr().err
-    assert main([str(out), "not/a/name"]) == 2
+    assert main(["push", str(out), "not/a/name"]) == 2
     error = capsys.readouterr().err
     assert "not a Hub id" in error and error.count("\n") == 1
     assert hub.commits == 0 and hub.private is None
@@ -143,11 +142,11 @@ def test_private_data_does_not_go_to_a_public_repository(
     out: Path, hub: PushHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.private = False
-    assert main([str(out), REPO, "--private"]) == 2
+    assert main(["push", str(out), REPO, "--private"]) == 2
     assert "is there already, and public; nothing was sent" in capsys.readouterr().err
     assert hub.commits == 0
     hub.private = True
-    assert main([str(out), REPO, "--private"]) == 0
+    assert main(["push", str(out), REPO, "--private"]) == 0
 
 
 def test_a_hub_that_cannot_be_reached_is_told(
@@ -156,7 +155,7 @@ def test_a_hub_that_cannot_be_reached_is_told(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert main([str(out), REPO]) == 1
+    assert main(["push", str(out), REPO]) == 1
     error = capsys.readouterr().err
     assert "the Hub can't be reached" in error and error.count("\n") == 1
 
@@ -165,7 +164,7 @@ def test_no_folder_of_this_machine_is_sent(out: Path, hub: PushHub, tiny_tokeniz
     content = read_manifest(out)
     content["source"]["location"] = content["settings"]["source"]["input"] = str(tmp_path / "rows.jsonl")
     manifest.write(out, content)
-    assert main([str(out), REPO]) == 0
+    assert main(["push", str(out), REPO]) == 0
     copy = tmp_path / "copy"
     for name, sent in hub.files.items():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -178,4 +177,4 @@ def test_no_folder_of_this_machine_is_sent(out: Path, hub: PushHub, tiny_tokeniz
     assert sent["source"]["location"] == sent["settings"]["source"]["input"] == "rows.jsonl"
     assert sent["labels"]["tokenizer"] == tiny_tokenizer.name
     # The copy is a whole data set, whose labels can be checked by whoever has the tokenizer.
-    assert verify.main([str(copy), "--tokenizer", str(tiny_tokenizer)]) == 0
+    assert main(["verify", str(copy), "--tokenizer", str(tiny_tokenizer)]) == 0

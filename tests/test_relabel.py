@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
-from pipeline.cli.relabel import main
-from pipeline.cli.verify import verify
+from pipeline.cli.main import main
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.labels.columns import LABELS
 from tests.labels.families import FAMILIES, fast
 from tests.pairs import data_set
@@ -35,7 +35,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory, tokenizers: dict[str, Path]
 
 
 def relabelled(root: Path, out: Path, *flags: str) -> Path:
-    assert main([str(root), "--out", str(out), *flags]) == 0
+    assert main(["relabel", str(root), "--out", str(out), *flags]) == 0
     report = verify(out)
     assert [str(problem) for problem in report.problems] == []
     return out
@@ -189,24 +189,24 @@ def test_an_empty_data_set(tokenizers: dict[str, Path], tmp_path: Path) -> None:
 def test_mistakes_are_one_clear_line(
     parent: Path, tmp_path: Path, flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(parent), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert main(["relabel", str(parent), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err
     assert told in line and line.count("\n") == 1
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_folders_that_can_not_be_used(parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    assert main([str(parent), "--out", str(parent / "out")]) == 2
+    assert main(["relabel", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["relabel", str(parent), "--out", str(parent / "out")]) == 2
     other = tmp_path / "other"
     other.mkdir()
     (other / "manifest.json").write_bytes((parent / "manifest.json").read_bytes())
-    assert main([str(parent), "--out", str(other)]) == 2
-    assert "not made by relabelling" in capsys.readouterr().err
+    assert main(["relabel", str(parent), "--out", str(other)]) == 2
+    assert "that no relabelling wrote" in capsys.readouterr().err
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "README.md").write_text("my own", "utf-8")
-    assert main([str(parent), "--out", str(mine)]) == 2
+    assert main(["relabel", str(parent), "--out", str(mine)]) == 2
     assert "not an empty folder" in capsys.readouterr().err
     assert (mine / "README.md").read_text("utf-8") == "my own"
 
@@ -220,7 +220,7 @@ def test_one_that_was_interrupted_is_done_again_in_its_folder(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.run.publish.finish", interrupted)
-        assert main([str(parent), "--out", str(out)]) == 130
+        assert main(["relabel", str(parent), "--out", str(out)]) == 130
     assert not (out / "manifest.json").exists()
     assert table(relabelled(parent, out)).equals(table(parent))
 
@@ -230,5 +230,5 @@ def test_a_damaged_parent_is_not_relabelled(tokenizers: dict[str, Path], tmp_pat
     path = next((root / "data").glob("*.parquet"))
     raw = path.read_bytes()
     path.write_bytes(raw[:500] + bytes([raw[500] ^ 1]) + raw[501:])
-    assert main([str(root), "--out", str(tmp_path / "out")]) == 1
+    assert main(["relabel", str(root), "--out", str(tmp_path / "out")]) == 1
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -15,8 +15,9 @@ from pipeline import schema, sources
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome
 from pipeline.errors import ConfigError
-from pipeline.run import entry
 from pipeline.run.estimate import estimate
+from pipeline.run.inputs import planned_columns
+from pipeline.stages.table import columns_after
 from tests.sources.rejects import DUPLICATES, REJECTS, path
 from tests.test_run import run
 
@@ -69,7 +70,7 @@ def test_brought_answers_are_labelled_without_any_model(settings: Settings, monk
         raise AssertionError("no model is needed")
 
     monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.setattr("pipeline.rewards.load", refuse)
+    monkeypatch.setattr("pipeline.rewards.load_reward", refuse)
     monkeypatch.setattr("pipeline.models.local.download.fetch", refuse)
     # Models whose keys are missing, and no server to answer.
     config = spa(settings, policy__model="openai/gpt-4o-mini", reviser__model="anthropic/claude-haiku-4-5")
@@ -142,9 +143,9 @@ def test_a_published_data_set_reads_back(settings: Settings, tmp_path: Path) -> 
 
 def test_rows_with_and_without_answers_do_not_mix(settings: Settings) -> None:
     both = {"source__name": "alpaca,spa", "source__input": f"{path('alpaca')},{path('spa')}"}
-    with pytest.raises(ConfigError, match="rows of alpaca bring no initial"):
+    with pytest.raises(ConfigError, match="rows of alpaca have no initial"):
         run(settings(**both))
-    with pytest.raises(ConfigError, match="rows of alpaca bring no initial"):
+    with pytest.raises(ConfigError, match="rows of alpaca have no initial"):
         run(settings(source__name="alpaca", source__input=str(path("alpaca")), source__enters_at="filter"))
     assert not settings.server.calls  # type: ignore[attr-defined]
     mixed = run(settings(**both, source__enters_at="sample", source__limit=12, **ALL))
@@ -159,11 +160,11 @@ def test_a_dry_run_of_brought_answers_asks_nothing(settings: Settings) -> None:
 def test_columns_of_a_run_are_those_of_the_stages_left_out(settings: Settings) -> None:
     made = spa(settings, source__enters_at="sample")
     brought = spa(settings, source__enters_at="filter")
-    assert entry.columns(made).equals(schema.SOURCE)
-    assert set(entry.columns(brought).names) == set(schema.after("revise").names)
+    assert planned_columns(made).equals(schema.SOURCE)
+    assert set(planned_columns(brought).names) == set(columns_after("revise").names)
     scored = spa(settings, source__enters_at="filter", filter__min_reward_gain=0)
-    assert set(entry.columns(scored).names) == set(schema.after("revise").names) - set(schema.SCORE.names)
-    assert isinstance(entry.columns(scored), pa.Schema)
+    assert set(planned_columns(scored).names) == set(columns_after("revise").names) - set(schema.SCORE.names)
+    assert isinstance(planned_columns(scored), pa.Schema)
 
 
 def test_brought_answers_have_no_system_prompt_of_a_policy_that_was_not_asked(settings: Settings) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import resources, schema
-from pipeline.cli import verify
+from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import StorageError, UsageError
@@ -252,7 +252,7 @@ def test_several_answers_a_query_and_the_worst_goes_on(settings: Settings) -> No
     left = rejected.filter(pa.compute.equal(rejected["reason"], "not_picked")).to_pylist()
     assert len(left) == steps["select"]["rejected"]["not_picked"] == steps["select"]["in"] - queries
     assert all(json.loads(row["evidence"])["reward_picked"] <= row["reward_initial"] for row in left)
-    assert verify.main([str(outcome.out)]) == 0
+    assert main(["verify", str(outcome.out)]) == 0
     # No answer is asked for again when another one is picked, and each is named as with one sample.
     calls = dict(outcome.manifest["calls"])
     again = run(settings(policy__pick="best", **several))
@@ -278,7 +278,7 @@ def test_the_first_failure_stops_the_rest_whichever_shard_it_is(
     config = settings(run__workers=2)
     monkeypatch.setattr("pipeline.curate.run_stages", work)
     # What is at work ends when it is told to; here that comes with the failure.
-    monkeypatch.setattr("pipeline.curate.loop.cancel_all", held.set)
+    monkeypatch.setattr("pipeline.curate.event_loop.cancel_all", held.set)
     monkeypatch.setattr("pipeline.curate.context_of", lambda config: SimpleNamespace(stopped=threading.Event()))
     with pytest.raises(StorageError, match="no space"):
         in_threads(config, 20, ("sample",), None)

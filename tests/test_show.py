@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_dataset
-from pipeline.cli.show import main
+from pipeline.cli.main import main
 from pipeline.config.settings import LabelSettings
 from pipeline.labels.loading import open_tokenizer
-from pipeline.report.diffs import visible
+from pipeline.text import visible
 from tests import pairs
 from tests.report import hostile
 
@@ -22,7 +22,7 @@ def out(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(out: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
-    assert main([str(out), *arguments]) == 0
+    assert main(["show", str(out), *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -63,15 +63,15 @@ def test_rejected_rows_with_their_reason(out: Path, capsys: pytest.CaptureFixtur
 def test_a_bad_condition_is_one_clear_line(
     out: Path, condition: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(out), "--where", condition]) == 2
+    assert main(["show", str(out), "--where", condition]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and told in error
 
 
 def test_an_unknown_row_and_no_data_set_are_told(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(out), "--row", "none"]) == 2
+    assert main(["show", str(out), "--row", "none"]) == 2
     assert "no row has the id 'none'" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == 2
+    assert main(["show", str(tmp_path)]) == 2
 
 
 def test_no_escape_sequence_of_a_row_reaches_the_terminal(
@@ -93,13 +93,13 @@ def test_no_escape_sequence_of_a_row_reaches_the_terminal(
 def test_numbers_and_truths_are_compared_as_they_are(
     out: Path, condition: str, rows: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(out), "--where", condition, "--limit", "0"]) == 0
+    assert main(["show", str(out), "--where", condition, "--limit", "0"]) == 0
     assert f"{rows} pairs shown" in capsys.readouterr().err
 
 
 def test_a_limit_below_zero_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([str(out), "--limit", "-1"])
+        main(["show", str(out), "--limit", "-1"])
     assert ended.value.code == 2 and "expected a number from 0, got '-1'" in capsys.readouterr().err
 
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_dataset
-from pipeline.cli.verify import main, verify
+from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.dataset import manifest
+from pipeline.dataset.verify import verify
 from pipeline.run import publish
 from tests.conftest import Silent
 from tests.corruption import CORRUPTIONS, SIDES, foreign_shard, refit
@@ -101,7 +102,7 @@ def test_other_settings_are_repeated_from_the_manifest(
 def test_files_of_earlier_versions_name_the_tokenizers_folder(
     tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish, "portable", lambda labels: labels)
+    monkeypatch.setattr(publish, "redact_paths", lambda labels: labels)
     out = data_set(tmp_path / "set", tiny_tokenizer, 20)
     assert str(tiny_tokenizer).encode() in pq.read_schema(next((out / "data").iterdir())).metadata[b"figa.labels"]
     assert verify(out).count == 0
@@ -128,29 +129,29 @@ def test_another_tokenizer_is_refused_and_a_missing_one_is_bad_usage(
     template.write_text(template.read_text("utf-8").replace("<|im_end|>\n", "<|im_end|>\n\n"), "utf-8")
     (problem,) = verify(copy, tokenizer=str(moved)).problems
     assert "template differ" in problem.what
-    assert main([str(copy), "--tokenizer", str(tmp_path / "nowhere")]) == 2
+    assert main(["verify", str(copy), "--tokenizer", str(tmp_path / "nowhere")]) == 2
     told = capsys.readouterr().err
     assert "nowhere" in told and "--no-labels" in told and told.count("\n") == 1
-    assert main([str(copy), "--tokenizer", str(tmp_path / "nowhere"), "--no-labels"]) == 0
+    assert main(["verify", str(copy), "--tokenizer", str(tmp_path / "nowhere"), "--no-labels"]) == 0
 
 
 def test_exit_codes_and_json(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(copy)]) == 0
+    assert main(["verify", str(copy)]) == 0
     assert "all is as the manifest says" in capsys.readouterr().out
     CORRUPTIONS["weight"][0](copy, random.Random(0), True)
-    assert main([str(copy), "--json"]) == 1
+    assert main(["verify", str(copy), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["problems"]) == (False, 1)
     assert report["first_problems"][0]["column"] == "revised_weights"
     for place in (tmp_path, copy / "manifest.json"):
-        assert main([str(place)]) == 2
+        assert main(["verify", str(place)]) == 2
         assert "no finished data set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "figa-pipeline", "schema_version": "1.1"}'])
 def test_a_manifest_that_is_none_is_told(copy: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / manifest.NAME).write_text(content, "utf-8")
-    assert main([str(copy)]) == 1
+    assert main(["verify", str(copy)]) == 1
     streams = capsys.readouterr()
     assert "manifest.json" in streams.out + streams.err
 

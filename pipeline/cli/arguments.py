@@ -1,11 +1,13 @@
-"""Types of command-line arguments that are numbers."""
+"""Arguments that several commands take, and types of those that are numbers."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 
@@ -23,3 +25,57 @@ count = partial(_number, int, lambda n: n >= 0, "a number from 0")
 positive_integer = partial(_number, int, lambda n: n > 0, "a number from 1")
 positive_number = partial(_number, float, lambda n: 0 < n < math.inf, "a number above 0")
 nats = partial(_number, float, lambda n: n >= 0, "a number from 0, or inf")
+
+
+def add_set(p: argparse.ArgumentParser, help: str) -> None:
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=f"{help}; repeatable")
+
+
+def add_json(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
+
+
+def add_tokenizer(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
+    )
+
+
+def add_run_settings(p: argparse.ArgumentParser) -> None:
+    """The flags and settings that describe a run; `run_config` makes its configuration of them."""
+    p.add_argument("--source", metavar="NAME", help="adapter, or several with commas")
+    p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="file, folder, glob, URL or Hub id instead of its own")
+    p.add_argument("--limit", metavar="N", help="read at most N rows")
+    p.add_argument("--out", metavar="DIR", help="output folder (default out/NAME)")
+    p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings; flags and --set go before it")
+    p.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="settings (figa settings); repeatable",
+    )
+    p.add_argument("--budget", metavar="USD", help="never spend more than this in the output folder")
+    p.add_argument("--require-full-source", action="store_true", help="fail rather than use the bundled sample")
+
+
+def run_config(arguments: argparse.Namespace) -> Any:
+    """The CurationConfig of the arguments of `add_run_settings`. Raises ConfigError, also when no source is named."""
+    import os
+
+    from pipeline.config.loading import load_config
+    from pipeline.errors import ConfigError
+
+    flags = {
+        "source.name": arguments.source,
+        "source.input": arguments.input,
+        "source.limit": arguments.limit,
+        "source.require_full": arguments.require_full_source or None,
+        "output.dir": arguments.out,
+        "run.budget_usd": arguments.budget,
+    }
+    config = load_config(arguments.config, arguments.set, flags, os.environ)
+    if "name" not in config.source.model_fields_set:
+        raise ConfigError("no source: name one, for example --source hh-rlhf (figa build --help)")
+    return config

@@ -1,7 +1,6 @@
-"""The command line: `figa build --source hh-rlhf`.
+"""`figa build --source NAME`: create a data set: sample, score, select, revise, filter, label and publish.
 
-Parses arguments, starts the run with or without Prefect, prints what came out. Imports stay light until they are needed,
-so that --help answers at once.
+The same command again continues where a run stopped, and does nothing twice.
 """
 
 from __future__ import annotations
@@ -10,17 +9,18 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json, add_run_settings, run_config
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
     from pipeline.curate import Outcome, Watcher
 
-_EPILOG = """\
+HELP_WHEN_BARE = True
+INTERRUPTED = "run the same command again to go on"
+EPILOG = """\
 examples:
   figa build --source hh-rlhf --limit 96
   figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run
@@ -31,58 +31,23 @@ exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 3 budget reac
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa build",
-        description="Make a FIGA data set: sample, score, select, revise, filter, label and publish. "
-        "The same command again goes on where it stopped, and does nothing twice.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("--source", metavar="NAME", help="adapter, or several with commas")
-    p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="file, folder, glob, URL or Hub id instead of its own")
-    p.add_argument("--limit", metavar="N", help="read at most N rows")
-    p.add_argument("--out", metavar="DIR", help="output folder (default out/NAME)")
-    p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings; --set and flags go before it")
-    p.add_argument(
-        "--set", metavar="key.sub=value", nargs="+", action="extend", default=[], help="settings; repeatable"
-    )
-    p.add_argument("--budget", metavar="USD", help="never spend more than this in the output folder")
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    add_run_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the plan with calls and cost, spend nothing")
-    p.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
+    add_json(p)
     p.add_argument(
         "--prefect",
         choices=("auto", "server", "ephemeral", "off"),
         default="auto",
         help="auto: through the server that answers at PREFECT_API_URL, else without (default)",
     )
-    p.add_argument("--require-full-source", action="store_true", help="fail rather than use the bundled sample")
-    return p
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "run the same command again to go on")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli import terminal
-    from pipeline.config.loading import load_config
     from pipeline.errors import CurationError
 
-    flags = {
-        "source.name": arguments.source,
-        "source.input": arguments.input,
-        "source.limit": arguments.limit,
-        "source.require_full": arguments.require_full_source or None,
-        "output.dir": arguments.out,
-        "run.budget_usd": arguments.budget,
-    }
-    config = load_config(arguments.config, arguments.set, flags, os.environ)
+    config = run_config(arguments)
     with terminal.Terminal(to_stderr=arguments.json) as screen:
         if arguments.dry_run:
             from pipeline.run.estimate import estimate
@@ -154,7 +119,3 @@ def _server_answers(*, insist: bool) -> bool:
     if insist:
         raise UsageError(f"--prefect server: {why}; start one with `prefect server start`, or use --prefect off")
     return False
-
-
-if __name__ == "__main__":
-    sys.exit(main())

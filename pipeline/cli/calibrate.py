@@ -1,61 +1,46 @@
-"""The command line: `figa calibrate DIR`. How the scores lie, and what thresholds would select and cost."""
+"""`figa calibrate DIR`: plot the scores of a run, and say what thresholds would select and cost.
+
+A row is selected when R(initial) < η1, R(reference) > η2 and R(reference) − R(initial) > η3; qX is the X quantile of this
+run's scores. To use a choice: `figa build … --set selection.eta1=q0.4`; rows that are revised already are not paid again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+import re
 from typing import TYPE_CHECKING
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.run.calibration import Choice
 
-_EPILOG = """\
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
 examples:
   figa calibrate out/hh-rlhf
   figa calibrate out/hh-rlhf --eta q0.4,q0.3,0 --eta -0.5,off,0.2
-
-A row is selected when R(initial) < η1, R(reference) > η2 and R(reference) − R(initial) > η3. qX is the X quantile of this
-run's scores. Then: figa build … --set selection.eta1=q0.4; rows revised already are not paid twice.
 """
 _WIDTH = 50
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa calibrate",
-        description="Plot the scores of a run whose stage score is done, and say what thresholds would select and cost.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a run, with its folder work/")
+    # A choice may begin with a minus, and is no flag then.
+    p._negative_number_matcher = re.compile(r"-[.\d]")
     p.add_argument("--eta", metavar="η1,η2,η3", action="append", default=[], help="a choice; repeatable")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    # A choice may begin with a minus.
-    given = list(sys.argv[1:] if argv is None else argv)
-    joined = [f"--eta={given[n]}" if n and given[n - 1] == "--eta" else given[n] for n in range(len(given))]
-    arguments = parser().parse_args([part for part in joined if part != "--eta"])
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.run import calibration
 
-    table = calibration.scores(arguments.dir)
+    table = calibration.scored_rows(arguments.dir)
     price, known_by = calibration.price_of_revision(arguments.dir)
     found = calibration.choices(table, arguments.eta, price)
     if arguments.json:
@@ -95,7 +80,6 @@ def _tell(found: list[Choice], rows: int, known_by: str) -> None:
     from rich.text import Text
 
     from pipeline.cli.console import Console
-    from pipeline.report.diffs import visible
 
     table = Table(title=f"what thresholds select of {rows:,} scored rows", title_justify="left")
     for name in ("η1", "η2", "η3", "as numbers", "rows", "share", "revising costs"):
@@ -107,7 +91,3 @@ def _tell(found: list[Choice], rows: int, known_by: str) -> None:
     console = Console()
     console.print(table)
     console.print(Text(f"costs: {visible(known_by)}; qX beside a bar: the share of rows up to its end"), soft_wrap=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

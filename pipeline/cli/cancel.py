@@ -1,16 +1,16 @@
-"""`figa cancel DIR`: cancel what an interrupted run has left at a provider's batch API.
+"""`figa cancel DIR`: cancel the batches that an interrupted run has left at a provider's batch API.
 
-What was answered by then is paid for; the run's next start collects it, and sends the rest again.
+What is answered by then is paid for: the run's next start collects it, and sends the rest again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
 
 if TYPE_CHECKING:
@@ -19,34 +19,35 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 60.0
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="figa cancel", description=(__doc__ or "").split(": ", 1)[1])
+INTERRUPTED = "run the same command again for the batches that are left"
+EPILOG = """\
+example:
+  figa cancel out/hh-rlhf --yes
+
+exit codes: 0 cancelled, or nothing to cancel · 1 a batch could not be cancelled · 2 bad usage · 130 interrupted
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", type=argument, help="the run's output folder")
     p.add_argument("--yes", action="store_true", help="don't ask")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "run the same command again for the batches that are left")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.models.batch.ledger import unfinished
 
     batches = unfinished(arguments.dir / "work")
+    out = sys.stderr if arguments.json else sys.stdout
     if not batches:
-        print(f"{arguments.dir}: no batch is at a provider")
-        return 0
+        print(f"{arguments.dir}: no batch is at a provider", file=out)
     for batch in batches:
-        print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
-    if not arguments.yes and not _agreed():
-        return 0
-    return max(_cancel(batch) for batch in batches)
+        print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}", file=out)
+    agreed = bool(batches) and (arguments.yes or _agreed())
+    codes = [_cancel(batch, out) for batch in batches] if agreed else []
+    if arguments.json:
+        print(json.dumps({"batches": len(batches), "cancelled": codes.count(0), "failed": len(codes) - codes.count(0)}))
+    return max(codes, default=0)
 
 
 def _agreed() -> bool:
@@ -56,7 +57,7 @@ def _agreed() -> bool:
         raise KeyboardInterrupt from None
 
 
-def _cancel(batch: Batch) -> int:
+def _cancel(batch: Batch, out: TextIO) -> int:
     """Ask the provider to stop a batch; the exit code."""
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ProviderStopped, RowReject
@@ -82,9 +83,5 @@ def _cancel(batch: Batch) -> int:
         reason = getattr(error, "evidence", {}).get("error", str(error))
         print(f"error: {batch.model}: not cancelled: {reason}", file=sys.stderr)
         return 1
-    print(f"{batch.model}: cancelling {batch_id}")
+    print(f"{batch.model}: cancelling {batch_id}", file=out)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,16 +1,18 @@
-"""The command line: `figa compare DIR1 DIR2`. What another prompt, model or threshold changed."""
+"""`figa compare DIR1 DIR2`: what another prompt, model or threshold changed between two data sets.
+
+Compares settings, funnels, distributions, and rows gained, lost and changed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.report.comparison import Comparison
@@ -18,28 +20,21 @@ if TYPE_CHECKING:
 _LISTED = 10
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa compare",
-        description="Compare two published data sets: settings, funnels, distributions, rows gained, lost and changed.",
-    )
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
+example:
+  figa compare out/before out/after --html compare.html
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
     p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.report import comparison
     from pipeline.storage.atomic import write_text
 
@@ -60,8 +55,7 @@ def _tell(found: Comparison) -> None:
     from rich.text import Text
 
     from pipeline.cli.console import Console
-    from pipeline.report import diffs
-    from pipeline.report.tokens import SIDES, words
+    from pipeline.report.diffs import append_diff, words
 
     console = Console()
     names = [side.name for side in found.sides]
@@ -69,9 +63,9 @@ def _tell(found: Comparison) -> None:
     for title, rows in tables:
         table = Table(title=title, title_justify="left")
         for name in ("", *names):
-            table.add_column(Text(diffs.visible(name)))
+            table.add_column(Text(visible(name)))
         for row in rows:
-            table.add_row(*(Text(diffs.visible(cell)) for cell in row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         console.print(table)
     console.print(
         f"{found.shared} rows in both, {found.changed} of them with other answers; "
@@ -80,16 +74,11 @@ def _tell(found: Comparison) -> None:
     for told, ids in (("only in the second", found.gained), ("only in the first", found.lost)):
         if ids:
             more = f" … {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
-            console.print(Text(f"{told}: {diffs.visible(', '.join(ids[:_LISTED]))}{more}"))
+            console.print(Text(f"{told}: {visible(', '.join(ids[:_LISTED]))}{more}"))
     if found.note:
         console.print(Text(found.note, "yellow"))
     for a, b in found.examples[:3]:
-        text = Text(f"\n{diffs.visible(a['id'])}  from the first revision to the second, by words\n", "bold")
-        sides = words(a["revised"], b["revised"])
+        text = Text(f"\n{visible(a['id'])}  from the first revision to the second, by words\n", "bold")
         body = Text()
-        diffs.append_diff(body, *((sides[side].texts, sides[side].ops) for side in SIDES))
+        append_diff(body, *words(a["revised"], b["revised"]))
         console.print(text, body, sep="")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,16 +1,19 @@
-"""The command line: `figa export DIR --format dpo --out DIR2`."""
+"""`figa export DIR --format NAME --out DIR2`: a published data set in the format of another trainer.
+
+example:
+  figa export out/hh-rlhf --format dpo --out out/dpo
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
 
-_EPILOG = """\
+INTERRUPTED = "the output is not complete: delete it and run again"
+EPILOG = """\
 formats:
   spa            the released SPA data set's five fields, JSON
   dpo            preference pairs for TRL; variants conversational (default), standard
@@ -18,35 +21,20 @@ formats:
   sequences      one row a sequence: input_ids, labels, loss_weights; the token labels for any trainer
   llamafactory   ShareGPT-style preference JSON with dataset_info.json
 
-The output's README.md says which loss the columns are for and what a trainer must not do with them.
+example:
+  figa export out/hh-rlhf --format dpo --out out/dpo
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa export",
-        description="Write a published data set in the format of another trainer.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument("--format", metavar="NAME", required=True, help="see below")
     p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
     p.add_argument("--out", metavar="DIR2", type=argument, required=True, help="a new folder")
-    p.add_argument("--json", action="store_true", help="print the content of export.json")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "the output is not complete: delete it and run again")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline import exports, open_dataset
     from pipeline.cli.progress_bar import counting
     from pipeline.exports.writing import export
@@ -64,7 +52,3 @@ def _main(arguments: argparse.Namespace) -> int:
     print(f" ({reasons})" if reasons else "")
     print(f"data    {arguments.out / format.file}\nREADME  {arguments.out / 'README.md'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

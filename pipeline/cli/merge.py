@@ -1,4 +1,8 @@
-"""The command line: `figa merge DIR1 DIR2 --out DIR3`. Finished data sets as one."""
+"""`figa merge DIR1 DIR2 --out DIR3`: finished data sets with the same labels as one, in their order.
+
+No model is called. A row that several of them publish is published once; the others become rejects, duplicate_id. All must
+be labelled alike, by the same tokenizer: `figa relabel` brings them there.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +10,32 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json
 from pipeline.storage.location import argument
 
-_EPILOG = """\
+INTERRUPTED = "what stood in the output folder is untouched"
+EPILOG = """\
 examples:
   figa merge out/hh-rlhf out/openorca --out out/both
   figa merge out/both out/alpaca --out out/both                 adds to what is there
   figa merge out/old out/better-reviser --keep last --out out/newest
 
-A row that several of them publish is published once; the others become rejects with reason duplicate_id. All must be labelled
-alike, by the same tokenizer: `figa relabel` makes them so.
-
 exit codes: 0 done · 1 failed · 2 bad usage, or data sets that don't go together · 130 interrupted
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa merge",
-        description="Merge finished data sets with the same labels into one, in the order given. No model is asked.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dirs", metavar="DIR", nargs="+", type=argument, help="output folders of finished runs")
     p.add_argument("--out", metavar="DIR", required=True, type=argument, help="folder of the merged data set")
     p.add_argument(
         "--keep", choices=("first", "last"), help="of rows with the same id, that of the first or last data set given"
     )
-    p.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "what stood in the output folder is untouched")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.progress_bar import counting
     from pipeline.dataset.reader import read_manifest
     from pipeline.run.merge import merge
@@ -79,7 +64,3 @@ def _main(arguments: argparse.Namespace) -> int:
         told_of = {"rows": rows, "duplicates": duplicates, "publication": made["publication"]}
         print(json.dumps({"out": str(out), **told_of, "digest": made["digest"]}))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,8 @@
-"""The command line: `figa rewards check --model hf/ORG/NAME --pairs FILE`. How far a reward can be trusted."""
+"""`figa rewards check --pairs FILE`: how far a reward model can be trusted, by pairs with a known better answer.
+
+Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected transcripts, or prompt, chosen and rejected;
+--source names another source's format. Intervals are of 95 %.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,25 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import count
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json, add_set, count
 
 if TYPE_CHECKING:
+    from pipeline.config.reward import RewardSettings
     from pipeline.config.settings import CurationConfig
+    from pipeline.models.chat import ChatModel
 
-_EPILOG = """\
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
 examples:
   figa rewards check --pairs pairs.jsonl.gz
   figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl
   figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1
-
-Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected transcripts, or prompt, chosen and rejected;
-name another source's format with --source. Intervals are of 95 %.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa rewards",
-        description="Check a reward model by pairs of which the better answer is known.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("command", choices=["check"])
     p.add_argument("--pairs", metavar="FILE", required=True, help="file, folder, glob, URL or Hub id")
     p.add_argument("--model", metavar="MODEL", help="as in reward.model; default: the embedded head")
@@ -40,41 +36,29 @@ def parser() -> argparse.ArgumentParser:
         "--source", metavar="NAME", help="format of the pairs, as in figa build; default: guessed from the rows"
     )
     p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
-    p.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. reward.judge=pairwise"
-    )
+    add_set(p, "a setting, e.g. reward.judge=pairwise")
     p.add_argument("--budget", type=float, metavar="USD", help="most that judges may cost")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline import rewards
     from pipeline.config.loading import load_config
-    from pipeline.rewards.checking import check, concerns, read_pairs
+    from pipeline.rewards.check import check, concerns, read_pairs
 
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
-    rewards.check(config.reward, config.run.budget_usd)
-    pairs, without = read_pairs(config, arguments.limit or None, _note)
-    found = check(rewards.load(config.reward, lambda each: _judge(each, config)), pairs)
-    found |= {"rows_without_a_pair": without}
-    found["concerns"] = concerns(found)
+    rewards.check_settings(config.reward, config.run.budget_usd)
+    pairs, without = read_pairs(config.source, arguments.limit or None, _note)
+    result = check(rewards.load_reward(config.reward, lambda each: _open_chat(each, config)), pairs)
+    result |= {"rows_without_a_pair": without}
+    result["concerns"] = concerns(result)
     if arguments.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(result, ensure_ascii=False))
     else:
-        _tell(found)
+        _print(result)
     return 0
 
 
@@ -82,8 +66,8 @@ def _note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-def _judge(settings: Any, config: CurationConfig) -> Any:
-    """The model that a judge asks. Answers are journalled in the user's state folder: the same check again costs nothing."""
+def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
+    """The language model of a judge, with its journal in the user's state folder: the same check again costs nothing."""
     from pipeline.models import factory
     from pipeline.models.cost import Budget
     from pipeline.models.journal import Journal
@@ -94,13 +78,12 @@ def _judge(settings: Any, config: CurationConfig) -> Any:
     return factory.chat_model(settings, journal=Journal(checks() / "journal.db"), budget=budget, local_file=local_file)
 
 
-def _tell(found: dict[str, Any]) -> None:
-    length, order, marks = found["length"], found["order"], found["calibration"]
-    scores = found["scores"]
+def _print(result: dict[str, Any]) -> None:
+    length, order, calibration, scores = (result[name] for name in ("length", "order", "calibration", "scores"))
     lines = [
-        ("model", found["name"]),
-        ("pairs", f"{found['scored']} scored of {found['pairs']}{_counted(found['rejected'])}"),
-        ("accuracy", f"{_percent(found['accuracy'])}; {found['ties']} ties, which count half"),
+        ("model", result["name"]),
+        ("pairs", f"{result['scored']} scored of {result['pairs']}{_in_brackets(result['rejected'])}"),
+        ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
         ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
         ("", f"{_percent(length['accuracy_when_longer_is_better'])} where the better answer is the longer one"),
@@ -112,26 +95,22 @@ def _tell(found: dict[str, Any]) -> None:
             ("", f"says the same in both orders in {order['consistent']:.0%}"),
             ("", f"{_percent(order['accuracy_unswapped'])} if asked in one order only"),
         ]
-    if marks:
-        best = f", {marks['error_fitted']:.3f} at {marks['temperature']:.3g}" if marks["temperature"] else ""
-        lines.append(("calibration", f"error {marks['error']:.3f} at temperature 1{best}"))
-        lines += [
-            (
-                "",
-                f"margin {b['margin']:.3g}: {b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)",
-            )
-            for b in marks["buckets"]
-        ]
+    if calibration:
+        temperature, fitted = calibration["temperature"], calibration["error_fitted"]
+        best = f", {fitted:.3f} at {temperature:.3g}" if temperature else ""
+        lines.append(("calibration", f"error {calibration['error']:.3f} at temperature 1{best}"))
+        for b in calibration["buckets"]:
+            sure = f"{b['confidence']:.0%} sure, {b['accuracy']:.0%} right ({b['pairs']} pairs)"
+            lines.append(("", f"margin {b['margin']:.3g}: {sure}"))
     if scores["mean"] is not None:
         lines.append(("scores", f"mean {scores['mean']:.4g}, deviation {scores['deviation']:.4g}"))
-    lines.append(("speed", f"{found['answers_per_second']:,} answers a second"))
+    lines.append(("speed", f"{result['answers_per_second']:,} answers a second"))
+    lines += [("concern", concern) for concern in result["concerns"]]
     for name, text in lines:
         print(f"{name:<13}{text}")
-    for concern in found["concerns"]:
-        print(f"{'concern':<13}{concern}")
 
 
-def _counted(reasons: dict[str, int]) -> str:
+def _in_brackets(reasons: dict[str, int]) -> str:
     return f" ({', '.join(f'{count} {reason}' for reason, count in reasons.items())})" if reasons else ""
 
 
@@ -143,7 +122,3 @@ def _percent(share: dict[str, Any]) -> str:
 
 def _signed(value: float | None) -> str:
     return "unknown, as one does not vary" if value is None else f"{value:+.2f}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,19 +1,21 @@
-"""The command line: `figa show DIR`. Pairs and rejected rows in the terminal, in colour.
+"""`figa show DIR`: print pairs, or rejected rows, of a published data set.
 
-Texts are the data's: control characters are made visible, so that no escape sequence reaches the terminal.
+A condition compares a field with a number or a text by = != < <= > >= or ~ (contains); several are joined by `and`.
+[-removed-] and {+added+} tokens; control characters and other invisible ones are shown by their code.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import count
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_tokenizer, count
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,45 +23,26 @@ if TYPE_CHECKING:
     from pipeline.dataset.measures import Files
     from pipeline.labels.tokenizer import LabelTokenizer
 
-_EPILOG = """\
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
 examples:
   figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'
   figa show out/hh-rlhf --rejected --where 'reason=too_different'
   figa show out/hh-rlhf --row 1ad1b9395c257bc4
-
-A condition compares a field with a number or a text by = != < <= > >= or ~ (contains); several are joined by `and`.
-[-removed-] and {+added+} tokens; control characters and other invisible ones are shown by their code.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa show",
-        description="Print pairs, or rejected rows, of a published data set.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
     p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")
     p.add_argument("--limit", metavar="N", type=count, default=10, help="at most so many rows (default 10, 0: all)")
-    p.add_argument(
-        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
-    )
-    return p
+    add_tokenizer(p)
+    p.add_argument("--json", action="store_true", help="print one JSON object per row")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.cli.console import Console
     from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import read_manifest
@@ -79,7 +62,10 @@ def _main(arguments: argparse.Namespace) -> int:
     console = Console(soft_wrap=True)
     shown = 0
     for row in islice(found, arguments.limit or None):
-        console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
+        if arguments.json:
+            print(json.dumps(row, ensure_ascii=False, default=list))
+        else:
+            console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
         shown += 1
     if not shown and arguments.row:
         raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
@@ -106,17 +92,17 @@ def _found(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, An
 
 
 def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool) -> Text:
-    from pipeline.report import diffs
+    from pipeline.report.diffs import draw
 
-    text = diffs.draw(row, tokenizer, whole=whole)
-    text.append("\nreference  ", "dim").append(diffs.visible(row["reference"]), "dim")
+    text = draw(row, tokenizer, whole=whole)
+    text.append("\nreference  ", "dim").append(visible(row["reference"]), "dim")
     return text.append(f"\n{_scores(row)}", "dim")
 
 
 def _reject(row: dict[str, Any]) -> Text:
     from rich.text import Text
 
-    from pipeline.report.diffs import append_query, visible
+    from pipeline.report.diffs import append_query
 
     text = Text(f"\n{visible(str(row['id']))}", "bold")
     text.append(f"  rejected at {visible(row['stage'])}: {visible(row['reason'])}\n", "not bold yellow")
@@ -130,13 +116,8 @@ def _reject(row: dict[str, Any]) -> Text:
 
 def _scores(row: dict[str, Any]) -> str:
     """What is known of a row's rewards, and where it is from."""
-    from pipeline.report.diffs import visible
 
     known = [(name, row[f"reward_{name}"]) for name in ("reference", "initial", "revised")]
     told = [f"{name} {value:.2f}" for name, value in known if value is not None]
     rewards = [f"rewards    {', '.join(told)}"] if told else []
     return "\n".join([*rewards, f"source     {visible(str(row['source']))}, row {row['source_row']}"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

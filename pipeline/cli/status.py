@@ -1,6 +1,6 @@
-"""The command line: `figa status DIR`. What is in an output folder, and what a rerun would do and why.
+"""`figa status DIR`: what is in an output folder, and what a rerun would do and why.
 
-Reads facts, never rows, and asks no model; works on folders that are half done, broken or in use.
+Loads no model and calls none; works on folders that are half done, damaged or in use.
 """
 
 from __future__ import annotations
@@ -8,22 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json, add_set
 from pipeline.storage.location import argument
+from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
     from pipeline.run.status import State
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="figa status", description=(__doc__ or "").split("`. ", 1)[-1])
+INTERRUPTED = "nothing was changed"
+EPILOG = """\
+example:
+  figa status out/hh-rlhf --set reviser.temperature=0.5
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dir", metavar="DIR", type=argument, help="an output folder")
     p.add_argument(
         "--config",
@@ -31,30 +36,18 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="settings that a rerun would have; default: those of the last run",
     )
-    p.add_argument(
-        "--set", metavar="key.sub=value", action="append", default=[], help="and changes to them; repeatable"
-    )
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    return p
+    add_set(p, "and changes to them")
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "nothing was changed")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline.errors import InputError
-    from pipeline.run.status import state
+    from pipeline.run.status import folder_state
 
     if not arguments.dir.is_dir():
         raise InputError(f"{arguments.dir}: no such folder; give the output folder of a run")
     asked = arguments.config is not None or arguments.set
-    found = state(arguments.dir, _wanted(arguments) if asked else None)
+    found = folder_state(arguments.dir, _wanted(arguments) if asked else None)
     if arguments.json:
         print(json.dumps({**asdict(found), "rerun": found.rerun}, ensure_ascii=False))
     else:
@@ -75,7 +68,6 @@ def _wanted(arguments: argparse.Namespace) -> CurationConfig:
 
 
 def _print(found: State) -> None:
-    from pipeline.report.diffs import visible
 
     if found.stages:
         print(f"{'stage':8} {'done':>7} {'stale':>6} {'damaged':>8} {'rows':>10} {'rejected':>9}")
@@ -97,7 +89,3 @@ def _print(found: State) -> None:
         print(f"problem   {visible(problem)}")
     for line in found.rerun or ["nothing"]:
         print(f"a rerun   {visible(line)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

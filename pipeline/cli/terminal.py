@@ -23,11 +23,11 @@ from rich.text import Text
 
 from pipeline import schema
 from pipeline.cli.console import Console
+from pipeline.dataset import facts
 from pipeline.models.batch import ledger
 from pipeline.report.diffs import sample_diffs
-from pipeline.rewards import trust
-from pipeline.run import entry, progress
-from pipeline.run.status import state
+from pipeline.run import progress
+from pipeline.run.status import folder_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,16 +147,13 @@ class Terminal:
                 "nothing to do: this data set is published already, by the same settings and source; 0 model calls"
             )
         self.console.print(_funnel(manifest))
-        rows = manifest["rows"]
-        self.console.print(f"{rows['read']} read = {rows['published']} published + {rows['rejected']} rejected")
-        for told in trust.warnings(manifest):
-            self.warn(told)
-        if not rows["published"]:
-            self.warn("no pair survived: the data set is valid and empty; the table says which stage to loosen")
+        self.console.print(facts.headline(manifest))
+        for warning in facts.warnings(manifest):
+            self.warn(warning)
         if outcome.context:
             for diff in sample_diffs(outcome.out, manifest, outcome.context.tokenizer, 3):
                 self.console.print(diff)
-        self.console.print(f"\n{outcome.calls} model calls{_cost(manifest)}", soft_wrap=True)
+        self.console.print("\n" + ", ".join([f"{outcome.calls} model calls", *facts.spent(manifest)]), soft_wrap=True)
         paths = {"report": "report.html", "data": "data", "rejects": "rejected", "manifest": "manifest.json"}
         for what, name in paths.items():
             self.console.print(f"{what:<10}{outcome.out / name}", soft_wrap=True)
@@ -167,7 +164,7 @@ class Terminal:
     def stopped(self, out: Path, error: BaseException) -> None:
         """The object of --json for a run that ended early: why, and what is there."""
         self._stop()
-        found = state(out)
+        found = folder_state(out)
         told = {
             "out": str(out),
             "error": str(error) or "interrupted",
@@ -177,16 +174,6 @@ class Terminal:
             "stages": [{"stage": step.stage, "out": step.rows, "rejected": step.rejected} for step in found.stages],
         }
         print(json.dumps(told, ensure_ascii=False))
-
-
-def _cost(manifest: dict[str, Any]) -> str:
-    """What was spent in the folder, with what is not known about it."""
-    parts = [f"${manifest['cost_usd']:.4f} spent in this folder"] if manifest["cost_usd"] else []
-    if uncertain := manifest.get("cost_uncertain_usd"):
-        parts.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
-    if unpriced := manifest.get("unpriced"):
-        parts.append(f"cost of {', '.join(unpriced)} unknown (no price; see data/prices.yaml)")
-    return "".join(f", {part}" for part in parts)
 
 
 def _dollars(dollars: float | None) -> str:
@@ -218,11 +205,10 @@ def _funnel(manifest: dict[str, Any]) -> Table:
     table = Table(title="where the rows went", title_justify="left")
     for column in ("stage", "in", "out", "rejected"):
         table.add_column(column, justify="right" if column in ("in", "out") else "left")
-    for step in manifest["funnel"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in step["rejected"].items())
-        table.add_row(step["stage"], str(step["in"]), str(step["out"]), reasons)
-        if notes := step.get("notes"):
-            table.add_row("", "", "", ", ".join(f"{count} {note}" for note, count in notes.items()), style="dim")
+    for step in facts.funnel(manifest):
+        table.add_row(step.stage, str(step.rows_in), str(step.rows_out), step.rejected)
+        if step.notes:
+            table.add_row("", "", "", step.notes, style="dim")
     return table
 
 
@@ -237,7 +223,7 @@ class _Board:
     def table(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         counts = progress.read(self._context.work)
-        for stage in entry.stages(self._context.config):
+        for stage in self._context.config.stages:
             if stage not in counts:
                 table.add_row(stage, "", "", "", "", "", style="dim")
                 continue
@@ -278,10 +264,11 @@ class _Board:
     def _paid(self, stage: str) -> str:
         if stage not in _CALLS_OF:
             return ""
-        seen, by_call = self._money
-        if time.monotonic() - seen > 1:
+        due, by_call = self._money
+        if (start := time.monotonic()) > due:
             by_call = self._context.journal.money()
-            self._money = (time.monotonic(), by_call)
+            # Sums take longer with every answer: a twentieth of the time at most.
+            self._money = (start + max(1, 20 * (time.monotonic() - start)), by_call)
         mine = [by_call[name] for name in _CALLS_OF[stage] if name in by_call]
         if not mine:
             return ""

@@ -1,32 +1,35 @@
-"""The command line: `figa train DIR --model ID --out DIR2`. Trains a model on a published data set.
+"""`figa train DIR --model ID --out DIR2`: train a causal language model on a data set with FIGA's loss.
 
 The defaults are the recipe that FIGA's authors released: learning rate 1e-5, constant, no weight decay, 5 epochs, 128 pairs
-a step, bfloat16 where the device has it. Unlike theirs, sequences are never cut. On several devices:
-`torchrun --nproc-per-node=8 -m figa train …`, with the same result as on one, up to rounding; only where
-an epoch's last step has fewer pairs than devices × micro-batch does Trainer repeat some to fill it.
+per step, bfloat16 where the device has it. Unlike theirs, sequences are never cut. On several devices:
+`torchrun --nproc-per-node=8 -m pipeline train …`, with the same result as on one, up to rounding; only where an epoch's last
+step has fewer pairs than devices × micro-batch does Trainer repeat some to fill it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.cli.arguments import count, nats, positive_integer, positive_number
-from pipeline.cli.streams import take_any_text
+from pipeline.cli.arguments import add_json, count, nats, positive_integer, positive_number
 from pipeline.storage.location import argument, local_argument
 
+INTERRUPTED = "--resume goes on from the last whole epoch"
+EPILOG = """\
+example:
+  figa train out/hh-rlhf --model org/my-sft-model --out out/trained --epochs 3
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="figa train",
-        description="Train a causal language model on a published data set with FIGA's loss.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+exit codes: 0 trained · 1 failed · 2 bad usage, setting or input · 130 interrupted, 143 terminated (both: --resume)
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
     p.add_argument(
         "--model", metavar="ID", required=True, help="folder or Hub id of the model whose tokenizer the labels have"
@@ -56,19 +59,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
     p.add_argument("--seed", type=count, default=0)
     p.add_argument("--resume", action="store_true", help="go on from the last epoch saved in --out")
-    return p
+    add_json(p)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    take_any_text()
-    arguments = parser().parse_args(argv)
-    from pipeline.cli.interrupts import exit_code_of
-
-    return exit_code_of(lambda: _main(arguments), "--resume goes on from the last whole epoch")
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from pipeline import open_dataset
     from pipeline.errors import UsageError
 
@@ -89,7 +83,10 @@ def _main(arguments: argparse.Namespace) -> int:
     from pipeline.training.recipe import Recipe, train
 
     names = {field.name for field in fields(Recipe)}
-    train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
+    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        summary = train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
+    if arguments.json and os.environ.get("RANK", "0") == "0":
+        print(json.dumps(summary))
     return 0
 
 
@@ -104,7 +101,3 @@ def _check_out(out: Path, *, resume: bool) -> None:
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         remedy = "give --resume to go on, or name a new folder" if saved else "name a new folder"
         raise UsageError(f"--out {out}: exists and is not an empty folder; {remedy}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.sections import Section
 from pipeline.config.settings import CurationConfig
+from pipeline.config.values import Operational
 from pipeline.errors import ConfigError
+from pipeline.text import one_line
 
 ENV_PREFIX = "FIGA_"
 
@@ -64,7 +68,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"--config {file}: no such file") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {file}: not a readable YAML file: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"--config {file}: not a readable YAML file: {one_line(error, 1000)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -107,3 +111,35 @@ def _known_keys() -> list[str]:
     sections = CurationConfig.model_fields.items()
     keys = [f"{name}.{key}" for name, field in sections for key in getattr(field.annotation, "model_fields", {})]
     return [*CurationConfig.model_fields, *keys]
+
+
+def listed_settings() -> list[dict[str, Any]]:
+    """Every setting: name, type, default as JSON, meaning, and whether it is operational."""
+    definitions = CurationConfig.model_json_schema()["$defs"]
+    rows = []
+    for section, field in CurationConfig.model_fields.items():
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, Section)):
+            continue
+        properties = definitions[model.__name__]["properties"]
+        for name, setting in model.model_fields.items():
+            default = setting.get_default(call_default_factory=True)
+            rows.append(
+                {
+                    "name": f"{section}.{name}",
+                    "type": _type(properties[name]),
+                    "default": json.dumps(default, ensure_ascii=False, default=list),
+                    "description": setting.description or "",
+                    "operational": section == "run" or Operational in setting.metadata,
+                }
+            )
+    return rows
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """A JSON schema's type in words: `a | b` for choices and unions."""
+    if "anyOf" in schema:
+        return " | ".join(_type(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    return str(schema.get("format") or schema.get("type", "any"))

@@ -7,8 +7,6 @@ one re-runs nothing.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -218,6 +216,26 @@ class CurationConfig(Section):
     run: RunSettings = RunSettings()
 
     @property
+    def needs_generation(self) -> bool:
+        """Whether a policy and a reviser write answers; False for pre-made pairs, which enter at the filter stage."""
+        return self.source.enters_at != "filter"
+
+    @property
+    def needs_rewards(self) -> bool:
+        """Whether the reward model is used. Pre-made pairs without it have null rewards."""
+        gated = self.filter.min_reward_gain is not None or self.labels.signal == "reward_weighted"
+        return self.needs_generation or gated
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run, the source first."""
+        from pipeline.schema import STAGES
+
+        if self.needs_generation:
+            return STAGES
+        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
+
+    @property
     def batched(self) -> bool:
         """Whether any model is asked through a batch API."""
         return "batch" in (self.policy.mode, self.reviser.mode, self.reward.mode)
@@ -230,13 +248,3 @@ class CurationConfig(Section):
     @property
     def out(self) -> Path:
         return location(self.output.dir or Path("out") / self.source.name.replace(",", "+"))
-
-
-# `json.dumps` would make one of these a call.
-_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(*parts: object) -> str:
-    """sha256 of the canonical JSON of `parts`: the same for equal values on every machine and hash seed."""
-    text = _CANONICAL.encode(parts)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -10,9 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
-from pipeline.sources import ADAPTERS
 from pipeline.storage.location import location
 
+# The names of the adapters in `pipeline.sources`.
+SOURCE_NAMES = "hh-rlhf sharegpt shp synthetic-gptj openorca alpaca ultrafeedback spa jsonl parquet".split()
 # Marks a field that changes how a run is executed, not what it produces.
 Operational = object()
 
@@ -84,7 +85,7 @@ def _told(pattern: str) -> Any:
     return Field(json_schema_extra={"pattern": f"^{pattern}$"})
 
 
-_NAMES = "|".join(ADAPTERS)
+_NAMES = "|".join(SOURCE_NAMES)
 SourceNames = Annotated[str, _told(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), _told(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
 Model = Annotated[str, BeforeValidator(model_spec), _told(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]

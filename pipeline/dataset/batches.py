@@ -1,12 +1,12 @@
 """Which rows a reader of an epoch gets, in which order, and the numpy columns that it gets them in. Knows no files.
 
-The order of an epoch. The row groups of all files are permuted, then cut into windows of at least `WINDOW_ROWS` rows, and
-the rows of each window are permuted. So memory holds one window, whatever the size of the data set, and rows mix over
-the whole of it by groups. A permutation is the stable argsort of raw PCG64 output seeded by (seed, epoch, window): numpy
-promises that stream for all its versions, unlike that of `Generator.permutation`.
+The order of an epoch: the row groups of all files are permuted, then cut into windows of at least `WINDOW_ROWS` rows, and
+the rows of each window are permuted. So memory holds one window, whatever the size of the data set, and rows mix over the
+whole of it by groups. A permutation is the stable argsort of raw PCG64 output seeded by (seed, epoch, window): numpy
+guarantees that stream for all its versions, unlike that of `Generator.permutation`.
 
-Who gets what. Ranks take equal, contiguous parts of that order; the workers of a rank take contiguous runs of its
-batches, so that each part of a file is decoded by one process, at the borders by two.
+Ranks take equal, contiguous parts of that order. The workers of a rank take contiguous runs of its batches, so that each
+part of a file is decoded by one process, or by two at the borders.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 WINDOW_ROWS = 4096
 
@@ -26,10 +27,10 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """A list a row, the lists of different lengths; behaves as a sequence of arrays.
+    """One list per row, of different lengths; behaves as a sequence of arrays.
 
     values: shape (total,), the column's dtype. offsets: int64, shape (rows + 1,), from 0; row i is
-    values[offsets[i]:offsets[i + 1]], which is what `ragged[i]` gives, without a copy.
+    values[offsets[i]:offsets[i + 1]], which is what `ragged[i]` returns, without a copy.
     """
 
     values: Array
@@ -45,7 +46,7 @@ class Ragged:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     def __iter__(self) -> Iterator[Array]:
-        return (self.values[start:end] for start, end in zip(self.offsets, self.offsets[1:], strict=False))
+        return (self[row] for row in range(len(self)))
 
     @property
     def lengths(self) -> Index:
@@ -66,40 +67,38 @@ Column = Array | Ragged
 Batch = dict[str, Column]
 
 
-def take(column: Column, rows: Index) -> Column:
-    """The column's rows in another order."""
-    if not isinstance(column, Ragged):
-        return column[rows]
-    # Copying row by row is twice as fast as one gather over an index of all values.
-    starts, ends = column.offsets[rows], column.offsets[rows + 1]
-    parts = [column.values[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    offsets = np.concatenate([[0], np.cumsum(ends - starts)])
-    return Ragged(np.concatenate(parts) if parts else column.values[:0], offsets)
+def to_numpy(table: pa.Table) -> Batch:
+    """Copies of the columns by name: `Ragged` for lists of numbers, else arrays, of objects for texts and nested values."""
+    return {name: _column(table[name]) for name in table.column_names}
 
 
-def cut(column: Column, start: int, end: int) -> Column:
-    """Rows start … end, without a copy of the values."""
-    if not isinstance(column, Ragged):
-        return column[start:end]
-    offsets = column.offsets[start : end + 1]
-    return Ragged(column.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+def _column(column: pa.ChunkedArray) -> Column:
+    if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type):
+        lists = column.combine_chunks()
+        offsets = lists.offsets.to_numpy().astype(np.int64)
+        return Ragged(np.array(lists.flatten().to_numpy()), offsets - offsets[0])
+    if pa.types.is_nested(column.type):
+        objects = np.empty(len(column), object)
+        objects[:] = column.to_pylist()
+        return objects
+    return np.array(column.to_numpy())
 
 
-def join(parts: Sequence[Column]) -> Column:
-    """Columns of one kind, one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    ragged = [part for part in parts if isinstance(part, Ragged)]
-    if not ragged:
-        return np.concatenate(list(parts))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in ragged]))])
-    return Ragged(np.concatenate([part.values for part in ragged]), offsets)
+def padded(batch: Batch, width: int | None, pad_id: int) -> Batch:
+    """The batch with token lists as arrays of shape (rows, width); filled up as on the prompt, ids with `pad_id`."""
+    fill = {"ids": pad_id, "labels": -100, "weights": 0, "ops": -1}
+    return {
+        name: column.padded(fill.get(name.rpartition("_")[2], 0), width) if isinstance(column, Ragged) else column
+        for name, column in batch.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows that are read and shuffled together: `groups` are row groups as (file, group), `first` the place of its first
-    row in the epoch; `order` None keeps the stored order."""
+    """Rows that are read and shuffled together.
+
+    first: the place of its first row in the epoch. groups: row groups as (file, group). order: None keeps the stored order.
+    """
 
     first: int
     rows: int
@@ -115,9 +114,8 @@ def windows(group_rows: Sequence[Sequence[int]], seed: int | None, epoch: int, s
     groups = [(file, group) for file, rows in enumerate(group_rows) for group in range(len(rows))]
     if seed is not None:
         groups = [groups[i] for i in permutation(len(groups), seed, epoch, 0)]
-    first = number = 0
+    first = number = rows = 0
     gathered: list[tuple[int, int]] = []
-    rows = 0
     for place, (file, group) in enumerate(groups):
         gathered.append((file, group))
         rows += group_rows[file][group]
@@ -131,23 +129,9 @@ def windows(group_rows: Sequence[Sequence[int]], seed: int | None, epoch: int, s
 
 
 def permutation(count: int, seed: int, epoch: int, stream: int) -> Index:
+    """A permutation of `count` rows, int64 of shape (count,), that depends on the arguments alone."""
     keys = np.random.PCG64([seed, epoch, stream]).random_raw(count)
     return np.argsort(keys, kind="stable")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one reader gets of an epoch: the places `span`, cut into batches of `batch_size`; the first has `head` rows."""
-
-    span: range
-    head: int
-
-    def batches(self, batch_size: int) -> Iterator[range]:
-        start, end = self.span.start, self.span.start + self.head
-        while start < self.span.stop:
-            end = min(end, self.span.stop)
-            yield range(start, end)
-            start, end = end, end + batch_size
 
 
 def share(
@@ -160,28 +144,31 @@ def share(
     num_workers: int = 1,
     drop_last: bool = False,
     start_row: int = 0,
-) -> Share:
-    """The part of an epoch of `rows` rows that worker `worker` of rank `rank` reads.
+) -> list[range]:
+    """The batches, as places of an epoch of `rows` rows, that worker `worker` of rank `rank` reads.
 
-    Over all ranks and workers every row is in one share; ranks differ by at most a row, and only the last batch of a rank
+    Over all ranks and workers every row is in one batch; ranks differ by at most a row, and only the last batch of a rank
     is short. With drop_last every rank has the same number of batches, all full; fewer than world_size × batch_size
     rows are left out. start_row: rows of the rank that were consumed, taking the batches of its workers in turns
     as torch's DataLoader does.
     """
     if drop_last:
-        count = rows // world_size // batch_size * batch_size
         first = rank * (rows // world_size)
+        end = first + rows // world_size // batch_size * batch_size
     else:
         first, end = rows * rank // world_size, rows * (rank + 1) // world_size
-        count = end - first
-    consumed, begun = divmod(min(start_row, count), batch_size)
-    # After a restart a DataLoader begins with worker 0 again: it takes the part of the one whose turn it was.
-    worker = (worker + consumed) % num_workers
-    base, extra = divmod(-(-count // batch_size), num_workers)
-    # The workers with a batch more come last, so that the short batch is the last also when they take turns.
-    start = (num_workers - extra) * base + worker * (base + 1) if worker < extra else (worker - extra) * base
-    stop = start + base + (worker < extra)
-    start += max(0, -(-(consumed - worker) // num_workers))
-    skipped = begun if worker == consumed % num_workers else 0
-    places = range(start * batch_size + skipped, min(stop * batch_size, count))
-    return Share(range(first + places.start, first + max(places.start, places.stop)), batch_size - skipped)
+    batches = [range(start, min(start + batch_size, end)) for start in range(first, end, batch_size)]
+    consumed, rest = divmod(min(start_row, end - first), batch_size)
+    # After a restart a DataLoader begins with worker 0 again: it takes the part of the worker whose turn it was.
+    resumed = (worker + consumed) % num_workers
+    base, extra = divmod(len(batches), num_workers)
+    # The workers with one batch more come last, so that the short batch is the last also when they take turns.
+    if resumed < extra:
+        place, count = (num_workers - extra) * base + resumed * (base + 1), base + 1
+    else:
+        place, count = (resumed - extra) * base, base
+    done = max(0, -(-(consumed - resumed) // num_workers))
+    own = batches[place + done : place + count]
+    if own and worker == 0:
+        own[0] = own[0][rest:]
+    return [batch for batch in own if batch]

@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from pipeline import schema
-from pipeline.dataset.facts import source_name
-from pipeline.text import portable
+from pipeline.dataset import facts
+from pipeline.text import redact_paths
 
-_CARD = """# FIGA pairs from {source}
+_CARD = """# {title}
 
-{published} pairs of an *initial* answer and its minimally *revised* version, with a weight for every token, made by
-figa-pipeline {version} after the method FIGA (citation below). Every row that was read is published or in `rejected/`, with
-stage, reason and evidence: {read} = {published} + {rejected}.
+{published} pairs of an *initial* answer and its minimally *revised* version, with a weight for every token, created
+by figa-pipeline {version} after the method FIGA (citation below). Every row that was read is published or in `rejected/`,
+with stage, reason and evidence: {headline}.
 
 ```python
 import datasets
@@ -48,7 +49,7 @@ Sequences are in tokens of {tokenizer}, as the template `{template}` writes them
 
 The loss of one pair is Σ w·CE over the revised sequence plus Σ w·CE over the initial one (its weights are negative:
 unlikelihood), divided by the number of terms that count: those with a non-zero weight, a negative one only while its
-cross-entropy is at most {gate} nats. `*_weights` are signed: α = {alpha} on tokens that the revision brought in, γ = {gamma}
+cross-entropy is at most {gate} nats. `*_weights` are signed: α = {alpha} on tokens that the revision added, γ = {gamma}
 on those it kept, −β = −{beta} on tokens of the initial answer that it took out, 0 elsewhere; the token that ends the
 revised answer carries {eos}. A trainer that divides by the *sum* of the weights, or drops unknown columns, computes
 something else.
@@ -74,9 +75,9 @@ than the method intends. The licence above is the source's; that of the models' 
 _MEANINGS = {
     "id": "hash of source, split, query and sample index; unique",
     "sample_index": "which sample of the policy, from 0",
-    "policy_model": "who gave the initial answer",
-    "reviser_model": "who revised it",
-    "reward_model": "who scored",
+    "policy_model": "model of the initial answer",
+    "reviser_model": "model that revised it",
+    "reward_model": "model that scored",
     "source": "data set that the row came from",
     "split": "its split",
     "source_row": "its row",
@@ -103,39 +104,38 @@ _LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.
 
 
 def render(manifest: dict[str, Any]) -> str:
-    """The card's Markdown, behind the YAML header that names the splits."""
-    manifest = portable(manifest)
-    labels = manifest["labels"]
-    funnel = "\n".join(
-        f"| {cell(step['stage'])} | {step['in']} | {step['out']} | {_reasons(step['rejected'])} |"
-        for step in manifest["funnel"]
-    )
+    """The card's Markdown, after the YAML header that names the splits."""
+    manifest = redact_paths(manifest)
+    labels, rows = manifest["labels"], manifest["rows"]
+    origin = [f"| {cell(name)} | {cell(value)} |" for name, value in facts.origin(manifest)]
+    funnel = [
+        f"| {cell(step.stage)} | {step.rows_in} | {step.rows_out} | {cell(step.rejected)} |"
+        for step in facts.funnel(manifest)
+    ]
+    system = "no system prompt is put before a query"
+    if labels.get("system"):
+        system = f"before queries without a system prompt stands this one: {cell(labels['system'])}"
     return _header(manifest) + _CARD.format(
-        source=cell(source_name(manifest)),
+        title=cell(facts.title(manifest)),
+        headline=facts.headline(manifest),
+        published=rows["published"],
         version=cell(manifest["version"]),
-        origin=_origin(manifest),
-        funnel=funnel,
-        columns="\n".join(_columns()),
-        **manifest["rows"],
-        # It refuses a split without rows otherwise.
-        streaming="" if manifest["rows"]["published"] else ", streaming=True",
+        origin="\n".join(["| | |", "|---|---|", *origin]),
+        funnel="\n".join(funnel),
+        columns="\n".join(_column(field) for field in schema.PUBLISHED),
+        # `datasets` refuses a split without rows otherwise.
+        streaming="" if rows["published"] else ", streaming=True",
         eos=labels["alpha"] if labels.get("eos_weight") is None else labels["eos_weight"],
         tokenizer=cell(labels["tokenizer"]),
         template=cell(labels["template"]),
-        system=_system(labels.get("system")),
+        system=system,
         **{name: labels[name] for name in ("alpha", "beta", "gamma", "gate")},
     )
 
 
-def _system(prompt: str | None) -> str:
-    if not prompt:
-        return "no system prompt is put before a query"
-    return f"before queries without a system prompt stands this one: {cell(prompt)}"
-
-
 def cell(value: object) -> str:
-    """Text that Markdown and HTML take for nothing but text, in one line."""
-    return re.sub(r"[\\`*\[\]<>|~&]", lambda found: f"&#{ord(found[0])};", _line(value)) or "–"
+    """Text that Markdown and HTML read as nothing but text, in one line."""
+    return re.sub(r"[\\`*\[\]<>|~&]", lambda match: f"&#{ord(match[0])};", _line(value)) or "–"
 
 
 def _line(value: object) -> str:
@@ -144,72 +144,29 @@ def _line(value: object) -> str:
 
 
 def _header(manifest: dict[str, Any]) -> str:
-    published = [{"split": "train", "path": "data/train-*.parquet"}]
-    configs: list[dict[str, Any]] = [{"config_name": "default", "data_files": published, "default": True}]
+    splits = {"default": "data/train-*.parquet"}
     if manifest["rejected_files"]:
-        configs.append({"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected/*.parquet"}]})
-    header: dict[str, Any] = {"pretty_name": f"FIGA pairs from {_line(source_name(manifest))}", "configs": configs}
+        splits["rejected"] = "rejected/*.parquet"
+    header: dict[str, Any] = {
+        "pretty_name": _line(facts.title(manifest)),
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in splits.items()
+        ],
+    }
+    header["configs"][0]["default"] = True
     licence = _line(manifest["source"].get("licence") or "unknown")
     # Several sources in one run have several.
-    named = [name.strip() for name in licence.lower().split(",")]
-    known = _LICENCES.issuperset(named)
-    header |= (
-        {"license": named[0] if len(named) == 1 else named} if known else {"license": "other", "license_name": licence}
-    )
+    names = [name.strip() for name in licence.lower().split(",")]
+    if _LICENCES.issuperset(names):
+        header["license"] = names[0] if len(names) == 1 else names
+    else:
+        header |= {"license": "other", "license_name": licence}
     header |= {"task_categories": ["text-generation"], "tags": ["preference", "figa"]}
     return f"---\n{yaml.safe_dump(header, sort_keys=False, width=1000)}---\n\n"
 
 
-def _origin(manifest: dict[str, Any]) -> str:
-    source, labels = manifest["source"], manifest["labels"]
-    facts = [("Source", f"{source['name']} ({_place(source)}), split {source['split']}")]
-    facts.append(("Licence of the source", str(source["licence"])))
-    facts += [
-        ("Part", f"{part['name']} ({_place(part)}), weight {part['weight']:g}, licence {part['licence']}")
-        for part in source.get("parts", [])
-    ]
-    names = {"policy": "Policy (initial answers)", "reviser": "Reviser", "reward": "Reward model"}
-    facts += [(names.get(role, role), model["name"]) for role, model in manifest["models"].items()]
-    if (check := manifest.get("reward_check")) and check["rows"]:
-        correlation = check["length_correlation"]
-        told = "" if correlation is None else f"; rank correlation of score and length {correlation:+.2f}"
-        preferred = (
-            f"prefers the reference to the initial answer in {check['prefers_reference']:.0%} of {check['rows']} rows"
-        )
-        facts.append(("The reward model", preferred + told))
-    etas = {name: "off" if value is None else f"{value:.4g}" for name, value in manifest["thresholds"].items()}
-    facts.append(("Thresholds", ", ".join(f"{name} = {value}" for name, value in etas.items())))
-    facts.append(("Prompts of the reviser", f"digest {manifest.get('prompts') or 'none'}"))
-    facts.append(("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"))
-    facts.append(("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}"))
-    unknown = manifest.get("unpriced")
-    extra = f", without {', '.join(unknown)} (unknown price)" if unknown else ""
-    facts.append(("Paid for language models", f"{manifest['cost_usd']:.4f} US dollars{extra}"))
-    for parent in manifest.get("lineage", [])[-1:]:
-        if "manifest" in parent:
-            facts.append(("Relabelled from", f"the data set whose manifest has the digest {parent['manifest']}"))
-        for part in parent.get("merged", ()):
-            pairs = f"{part['published']} of {part['rows']['published']} pairs"
-            facts.append(("Merged from", f"{part['path']}: {pairs}, manifest {part['manifest']}"))
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {cell(value)} |" for name, value in facts)])
-
-
-def _place(source: dict[str, Any]) -> str:
-    """How a source was found; with its id on the Hub, but not where it lies on somebody's disk."""
-    hub = source.get("location") if source["resolved"] == "hub" else None
-    revision = f"at {source['revision']}" if source.get("revision") else None
-    return " ".join(str(part) for part in (source["resolved"], hub, revision) if part)
-
-
-def _columns() -> list[str]:
-    lines = []
-    for field in schema.PUBLISHED:
-        side, _, kind = field.name.partition("_")
-        meaning = _MEANINGS.get(field.name) or f"{side} answer: {_LISTS[kind]}"
-        kind_ = str(field.type).replace("element: ", "").replace("item: ", "").replace("|", "")
-        lines.append(f"| `{field.name}` | `{kind_}` | {meaning} |")
-    return lines
-
-
-def _reasons(counts: dict[str, int]) -> str:
-    return ", ".join(f"{cell(reason)} {count}" for reason, count in counts.items())
+def _column(field: pa.Field) -> str:
+    side, _, kind = field.name.partition("_")
+    meaning = _MEANINGS.get(field.name) or f"{side} answer: {_LISTS[kind]}"
+    type_ = str(field.type).replace("element: ", "").replace("item: ", "").replace("|", "")
+    return f"| `{field.name}` | `{type_}` | {meaning} |"

@@ -1,16 +1,22 @@
-"""What the manifest says, in words and figures for the report's first screen."""
+"""What a manifest says, as plain data; the terminal, the data card, the report and Prefect's artifacts render it.
+
+A fact is a name and a text of one line. Renderers escape both for their medium.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.dataset.histogram import median
 from pipeline.dataset.measures import Measures
+from pipeline.rewards import diagnostics
 
 Fact = tuple[str, str]
-_RULES = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "their difference >"}
+Manifest = dict[str, Any]
+RULES = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "R(reference) − R(initial) >"}
+_ROLES = {"policy": "Policy (initial answers)", "reviser": "Reviser", "reward": "Reward model"}
 # Stage and role of each kind of call, in the order of the run.
 _CALLS = {
     "sample": ("sample", "policy"),
@@ -20,108 +26,169 @@ _CALLS = {
 }
 
 
-def source_name(manifest: dict[str, Any]) -> str:
-    """What the rows are from. The bundled sample stands in for a source, and has none of its rows."""
+class Step(NamedTuple):
+    """A stage in the funnel. rejected, notes: counts by reason, as text."""
+
+    stage: str
+    rows_in: int
+    rows_out: int
+    rejected: str
+    notes: str
+
+
+def title(manifest: Manifest) -> str:
+    """Names the source of the rows. The bundled sample stands in for a source, and has none of its rows."""
     source = manifest["source"]
     name = str(source.get("name", "unknown source"))
-    return f"the bundled sample in place of {name}" if source.get("resolved") == "bundled-sample" else name
+    sample = "the bundled sample in place of " if source.get("resolved") == "bundled-sample" else ""
+    return f"FIGA pairs from {sample}{name}"
 
 
-def tiles(manifest: dict[str, Any], measured: Measures) -> list[Fact]:
-    """The figures that are looked at first."""
+def headline(manifest: Manifest) -> str:
     rows = manifest["rows"]
-    published = rows["published"]
-    told = [("pairs published", f"{published:,}"), ("of rows read", f"{rows['read']:,}")]
-    share = published / rows["read"] if rows["read"] else 0.0
-    told.append(("survived", f"{share:.0%}"))
-    gain, distance = (median(measured.numbers[name]) for name in ("reward_gain", "edit_distance"))
+    return f"{rows['read']:,} read = {rows['published']:,} published + {rows['rejected']:,} rejected"
+
+
+def funnel(manifest: Manifest) -> list[Step]:
+    """Where the rows went, stage by stage."""
+    return [
+        Step(step["stage"], step["in"], step["out"], counts(step["rejected"]), counts(step.get("notes", {})))
+        for step in manifest["funnel"]
+    ]
+
+
+def counts(values: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in values.items())
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """What the owner of the run should know."""
+    lines = diagnostics.warnings(manifest)
+    if not manifest["rows"]["published"]:
+        lines.append("no pair survived: the data set is valid and empty; the table says which stage to loosen")
+    return lines
+
+
+def tiles(manifest: Manifest, measured: Measures) -> list[Fact]:
+    """The figures to look at first."""
+    rows = manifest["rows"]
+    share = rows["published"] / rows["read"] if rows["read"] else 0.0
+    facts = [("pairs published", f"{rows['published']:,}"), ("of rows read", f"{rows['read']:,}")]
+    facts.append(("survived", f"{share:.0%}"))
+    gains = measured.numbers["reward_gain"]
+    gain, distance = median(gains), median(measured.numbers["edit_distance"])
     if gain is not None:
-        gains = measured.numbers["reward_gain"]
         better = float(np.mean(gains[np.isfinite(gains)] > 0))
-        told += [("median reward gain", f"{gain:+.2f}"), ("revisions scored better", f"{better:.0%}")]
+        facts += [("median reward gain", f"{gain:+.2f}"), ("revisions scored better", f"{better:.0%}")]
     if distance is not None:
-        told.append(("median edit distance", f"{distance:.2f}"))
-    return [*told, ("paid for models", cost(manifest))]
+        facts.append(("median edit distance", f"{distance:.2f}"))
+    return [*facts, ("paid for models", cost(manifest))]
 
 
-def cost(manifest: dict[str, Any]) -> str:
-    """US dollars, with what is not known about them."""
+def cost(manifest: Manifest) -> str:
+    """US dollars in short, with what is not known about them."""
     paid, uncertain = manifest.get("cost_usd", 0.0), manifest.get("cost_uncertain_usd")
     if manifest.get("unpriced"):
         return f"${paid:,.2f} + unknown" if paid else "unknown"
     return f"${paid:,.2f}" + (f" to {paid + uncertain:,.2f}" if uncertain else "")
 
 
-def made(manifest: dict[str, Any]) -> list[Fact]:
-    """What the data set was made from, and by which models."""
-    source, labels = manifest["source"], manifest["labels"]
-    told = [("Source", _part(source))]
-    told += [(f"Part, weight {part['weight']:g}", _part(part)) for part in source.get("parts", [])]
-    told += [(name.capitalize(), str(source[name])) for name in ("split", "licence") if source.get(name)]
-    for role, model in manifest["models"].items():
-        told.append((f"{role.capitalize()} model", str(model["name"])))
-    etas = (manifest.get("thresholds") or {}).items()
-    rules = [f"{_RULES.get(name, name)} {value:.3g}" for name, value in etas if value is not None]
-    told.append(("Selected were rows of", ", ".join(rules) or "any score"))
-    told.append(("Tokenizer of the labels", f"{labels['tokenizer']} (fingerprint {str(labels['fingerprint'])[:12]})"))
-    weights = ", ".join(f"{sign} = {labels[name]}" for sign, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma")))
-    told.append(("Labels", f"{labels['signal']}, by {labels['granularity']}, {weights}"))
-    if manifest.get("prompts"):
-        told.append(("Reviser prompts", f"digest {str(manifest['prompts'])[:12]}"))
-    return [*told, ("Made by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}")]
+def spent(manifest: Manifest) -> list[str]:
+    """US dollars spent in the folder, and what is not known about them; empty when nothing was."""
+    paid, uncertain, unpriced = (manifest.get(name) for name in ("cost_usd", "cost_uncertain_usd", "unpriced"))
+    lines = [f"${paid:.4f} spent in this folder"] if paid else []
+    if uncertain:
+        lines.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
+    if unpriced:
+        lines.append(f"cost of {', '.join(unpriced)} unknown (no price; see data/prices.yaml)")
+    return lines
 
 
-def calls(manifest: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def calls(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     """Stage, call, number of answers, US dollars: "–" where the manifest doesn't say, "unknown" without a price."""
     paid, unpriced = manifest.get("cost_usd_by_call") or {}, set(manifest.get("unpriced") or ())
     names = {role: model["name"] for role, model in manifest["models"].items()}
-    # Several judges have a name together.
-    asked = {role: {names.get(role)} for role in ("policy", "reviser")}
-    asked["reward"] = unpriced - asked["policy"] - asked["reviser"] | {names.get("reward")}
+    models = {role: {names.get(role)} for role in ("policy", "reviser")}
+    # Several judges have one name together, so the unpriced names of no other role are theirs.
+    models["reward"] = unpriced - models["policy"] - models["reviser"] | {names.get("reward")}
     counted = manifest.get("calls") or {}
-    told = []
+    lines = []
     for name in sorted(counted, key=lambda call: list(_CALLS).index(call) if call in _CALLS else len(_CALLS)):
         stage, role = _CALLS.get(name, (name, ""))
         dollars = f"${paid[name]:,.4f}" if name in paid else "–"
-        if not paid.get(name) and asked.get(role, set()) & unpriced:
+        if not paid.get(name) and models.get(role, set()) & unpriced:
             dollars = "unknown"
-        told.append((stage, name, f"{counted[name]:,}", dollars))
-    return told
+        lines.append((stage, name, f"{counted[name]:,}", dollars))
+    return lines
 
 
-def _part(source: dict[str, Any]) -> str:
-    """A source by name, kind, and, from the Hub, id and revision: what it was on somebody's disk is nobody's business."""
-    place = str(source.get("location") or "") if source.get("resolved") == "hub" else ""
-    parts = (str(source.get("resolved") or ""), place, str(source.get("revision") or ""))
-    return " ".join([str(source.get("name", "unknown source")), *(f"({part})" for part in parts if part)])
+def origin(manifest: Manifest) -> list[Fact]:
+    """What the data set was made from, by which models, with which labels, and at what cost."""
+    source = manifest["source"]
+    facts = [("Source", _source(source))]
+    facts += [(f"Part, weight {part['weight']:g}", _source(part)) for part in source.get("parts", ())]
+    facts += [(_ROLES.get(role, role), str(model["name"])) for role, model in manifest["models"].items()]
+    facts += _reward_check(manifest)
+    thresholds = (manifest.get("thresholds") or {}).items()
+    rules = [f"{RULES.get(name, name)} {value:.4g}" for name, value in thresholds if value is not None]
+    facts.append(("Selected rows", ", ".join(rules) or "of any score"))
+    if manifest.get("prompts"):
+        facts.append(("Prompts of the reviser", f"digest {manifest['prompts']}"))
+    labels = manifest["labels"]
+    weights = ", ".join(f"{sign} = {labels[name]}" for sign, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma")))
+    facts.append(("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"))
+    facts.append(("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"))
+    facts.append(("Paid for models", ", ".join(spent(manifest)) or "nothing"))
+    facts += _lineage(manifest)
+    return [*facts, ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}")]
 
 
-def least_gain(manifest: dict[str, Any]) -> float | None:
-    """The reward gain from which on revisions are accepted; None where nothing was scored or it is not known."""
+def _source(source: dict[str, Any]) -> str:
+    """A source by name, how it was resolved, split and licence. Only a location on the Hub is public."""
+    place = [source.get("resolved"), source.get("location") if source.get("resolved") == "hub" else None]
+    place.append(f"at {source['revision']}" if source.get("revision") else None)
+    text = f"{source.get('name', 'unknown source')} ({' '.join(str(part) for part in place if part)})"
+    return ", ".join([text, *(f"{name} {source[name]}" for name in ("split", "licence") if source.get(name))])
+
+
+def _reward_check(manifest: Manifest) -> list[Fact]:
+    check = manifest.get("reward_check")
+    if not check or not check["rows"]:
+        return []
+    text = f"prefers the reference to the initial answer in {check['prefers_reference']:.0%} of {check['rows']} rows"
+    if check["length_correlation"] is not None:
+        text += f"; rank correlation of score and length {check['length_correlation']:+.2f}"
+    return [("The reward model", text)]
+
+
+def _lineage(manifest: Manifest) -> list[Fact]:
+    facts = []
+    for parent in manifest.get("lineage", [])[-1:]:
+        if "manifest" in parent:
+            facts.append(("Relabelled from", f"the data set whose manifest has the digest {parent['manifest']}"))
+        for part in parent.get("merged", ()):
+            pairs = f"{part['published']} of {part['rows']['published']} pairs"
+            facts.append(("Merged from", f"{part['path']}: {pairs}, manifest {part['manifest']}"))
+    return facts
+
+
+def accepted_gain(manifest: Manifest) -> tuple[float | None, str]:
+    """The reward gain from which on revisions are accepted, None where it is not known; and what to say of it."""
     settings = _filter(manifest)
+    note = "By the reward model."
     if not settings or manifest["models"].get("reward", {}).get("name") in (None, "none"):
-        return None
-    return float(settings.get("min_reward_gain") or 0.0)
+        return None, note
+    least = float(settings.get("min_reward_gain") or 0.0)
+    return least, f"{note} Accepted: from {least:g} on."
 
 
-def gain_note(manifest: dict[str, Any]) -> str:
-    least = least_gain(manifest)
-    return "By the reward model." + (f" Accepted: from {least:g} on." if least is not None else "")
+def accepted_distance(manifest: Manifest) -> tuple[tuple[float, float] | None, str]:
+    """Edit distances that are accepted, above the first and up to the second; and what to say of them."""
+    least, most = (_filter(manifest).get(name) for name in ("min_distance", "max_distance"))
+    if least is None or most is None:
+        return None, "Token edits, as share of the longer answer."
+    return (float(least), float(most)), (f"Accepted: above {least:g}, up to {most:g}. Revisions outside were rejected.")
 
 
-def band(manifest: dict[str, Any]) -> tuple[float, float] | None:
-    """Edit distances that are accepted: above the first, up to the second."""
-    settings = _filter(manifest)
-    limits = settings.get("min_distance"), settings.get("max_distance")
-    return None if None in limits else (float(limits[0]), float(limits[1]))  # type: ignore[arg-type]
-
-
-def band_note(manifest: dict[str, Any]) -> str:
-    accepted = band(manifest)
-    if accepted is None:
-        return "Token edits, as share of the longer answer."
-    return f"Accepted: above {accepted[0]:g}, up to {accepted[1]:g}. Revisions outside were rejected."
-
-
-def _filter(manifest: dict[str, Any]) -> dict[str, Any]:
+def _filter(manifest: Manifest) -> dict[str, Any]:
     return dict((manifest.get("settings") or {}).get("filter") or {})

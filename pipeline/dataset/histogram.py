@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# What lies outside is counted in the outermost bins: one outlier must not flatten all else.
+# What lies outside is counted in the outermost bins: one outlier must not flatten everything else.
 _CENTRAL = (0.001, 0.999)
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """edges: bins + 1 ascending numbers; counts: for each distribution, rows a bin. Values beyond the edges are in the
-    outermost bins."""
+    """edges: bins + 1 ascending numbers; counts: rows per bin, for each distribution."""
 
     edges: list[float]
     counts: dict[str, list[int]]
@@ -33,7 +32,8 @@ def histogram(
     bins: default: by Rice's rule for the largest distribution, 10 to 40. limits: lowest and highest edge; default: those
     of the central 99.8 % of the values. through: a threshold, at which one bin ends and the next begins.
     """
-    finite = {name: found for name, all_ in values.items() if len(found := all_[np.isfinite(all_)])}
+    finite = {name: numbers[np.isfinite(numbers)] for name, numbers in values.items()}
+    finite = {name: numbers for name, numbers in finite.items() if len(numbers)}
     if not finite:
         return Histogram([], {})
     low, high = limits or np.quantile(np.concatenate(list(finite.values())), _CENTRAL).tolist()
@@ -47,9 +47,9 @@ def histogram(
         low = through - math.ceil((through - low) / width) * width
         high = low + bins * width
     edges = np.linspace(low, high, bins + 1)
-    # In float32 the highest value can come to lie above the highest edge, and would not be counted.
-    clipped = {name: np.clip(found.astype(np.float64), low, high) for name, found in finite.items()}
-    counts = {name: np.histogram(found, edges)[0].tolist() for name, found in clipped.items()}
+    # In float32 the highest value can lie above the highest edge, and would not be counted.
+    clipped = {name: np.clip(numbers.astype(np.float64), low, high) for name, numbers in finite.items()}
+    counts = {name: np.histogram(numbers, edges)[0].tolist() for name, numbers in clipped.items()}
     return Histogram(edges.tolist(), counts)
 
 

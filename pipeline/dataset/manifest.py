@@ -4,43 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import digest
 from pipeline.errors import StorageError
-from pipeline.storage.atomic import write_text
-from pipeline.storage.claim import replace_manifest
-from pipeline.storage.remote import RemotePath
+from pipeline.schema import digest
+from pipeline.storage.location import MANIFEST
+from pipeline.storage.lock import write_manifest
 
-NAME = "manifest.json"
+NAME = MANIFEST
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """What the manifest says of one file. name: its path relative to the folder."""
+
+    path: Path
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
 
 
 def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
-    """What the manifest says of one file: path relative to the folder, rows, bytes, sha256."""
+    """A file's entry in the manifest: path relative to the folder, rows, bytes, sha256."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"path": path.relative_to(root).as_posix(), "rows": rows, "bytes": path.stat().st_size, "sha256": sha256}
 
 
-def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest with a digest of itself, by which an edited one is told; returns it.
+def file_entries(root: Path, content: dict[str, Any], key: str = "files") -> list[FileEntry]:
+    """The files that the manifest names under `key`. Raises StorageError when that isn't a list of files in the folder."""
+    entries = []
+    try:
+        for entry in content[key]:
+            path = root / entry["path"]
+            if not path.resolve().is_relative_to(root.resolve()):
+                raise ValueError(f"{entry['path']!r} is outside the folder")
+            entries.append(
+                FileEntry(path, entry["path"], int(entry["rows"]), int(entry["bytes"]), str(entry["sha256"]))
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{root / NAME}: its list of {key.replace('_', ' ')} can't be read ({error!r})") from None
+    return entries
 
-    In a remote folder only where no other run has published since this one took the lock; else StorageError.
+
+def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest with a digest of itself, which reveals edits; returns it.
+
+    In a remote folder only when no other run has published since this one took the lock; else StorageError.
     """
-    sealed = {**content, "digest": digest_of(content)}
-    text = json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
-    path = out / NAME
-    if isinstance(path, RemotePath):
-        replace_manifest(path, text.encode())
-    else:
-        write_text(path, text)
-    return sealed
+    content = seal(content)
+    write_manifest(out, as_text(content))
+    return content
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "digest": digest_of(content)}
+
+
+def as_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def digest_of(content: dict[str, Any]) -> str:
-    """sha256 over all that a manifest says but its own `digest`."""
+    """sha256 over everything in a manifest but its own `digest`."""
     return digest({key: value for key, value in content.items() if key != "digest"})
+
+
+def lineage(content: dict[str, Any]) -> dict[str, Any]:
+    """What identifies a data set in whatever folder: the manifest's digest covers the hashes of all its files."""
+    return {"manifest": digest_of(content)} | {
+        name: content[name] for name in ("run_digest", "schema_version", "version")
+    }
 
 
 def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
@@ -60,23 +97,18 @@ def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise StorageError(
-            f"{path}: not readable as a manifest ({error}); run the same command again to publish anew"
+            f"{path}: not readable as a manifest ({error}); run the same command again to publish again"
         ) from error
 
 
-def standing(out: Path, run_digest: str) -> dict[str, Any] | None:
-    """The manifest if it is of this very run and its files are there, at their sizes; else None."""
+def find_current(out: Path, run_digest: str) -> dict[str, Any] | None:
+    """The manifest if it is of this very run and complete, and its files are there at their sizes; else None."""
     try:
         content = load(out)
+        if content is None or content.get("run_digest") != run_digest or content.get("unanswered"):
+            return None
+        entries = [*file_entries(out, content), *file_entries(out, content, "rejected_files")]
     except StorageError:
         return None
-    if content is None or content.get("run_digest") != run_digest or content.get("unanswered"):
-        return None
-    try:
-        for entry in [*content["files"], *content["rejected_files"]]:
-            path = out / entry["path"]
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                return None
-    except (KeyError, TypeError):
-        return None
-    return content
+    same = all(entry.path.is_file() and entry.path.stat().st_size == entry.bytes for entry in entries)
+    return content if same else None

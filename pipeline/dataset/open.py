@@ -15,13 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.dataset import batches
-from pipeline.dataset import reader as published
-from pipeline.dataset.batches import Batch, Column, Ragged, Share, Window
+from pipeline.dataset import batches, reader
+from pipeline.dataset.batches import Batch, Window
 from pipeline.dataset.reader import PublishedFile, Verify
 from pipeline.errors import UsageError
 from pipeline.storage.location import location
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _IN_MEMORY_BYTES = 1 << 30
-_OPEN_FILES = 64
 
 
 def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDataset:
@@ -45,14 +41,14 @@ def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDatase
     file that is missing or not the one that was published.
     """
     root = location(folder)
-    manifest = published.read_manifest(root)
-    files = published.check_files(root, manifest, verify)
+    manifest = reader.read_manifest(root)
+    files = reader.check_files(root, manifest, verify)
     return PairDataset(root, manifest, files)
 
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """An opened data set, one row a pair. Holds no data and no open file; can be sent to other processes.
+    """An opened data set, one pair per row. Holds no data and no open file; can be sent to other processes.
 
     manifest: the content of manifest.json.
     """
@@ -67,13 +63,13 @@ class PairDataset:
     @property
     def schema(self) -> pa.Schema:
         """Columns and types, with the metadata of the published files (labels, tokenizer fingerprint)."""
-        with published.open_file(self.files[0].path) as file:
+        with reader.open_file(self.files[0].path) as file:
             return file.schema_arrow
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, in stored order, in memory. columns None: all."""
         self._check(columns)
-        return pa.concat_tables([published.read(file.path, columns) for file in self.files])
+        return pa.concat_tables([reader.read(file.path, columns) for file in self.files])
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows; lists are numpy arrays."""
@@ -124,7 +120,7 @@ class PairDataset:
         worker, num_workers: likewise among the data workers of a rank. None: inside a worker of torch's DataLoader,
             that worker; else alone. Return the batches from the `__iter__` of an IterableDataset, batch_size=None.
         drop_last: full batches only, and the same number on every rank, as synchronous training needs.
-        start_row: go on in an epoch after this rank took so many rows; the other arguments as before.
+        start_row: continue an epoch after this rank took so many rows; the other arguments as before.
 
         Raises ValueError for arguments that make no sense, UsageError for an unknown column, StorageError for a file that
         was damaged after it was checked.
@@ -141,7 +137,7 @@ class PairDataset:
         if min(seed, epoch, start_row) < 0:
             raise ValueError(f"seed {seed}, epoch {epoch}, start_row {start_row}: must not be negative")
         self._check(columns)
-        mine = batches.share(
+        share = batches.share(
             len(self),
             batch_size,
             rank=rank,
@@ -151,12 +147,44 @@ class PairDataset:
             drop_last=drop_last,
             start_row=start_row,
         )
-        order = batches.windows([file.groups for file in self.files], seed if shuffle else None, epoch, mine.span)
-        found = _batches(self.files, order, mine, batch_size, columns)
+        ragged = (batches.to_numpy(table) for table in self._tables(share, seed if shuffle else None, epoch, columns))
         if pad is False:
-            return found
+            return ragged
         fill = self.manifest["labels"]["eos_id"] if pad_id is None else pad_id
-        return (_padded(batch, None if pad is True else pad, fill) for batch in found)
+        return (batches.padded(batch, None if pad is True else pad, fill) for batch in ragged)
+
+    def _tables(
+        self, wanted: list[range], seed: int | None, epoch: int, columns: Sequence[str] | None
+    ) -> Iterator[pa.Table]:
+        """The batches `wanted`, ascending and without gaps. A batch that spans windows is joined from its parts."""
+        if not wanted:
+            return
+        span = range(wanted[0].start, wanted[-1].stop)
+        remaining = iter(wanted)
+        batch = next(remaining, None)
+        parts: list[pa.Table] = []
+        for window in batches.windows([file.groups for file in self.files], seed, epoch, span):
+            rows = self._read(window, columns)
+            while batch and batch.start < window.first + window.rows:
+                start, end = batch.start - window.first, min(batch.stop - window.first, window.rows)
+                if window.order is None:
+                    parts.append(rows.slice(start, end - start))
+                else:
+                    parts.append(rows.take(pa.array(window.order[start:end])))
+                batch = range(window.first + end, batch.stop)
+                if batch:
+                    break
+                yield pa.concat_tables(parts)
+                parts, batch = [], next(remaining, None)
+
+    def _read(self, window: Window, columns: Sequence[str] | None) -> pa.Table:
+        """A window's rows, in stored order."""
+        names = None if columns is None else list(columns)
+        tables = []
+        for number, groups in itertools.groupby(window.groups, key=lambda group: group[0]):
+            with reader.reading(self.files[number].path) as file:
+                tables.append(file.read_row_groups([group for _, group in groups], names))
+        return pa.concat_tables(tables).combine_chunks()
 
     def _check(self, columns: Sequence[str] | None) -> None:
         if isinstance(columns, str):
@@ -172,89 +200,3 @@ def _data_worker() -> tuple[int, int]:
     torch_data = sys.modules.get("torch.utils.data")
     info = torch_data.get_worker_info() if torch_data else None
     return (info.id, info.num_workers) if info else (0, 1)
-
-
-def _batches(
-    files: Sequence[PublishedFile],
-    order: Iterator[Window],
-    mine: Share,
-    batch_size: int,
-    columns: Sequence[str] | None,
-) -> Iterator[Batch]:
-    """Cut the windows into the share's batches. A batch that spans windows is joined from their parts."""
-    wanted = mine.batches(batch_size)
-    batch = next(wanted, None)
-    parts: list[Batch] = []
-    with _Reader(files, columns) as reader:
-        for window in order:
-            rows = reader.window(window)
-            while batch and batch.start < window.first + window.rows:
-                start, end = batch.start - window.first, min(batch.stop - window.first, window.rows)
-                if window.order is None:
-                    parts.append({name: batches.cut(column, start, end) for name, column in rows.items()})
-                else:
-                    places = window.order[start:end]
-                    parts.append({name: batches.take(column, places) for name, column in rows.items()})
-                batch = range(window.first + end, batch.stop)
-                if batch:
-                    break
-                yield {name: batches.join([part[name] for part in parts]) for name in parts[0]}
-                parts, batch = [], next(wanted, None)
-
-
-class _Reader:
-    """Reads windows as numpy columns, in stored order. Keeps files open: parsing a footer costs as much as reading a group."""
-
-    def __init__(self, files: Sequence[PublishedFile], columns: Sequence[str] | None) -> None:
-        self._files = files
-        self._columns = None if columns is None else list(columns)
-        self._open: dict[int, pq.ParquetFile] = {}
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._open.values():
-            file.close()
-
-    def window(self, window: Window) -> Batch:
-        tables = []
-        for number, groups in itertools.groupby(window.groups, key=lambda group: group[0]):
-            try:
-                tables.append(self._file(number).read_row_groups([group for _, group in groups], self._columns))
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise published.damaged(self._files[number].path, error) from error
-        table = pa.concat_tables(tables)
-        return {name: _numpy(table[name]) for name in table.column_names}
-
-    def _file(self, number: int) -> pq.ParquetFile:
-        if number not in self._open:
-            if len(self._open) >= _OPEN_FILES:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[number] = published.open_file(self._files[number].path)
-        return self._open[number]
-
-
-def _numpy(column: pa.ChunkedArray) -> Column:
-    if pa.types.is_list(column.type) and pa.types.is_primitive(column.type.value_type):
-        return batches.join([_ragged(chunk) for chunk in column.chunks])
-    if pa.types.is_nested(column.type):
-        objects = np.empty(len(column), object)
-        objects[:] = column.to_pylist()
-        return objects
-    values: batches.Array = column.to_numpy()
-    return values
-
-
-def _ragged(array: pa.ListArray) -> Ragged:
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    return Ragged(array.flatten().to_numpy(), offsets - offsets[0])
-
-
-def _padded(batch: Batch, width: int | None, pad_id: int) -> Batch:
-    # Labels and operations as on the prompt.
-    fill = {"ids": pad_id, "labels": -100, "weights": 0, "ops": -1}
-    return {
-        name: column.padded(fill.get(name.rpartition("_")[2], 0), width) if isinstance(column, Ragged) else column
-        for name, column in batch.items()
-    }

@@ -8,26 +8,30 @@ value       a number, or text, in quotes where it has spaces
 from __future__ import annotations
 
 import math
+import operator
 import re
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UsageError
 
-_PART = re.compile(r"""\s*(\w+)\s*(<=|>=|!=|==|=|<|>|~)\s*("[^"]*"|'[^']*'|\S+)\s*""")
+_COMPARISON = re.compile(r"""\s*(\w+)\s*(<=|>=|!=|==|=|<|>|~)\s*("[^"]*"|'[^']*'|\S+)\s*""")
 _AND = re.compile(r"and\s+", re.IGNORECASE)
-_COMPARE = {
-    "=": pc.equal,
-    "==": pc.equal,
-    "!=": pc.not_equal,
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "~": lambda text, part: part.lower() in text.lower(),
 }
-GAIN = "reward_gain"
+_GAIN = "reward_gain"
 Condition = tuple[str, str, float | str]
 
 
@@ -41,61 +45,48 @@ def parse(text: str, columns: pa.Schema) -> list[Condition]:
             if not joined:
                 raise _unreadable(text, position, "`and`")
             position = joined.end()
-        found = _PART.match(text, position)
-        if not found:
+        comparison = _COMPARISON.match(text, position)
+        if not comparison:
             raise _unreadable(text, position, "FIELD OPERATOR VALUE, such as reward_gain>2")
-        name, operator, value = found.groups()
-        conditions.append(_typed(name, operator, value, columns))
-        position = found.end()
+        name, symbol, value = comparison.groups()
+        conditions.append(_typed(name, symbol, value, columns))
+        position = comparison.end()
     return conditions
 
 
-def mask(conditions: list[Condition], rows: pa.RecordBatch) -> pa.BooleanArray:
-    """Which rows fulfil all conditions; a row without the value doesn't."""
-    made = pa.array([True] * len(rows))
-    for name, operator, value in conditions:
-        column = pc.subtract(rows["reward_revised"], rows["reward_initial"]) if name == GAIN else rows[name]
-        if operator == "~":
-            held = pc.match_substring(column, str(value), ignore_case=True)
-        else:
-            held = _COMPARE[operator](*_comparable(column, value))
-        made = pc.and_(made, pc.fill_null(held, fill_value=False))
-    return made
-
-
 def matching(conditions: list[Condition], rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows that fulfil all conditions, as dicts."""
-    made: list[dict[str, Any]] = rows.filter(mask(conditions, rows)).to_pylist() if conditions else rows.to_pylist()
-    return made
+    """The rows that fulfil all conditions, as dicts; a row without the value doesn't."""
+    chosen = np.ones(len(rows), np.bool_)
+    for name, symbol, value in conditions:
+        column = pc.subtract(rows["reward_revised"], rows["reward_initial"]) if name == _GAIN else rows[name]
+        holds = _OPERATORS[symbol]
+        chosen &= [actual is not None and holds(actual, value) for actual in column.to_pylist()]
+    matched: list[dict[str, Any]] = rows.filter(pa.array(chosen)).to_pylist()
+    return matched
 
 
-def _comparable(column: pa.Array, value: float | str) -> tuple[pa.Array, pa.Scalar]:
-    """Numbers are compared as they are typed: 0.3 is the float32 that prints so, and 0.5 is less than the integer 1."""
-    if isinstance(value, str) or pa.types.is_floating(column.type):
-        return column, pa.scalar(value).cast(column.type, safe=False)
-    return column.cast(pa.float64(), safe=False), pa.scalar(value, pa.float64())
-
-
-def _typed(name: str, operator: str, value: str, columns: pa.Schema) -> Condition:
-    plain = {field.name: field.type for field in columns if not pa.types.is_nested(field.type)}
-    plain[GAIN] = pa.float32()
-    if name not in plain:
-        raise UsageError(f"--where: no field {name!r}; there are {', '.join(sorted(plain))}")
+def _typed(name: str, symbol: str, value: str, columns: pa.Schema) -> Condition:
+    types = {field.name: field.type for field in columns if not pa.types.is_nested(field.type)} | {_GAIN: pa.float32()}
+    if name not in types:
+        raise UsageError(f"--where: no field {name!r}; there are {', '.join(sorted(types))}")
     if value[0] in "\"'" and value[-1] == value[0] and len(value) > 1:
         value = value[1:-1]
-    if pa.types.is_string(plain[name]):
-        return name, operator, value
-    if pa.types.is_boolean(plain[name]):
+    if pa.types.is_string(types[name]):
+        return name, symbol, value
+    if pa.types.is_boolean(types[name]):
         value = {"true": "1", "false": "0"}.get(value.lower(), value)
     try:
         number = float(value)
     except ValueError:
         number = math.nan
-    if operator == "~" or not math.isfinite(number):
+    if symbol == "~" or not math.isfinite(number):
         raise UsageError(
-            f"--where: {name} is a number: compare it by = != < <= > >= with a number, not {operator} {value!r}"
+            f"--where: {name} is a number: compare it by = != < <= > >= with a number, not {symbol} {value!r}"
         )
-    return name, operator, number
+    if pa.types.is_floating(types[name]):
+        # 0.3 means the float32 that prints so.
+        number = pa.scalar(number).cast(types[name], safe=False).as_py()
+    return name, symbol, number
 
 
 def _unreadable(text: str, position: int, expected: str) -> UsageError:

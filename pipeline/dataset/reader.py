@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +14,15 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import schema
 from pipeline.dataset import manifest
+from pipeline.dataset.manifest import FileEntry
 from pipeline.errors import InputError, StorageError
-from pipeline.schema import PUBLISHED, SCHEMA_VERSION, SINCE
-from pipeline.storage.location import parquet
+from pipeline.storage.remote import RemotePath
+from pipeline.text import one_line
 
 Verify = Literal["hashes", "sizes"]
-# Files that the manifest before the last one named, for readers that opened that data set.
+# Files of the publication before the current one, for readers that opened that data set.
 SUPERSEDED = ".superseded"
 _SLOW_BYTES = 2_000_000_000  # takes over a second to hash
 
@@ -44,134 +48,133 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
             f"{root}: no {manifest.NAME}, so no finished data set is there; give the output folder of a finished run"
         )
     version = content.get("schema_version")
-    if content.get("format") != "figa-pipeline" or not isinstance(version, str):
+    if content.get("format") != "figa-pipeline" or not re.fullmatch(r"\d+\.\d+", str(version)):
         raise InputError(f"{root / manifest.NAME}: not of this program; give the output folder of a finished run")
-    # A minor version adds columns, which change nothing for those who don't know them.
-    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+    # Columns added by a minor version are ignored by readers that don't know them.
+    major = schema.SCHEMA_VERSION.split(".")[0]
+    if str(version).split(".")[0] != major:
         raise InputError(
-            f"{root}: has schema version {version}, this program reads {SCHEMA_VERSION.split('.')[0]}.x; "
+            f"{root}: has schema version {version}, this program reads {major}.x; "
             f"install figa-pipeline {content.get('version')}, which wrote it"
         )
     return content
 
 
 def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[PublishedFile, ...]:
-    """Compare the files that the manifest names with what it says of them.
+    """Compare the published files with the manifest.
 
-    Always: that they are there, inside the folder, with the size, rows and column types that are expected. "hashes": their
-    sha256 too. Raises StorageError naming the first that differs.
+    Always: that they are there, inside the folder, with the expected size, rows and column types. "hashes": their sha256
+    too. Raises StorageError naming the first that differs.
     """
     if verify not in ("hashes", "sizes"):
         raise ValueError(f"verify must be 'hashes' or 'sizes', got {verify!r}")
-    try:
-        entries = [(_inside(root, e["path"]), int(e["rows"]), int(e["bytes"]), e["sha256"]) for e in content["files"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{root / manifest.NAME}: its list of files can't be read ({error!r})") from None
+    entries = manifest.file_entries(root, content)
     if not entries:
         raise StorageError(f"{root / manifest.NAME}: names no file")
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import track
 
-    total = sum(size for _, _, size, _ in entries)
-    silent = verify == "sizes" or total < _SLOW_BYTES or not sys.stderr.isatty()
+    hashes = verify == "hashes"
+    slow = hashes and sum(entry.bytes for entry in entries) >= _SLOW_BYTES
+    progress = {"console": Console(stderr=True), "transient": True, "disable": not (slow and sys.stderr.isatty())}
     files = []
-    for path, rows, size, sha256 in track(
-        entries, escape(f"checking {root}"), console=Console(stderr=True), transient=True, disable=silent
-    ):
-        check_bytes(path, size, sha256 if verify == "hashes" else None)
-        files.append(_check_footer(path, rows))
+    for entry in track(entries, escape(f"checking {root}"), **progress):  # type: ignore[arg-type]
+        check_bytes(entry, hashes=hashes)
+        files.append(_check_footer(entry, content["schema_version"]))
     return tuple(files)
+
+
+def check_bytes(entry: FileEntry, *, hashes: bool = True) -> None:
+    """Raise StorageError when a file's size, or with `hashes` its sha256, is not the manifest's."""
+    if reason := difference(entry, hashes=hashes):
+        raise damaged(entry.path, reason)
+
+
+def difference(entry: FileEntry, *, hashes: bool = True) -> str | None:
+    """How a file's size, or with `hashes` its sha256, differs from the manifest; None when it doesn't."""
+    place = _place(entry.path)
+    try:
+        size = place.stat().st_size
+        if size != entry.bytes:
+            return f"has {size} bytes, the manifest says {entry.bytes}"
+        if hashes:
+            with place.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                    return "its sha256 is not the manifest's: some of its bytes were changed"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"can't be read: {error.strerror or error}"
+    return None
+
+
+def _check_footer(entry: FileEntry, version: str) -> PublishedFile:
+    with reading(entry.path) as file:
+        for what, _ in footer_differences(file, entry, schema.published_columns(version)):
+            raise damaged(entry.path, what)
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    uncompressed = sum(group.total_byte_size for group in groups)
+    return PublishedFile(entry.path, entry.rows, tuple(group.num_rows for group in groups), uncompressed)
+
+
+def footer_differences(file: pq.ParquetFile, entry: FileEntry, expected: pa.Schema) -> Iterator[tuple[str, str | None]]:
+    """How a file's rows, columns and types differ from what is expected: texts, each with the column that it is about."""
+    if file.metadata.num_rows != entry.rows:
+        yield f"has {file.metadata.num_rows} rows, the manifest says {entry.rows}", None
+    columns = file.schema_arrow
+    for field in expected:
+        if field.name not in columns.names or columns.field(field.name).type != field.type:
+            yield f"column {field.name} is missing or not {field.type}", field.name
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole published file, every page checked. Raises StorageError when it is damaged."""
+    with reading(path) as file:
+        return file.read(None if columns is None else list(columns))
+
+
+def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+    """A published file's rows, `rows` at a time. Raises StorageError when it is damaged."""
+    with reading(path) as file:
+        yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """An opened published file for a block, whose errors become StorageError naming the file."""
     try:
         with open_file(path) as file:
-            return file.read(None if columns is None else list(columns))
+            yield file
     except (OSError, ValueError, pa.ArrowException) as error:
         raise damaged(path, error) from error
 
 
-def open_file(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+def open_file(path: Path) -> pq.ParquetFile:
     """Open a published file, also one that a newer publication has set aside since its manifest was read.
 
     Raises StorageError when it is gone: the publication after that deletes it.
     """
+    place = _place(path)
     try:
-        # One file, not a data set: no guessing of partitions from folder names.
-        return pq.ParquetFile(parquet(_place(path), _aside(path)), metadata=metadata, page_checksum_verification=True)
+        file = place.open("rb", _aside(path)) if isinstance(place, RemotePath) else place
+        return pq.ParquetFile(file, page_checksum_verification=True)
     except FileNotFoundError:
         raise StorageError(
-            f"{path}: is gone; if the data set was published anew since it was opened, open it again"
+            f"{path}: is gone; if the data set was published again since it was opened, open it again"
         ) from None
 
 
 def _place(path: Path) -> Path:
-    if path.exists():
-        return path
     aside = _aside(path)
-    return aside if aside.exists() else path
+    return aside if not path.exists() and aside.exists() else path
 
 
 def _aside(path: Path) -> Path:
     return path.parents[1] / SUPERSEDED / path.parent.name / path.name
 
 
-def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
-    """A published file's rows, so many at a time. Raises StorageError when it is damaged."""
-    try:
-        with open_file(path) as file:
-            # Of so few rows a thread a column has little to do.
-            yield from file.iter_batches(rows, columns=None if columns is None else list(columns), use_threads=False)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
-
-
 def damaged(path: Path, reason: object) -> StorageError:
-    line = " ".join(str(reason).split())[:160]
     return StorageError(
-        f"{path}: not as it was published ({line}); restore it, or delete it and run the same command again"
+        f"{path}: not as it was published ({one_line(reason)}); restore it, or delete it and run the same command again"
     )
-
-
-def _inside(root: Path, name: str) -> Path:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{name!r} is outside the folder")
-    return path
-
-
-def check_bytes(path: Path, size: int, sha256: str | None) -> None:
-    """Compare a file's size, and its sha256 unless that is None. Raises StorageError."""
-    try:
-        place = _place(path)
-        found = place.stat().st_size
-        if found != size:
-            raise damaged(path, f"{found} bytes, the manifest says {size}")
-        if sha256 is not None:
-            with place.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise damaged(path, "its sha256 is not the manifest's")
-    except FileNotFoundError:
-        raise damaged(path, "missing") from None
-    except OSError as error:
-        raise damaged(path, error.strerror or error) from error
-
-
-def _check_footer(path: Path, rows: int) -> PublishedFile:
-    try:
-        with open_file(path) as file:
-            footer, columns = file.metadata, file.schema_arrow
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
-    if footer.num_rows != rows:
-        raise damaged(path, f"{footer.num_rows} rows, the manifest says {rows}")
-    for field in PUBLISHED:
-        place = columns.get_field_index(field.name)
-        if place < 0 and field.name in SINCE:
-            continue
-        if place < 0 or columns.field(place).type != field.type:
-            raise damaged(path, f"column {field.name} is missing or not {field.type}")
-    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    return PublishedFile(path, rows, tuple(g.num_rows for g in groups), sum(g.total_byte_size for g in groups))

@@ -1,7 +1,7 @@
-"""Publish: the shards of the last stage become evenly sized Parquet files, the rejects their ledger, then the manifest.
+"""Publish rows: the shards of the last stage become evenly sized Parquet files, the rejects one file per stage.
 
-Streams shard by shard: memory holds one shard, whatever the size of the data set. How files are named, and what becomes
-of those of an earlier publication: see the package's docstring.
+Streams shard by shard: memory holds one shard, whatever the size of the data set. How files are named, and what happens to
+those of an earlier publication: see the docstring of `pipeline.storage`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from pipeline.storage import stage_files
 from pipeline.storage.atomic import move, remove, replacing
 from pipeline.storage.stage_files import StageFile
 
-_FOLDERS = ("data", "rejected")
-# A row group, from the first of these on: small ones compress badly, large ones are what a writer holds in memory.
+# Small row groups compress badly, large ones must fit into a writer's memory: a group ends at the first of these.
 _GROUP_ROWS, _GROUP_BYTES = 1024, 64_000_000
 
 
@@ -39,7 +38,7 @@ def publish_rows(
 def write_rows(
     out: Path, tables: Iterable[pa.Table], total: int, rows_per_file: int, metadata: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """As publish_rows, of tables that have `total` rows together, however these are divided among them."""
+    """Like publish_rows, for tables with `total` rows together, however these are divided among them."""
     count = max(1, -(-total // rows_per_file))
     parts = itertools.groupby(_cut(tables, -(-total // count)), key=lambda part: part[0])
     entries = [write_part(out, number, count, (table for _, table in part), metadata) for number, part in parts]
@@ -49,7 +48,7 @@ def write_rows(
 def write_part(
     out: Path, number: int, count: int, tables: Iterable[pa.Table], metadata: dict[str, str]
 ) -> dict[str, Any]:
-    """Write one of `count` files of published rows, streaming; returns the manifest's entry. Its metadata says which."""
+    """Write file `number` of `count` files of published rows, streaming; returns the manifest's entry."""
     path = out / "data" / f"train-{number:05d}-of-{count:05d}.parquet"
     return _write(out, path, tables, schema.PUBLISHED.with_metadata({**metadata, "figa.part": path.stem}))
 
@@ -64,28 +63,27 @@ def publish_rejects(
 def write_ledgers(
     out: Path, ledgers: Mapping[str, Iterable[pa.Table]]
 ) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
-    """As publish_rejects, of tables of rejects by stage. A stage without any has no file."""
+    """Like publish_rejects, for tables of rejects by stage. A stage without any has no file."""
     entries = []
     reasons: dict[str, Counter[str]] = {}
     for stage, ledger in ledgers.items():
         reasons[stage] = Counter()
         tables = _counted(ledger, reasons[stage])
-        first = next(tables, None)
-        if first is not None:
+        if (first := next(tables, None)) is not None:
             entries.append(write_ledger(out, stage, itertools.chain([first], tables)))
     return entries, reasons
 
 
 def forget_superseded(out: Path) -> None:
-    """Delete what the publication before the standing one left for its readers."""
+    """Delete the files that the current publication set aside for readers of the one before."""
     for path in (out / SUPERSEDED).glob("*/*.parquet"):
         remove(path)
 
 
 def supersede(out: Path, named: list[dict[str, Any]]) -> None:
-    """Set aside the Parquet files that the manifest just written doesn't name: readers may be in the middle of them."""
+    """Set aside the Parquet files that the manifest just written doesn't name: readers may be using them."""
     keep = {out / entry["path"] for entry in named}
-    for folder in _FOLDERS:
+    for folder in ("data", "rejected"):
         for path in (out / folder).glob("*.parquet"):
             if path not in keep:
                 move(path, out / SUPERSEDED / folder / path.name)
@@ -122,8 +120,8 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
     rows = 0
     entry: dict[str, Any] = {}
 
-    def named(finished: Path) -> Path:
-        """Describes the file while it is here: what is remote would have to be fetched again."""
+    def choose_path(finished: Path) -> Path:
+        # The file is hashed while it is on this machine: a remote one would have to be fetched again.
         nonlocal entry
         entry = manifest.file_entry(finished.parent, finished, rows)
         chosen = name_for(out, path, entry["sha256"])
@@ -131,7 +129,10 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
         return chosen
 
     options = schema.parquet_options(target)
-    with replacing(path, named=named) as temporary, pq.ParquetWriter(temporary, target, **options) as writer:
+    with (
+        replacing(path, choose_path=choose_path) as temporary,
+        pq.ParquetWriter(temporary, target, **options) as writer,
+    ):
         for table in _row_groups(tables):
             writer.write_table(table.replace_schema_metadata(target.metadata), row_group_size=table.num_rows)
             rows += table.num_rows
@@ -139,35 +140,29 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
 
 
 def name_for(out: Path, path: Path, sha256: str) -> Path:
-    """`path`, but a name of its own for new content where a manifest stands: its readers must find what it names.
+    """The final path of a file with this sha256.
 
-    sha256: of the file that is to be named.
+    `path` in a first publication. Later, the name of the current file with the same bytes, or else a new one: readers of
+    the current manifest must find the bytes that it names.
     """
     try:
-        standing = manifest.load(out)
+        current = manifest.load(out)
     except StorageError:
-        standing = None
-    if standing is None:
+        current = None
+    if current is None:
         return path
-    known = [*standing.get("files", ()), *standing.get("rejected_files", ())]
+    known = [*current.get("files", ()), *current.get("rejected_files", ())]
     same = (out / entry["path"] for entry in known if entry["sha256"] == sha256)
     return next((p for p in same if p.parent == path.parent), path.with_stem(f"{path.stem}-{sha256[:8]}"))
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Row groups, which depend on the rows alone and not on the tables that they come in, unless rows are very large."""
-    gathered: list[pa.Table] = []
+    rest: pa.Table | None = None
     for table in tables:
-        gathered.append(table)
-        if sum(t.num_rows for t in gathered) < _GROUP_ROWS and sum(t.nbytes for t in gathered) < _GROUP_BYTES:
-            continue
-        joined = pa.concat_tables(gathered)
-        while joined.num_rows >= _GROUP_ROWS:
-            yield joined.slice(0, _GROUP_ROWS)
-            joined = joined.slice(_GROUP_ROWS)
-        if joined.nbytes >= _GROUP_BYTES:
-            yield joined
-            joined = joined.slice(joined.num_rows)
-        gathered = [joined]
-    if gathered and (rest := pa.concat_tables(gathered)).num_rows:
+        rest = pa.concat_tables([rest, table]) if rest else table
+        while rest.num_rows >= _GROUP_ROWS or rest.nbytes >= _GROUP_BYTES:
+            yield rest.slice(0, _GROUP_ROWS)
+            rest = rest.slice(_GROUP_ROWS)
+    if rest:
         yield rest

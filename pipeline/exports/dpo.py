@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.exports.format import Format, Render, Variant
-from pipeline.schema import MESSAGES
+from pipeline.exports.format import Format, Render, assistant_turns, rendered_prompts
 
 _CONTRACT = """\
 `{file}` has `prompt`, `chosen` (the revision Ỹ) and `rejected` (the initial answer Ŷ).
@@ -26,23 +25,20 @@ rejected share most of their tokens by design: length normalisation and label sm
 
 
 def conversational(pairs: pa.Table, _: Render) -> pa.Table:
-    return pa.table({"prompt": pairs["messages"], "chosen": turn(pairs["revised"]), "rejected": turn(pairs["initial"])})
+    chosen, rejected = (assistant_turns(pairs[name]) for name in ("revised", "initial"))
+    return pa.table({"prompt": pairs["messages"], "chosen": chosen, "rejected": rejected})
 
 
 def standard(pairs: pa.Table, render: Render) -> pa.Table:
-    prompts = pa.array([render(messages) for messages in pairs["messages"].to_pylist()], pa.string())
+    prompts = rendered_prompts(pairs, render)
     return pa.table({"prompt": prompts, "chosen": pairs["revised"], "rejected": pairs["initial"]})
-
-
-def turn(texts: pa.ChunkedArray) -> pa.Array:
-    """Each text as a conversation of one assistant turn."""
-    return pa.array([[{"role": "assistant", "content": text}] for text in texts.to_pylist()], MESSAGES)
 
 
 FORMAT = Format(
     name="dpo",
     file="train.parquet",
     columns=("messages", "initial", "revised"),
-    variants={"conversational": Variant(conversational), "standard": Variant(standard, renders=True)},
+    variants={"conversational": conversational, "standard": standard},
+    rendered=("standard",),
     contract=_CONTRACT,
 )

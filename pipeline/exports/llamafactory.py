@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports.format import Format, Render, Variant
+from pipeline.exports.format import Format, Render
 
 _NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 _TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
@@ -59,7 +59,7 @@ FORMAT = Format(
     name="llamafactory",
     file="data.json",
     columns=("messages", "initial", "revised"),
-    variants={"sharegpt": Variant(convert)},
+    variants={"sharegpt": convert},
     contract=_CONTRACT,
     unfit=unfit,
     companions={

@@ -1,11 +1,11 @@
-"""`sequences`: one row a sequence, tokens and signed weights as published, for any trainer that takes a weighted loss."""
+"""`sequences`: one row per sequence, tokens and signed weights as published, for any trainer that takes a weighted loss."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.exports.format import Format, Render, Variant
+from pipeline.exports.format import Format, Render
 
 _CONTRACT = """\
 `{file}` has two rows for each pair, the revised sequence (rows 0, 2, 4 …) and the initial one (1, 3, 5 …):
@@ -25,7 +25,7 @@ TRL's SFTTrainer.
 
 **A trainer must not**
 
-- drop `loss_weights`: TRL and transformers drop columns that the model's forward doesn't name, unless told
+- drop `loss_weights`: TRL and transformers drop columns that the model's forward doesn't name, unless set to
   `remove_unused_columns=False`; what is left is plain imitation, of the *bad* answers too;
 - divide by the sum of the weights, as LLaMA-Factory's v1 does: with negative weights the sum may be near zero or negative,
   which blows the loss up or flips it;
@@ -50,6 +50,6 @@ FORMAT = Format(
     name="sequences",
     file="train.parquet",
     columns=tuple(f"{side}_{field}" for side in ("revised", "initial") for field in _COLUMNS),
-    variants={"sequences": Variant(convert)},
+    variants={"sequences": convert},
     contract=_CONTRACT,
 )

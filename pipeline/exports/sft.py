@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.exports.dpo import turn
-from pipeline.exports.format import Format, Render, Variant
+from pipeline.exports.format import Format, Render, assistant_turns, rendered_prompts
 from pipeline.schema import MESSAGES
 
 _CONTRACT = """\
@@ -31,22 +30,18 @@ def messages(pairs: pa.Table, _: Render) -> pa.Table:
 
 
 def prompt_completion(pairs: pa.Table, _: Render) -> pa.Table:
-    return pa.table({"prompt": pairs["messages"], "completion": turn(pairs["revised"])})
+    return pa.table({"prompt": pairs["messages"], "completion": assistant_turns(pairs["revised"])})
 
 
 def standard(pairs: pa.Table, render: Render) -> pa.Table:
-    prompts = pa.array([render(query) for query in pairs["messages"].to_pylist()], pa.string())
-    return pa.table({"prompt": prompts, "completion": pairs["revised"]})
+    return pa.table({"prompt": rendered_prompts(pairs, render), "completion": pairs["revised"]})
 
 
 FORMAT = Format(
     name="sft",
     file="train.parquet",
     columns=("messages", "revised"),
-    variants={
-        "messages": Variant(messages),
-        "prompt-completion": Variant(prompt_completion),
-        "standard": Variant(standard, renders=True),
-    },
+    variants={"messages": messages, "prompt-completion": prompt_completion, "standard": standard},
+    rendered=("standard",),
     contract=_CONTRACT,
 )

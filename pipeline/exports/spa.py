@@ -1,13 +1,13 @@
 """`spa`: the five fields of SPA, the data set that FIGA's authors released, readable by their trainer.
 
-Their trainer tokenises the texts again, with Stanford Alpaca's prompt, and makes its own alignment and weights from them.
+Their trainer tokenises the texts again, with Stanford Alpaca's prompt, and computes its own alignment and weights from them.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.exports.format import Format, Messages, Render, Variant
+from pipeline.exports.format import Format, Messages, Render
 
 _CONTRACT = """\
 `{file}` is a JSON array of objects with SPA's five fields, all text:
@@ -30,15 +30,15 @@ published one in prompt, join and cut, so its weights may differ in places.
 
 
 def instruction(messages: Messages) -> str:
-    """A conversation as one instruction: as the Alpaca prompt of the labels joins it."""
+    """A conversation as one instruction, joined as the Alpaca prompt of the labels joins it."""
     return "\n\n".join(message["content"] for message in messages)
 
 
 def convert(pairs: pa.Table, _: Render) -> pa.Table:
-    instructions = pa.array([instruction(messages) for messages in pairs["messages"].to_pylist()], pa.string())
+    instructions = [instruction(messages) for messages in pairs["messages"].to_pylist()]
     return pa.table(
         {
-            "instruction": instructions,
+            "instruction": pa.array(instructions, pa.string()),
             "input": pa.array([""] * pairs.num_rows, pa.string()),
             "output": pairs["reference"],
             "original_output": pairs["initial"],
@@ -51,7 +51,7 @@ FORMAT = Format(
     name="spa",
     file="data.json",
     columns=("messages", "reference", "initial", "revised"),
-    variants={"spa": Variant(convert)},
+    variants={"spa": convert},
     contract=_CONTRACT,
     bare=True,
 )

@@ -16,21 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config.settings import digest
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
-from pipeline.exports.format import Format, Render
-from pipeline.exports.lineage import lineage
-from pipeline.labels.description import settings_of
+from pipeline.exports.format import Format, Messages, Render
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.templates import with_system
+from pipeline.schema import digest
 from pipeline.storage.atomic import replacing, write_text
 
 NAME = "export.json"
 SKIPPED = "skipped.jsonl"
 _BATCH_ROWS = 1024
-# Called with the number of pairs that were written.
-Advance = Callable[[int], None]
 
 _README = """\
 ---
@@ -48,29 +45,31 @@ Exported by figa-pipeline {version}; `export.json` names the data set that this 
 {contract}"""
 
 
-def export(dataset: PairDataset, format: Format, variant: str, out: Path, advance: Advance) -> dict[str, Any]:
-    """Write `out`; returns the content of its export.json.
+def export(
+    dataset: PairDataset, format: Format, variant: str, out: Path, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    """Write `out`; returns the content of its export.json. advance: called with the number of pairs of each batch.
 
     Raises UsageError when `out` has anything in it or lies within the data set, ConfigError when the variant needs the labels'
-    tokenizer and it can't be had, StorageError when the disk refuses or a file of the data set is damaged.
+    tokenizer and it isn't available, StorageError when the disk refuses or a file of the data set is damaged.
     """
     _check_free(out, dataset.root)
-    render = renderer(dataset.manifest["labels"]) if format.variants[variant].renders else _no_text
+    labels = dataset.manifest["labels"]
+    render = _renderer(labels) if variant in format.rendered else _no_renderer
     skipped: list[dict[str, str]] = []
     tables = _converted(dataset, format, variant, render, skipped, advance)
     path = out / format.file
-    rows = (_write_json if path.suffix == ".json" else _write_parquet)(path, tables, dataset.schema.metadata)
+    rows = _write_json(path, tables) if path.suffix == ".json" else _write_parquet(path, tables, dataset)
     entries = [manifest.file_entry(out, path, rows)]
     if format.unfit:
         write_text(out / SKIPPED, "".join(json.dumps(entry) + "\n" for entry in skipped))
         entries.append(manifest.file_entry(out, out / SKIPPED, len(skipped)))
-    for name, content in (format.companions or {}).items():
-        write_text(out / name, json.dumps(content, indent=2) + "\n")
+    for name, value in (format.companions or {}).items():
+        write_text(out / name, json.dumps(value, indent=2) + "\n")
     pairs = len(dataset) - len(skipped)
     names = {"file": format.file, "format": format.name, "variant": variant, "pairs": pairs, "version": __version__}
-    contract = format.contract.format(file=format.file, **dataset.manifest["labels"])
-    write_text(out / "README.md", _README.format(contract=contract, **names))
-    origin = lineage(dataset)
+    write_text(out / "README.md", _README.format(contract=format.contract.format(file=format.file, **labels), **names))
+    lineage = manifest.lineage(dataset.manifest)
     content = {
         "format": "figa-export",
         "version": __version__,
@@ -78,22 +77,19 @@ def export(dataset: PairDataset, format: Format, variant: str, out: Path, advanc
         "variant": variant,
         "pairs": {"read": len(dataset), "exported": pairs, "skipped": len(skipped)},
         "skipped": dict(sorted(Counter(entry["reason"] for entry in skipped).items())),
-        "labels": dataset.manifest["labels"],
-        "lineage": origin | {"digest": digest(format.name, variant, origin, __version__)},
+        "labels": labels,
+        "lineage": lineage | {"digest": digest(format.name, variant, lineage, __version__)},
         "files": entries,
     }
     write_text(out / NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return content
 
 
-def renderer(labels: dict[str, Any]) -> Render:
+def _renderer(labels: dict[str, Any]) -> Render:
     """How the data set's queries were rendered, from the labels' part of its manifest.
 
     Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
     """
-    from pipeline.labels.description import difference
-    from pipeline.labels.loading import open_tokenizer
-
     tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
     if differs := difference(labels, tokenizer):
         raise ConfigError(
@@ -103,8 +99,8 @@ def renderer(labels: dict[str, Any]) -> Render:
     return tokenizer.render
 
 
-def _no_text(_: object) -> str:
-    raise AssertionError("this variant does not declare that it renders")
+def _no_renderer(messages: Messages) -> str:
+    raise AssertionError("this variant is not among the format's `rendered` ones")
 
 
 def _check_free(out: Path, root: Path) -> None:
@@ -115,50 +111,40 @@ def _check_free(out: Path, root: Path) -> None:
 
 
 def _converted(
-    dataset: PairDataset, format: Format, variant: str, render: Render, skipped: list[dict[str, str]], advance: Advance
+    dataset: PairDataset,
+    format: Format,
+    variant: str,
+    render: Render,
+    skipped: list[dict[str, str]],
+    advance: Callable[[int], None],
 ) -> Iterator[pa.Table]:
-    """The rows to write, batch by batch; first an empty table, for its schema. Appends to `skipped`."""
-    convert = format.variants[variant].convert
-    columns = ["id", *format.columns]
+    """The rows to write, batch by batch; first an empty table, for its schema. Appends unfit pairs to `skipped`."""
+    convert, columns = format.variants[variant], ["id", *format.columns]
     yield convert(pa.schema([dataset.schema.field(name) for name in columns]).empty_table(), render)
     system = None if format.bare else settings_of(dataset.manifest["labels"]).system
-    for pairs in _pairs(dataset, columns):
-        yield convert(_fit(_asked(pairs, system), format, skipped), render)
-        advance(pairs.num_rows)
+    for file in dataset.files:
+        for batch in reader.batches(file.path, columns, _BATCH_ROWS):
+            pairs = _with_system(pa.Table.from_batches([batch]), system)
+            if format.unfit:
+                reasons = [format.unfit(pair) for pair in pairs.to_pylist()]
+                named = zip(pairs["id"].to_pylist(), reasons, strict=True)
+                skipped += [{"id": name, "reason": reason} for name, reason in named if reason]
+                pairs = pairs.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
+            yield convert(pairs, render)
+            advance(batch.num_rows)
 
 
-def _asked(pairs: pa.Table, system: str | None) -> pa.Table:
-    """The pairs with their queries as the policy got them."""
+def _with_system(pairs: pa.Table, system: str | None) -> pa.Table:
+    """The pairs with the system prompt that the policy had before queries without one."""
     if not system or "messages" not in pairs.column_names:
         return pairs
     messages = [with_system(query, system) for query in pairs["messages"].to_pylist()]
-    return pairs.set_column(
-        pairs.column_names.index("messages"), pairs.schema.field("messages"), pa.array(messages, schema.MESSAGES)
-    )
+    place = pairs.schema.get_field_index("messages")
+    return pairs.set_column(place, pairs.schema.field(place), pa.array(messages, schema.MESSAGES))
 
 
-def _fit(pairs: pa.Table, format: Format, skipped: list[dict[str, str]]) -> pa.Table:
-    """The pairs that the format's consumer takes; appends the others to `skipped`."""
-    if format.unfit is None:
-        return pairs
-    reasons = [format.unfit(pair) for pair in pairs.to_pylist()]
-    named = zip(pairs["id"].to_pylist(), reasons, strict=True)
-    skipped += [{"id": row, "reason": reason} for row, reason in named if reason]
-    return pairs.filter(pa.array([reason is None for reason in reasons], pa.bool_()))
-
-
-def _pairs(dataset: PairDataset, columns: list[str]) -> Iterator[pa.Table]:
-    for published_file in dataset.files:
-        try:
-            with reader.open_file(published_file.path) as file:
-                for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-                    yield pa.Table.from_batches([batch])
-        except (OSError, pa.ArrowException) as error:
-            raise reader.damaged(published_file.path, error) from error
-
-
-def _write_json(path: Path, tables: Iterator[pa.Table], _: object) -> int:
-    """A JSON array with a row a line."""
+def _write_json(path: Path, tables: Iterator[pa.Table]) -> int:
+    """Write a JSON array with one line per row; returns the number of rows."""
     rows = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write("[")
@@ -170,12 +156,14 @@ def _write_json(path: Path, tables: Iterator[pa.Table], _: object) -> int:
     return rows
 
 
-def _write_parquet(path: Path, tables: Iterator[pa.Table], metadata: dict[bytes, bytes]) -> int:
-    schema = next(tables).schema.with_metadata(metadata)
+def _write_parquet(path: Path, tables: Iterator[pa.Table], dataset: PairDataset) -> int:
+    """Write a Parquet file with the data set's metadata; returns the number of rows."""
+    metadata = dataset.schema.metadata
+    columns = next(tables).schema.with_metadata(metadata)
     rows = 0
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer,
+        pq.ParquetWriter(temporary, columns, compression="zstd", write_page_checksum=True) as writer,
     ):
         for table in tables:
             writer.write_table(table.replace_schema_metadata(metadata))

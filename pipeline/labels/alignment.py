@@ -10,18 +10,15 @@ of the revised answer Ỹ by Levenshtein distance:
     in Ŷ, kept                              0           0
     the EOS that ends Ỹ / Ŷ                 its own     α (or eos_weight) / 0
 
-Optimal alignments are not unique, so the one that `rapidfuzz.distance.Levenshtein` finds is part of the format, and its
+Optimal alignments are not unique, so the one that `rapidfuzz.distance.Levenshtein` computes is part of the format, and its
 version is pinned and recorded.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +28,16 @@ from pipeline.config.settings import Granularity, Signal
 
 KEEP, INSERT, SUBSTITUTE, DELETE = 0, 1, 2, 3
 PROMPT = -1
-Ops = npt.NDArray[np.int8]
-Weights = npt.NDArray[np.float32]
-Words = npt.NDArray[np.int64]
 Ids = Sequence[int] | npt.NDArray[np.integer]
-_FIRST_SURROGATE, _SURROGATES = np.uint32(0xD800), np.uint32(0x800)
-_CHARACTERS = sys.maxunicode + 1 - 0x800
-_SIGNALS, _GRANULARITIES = get_args(Signal), get_args(Granularity)
+Integers = npt.NDArray[np.int64]
+Ops = npt.NDArray[np.int8]
+Mask = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
-    """Operations and signed weights of the response tokens of one pair, or of many, one behind the other.
+    """Operations and signed weights of the response tokens of one pair.
 
     initial_*: shape (len(initial_ids),); revised_*: shape (len(revised_ids),); ops int8, weights float32.
     distance: number of single-token edits between the two, before any granularity widens them.
@@ -61,28 +56,6 @@ class TokenSignals:
         return self.distance / longest if longest else 0.0
 
 
-class Responses(NamedTuple):
-    """Many responses as one array: row i is ids[offsets[i]:offsets[i + 1]]. words: of each token, where they are needed."""
-
-    ids: npt.NDArray[np.integer]
-    offsets: npt.NDArray[np.integer]
-    words: Words | None = None
-
-    def places(self) -> list[slice]:
-        bounds = self.offsets.tolist()
-        return [slice(start, end) for start, end in pairwise(bounds)]
-
-    def ends(self, eos_id: int | None) -> npt.NDArray[np.integer]:
-        """Where the responses' last tokens are that end them: all of them, or those that are the EOS."""
-        last = self.offsets[1:][self.offsets[1:] > self.offsets[:-1]] - 1
-        return last if eos_id is None else last[self.ids[last] == eos_id]
-
-
-def _one(ids: Ids, words: Sequence[int] | None) -> Responses:
-    ids = ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64)
-    return Responses(ids, np.array([0, len(ids)]), None if words is None else np.asarray(words, np.int64))
-
-
 def token_signals(
     initial_ids: Ids,
     revised_ids: Ids,
@@ -95,17 +68,16 @@ def token_signals(
     signal: Signal = "levenshtein",
     granularity: Granularity = "token",
     phrase_gap: int = 1,
-    initial_words: Sequence[int] | None = None,
-    revised_words: Sequence[int] | None = None,
+    initial_words: Ids | None = None,
+    revised_words: Ids | None = None,
     reward_gain: float | None = None,
 ) -> TokenSignals:
     """Align two answers and weigh their tokens.
 
-    initial_ids, revised_ids: response ids, the EOS that ends each included. eos_id: that EOS; None takes each answer's
-    last token to be it. eos_weight: weight of Ỹ's EOS, α unless given; that of Ŷ's is always 0. initial_words,
-    revised_words: for granularity word and phrase, the index of the word to which each token belongs, same lengths as the
-    ids. phrase_gap: edits that are at most so many kept words apart join.
-    reward_gain: R(Ỹ) − R(Ŷ), for signal reward_weighted.
+    initial_ids, revised_ids: response ids, the EOS that ends each included. eos_id: that EOS; None: each answer's last
+    token. eos_weight: weight of Ỹ's EOS, by default α; that of Ŷ's is always 0. initial_words, revised_words: for
+    granularity word and phrase, the index of the word to which each token belongs, same lengths as the ids. phrase_gap:
+    edits with at most so many kept words between them join. reward_gain: R(Ỹ) − R(Ŷ), for signal reward_weighted.
 
     >>> s = token_signals([5, 7, 2], [5, 8, 9, 2], eos_id=2)
     >>> s.revised_ops.tolist(), s.revised_weights.tolist()
@@ -113,181 +85,113 @@ def token_signals(
     >>> s.initial_ops.tolist(), s.initial_weights.tolist(), s.distance
     ([0, 2, 0], [0.0, -0.5, 0.0], 2)
 
-    Raises ValueError for an unknown signal or granularity, or when words or reward_gain are missing for one that needs
-    them.
+    Raises ValueError for an unknown signal or granularity, and for words or a reward_gain that one of them needs and that
+    are missing or of another length.
     """
-    return pairs_signals(
-        _one(initial_ids, initial_words),
-        _one(revised_ids, revised_words),
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-        eos_id=eos_id,
-        eos_weight=eos_weight,
-        signal=signal,
-        granularity=granularity,
-        phrase_gap=phrase_gap,
-        reward_gains=None if reward_gain is None else np.array([reward_gain]),
-    )
-
-
-def pairs_signals(
-    initial: Responses,
-    revised: Responses,
-    *,
-    alpha: float,
-    beta: float,
-    gamma: float,
-    eos_id: int | None,
-    eos_weight: float | None,
-    signal: Signal,
-    granularity: Granularity,
-    phrase_gap: int,
-    reward_gains: npt.NDArray[np.floating] | None,
-) -> TokenSignals:
-    """`token_signals` of many pairs at once, in a sixth of the time; reward_gains: one a pair."""
-    if signal not in _SIGNALS:
-        raise ValueError(f"signal must be one of {_SIGNALS}, got {signal!r}")
-    if granularity not in _GRANULARITIES:
-        raise ValueError(f"granularity must be one of {_GRANULARITIES}, got {granularity!r}")
-    if signal == "reward_weighted" and reward_gains is None:
-        raise ValueError("signal 'reward_weighted' needs reward_gain")
-    places = list(zip(initial.places(), revised.places(), strict=True))
-    initial_ops, revised_ops, distance = _align(initial, revised, places)
+    _check_options(signal, granularity, reward_gain)
+    initial, revised = np.asarray(initial_ids, np.int64), np.asarray(revised_ids, np.int64)
+    initial_ops, revised_ops, distance = _align(initial, revised)
+    # The unit of each token that an edit, or a hit of bag_of_words, marks as a whole.
+    initial_units = _units(granularity, initial, initial_words)
+    revised_units = _units(granularity, revised, revised_words)
     if granularity != "token":
-        _widen(initial, revised, initial_ops, revised_ops, places, phrase_gap if granularity == "phrase" else None)
+        _widen_to_words(initial_ops, revised_ops, initial_units, revised_units)
+    if granularity == "phrase":
+        _join_phrases(initial_ops, revised_ops, revised_units, phrase_gap)
+        initial_units, revised_units = np.cumsum(initial_ops == KEEP), np.cumsum(revised_ops == KEEP)
     bad, good = initial_ops != KEEP, revised_ops != KEEP
     if signal == "bag_of_words":
-        bad, good = _bags(initial, revised, bad, good, places, granularity)
+        # The edited tokens, words or phrases with a token that the other answer doesn't have.
+        bad &= np.isin(initial_units, initial_units[~np.isin(initial, revised)])
+        good &= np.isin(revised_units, revised_units[~np.isin(revised, initial)])
     elif signal == "constant":
-        bad, good = np.zeros_like(bad), np.ones_like(good)
-    initial_weights = np.where(bad, np.float32(-beta), np.float32(0))
-    revised_weights = np.where(good, np.float32(alpha), np.float32(gamma))
-    revised_weights[revised.ends(eos_id)] = alpha if eos_weight is None else eos_weight
-    initial_weights[initial.ends(eos_id)] = 0
-    if signal == "reward_weighted" and reward_gains is not None:
-        initial_weights *= np.repeat(reward_gains.astype(np.float32), np.diff(initial.offsets))
-        revised_weights *= np.repeat(reward_gains.astype(np.float32), np.diff(revised.offsets))
-    # + 0.0 turns the −0.0 of β = 0 or of a negative gain into 0.0, so that equal weights are equal bytes.
-    zero = np.float32(0)
-    return TokenSignals(initial_weights + zero, revised_weights + zero, initial_ops, revised_ops, distance)
+        bad[:], good[:] = False, True
+    gain = reward_gain if signal == "reward_weighted" and reward_gain is not None else 1.0
+    initial_weights = _weights(bad, -beta, 0.0, _eos(initial, eos_id), 0.0, gain)
+    revised_eos_weight = alpha if eos_weight is None else eos_weight
+    revised_weights = _weights(good, alpha, gamma, _eos(revised, eos_id), revised_eos_weight, gain)
+    return TokenSignals(initial_weights, revised_weights, initial_ops, revised_ops, distance)
 
 
-def _align(initial: Responses, revised: Responses, places: Sequence[tuple[slice, slice]]) -> tuple[Ops, Ops, int]:
-    texts = _comparable(initial.ids, revised.ids)
-    # Single items are set several times faster in a bytearray than in an array.
-    initial_ops, revised_ops = bytearray(len(initial.ids)), bytearray(len(revised.ids))
-    distance = 0
-    for mine, theirs in places:
-        edits: Any = Levenshtein.editops(texts[0][mine], texts[1][theirs]).as_list()
-        distance += len(edits)
-        for tag, i, j in edits:
-            if tag == "replace":
-                initial_ops[mine.start + i] = revised_ops[theirs.start + j] = SUBSTITUTE
-            elif tag == "delete":
-                initial_ops[mine.start + i] = DELETE
-            else:
-                revised_ops[theirs.start + j] = INSERT
-    return np.frombuffer(initial_ops, np.int8), np.frombuffer(revised_ops, np.int8), distance
+def _check_options(signal: str, granularity: str, reward_gain: float | None) -> None:
+    if signal not in get_args(Signal):
+        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
+    if granularity not in get_args(Granularity):
+        raise ValueError(f"granularity must be one of {get_args(Granularity)}, got {granularity!r}")
+    if signal == "reward_weighted" and reward_gain is None:
+        raise ValueError("signal 'reward_weighted' needs reward_gain")
 
 
-def _comparable(*arrays: npt.NDArray[np.integer]) -> list[Any]:
-    """The ids as rapidfuzz compares them fastest: a character each, the surrogates left out, where there are so many."""
-    points = [ids.astype("<u4", copy=False) for ids in arrays]  # negative ones become too large
-    if all(ids.itemsize <= 4 for ids in arrays):
-        # There is no character of a surrogate's number, nor of one that is too large.
-        with suppress(UnicodeDecodeError):
-            return [ids.tobytes().decode("utf-32-le") for ids in points]
-    largest = max(int(ids.max(initial=0)) for ids in points)
-    if largest >= _CHARACTERS or any(ids.itemsize > 4 for ids in arrays):
-        return [ids.tolist() for ids in arrays]
-    if largest >= _FIRST_SURROGATE:
-        points = [ids + _SURROGATES * (ids >= _FIRST_SURROGATE) for ids in points]
-    return [ids.tobytes().decode("utf-32-le") for ids in points]
+def _eos(ids: Integers, eos_id: int | None) -> slice:
+    """The place of the EOS that ends a response: its last token; empty when that is another one than eos_id."""
+    ended = len(ids) and (eos_id is None or ids[-1] == eos_id)
+    return slice(-1, None) if ended else slice(0)
 
 
-def _bags(
-    initial: Responses,
-    revised: Responses,
-    bad: npt.NDArray[np.bool_],
-    good: npt.NDArray[np.bool_],
-    places: Sequence[tuple[slice, slice]],
-    granularity: Granularity,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """The tokens that only their own side of a pair has, in whole units."""
-    told = np.zeros_like(bad), np.zeros_like(good)
-    for mine, theirs in places:
-        for side, hits, edited, here, there in (
-            (initial, told[0], bad, mine, revised.ids[theirs]),
-            (revised, told[1], good, theirs, initial.ids[mine]),
-        ):
-            words = None if side.words is None else side.words[here]
-            hits[here] = _whole(~np.isin(side.ids[here], there), edited[here], words, granularity)
-    return told
+def _align(initial: Integers, revised: Integers) -> tuple[Ops, Ops, int]:
+    """The operation of each token, and the number of edits."""
+    initial_ops, revised_ops = np.zeros(len(initial), np.int8), np.zeros(len(revised), np.int8)
+    edits: Any = Levenshtein.editops(initial.tolist(), revised.tolist()).as_list()
+    for tag, i, j in edits:
+        if tag == "replace":
+            initial_ops[i] = revised_ops[j] = SUBSTITUTE
+        elif tag == "delete":
+            initial_ops[i] = DELETE
+        else:
+            revised_ops[j] = INSERT
+    return initial_ops, revised_ops, len(edits)
 
 
-def _whole(
-    hits: npt.NDArray[np.bool_], edited: npt.NDArray[np.bool_], words: Words | None, granularity: Granularity
-) -> npt.NDArray[np.bool_]:
-    """The words, or the runs of edited tokens, that hold a hit. A token that only one side has is an edited one."""
+def _units(granularity: Granularity, ids: Integers, words: Ids | None) -> Integers:
+    """The number of the unit to which each token belongs: its own, or that of its word."""
     if granularity == "token":
-        return hits
-    units = words if granularity == "word" and words is not None else np.cumsum(~edited)
-    return edited & np.isin(units, units[hits])
-
-
-def _widen(
-    initial: Responses,
-    revised: Responses,
-    initial_ops: Ops,
-    revised_ops: Ops,
-    places: Sequence[tuple[slice, slice]],
-    gap: int | None,
-) -> None:
-    """Turn edits of tokens into edits of words, and with a gap of phrases, pair by pair. Raises ValueError."""
-    if initial.words is None or revised.words is None:
+        return np.arange(len(ids))
+    if words is None:
         raise ValueError("granularities word and phrase need initial_words and revised_words")
-    if initial.words.shape != initial_ops.shape or revised.words.shape != revised_ops.shape:
+    if len(words) != len(ids):
         raise ValueError("initial_words and revised_words must be as long as the ids")
-    for mine, theirs in places:
-        pair = initial_ops[mine], revised_ops[theirs], initial.words[mine], revised.words[theirs]
-        _widen_to_words(*pair)
-        if gap is not None:
-            _join_phrases(*pair, gap=gap)
+    return np.asarray(words, np.int64)
 
 
-def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Words, Words]:
-    """Positions of the kept tokens in either sequence; the alignment is monotone, so the k-th of one is the k-th's twin."""
+def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Integers, Integers]:
+    """Positions of the kept tokens in both sequences. The alignment is monotone: the k-th of one is the k-th of the other."""
     return np.flatnonzero(initial_ops == KEEP), np.flatnonzero(revised_ops == KEEP)
 
 
-def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Words, revised_words: Words) -> None:
-    """An edit inside a word makes the whole word edited: its kept tokens become substitutions, on both sides at once.
+def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Integers, revised_words: Integers) -> None:
+    """Mark every word with an edit as edited: its kept tokens become substitutions, on both sides at once.
 
-    Marking one side can touch a word of the other side, hence the loop; it ends because each turn marks more tokens.
+    A token marked on one side can belong to a word of the other side that was unedited, hence the loop. It ends because
+    each pass marks more tokens.
     """
     while True:
         kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)
         touched_i = np.isin(initial_words[kept_i], initial_words[initial_ops != KEEP])
         touched_j = np.isin(revised_words[kept_j], revised_words[revised_ops != KEEP])
-        spoiled = touched_i | touched_j
-        if not spoiled.any():
+        touched = touched_i | touched_j
+        if not touched.any():
             return
-        initial_ops[kept_i[spoiled]] = SUBSTITUTE
-        revised_ops[kept_j[spoiled]] = SUBSTITUTE
+        initial_ops[kept_i[touched]] = SUBSTITUTE
+        revised_ops[kept_j[touched]] = SUBSTITUTE
 
 
-def _join_phrases(initial_ops: Ops, revised_ops: Ops, initial_words: Words, revised_words: Words, *, gap: int) -> None:
-    """Edits with at most `gap` kept words between them become one phrase: those words' tokens become substitutions."""
+def _join_phrases(initial_ops: Ops, revised_ops: Ops, revised_words: Integers, gap: int) -> None:
+    """Join edits with at most `gap` kept words between them: those words' tokens become substitutions."""
     kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)
     if not len(kept_i):
         return
     # A run of kept pairs ends where either side skips an edited token.
     breaks = np.flatnonzero((np.diff(kept_i) > 1) | (np.diff(kept_j) > 1)) + 1
-    for run in np.split(np.arange(len(kept_i)), breaks):
-        first, last = run[0], run[-1]
-        starts = kept_i[first] == 0 and kept_j[first] == 0
-        ends = kept_i[last] == len(initial_ops) - 1 and kept_j[last] == len(revised_ops) - 1
-        if not starts and not ends and len(np.unique(revised_words[kept_j[run]])) <= gap:
-            initial_ops[kept_i[run]] = SUBSTITUTE
-            revised_ops[kept_j[run]] = SUBSTITUTE
+    for i, j in zip(np.split(kept_i, breaks), np.split(kept_j, breaks), strict=True):
+        at_start = i[0] == 0 and j[0] == 0
+        at_end = i[-1] == len(initial_ops) - 1 and j[-1] == len(revised_ops) - 1
+        if not at_start and not at_end and len(np.unique(revised_words[j])) <= gap:
+            initial_ops[i] = SUBSTITUTE
+            revised_ops[j] = SUBSTITUTE
+
+
+def _weights(marked: Mask, weight: float, other: float, eos: slice, eos_weight: float, gain: float) -> Weights:
+    weights = np.where(marked, np.float32(weight), np.float32(other))
+    weights[eos] = eos_weight
+    # + 0 turns the −0.0 of β = 0 or of a negative gain into 0.0, so that equal weights are equal bytes.
+    return weights * np.float32(gain) + np.float32(0)

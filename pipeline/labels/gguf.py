@@ -1,13 +1,12 @@
 """Write the tokenizer that a GGUF file carries as a folder that `transformers.AutoTokenizer` loads.
 
-A GGUF file holds vocabulary, merges, special tokens and chat template, but not the split rules: for those it names a
-pre-tokenizer, and the two that the catalog's models name are spelled out below, as their makers publish them.
-Promise: the same GGUF gives the same bytes, whatever the library versions, as the files are written here and not by a
-library; no BOS is ever prepended; EOS is the token that ends a chat turn. Needs neither torch nor the `gguf` package.
+A GGUF file holds vocabulary, merges, special tokens and chat template, but not the split rules: it only names a
+pre-tokenizer, and the two that the catalog's models name are below, as their makers publish them.
+The same GGUF gives the same bytes, whatever the library versions, as no library writes the files. No BOS is ever prepended;
+EOS is the token that ends a chat turn. Needs neither torch nor the `gguf` package.
 Known differences from llama.cpp: Qwen's tokenizer normalises text to NFC first, llama.cpp does not. SmolLM2 has no
 token for six control characters and for unassigned code points above U+40000: both drop them, and only what llama.cpp
 makes of the bytes beside such a code point can differ.
-Cost: half a second for Qwen's 150,000 tokens.
 """
 
 from __future__ import annotations
@@ -62,11 +61,12 @@ def _tokenizer(fields: dict[str, Any], normalizer: dict[str, Any] | None, splits
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (_CONTROL, _USER_DEFINED)
     ]
-    # Added tokens belong here too, or else the library numbers them itself. What is neither normal nor added is padding
-    # up to the weights' width: no text means it.
-    meant = (_NORMAL, _CONTROL, _USER_DEFINED)
+    # With the added tokens, which the library would number itself otherwise. The other kinds are padding up to the weights'
+    # width, which no text contains.
     vocabulary = {
-        token: number for number, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind in meant
+        token: number
+        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind in (_NORMAL, _CONTROL, _USER_DEFINED)
     }
     return {
         "version": "1.0",
@@ -115,48 +115,41 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(gguf: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file (version 2 or 3) as plain Python values; the tensors are never touched.
+    """The metadata of a GGUF file (version 2 or 3) as plain Python values; the tensors are not read.
 
     Layout, little-endian: "GGUF", u32 version, u64 tensors, u64 pairs; then each pair as string key, u32 type, value.
-    A string is u64 length and UTF-8 bytes; an array is u32 element type, u64 length, elements. The `gguf` package reads
-    the same several times slower, as it keeps the place of every string in the file.
+    A string is u64 length and UTF-8 bytes; an array is u32 element type, u64 length, elements.
     """
     try:
         with gguf.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            magic, version, _, pairs = struct.unpack_from("<4sIQQ", data, 0)
+            magic, version, _, pairs = _unpack(data, "4sIQQ")
             if magic != b"GGUF" or version not in (2, 3):
                 raise ModelUnavailable(f"{gguf} is not a GGUF file of version 2 or 3: it begins with {data[:8]!r}")
-            fields, at = {}, 24
+            fields = {}
             for _ in range(pairs):
-                name, at = _value(data, at, _STRING)
-                (kind,) = struct.unpack_from("<I", data, at)
-                fields[name], at = _value(data, at + 4, kind)
+                name = _value(data, _STRING)
+                fields[name] = _value(data, *_unpack(data, "I"))
             return fields
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, OverflowError, struct.error) as error:
         raise ModelUnavailable(f"{gguf} can't be read as GGUF: {error!r}") from error
 
 
-def _value(data: mmap.mmap, at: int, kind: int) -> tuple[Any, int]:
-    """The value of type `kind` at offset `at`, and the offset behind it."""
+def _value(data: mmap.mmap, kind: int) -> Any:
+    """Read the next value, which is of type `kind`."""
     if kind == _STRING:
-        (length,) = struct.unpack_from("<Q", data, at)
-        end = at + 8 + length
-        if end > len(data):
+        (length,) = _unpack(data, "Q")
+        text = data.read(length)
+        if len(text) < length:
             raise ValueError("the file ends in the middle of a string")
-        return data[at + 8 : end].decode("utf-8"), end
+        return text.decode("utf-8")
     if kind == _ARRAY:
-        inner, length = struct.unpack_from("<IQ", data, at)
-        at += 12
-        if inner in _NUMBERS:
-            layout = f"<{length}{_NUMBERS[inner]}"
-            return list(struct.unpack_from(layout, data, at)), at + struct.calcsize(layout)
-        items = []
-        for _ in range(length):
-            item, at = _value(data, at, inner)
-            items.append(item)
-        return items, at
-    layout = f"<{_NUMBERS[kind]}"
-    return struct.unpack_from(layout, data, at)[0], at + struct.calcsize(layout)
+        inner, length = _unpack(data, "IQ")
+        return [_value(data, inner) for _ in range(length)]
+    return _unpack(data, _NUMBERS[kind])[0]
+
+
+def _unpack(data: mmap.mmap, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(f"<{layout}", data.read(struct.calcsize(f"<{layout}")))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -1,18 +1,31 @@
-"""Where the labels' tokenizer comes from: a folder, the Hub, or the file of an embedded model."""
+"""The labels' tokenizer by name (a folder, a Hub id, an embedded model), and its description in a data set.
+
+The description is in the manifest and in every Parquet file: enough to check the labels and to make them again.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipeline.config.settings import LabelSettings
-from pipeline.errors import CurationError, ModelUnavailable
-from pipeline.labels.description import settings_of
-from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
+from pipeline.errors import ConfigError, CurationError, ModelUnavailable, StorageError
+from pipeline.labels.model_files import hub_trouble
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.text import one_line
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_LIBRARIES = ("rapidfuzz", "tokenizers", "transformers", "jinja2")
+_PARTS = {"tokenizer": "vocabulary, merges or rules", "template": "template", "special_tokens": "special tokens"}
 
 
 def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
-    """The tokenizer that a manifest or a setting names. `local/NAME` is that embedded model's, unless a folder is called so.
+    """The tokenizer that a manifest or a setting names: a folder, a Hub id, or that of the embedded model `local/NAME`.
 
     settings.system is used as it stands. Raises ConfigError when it can't be loaded or used, ModelUnavailable when the
     embedded model can't be fetched.
@@ -35,9 +48,74 @@ def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
     return load_tokenizer(folder, settings, name)
 
 
+def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> LabelTokenizer:
+    """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line.
+
+    When the Hub does not respond, the tokenizer is loaded from its cache.
+    """
+    # Its advice to install torch is not for those who only tokenise.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers import AutoTokenizer
+
+    source = str(source)
+    folder = Path(source).is_dir()
+    if not folder and not _HUB_ID.fullmatch(source):
+        raise ConfigError(
+            f"labels.tokenizer {source}: no such folder; give one that holds a tokenizer.json, or a Hub id"
+        )
+    trouble = None if folder else hub_trouble(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=trouble is not None)
+    except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
+        if trouble:
+            raise ConfigError(
+                f"labels.tokenizer {source}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder that "
+                "holds a tokenizer.json, or run again when the Hub answers"
+            ) from None
+        reason = one_line(error)
+        raise ConfigError(f"labels.tokenizer {source}: can't be loaded as a folder or Hub id: {reason}") from None
+    return LabelTokenizer(tokenizer, settings, name)
+
+
+def describe(tokenizer: LabelTokenizer) -> dict[str, Any]:
+    """The label settings, the tokenizer's name and fingerprint, the EOS, and the versions of the libraries."""
+    return {
+        **tokenizer.settings.data_settings(),
+        "tokenizer": tokenizer.name,
+        "fingerprint": tokenizer.fingerprint,
+        "identity": tokenizer.identity,
+        "eos_id": tokenizer.eos_id,
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def settings_of(labels: dict[str, Any]) -> LabelSettings:
+    """The label settings in a description. Raises StorageError when it holds none."""
+    try:
+        return LabelSettings(**{name: labels[name] for name in LabelSettings.model_fields if name in labels})
+    except (ValidationError, TypeError) as error:
+        raise StorageError(
+            f"the manifest's labels are no label settings ({one_line(error, 160)}); publish the data set again"
+        ) from None
+
+
+def difference(labels: dict[str, Any], tokenizer: LabelTokenizer) -> str | None:
+    """How `tokenizer` differs from the one that a data set was labelled with, in words; None when it doesn't."""
+    if labels.get("fingerprint") == tokenizer.fingerprint:
+        return None
+    recorded, current = labels.get("identity") or {}, tokenizer.identity
+    parts = [words for name, words in _PARTS.items() if recorded.get(name) != current[name]]
+    if parts:
+        return f"its {', '.join(parts)} differ from the recorded ones"
+    was = (labels.get("libraries") or {}).get("tokenizers")
+    return f"the library tokenizers is {version('tokenizers')}, the labels were made with {was}"
+
+
 def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:
-    """The tokenizer that a data set's labels were made with, or `name` in its place; None, and why in words, where it can't
-    be had."""
+    """The tokenizer that made a data set's labels, or the one called `name`; None, and the reason, when it can't be loaded.
+
+    Raises CurationError when the one called `name` can't be loaded.
+    """
     labels = manifest["labels"]
     try:
         return open_tokenizer(name or str(labels["tokenizer"]), settings_of(labels)), ""

@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from pipeline.config.settings import digest
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
 from pipeline.models.cost import Budget, Price
-from pipeline.models.journal import Answer, Journal, call_number
+from pipeline.models.journal import Answer, Journal
 from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import Transient, UselessAnswer
 from pipeline.models.retry import Breaker, retrying
+from pipeline.schema import digest
 
 _BUDGET_POLL_S = 0.02
 # No higher max_tokens would change these answers.
@@ -90,12 +90,10 @@ class ChatModel:
         # Held by a stage during a shard's calls.
         self.shard_lock: AbstractContextManager[Any] = threading.Lock() if self.one_shard_at_a_time else nullcontext()
         self.calls = 0
-        # The server's reason for the last bad request.
-        self.refusal = ""
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
-        self._breaker = Breaker(self.name, "rows")
+        self._breaker = Breaker(self.name, "rows", "the model's name and its address")
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it has one.
@@ -112,23 +110,14 @@ class ChatModel:
                 raise UselessAnswer.from_journal(known)
             return known
         provider = self._provider or await self._connected()
-        try:
+        with self._breaker.watch(attempts=self.attempts):
             answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
-        except Transient as error:
-            self._breaker.fails(str(error))
-            reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self.attempts)
-            raise reject.passing() from None
-        except RowReject as reject:
-            # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
-            if reject.evidence.get("status") == 404:
-                self._breaker.fails(f"status 404: {reject.evidence['error']} (check the model's name and its address)")
-                raise reject.passing() from None
-            if reject.reason == "bad_request":
-                self.refusal = f"status {reject.evidence['status']}: {reject.evidence['error']}"
-            self._breaker.works()
-            raise
-        self._breaker.works()
-        return answer
+            return answer
+
+    @property
+    def refusal(self) -> str:
+        """The server's reason for the last bad request."""
+        return self._breaker.refusal
 
     def raise_if_all_failed(self) -> None:
         """At the end of a stage: raises ProviderStopped when all calls failed on the provider's side, however few."""
@@ -168,11 +157,11 @@ class ChatModel:
         self.calls += 1
         # What a cancelled call costs: at most everything. A batch goes on without us, and its ledger keeps what it holds.
         cost = most if custom_id is None else 0.0
-        began = call_number() if most and custom_id is None else None
+        began: int | None = None
         try:
-            # Charged at its most before it is sent: a killed process can't do that any more.
-            if began is not None:
-                await self.journal.begin(began, stage, self.name, most)
+            # A killed process leaves its calls charged. Batches have a ledger for that.
+            if most and custom_id is None:
+                began = await self.journal.begin(stage, self.name, most)
             answer = await provider.complete(request, on_headers)
             cost = self._cost(answer, most)
             await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)

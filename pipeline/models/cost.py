@@ -16,6 +16,7 @@ from pipeline import resources
 from pipeline.config.model_names import ANTHROPIC_URL, OPENAI_URL, ModelSpec, base_url
 from pipeline.errors import BudgetReached, ConfigError
 from pipeline.models.journal import Answer
+from pipeline.text import one_line
 
 # Of the live price, where a table doesn't say.
 _BATCH_SHARE = 0.5
@@ -70,7 +71,7 @@ def _table() -> tuple[dict[str, Price], str, dict[str, float]]:
             raise ValueError(f"batch: a share of the live price is a number from 0, got {shares}")
         return prices, str(content["as_of"]), shares
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, 1000)
         raise ConfigError(
             f"{path}: not a price table (as_of, models: name: input, cached_input, output, perhaps cache_write): {reason}"
         ) from None

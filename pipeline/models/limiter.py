@@ -24,9 +24,9 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
-from pipeline.config.settings import digest
 from pipeline.models import rate_limit_headers
 from pipeline.models.provider_errors import Transient
+from pipeline.schema import digest
 
 _STEP = 1 / 16
 _MARGIN = 1.25

@@ -14,7 +14,6 @@ from __future__ import annotations
 import email.utils
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,8 +23,8 @@ from typing import Any
 
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.journal import Answer
+from pipeline.text import one_line, replace_surrogates
 
-SURROGATE = re.compile("[\ud800-\udfff]")
 # A server's absurd Retry-After (hours) is cut to this.
 LONGEST_WAIT_S = 120.0
 _TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
@@ -164,5 +163,4 @@ def without_keys(text: str) -> str:
 
 def snippet(text: str, length: int = 160) -> str:
     """One short line of any text, without keys: gateways repeat the one that was sent."""
-    line = " ".join(SURROGATE.sub("\ufffd", without_keys(text)).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
+    return one_line(replace_surrogates(without_keys(text))[0], length)

@@ -14,7 +14,8 @@ from typing import Any
 
 from pipeline.models.chat import ChatRequest, OnHeaders
 from pipeline.models.journal import Answer
-from pipeline.models.provider_errors import SURROGATE, Transient, UselessAnswer, snippet, translate
+from pipeline.models.provider_errors import Transient, UselessAnswer, snippet, translate
+from pipeline.text import replace_surrogates
 
 # Anthropic's API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to
 # sampling parameters, at any value.
@@ -230,5 +231,5 @@ def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str 
     if not text or not text.strip():
         raise UselessAnswer("empty_answer", counted, finish=finish)
     # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
-    text = SURROGATE.sub("\ufffd", text)
+    text = replace_surrogates(text)[0]
     return replace(counted, text=text, finish="length" if finish in _CUT else "stop")

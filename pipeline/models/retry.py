@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from pipeline.errors import ProviderStopped
+from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.provider_errors import Transient
 
 # After so many failures in a row on the provider's side, the rest would fail as well.
@@ -28,24 +31,46 @@ def retry_wait(state: RetryCallState) -> float:
 
 
 class Breaker:
-    """Counts failures in a row on the provider's side. what: rows, or requests."""
+    """Counts failures in a row on the provider's side. what: rows, or requests; check: what to check after a 404."""
 
-    def __init__(self, name: str, what: str) -> None:
-        self._name, self._what = name, what
+    def __init__(self, name: str, what: str, check: str) -> None:
+        self._name, self._what, self._check = name, what, check
         self._failures = 0
         self._last = ""
         self._answered = False
+        # The server's reason for the last bad request.
+        self.refusal = ""
 
-    def works(self) -> None:
-        """The provider has answered, possibly with a refusal."""
+    @contextmanager
+    def watch(self, **evidence: object) -> Iterator[None]:
+        """Counts how a call with all its retries ends.
+
+        Raises RowReject for it, retryable when the row is not to blame, or ProviderStopped after BREAKER failures in a row.
+        """
+        try:
+            yield
+        except Transient as error:
+            self._fails(str(error))
+            raise RowReject(error.reason, model=self._name, error=str(error), **evidence).passing() from None
+        except RowReject as reject:
+            # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
+            if reject.evidence.get("status") == 404:
+                self._fails(f"status 404: {reject.evidence['error']} (check {self._check})")
+                raise reject.passing() from None
+            if reject.reason == "bad_request":
+                self.refusal = f"status {reject.evidence['status']}: {reject.evidence['error']}"
+            self._works()
+            raise
+        self._works()
+
+    def _works(self) -> None:
         self._failures, self._answered = 0, True
 
     def worked_before(self) -> None:
         """It has answered in an earlier run."""
         self._answered = True
 
-    def fails(self, last: str) -> None:
-        """One more failed. Raises ProviderStopped after BREAKER in a row."""
+    def _fails(self, last: str) -> None:
         self._failures += 1
         self._last = last
         if self._failures >= BREAKER:

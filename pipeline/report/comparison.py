@@ -16,13 +16,23 @@ from pipeline.dataset.histogram import histogram, median
 from pipeline.dataset.measures import Files, Measures
 from pipeline.dataset.reader import batches, read_manifest
 from pipeline.report import charts, page, sample
-from pipeline.report.diffs import marked
-from pipeline.report.tokens import SIDES, words
+from pipeline.report.diffs import diff, words
 
-_SHOWN = 50
+_EXAMPLES = 50
 _TOKENIZERS = "The labels are by different tokenizers: lengths and edit distances of the two can't be compared."
-_TEXTS = ["id", "messages", "initial", "revised", "reward_initial", "reward_revised", "edit_distance"]
+_EXAMPLE_COLUMNS = ["id", "messages", "initial", "revised", "reward_initial", "reward_revised", "edit_distance"]
 _MEDIANS = ("reward_initial", "reward_revised", "reward_gain", "edit_distance", "initial_tokens", "revised_tokens")
+_CHARTS = (
+    ("Rewards of initial answers", "reward_initial", "reward"),
+    ("Rewards of revised answers", "reward_revised", "reward"),
+    ("Reward gain", "reward_gain", "reward of revised − reward of initial"),
+    ("Edit distance", "edit_distance", "edits / tokens of the longer answer"),
+    ("Length of revised answers", "revised_tokens", "tokens"),
+)
+_JSON = ("settings", "funnel", "figures", "shared", "gained", "lost", "changed", "note")
+Row = dict[str, Any]
+# A name, and the value of each data set.
+Values = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +47,24 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """settings: name and both values, of those that differ. funnel: stage or stage and
-    reason, and rows of each. figures: name and both values. shared, gained, lost: rows by id; gained are the second's alone.
-    changed: shared rows with another initial or revised answer, of which `examples` are some, as pairs of rows."""
+    """settings: those that differ; funnel: rows per stage, and per stage and reason; figures: medians and cost.
+
+    shared: rows in both; gained, lost: ids of rows in the second or the first alone. changed: shared rows with another
+    initial or revised answer; examples: some of these, as pairs of rows.
+    """
 
     sides: tuple[Side, Side]
-    settings: list[tuple[str, str, str]]
-    funnel: list[tuple[str, str, str]]
-    figures: list[tuple[str, str, str]]
+    settings: list[Values]
+    funnel: list[Values]
+    figures: list[Values]
     shared: int
     gained: list[str]
     lost: list[str]
     changed: int
-    examples: list[tuple[dict[str, Any], dict[str, Any]]]
+    examples: list[tuple[Row, Row]]
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings,
-            "funnel": self.funnel,
-            "figures": self.figures,
-            "shared": self.shared,
-            "gained": self.gained,
-            "lost": self.lost,
-            "changed": self.changed,
-            "note": self.note,
-        }
+        return {name: getattr(self, name) for name in _JSON}
 
     @property
     def note(self) -> str:
@@ -71,56 +74,44 @@ class Comparison:
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """Read both. Memory: some 60 bytes a row of each. Raises InputError or StorageError as opening a data set does."""
-    a, b = (_side(folder) for folder in (first, second))
-    in_both = np.intersect1d(a.measured.ids, b.measured.ids)
-    gained, lost = (np.setdiff1d(x.measured.ids, in_both) for x in (b, a))
-    changed, examples = _changed(a, b, set(in_both.tolist()))
-    manifests = a.manifest, b.manifest
+    """Read both. Memory: some 60 bytes per row of each. Raises InputError or StorageError as opening a data set does."""
+    a, b = sides = _side(first), _side(second)
+    shared = np.intersect1d(a.measured.ids, b.measured.ids)
+    gained, lost = (np.setdiff1d(side.measured.ids, shared).tolist() for side in (b, a))
+    changed, examples = _changed(a, b, set(shared.tolist()))
     return Comparison(
-        (a, b),
-        _differing(*(_flat(_described(manifest)) for manifest in manifests)),
-        _funnel(*manifests),
-        [(name, _number(a, name), _number(b, name)) for name in ("rows", *_MEDIANS)]
-        + [("cost", facts.cost(a.manifest), facts.cost(b.manifest))],
-        len(in_both),
-        [id_.decode() for id_ in gained.tolist()],
-        [id_.decode() for id_ in lost.tolist()],
-        changed,
-        examples,
+        sides=sides,
+        settings=_differing(_described(a.manifest), _described(b.manifest)),
+        funnel=_funnel(a.manifest, b.manifest),
+        figures=[
+            ("rows", f"{a.measured.rows:,}", f"{b.measured.rows:,}"),
+            *((name, _median(a, name), _median(b, name)) for name in _MEDIANS),
+            ("cost", facts.cost(a.manifest), facts.cost(b.manifest)),
+        ],
+        shared=len(shared),
+        gained=[id_.decode() for id_ in gained],
+        lost=[id_.decode() for id_ in lost],
+        changed=changed,
+        examples=examples,
     )
 
 
-def render(found: Comparison) -> str:
+def render(comparison: Comparison) -> str:
     """The HTML page."""
-    a, b = found.sides
+    a, b = comparison.sides
     drawn = []
-    for title, name, unit in (
-        ("Rewards of initial answers", "reward_initial", "reward"),
-        ("Rewards of revised answers", "reward_revised", "reward"),
-        ("Reward gain", "reward_gain", "reward of revised − reward of initial"),
-        ("Edit distance", "edit_distance", "edits / tokens of the longer answer"),
-        ("Length of revised answers", "revised_tokens", "tokens"),
-    ):
+    for title, name, unit in _CHARTS:
         both = {f"1: {a.name}": a.measured.numbers[name], f"2: {b.name}": b.measured.numbers[name]}
         drawn.append(charts.distribution(title, histogram(both), unit))
-    names = (a.name, b.name)
-    examples = [(sample.bounded(mine), sample.bounded(theirs)) for mine, theirs in found.examples]
     return page.fill(
         "compare.html",
-        title=" and ".join(names),
-        names=names,
-        found=found,
-        examples=examples,
+        title=f"{a.name} and {b.name}",
+        names=(a.name, b.name),
+        comparison=comparison,
+        examples=[(sample.bounded(mine), sample.bounded(theirs)) for mine, theirs in comparison.examples],
         charts=drawn,
-        marked=by_words,
+        diff=lambda before, after: diff(*words(before, after)),
     )
-
-
-def by_words(first: str, second: str) -> Iterator[tuple[str, str]]:
-    """Two texts as one: "kept", "del" or "ins", and the words."""
-    a, b = (words(first, second)[side] for side in SIDES)
-    return marked((a.texts, a.ops), (b.texts, b.ops))
 
 
 def _side(folder: Path) -> Side:
@@ -129,10 +120,10 @@ def _side(folder: Path) -> Side:
     return Side(folder.resolve().name, manifest, files, measures.measure(files))
 
 
-def _described(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What can make two data sets different."""
+def _described(manifest: dict[str, Any]) -> dict[str, str]:
+    """What can make two data sets different, by dotted name."""
     keys = ("settings", "source", "models", "thresholds", "labels", "prompts", "version", "schema_version")
-    return {key: manifest[key] for key in keys if key in manifest}
+    return _flat({key: manifest[key] for key in keys if key in manifest})
 
 
 def _flat(value: Any, name: str = "") -> dict[str, str]:
@@ -141,54 +132,51 @@ def _flat(value: Any, name: str = "") -> dict[str, str]:
     return {name.lstrip("."): str(value)}
 
 
-def _differing(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
+def _differing(a: dict[str, str], b: dict[str, str]) -> list[Values]:
     names = sorted(a.keys() | b.keys())
     return [(name, a.get(name, "–"), b.get(name, "–")) for name in names if a.get(name) != b.get(name)]
 
 
-def _funnel(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """For each stage what it rejected, by reason, then what it passed on; rejects are negative."""
+def _funnel(a: dict[str, Any], b: dict[str, Any]) -> list[Values]:
+    """For each stage what it rejected, by reason, as negative numbers, then what it passed on."""
     steps = [{step["stage"]: step for step in manifest["funnel"]} for manifest in (a, b)]
     lines = [("read", f"{a['rows']['read']:,}", f"{b['rows']['read']:,}")]
     for stage in dict.fromkeys([*steps[0], *steps[1]]):
         mine, theirs = (step.get(stage, {"rejected": {}, "out": 0}) for step in steps)
         for reason in dict.fromkeys([*mine["rejected"], *theirs["rejected"]]):
-            gone = [-step["rejected"].get(reason, 0) for step in (mine, theirs)]
-            lines.append((f"{stage}: {reason}", f"{gone[0]:,}", f"{gone[1]:,}"))
+            rejected = [-step["rejected"].get(reason, 0) for step in (mine, theirs)]
+            lines.append((f"{stage}: {reason}", f"{rejected[0]:,}", f"{rejected[1]:,}"))
         lines.append((stage, f"{mine['out']:,}", f"{theirs['out']:,}"))
     return lines
 
 
-def _number(side: Side, name: str) -> str:
-    if name == "rows":
-        return f"{side.measured.rows:,}"
+def _median(side: Side, name: str) -> str:
     value = median(side.measured.numbers[name])
     return "–" if value is None else f"{value:.3g}"
 
 
-def _changed(a: Side, b: Side, shared: set[bytes]) -> tuple[int, list[tuple[dict[str, Any], dict[str, Any]]]]:
+def _changed(a: Side, b: Side, shared: set[bytes]) -> tuple[int, list[tuple[Row, Row]]]:
     """How many shared rows have other answers, and the ones with the smallest ids."""
     answers = dict(_answers(a, shared))
-    differing = sorted(row_id for row_id, answer in _answers(b, shared) if answers[row_id] != answer)
-    chosen = {row_id.decode() for row_id in differing[:_SHOWN]}
+    changed = sorted(row_id for row_id, answer in _answers(b, shared) if answers[row_id] != answer)
+    chosen = [row_id.decode() for row_id in changed[:_EXAMPLES]]
     mine, theirs = (_rows(side, chosen) for side in (a, b))
-    return len(differing), [(mine[row_id], theirs[row_id]) for row_id in sorted(chosen)]
+    return len(changed), [(mine[row_id], theirs[row_id]) for row_id in chosen]
 
 
 def _answers(side: Side, shared: set[bytes]) -> Iterator[tuple[bytes, int]]:
     """For each shared row a hash of its two answers: within one process equal texts have equal ones."""
     for path in side.files.published:
         for batch in batches(path, ["id", "initial", "revised"]):
-            for row_id, *texts in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
-                if row_id.encode() in shared:
-                    yield row_id.encode(), hash(tuple(texts))
+            for row in batch.to_pylist():
+                if (row_id := row["id"].encode()) in shared:
+                    yield row_id, hash((row["initial"], row["revised"]))
 
 
-def _rows(side: Side, ids: set[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    wanted = pa.array(sorted(ids), pa.string())
+def _rows(side: Side, ids: list[str]) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
     for path in side.files.published:
-        for batch in batches(path, _TEXTS):
-            kept = batch.filter(pc.is_in(batch["id"], value_set=wanted))
-            found |= {row["id"]: row for row in kept.to_pylist()}
-    return found
+        for batch in batches(path, _EXAMPLE_COLUMNS):
+            chosen = batch.filter(pc.is_in(batch["id"], value_set=pa.array(ids, pa.string())))
+            rows |= {row["id"]: row for row in chosen.to_pylist()}
+    return rows

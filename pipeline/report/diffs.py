@@ -1,35 +1,43 @@
-"""Token diffs of published pairs, in colour for a terminal. Control characters never reach it: they are made visible."""
+"""The two answers of a pair as tokens with edit operations, and their diff in colour for a terminal.
+
+Control characters never reach the terminal: they are made visible.
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+from rapidfuzz.distance import Levenshtein
 from rich.text import Text
 
 from pipeline.dataset.reader import open_file
-from pipeline.labels.alignment import KEEP
-from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.report import tokens
+from pipeline.errors import RowReject
+from pipeline.labels.alignment import DELETE, INSERT, KEEP, SUBSTITUTE
+from pipeline.labels.tokenizer import LabelTokenizer, TokenizedAnswer
+from pipeline.text import visible
 
+SIDES = ("initial", "revised")
 # Brackets beside the colours keep the diff readable without them.
 _MARKS = {"kept": ("", "", ""), "del": ("[-", "-]", "red"), "ins": ("{+", "+}", "green")}
-_QUERY = 300
-# What Unicode doesn't count as control or format, and no terminal shows: blanks of Hangul and Braille, variation selectors,
-# spaces that don't break.
-_UNSEEN = re.compile(
-    "[\u00a0\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2007\u202f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
-# Texts of tokens, and their operations.
-Pieces = tuple[Sequence[str], Sequence[int]]
+_QUERY_CHARACTERS = 300
+_STEPS = {"equal": (KEEP, KEEP), "replace": (SUBSTITUTE, SUBSTITUTE)}
+
+
+class Token(NamedTuple):
+    """One token of an answer. id and weight are None where the labels' tokenizer is not at hand; then it is a word."""
+
+    id: int | None
+    text: str
+    op: int
+    weight: float | None
 
 
 def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer, count: int) -> Iterator[Text]:
-    """The pairs with the smallest edit distance among the first rows, one drawing each."""
+    """Draw the `count` pairs with the smallest edit distance among the first 256 rows."""
     if not manifest["rows"]["published"]:
         return
     with open_file(out / manifest["files"][0]["path"]) as file:
@@ -39,81 +47,90 @@ def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer,
 
 
 def draw(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool = False) -> Text:
-    """One published row: its query, then the answer with removed and added tokens marked. whole: every turn, uncut."""
-    text = heading(row, whole=whole)
-    sides = tokens.of_row(row, tokenizer)
-    append_diff(text, *((sides[side].texts, sides[side].ops) for side in tokens.SIDES))
-    return text
+    """One published row: id, diagnosis, distance, reward gain, query, and the diff of its answers.
 
-
-def heading(row: dict[str, Any], *, whole: bool = False) -> Text:
-    """What a published row is: id, diagnosis, distance, reward gain, and its query."""
-    # Answers that the source brought have no rewards.
+    whole: every turn of the query, uncut.
+    """
+    # Pre-made pairs have no rewards.
     scored = row["reward_revised"] is not None and row["reward_initial"] is not None
     gain = f", reward gain {row['reward_revised'] - row['reward_initial']:+.2f}" if scored else ""
     text = Text()
     text.append(f"\n{visible(row['id'])}", "bold")
     text.append(f"  {visible(row['diagnosis'])}, distance {row['edit_distance']:.2f}{gain}\n", "dim")
-    return append_query(text, row["messages"], whole=whole)
-
-
-def append_query(text: Text, messages: list[dict[str, str]], *, whole: bool) -> Text:
-    """Every turn with its role; or the start of the last one."""
-    for message in messages if whole else ():
-        text.append(f"{visible(message['role'])}: ", "not bold dim").append(
-            f"{visible(message['content'])}\n", "not bold cyan"
-        )
-    if messages and not whole:
-        content = messages[-1]["content"]
-        more = "…" if len(content) > _QUERY else ""
-        text.append(f"{visible(content[:_QUERY])}{more}\n", "not bold cyan")
+    append_query(text, row["messages"], whole=whole)
+    append_diff(text, *answers(row, tokenizer))
     return text
 
 
-def append_diff(text: Text, initial: Pieces, revised: Pieces) -> None:
-    """Both answers as one text: removed and added pieces marked, kept ones as the revised answer has them."""
-    for kind, part in marked(initial, revised):
+def append_query(text: Text, messages: list[dict[str, str]], *, whole: bool) -> None:
+    """Append every turn with its role, or else the start of the last one."""
+    for message in messages if whole else ():
+        text.append(f"{visible(message['role'])}: ", "not bold dim")
+        text.append(f"{visible(message['content'])}\n", "not bold cyan")
+    if messages and not whole:
+        content = messages[-1]["content"]
+        more = "…" if len(content) > _QUERY_CHARACTERS else ""
+        text.append(f"{visible(content[:_QUERY_CHARACTERS])}{more}\n", "not bold cyan")
+
+
+def append_diff(text: Text, initial: Sequence[Token], revised: Sequence[Token]) -> None:
+    """Append both answers as one text, with removed and added tokens marked."""
+    for kind, part in diff(initial, revised):
         opening, closing, style = _MARKS[kind]
         text.append(f"{opening}{visible(part)}{closing}", style)
 
 
-def marked(initial: Pieces, revised: Pieces) -> Iterator[tuple[str, str]]:
-    """The same as parts: "kept", "del" or "ins", and its text."""
-    for removed, added in aligned(initial[1], revised[1]):
-        kept = bool(removed and initial[1][removed[0]] == KEEP) or bool(added and revised[1][added[0]] == KEEP)
-        if kept:
-            pieces, places = (revised[0], added) if added else (initial[0], removed)
-            yield "kept", "".join(pieces[n] for n in places)
-            continue
-        for kind, (pieces, _), places in (("del", initial, removed), ("ins", revised, added)):
-            # Of a character's several tokens, one has the text.
-            if text := "".join(pieces[n] for n in places):
-                yield kind, text
+def diff(initial: Sequence[Token], revised: Sequence[Token]) -> Iterator[tuple[str, str]]:
+    """Both answers as one text in reading order: "kept", "del" or "ins", and the text of that part.
 
-
-def aligned(initial: Sequence[int], revised: Sequence[int]) -> Iterator[tuple[range, range]]:
-    """Blocks of the two answers' operations in reading order: removed and added tokens, then a kept one of each, and so on.
-
-    How many tokens were kept need not agree for every signal; what is left over comes at the end.
+    The two need not have equally many kept tokens for every signal; what is left over comes at the end.
     """
     i = j = 0
     while i < len(initial) or j < len(revised):
-        a, b = i, j
-        while i < len(initial) and initial[i] != KEEP:
-            i += 1
-        while j < len(revised) and revised[j] != KEEP:
-            j += 1
-        if (a, b) == (i, j):
-            i, j = min(i + 1, len(initial)), min(j + 1, len(revised))
-        yield range(a, i), range(b, j)
+        removed = _edited(initial, i)
+        added = _edited(revised, j)
+        # Of the several tokens of one character, only one has text.
+        if text := "".join(token.text for token in removed):
+            yield "del", text
+        if text := "".join(token.text for token in added):
+            yield "ins", text
+        i, j = i + len(removed), j + len(added)
+        if not removed and not added:
+            yield "kept", (revised[j] if j < len(revised) else initial[i]).text
+            i, j = i + 1, j + 1
 
 
-def visible(text: str) -> str:
-    """The text with every control, format and bidi character but the line feed, and whatever else can't be seen, shown as
-    its code."""
-    return "".join(
-        c
-        if c == "\n" or not (_UNSEEN.match(c) or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-        else f"<{ord(c):04x}>"
-        for c in text
-    )
+def _edited(tokens: Sequence[Token], start: int) -> Sequence[Token]:
+    """The tokens from `start` up to the next kept one."""
+    end = next((n for n in range(start, len(tokens)) if tokens[n].op == KEEP), len(tokens))
+    return tokens[start:end]
+
+
+def answers(row: dict[str, Any], tokenizer: LabelTokenizer | None) -> tuple[list[Token], list[Token]]:
+    """Initial and revised answer of a published row: the stored tokens where `tokenizer` reproduces their ids, else words."""
+    try:
+        tokenized = tokenizer.tokenize(row["messages"], row["initial"], row["revised"]) if tokenizer else []
+    except RowReject:
+        tokenized = []
+    if [answer.ids for answer in tokenized] != [row["initial_input_ids"], row["revised_input_ids"]]:
+        return words(row["initial"], row["revised"])
+    initial, revised = (_stored(row, side, answer) for side, answer in zip(SIDES, tokenized, strict=True))
+    return initial, revised
+
+
+def _stored(row: dict[str, Any], side: str, answer: TokenizedAnswer) -> list[Token]:
+    ops, weights = (row[f"{side}_{kind}"][answer.prompt_length :] for kind in ("ops", "weights"))
+    columns = zip(answer.response_ids, answer.pieces, ops, weights, strict=True)
+    return [Token(id_, text, op, round(weight, 4)) for id_, text, op, weight in columns]
+
+
+def words(initial: str, revised: str) -> tuple[list[Token], list[Token]]:
+    """Both texts as words, with the operations that turn the first into the second."""
+    before, after = (re.findall(r"\s*\S+|\s+$", text) for text in (initial, revised))
+    removed: list[Token] = []
+    added: list[Token] = []
+    for step in Levenshtein.opcodes(before, after):
+        remove, add = _STEPS.get(step.tag, (DELETE, INSERT))
+        removed += [Token(None, text, remove, None) for text in before[step.src_start : step.src_end]]
+        added += [Token(None, text, add, None) for text in after[step.dest_start : step.dest_end]]
+    return removed, added

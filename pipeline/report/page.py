@@ -9,74 +9,89 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.dataset import facts
+from pipeline.dataset import facts, measures
 from pipeline.dataset.histogram import histogram
 from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
-from pipeline.report import charts
-from pipeline.report.diffs import visible
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.report import charts, sample
 from pipeline.report.sample import Shown
-from pipeline.rewards import trust
+from pipeline.storage.atomic import write_text
+from pipeline.text import redact_paths, visible
 
+NAME = "report.html"
 _HERE = Path(__file__).parent
-_SHORT = {"reward_reference": "reference", "reward_initial": "initial", "reward_revised": "revised"}
+
+
+def write_report(
+    out: Path,
+    manifest: dict[str, Any],
+    tokenizer: LabelTokenizer | None,
+    *,
+    note: str = "",
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Path:
+    """Write report.html into the data set's folder and return its path.
+
+    manifest: the content of manifest.json, written or about to be. tokenizer: the labels' own; with None pairs are shown
+    by words, and `note` should say why. advance: called with the number of rows read, once per published row.
+    Raises StorageError for files that are not as the manifest says.
+    """
+    files = measures.files_of(out, manifest)
+    measured = measures.measure(files, advance)
+    shown = sample.draw(files, measured, tokenizer)
+    path = out / NAME
+    write_text(path, render(redact_paths(manifest), measured, shown, note))
+    return path
 
 
 def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str = "") -> str:
     """The HTML of a data set's report."""
-    rows = {
-        "vocabulary": shown.vocabulary,
-        "pairs": shown.pairs,
-        "rejects": shown.rejects,
-    }
     return fill(
         "report.html",
         script="viewer.js",
-        rows=embedded(rows),
-        title=f"FIGA pairs from {facts.source_name(manifest)}",
+        rows=embedded({"vocabulary": list(shown.vocabulary), "pairs": shown.pairs, "rejects": shown.rejects}),
+        title=facts.title(manifest),
         tiles=facts.tiles(manifest, measured),
-        made=facts.made(manifest),
+        origin=facts.origin(manifest),
         funnel=manifest["funnel"],
         totals=manifest["rows"],
+        headline=facts.headline(manifest),
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[text for text in (note, *trust.warnings(manifest)) if text],
+        notes=[text for text in (note, *facts.warnings(manifest)) if text],
     )
 
 
 def fill(template: str, script: str | None = None, **values: Any) -> str:
-    """A page of this folder with the shared style, and the policy that allows exactly that style and script."""
+    """A page from a template of this folder, with the shared style and a policy that allows that style and script alone."""
     style = (_HERE / "report.css").read_text("utf-8")
     code = (_HERE / script).read_text("utf-8") if script else ""
-    # Both are written here; a test holds them free of what would end their element.
-    policy = f"default-src 'none'; style-src '{_source(style)}'"
-    policy += f"; script-src '{_source(code)}'" if script else ""
-    policy += "; base-uri 'none'; form-action 'none'"
+    scripts = f"; script-src '{_csp_hash(code)}'" if script else ""
+    policy = f"default-src 'none'; style-src '{_csp_hash(style)}'{scripts}; base-uri 'none'; form-action 'none'"
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_seen,
+        finalize=_without_invisible,
     )
-    text = environment.get_template(template).render(
-        policy=Markup(policy),  # noqa: S704
-        style=Markup(style),  # noqa: S704
-        script=Markup(code),  # noqa: S704
-        **values,
-    )
+    # Style and script are this package's own; a test checks that neither ends its element.
+    own = {"policy": Markup(policy), "style": Markup(style), "script": Markup(code)}  # noqa: S704
+    text = environment.get_template(template).render(**own, **values)
     return text.encode("utf-8", "replace").decode()
 
 
-def _seen(value: Any) -> Any:
-    """What can't be seen in a text, bidi overrides above all, as codes; markup of our own as it is."""
+def _without_invisible(value: Any) -> Any:
+    """Text with invisible characters, bidi overrides above all, as codes; our own markup as it is."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -88,46 +103,53 @@ def embedded(value: Any) -> Markup:
     return Markup(text)  # noqa: S704
 
 
-def _source(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
-    n, refused = measured.numbers, measured.refused
-    operations = {
-        side: {name: int(count) for name, count in zip(OPERATIONS, counted, strict=True)}
-        for side, counted in measured.operations.items()
-    }
-    lengths = {name.removesuffix("_tokens"): n[name] for name in ("prompt_tokens", "initial_tokens", "revised_tokens")}
-    gains, distances = (
-        {"published": n[name], "rejected revisions": refused[name]} for name in ("reward_gain", "edit_distance")
-    )
-    least = facts.least_gain(manifest)
-    made = [
+    numbers = measured.numbers
+    rewards = {name.removeprefix("reward_"): numbers[name] for name in REWARDS}
+    operations = {side: counted.tolist() for side, counted in measured.operations.items()}
+    lengths = {name: numbers[f"{name}_tokens"] for name in ("prompt", "initial", "revised")}
+    drawn = [
         charts.distribution(
             "Rewards",
-            histogram({_SHORT[name]: n[name] for name in REWARDS}),
+            histogram(rewards),
             "reward",
             "What the reward model says of the three answers of the published pairs.",
         ),
+        *_filter_charts(manifest, measured),
+        charts.counts("Diagnoses", dict(measured.reasons), "Why the initial answer was poor, as the reviser says."),
+        charts.distribution("Lengths", histogram(lengths), "tokens", "Tokens of prompt and answers."),
+        charts.shares("Tokens by operation", operations, OPERATIONS, "Kept tokens carry the weight γ or 0."),
+    ]
+    if len(measured.sources) > 1:
+        drawn.append(charts.counts("Sources", dict(measured.sources)))
+    return drawn
+
+
+def _filter_charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
+    """Reward gain and edit distance of published pairs and rejected revisions, with what the filter accepts."""
+    gains, distances = (
+        {"published": measured.numbers[name], "rejected revisions": measured.refused[name]}
+        for name in ("reward_gain", "edit_distance")
+    )
+    least, gain_note = facts.accepted_gain(manifest)
+    band, distance_note = facts.accepted_distance(manifest)
+    return [
         charts.bars(
             "Reward gain",
             histogram(gains, through=least),
             "revised − initial",
-            facts.gain_note(manifest),
+            gain_note,
             None if least is None else (least, math.inf),
         ),
         charts.bars(
             "Edit distance",
             histogram(distances, limits=(0.0, 1.0)),
             "edits / tokens of the longer answer",
-            facts.band_note(manifest),
-            facts.band(manifest),
+            distance_note,
+            band,
         ),
-        charts.counts("Diagnoses", dict(measured.reasons), "Why the initial answer was poor, as the reviser says."),
-        charts.distribution("Lengths", histogram(lengths), "tokens", "Tokens of prompt and answers."),
-        charts.shares("Tokens by operation", operations, "Kept tokens carry the weight γ or 0."),
     ]
-    if len(measured.sources) > 1:
-        made.append(charts.counts("Sources", dict(measured.sources)))
-    return made

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,61 +21,49 @@ from pipeline.dataset.measures import Files, Measures
 from pipeline.dataset.reader import batches
 from pipeline.labels.alignment import KEEP
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.report import tokens
+from pipeline.report.diffs import SIDES, Token, answers
 
-PAIRS, REJECTS = 2000, 500
-_PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000
-_TEXT = 20_000
+MOST_PAIRS, MOST_REJECTS = 2000, 500
+_PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000  # of JSON
+_TEXT = 20_000  # characters
 _TOKENS, _CONTEXT = 4000, 200
-_REJECT_COLUMNS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
-_FACTS = ("id", "source", "source_row", "reference", "diagnosis")
-_SCORES = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
-_TOKEN_COLUMNS = [f"{side}_{kind}" for side in tokens.SIDES for kind in ("input_ids", "weights", "ops")]
-_PAIR_COLUMNS = [*_FACTS, *_SCORES, "messages", *tokens.SIDES, "prompt_input_ids", *_TOKEN_COLUMNS]
+_PAIR_FIELDS = ("id", "source", "source_row", "reference", "diagnosis")
+_REJECT_FIELDS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
+_NUMBERS = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
+_TOKEN_COLUMNS = [f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "weights", "ops")]
+_PAIR_COLUMNS = [*_PAIR_FIELDS, *_NUMBERS, "messages", *SIDES, *_TOKEN_COLUMNS]
 _BATCH = 1024
 Row = dict[str, Any]
+Vocabulary = dict[tuple[int | None, str], int]
 
 
 @dataclass(slots=True)
 class Shown:
-    """What the viewer holds. vocabulary: [id, text] of every token that occurs, which rows refer to by position.
+    """What the viewer holds.
 
-    cut: texts shown up to a length; inexact: pairs shown as words; pairs_of, rejects_of: rows there are.
+    vocabulary: (id, text) of every token that occurs, with the position by which pairs refer to it. cut: rows with texts
+    that are cut; inexact: pairs shown as words; pairs_of, rejects_of: how many the data set has.
     """
 
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    vocabulary: list[tuple[int | None, str]] = field(default_factory=list)
+    pairs_of: int
+    rejects_of: int
+    pairs: list[Row] = field(default_factory=list)
+    rejects: list[Row] = field(default_factory=list)
+    vocabulary: Vocabulary = field(default_factory=dict)
     cut: int = 0
     inexact: int = 0
-    pairs_of: int = 0
-    rejects_of: int = 0
 
 
 def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> Shown:
     """Read the chosen rows. Raises StorageError for a damaged file."""
-    shown = Shown(pairs_of=measured.rows, rejects_of=sum(measured.rejected.values()))
-    place: dict[tuple[int | None, str], int] = {}
-    left = _PAIR_BYTES
-    chosen = _smallest_ids(measured.ids, measured.diagnoses, PAIRS)
-    # Kept as Arrow has them: as Python objects, ids and weights take ten times the memory.
-    for one in _in_order(files.published, chosen, lambda one: one, _PAIR_COLUMNS):
-        known = len(place)
-        pair = _pair(_as_row(one), tokenizer, place, shown)
-        left -= _size(pair) + sum(len(text) + 12 for _, text in list(place)[known:])
-        if left < 0 and shown.pairs:
-            break
-        shown.pairs.append(pair)
-    shown.vocabulary = list(place)
-    left = _REJECT_BYTES
-    for reject in _in_order(
-        files.rejected, _smallest_ids(measured.refused_ids, measured.refused_why, REJECTS), _reject
-    ):
-        left -= _size(reject)
-        if left < 0 and shown.rejects:
-            break
-        shown.rejects.append(reject)
-    shown.cut = sum(row.pop("cut", False) for row in [*shown.pairs, *shown.rejects])
+    shown = Shown(measured.rows, sum(measured.rejected.values()))
+    chosen = _smallest_ids(measured.ids, measured.diagnoses, MOST_PAIRS)
+    pairs = (_pair(row, tokenizer, shown) for row in _read(files.published, chosen, _PAIR_COLUMNS))
+    shown.pairs = _fitting(pairs, _PAIR_BYTES, shown.vocabulary)
+    chosen = _smallest_ids(measured.refused_ids, measured.refused_why, MOST_REJECTS)
+    rejects = (_common(row, _REJECT_FIELDS) for row in _read(files.rejected, chosen))
+    shown.rejects = _fitting(rejects, _REJECT_BYTES, {})
+    shown.cut = sum(row.pop("cut") for row in [*shown.pairs, *shown.rejects])
     return shown
 
 
@@ -88,52 +77,57 @@ def _smallest_ids(ids: npt.NDArray[Any], strata: npt.NDArray[Any], count: int) -
     return np.lexsort((ids, turn))[:count] if len(ids) else np.empty(0, np.int64)
 
 
-def _in_order(
-    paths: list[Path],
-    positions: npt.NDArray[np.int64],
-    shape: Callable[[pa.RecordBatch], Any],
-    columns: Sequence[str] | None = None,
-) -> list[Any]:
-    """What `shape` makes of the rows at these positions over all files, each a batch of one, in the order of the positions."""
-    first, wanted = 0, np.sort(positions)
-    found: dict[int, Any] = {}
+def _read(paths: list[Path], positions: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> Iterable[Row]:
+    """The rows at these positions over all files, in the order of the positions."""
+    wanted = np.sort(positions)
+    # Arrow's rows until they are needed: as Python objects, ids and weights take ten times the memory.
+    rows: list[pa.RecordBatch] = []
+    first = 0
     for path in paths:
         for batch in batches(path, columns, _BATCH):
             inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)]
-            if len(inside):
-                taken = batch.take(pa.array(inside - first))
-                found |= {position: shape(taken.slice(n, 1)) for n, position in enumerate(inside.tolist())}
+            taken = batch.take(pa.array(inside - first))
+            rows += [taken.slice(n, 1) for n in range(len(inside))]
             first += batch.num_rows
-    return [found[position] for position in positions.tolist()]
+    return (rows[place].to_pylist()[0] for place in np.searchsorted(wanted, positions))
 
 
-def _as_row(one: pa.RecordBatch) -> Row:
-    row: Row = one.to_pylist()[0]
-    return row
+def _fitting(rows: Iterable[Row], budget: int, vocabulary: Vocabulary) -> list[Row]:
+    """The first rows, at least one, that fit into `budget` bytes of JSON, with what they add to the vocabulary."""
+    kept: list[Row] = []
+    known = 0
+    for row in rows:
+        budget -= len(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        budget -= sum(len(text) + 12 for _, text in islice(vocabulary, known, None))
+        known = len(vocabulary)
+        if budget < 0 and kept:
+            break
+        kept.append(row)
+    return kept
 
 
-def _pair(
-    row: dict[str, Any], tokenizer: LabelTokenizer | None, place: dict[tuple[int | None, str], int], shown: Shown
-) -> dict[str, Any]:
-    made = bounded({name: row[name] for name in _FACTS}) | _scores(row)
-    made["messages"] = [bounded(message) for message in row["messages"]]
-    sides = tokens.of_row(row, tokenizer)
-    shown.inexact += sides["initial"].ids is None
-    start = _start([own.ops for own in sides.values()])
-    for side, own in sides.items():
-        ids: Sequence[int | None] = own.ids or [None] * len(own.texts)
-        weights: Sequence[float | None] = own.weights or [None] * len(own.texts)
-        items = list(zip(ids, own.texts, own.ops, weights, strict=True))
-        made["cut"] = made.get("cut") or len(items) > _TOKENS
-        if start:
-            items[:start] = [(None, f"[…{start} tokens before are in the data set] ", KEEP, None)]
-        items = items[:_TOKENS]
-        made[side] = {
-            "t": [place.setdefault((id_, text[:_TEXT]), len(place)) for id_, text, _, _ in items],
-            "r": [[count, *value] for count, value in tokens.runs((op, weight) for _, _, op, weight in items)],
-        }
-    made["cut"] |= any(message.pop("cut", False) for message in made["messages"])
-    return made
+def _common(row: Row, names: Sequence[str]) -> Row:
+    """What pairs and rejects are shown by: fields, numbers and messages; "cut" when a text of them is."""
+    fields, messages = {name: row[name] for name in names}, row["messages"] or []
+    shown: Row = bounded(fields) | _numbers(row)
+    shown["messages"] = [bounded(message) for message in messages]
+    shown["cut"] = bounded(fields) != fields or shown["messages"] != messages
+    return shown
+
+
+def _pair(row: Row, tokenizer: LabelTokenizer | None, shown: Shown) -> Row:
+    pair = _common(row, _PAIR_FIELDS)
+    sides = answers(row, tokenizer)
+    shown.inexact += any(token.id is None for side in sides for token in side)
+    start = _start([[token.op for token in side] for side in sides])
+    for name, side in zip(SIDES, sides, strict=True):
+        pair["cut"] |= len(side) > _TOKENS
+        before = [Token(None, f"[…{start} tokens before are in the data set] ", KEEP, None)] if start else []
+        tokens = [*before, *side[start:]][:_TOKENS]
+        places = [shown.vocabulary.setdefault((t.id, t.text[:_TEXT]), len(shown.vocabulary)) for t in tokens]
+        runs = groupby((token.op, token.weight) for token in tokens)
+        pair[name] = {"t": places, "r": [[sum(1 for _ in run), *value] for value, run in runs]}
+    return pair
 
 
 def _start(ops: Sequence[Sequence[int]]) -> int:
@@ -144,31 +138,19 @@ def _start(ops: Sequence[Sequence[int]]) -> int:
     return max(0, first - _CONTEXT)
 
 
-def _scores(row: dict[str, Any]) -> dict[str, Any]:
-    """Rounded; None for what isn't there or isn't finite, which JSON doesn't have."""
-    known = {name: row[name] if row[name] is not None and math.isfinite(row[name]) else None for name in _SCORES}
-    initial, revised = known["reward_initial"], known["reward_revised"]
-    known["reward_gain"] = revised - initial if revised is not None and initial is not None else None
-    return {name: None if value is None else round(value, 4) for name, value in known.items()}
+def _numbers(row: Row) -> Row:
+    """Rewards, their gain and the edit distance, rounded; None for what is missing or not finite, which JSON doesn't have."""
+    finite = {name: row[name] for name in _NUMBERS if row[name] is not None and math.isfinite(row[name])}
+    if {"reward_initial", "reward_revised"} <= finite.keys():
+        finite["reward_gain"] = finite["reward_revised"] - finite["reward_initial"]
+    return {name: round(finite[name], 4) if name in finite else None for name in (*_NUMBERS, "reward_gain")}
 
 
-def _reject(one: pa.RecordBatch) -> Row:
-    row = _as_row(one)
-    made = bounded({name: row[name] for name in _REJECT_COLUMNS}) | _scores(row)
-    made["messages"] = [bounded(message) for message in row["messages"] or []]
-    made["cut"] = made.get("cut", False) | any(message.pop("cut", False) for message in made["messages"])
-    return made
+def bounded(row: Row) -> Row:
+    """The row with its long texts cut; what is left out is said in its place."""
+    return {name: _cut(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def bounded(row: dict[str, Any]) -> dict[str, Any]:
-    """Texts up to a length, with what is left out said in their place."""
-    made = dict(row)
-    for name, value in row.items():
-        if isinstance(value, str) and len(value) > _TEXT:
-            made[name] = f"{value[:_TEXT]} […{len(value) - _TEXT} more characters are in the data set]"
-            made["cut"] = True
-    return made
-
-
-def _size(row: dict[str, Any]) -> int:
-    return len(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+def _cut(text: str) -> str:
+    more = len(text) - _TEXT
+    return f"{text[:_TEXT]} […{more} more characters are in the data set]" if more > 0 else text

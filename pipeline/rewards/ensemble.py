@@ -1,8 +1,8 @@
-"""Several reward models as one: their mean, their least, or the mean less their disagreement.
+"""Several reward models as one: their mean, their minimum, or their mean minus their disagreement.
 
-Members' scores are taken as they are, unless `reward.centres` and `reward.spreads` say what to take off and to divide by: a
-logit, a mark from 1 to 9 and a preference from −1 to 1 are of no common scale. They are settings, and not taken from a
-run's own scores, so that a score depends on its own row alone; `figa rewards check` prints those of a file.
+A logit, a mark from 1 to 9 and a preference from −1 to 1 have no common scale, so `reward.centres` and `reward.spreads` say
+what to subtract from each member's scores and what to divide them by. They are settings, not taken from a run's own scores,
+so that a score depends on its own row only; `figa rewards check` prints them for a file of pairs.
 """
 
 from __future__ import annotations
@@ -10,43 +10,35 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from pipeline import rewards
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import RowReject
+from pipeline.rewards.base import Item, RewardModel, Score, score_items
+from pipeline.schema import digest
 
-if TYPE_CHECKING:
-    from pipeline.rewards import Item, RewardModel, Score
 
-
-class Ensemble:
-    """`worst` is mean − worst_k × standard deviation (of the members, population). A row that one rejects is a reject."""
+class Ensemble(RewardModel):
+    """`worst` is mean − worst_k × standard deviation (population) of the members. One member's reject is the row's."""
 
     def __init__(self, members: Sequence[RewardModel], settings: RewardSettings) -> None:
         self._members = members
         self._combine, self._k = settings.combine, settings.worst_k
         centres = settings.centres or (0.0,) * len(members)
         self._scales = list(zip(centres, settings.spreads or (1.0,) * len(members), strict=True))
-        self.models = [model for member in members for model in getattr(member, "models", [])]
         self.name = f"{settings.combine}({', '.join(member.name for member in members)})"
         self.digest = digest([member.digest for member in members], self._combine, self._k, self._scales)
-        self.facts = {"kind": "ensemble", "members": [rewards.describe(member) for member in members]}
-        # As few rows at a time as any member wants; 0, all, only when no member has another wish.
-        sizes = [rewards.chunk(member, 256) for member in members]
-        self.chunk = 0 if 0 in sizes else min(sizes)
+        self.facts = {"kind": "ensemble", "members": [member.describe() for member in members]}
+        # The smallest number, where 0 means all rows.
+        self.rows_per_call = min(member.rows_per_call for member in members)
+        self.chat_models = [model for member in members for model in member.chat_models]
 
-    def score(self, items: Sequence[Item]) -> list[Score]:
-        raise TypeError("an ensemble may hold a judge of pairs: call `against`")
+    def score(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
+        columns = [score_items(member, items, references) for member in self._members]
+        return [self._combine_scores(scores) for scores in zip(*columns, strict=True)]
 
-    def against(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
-        columns = [rewards.scores(member, items, references) for member in self._members]
-        return [self._one(row) for row in zip(*columns, strict=True)]
-
-    def _one(self, row: Sequence[Score]) -> Score:
+    def _combine_scores(self, scores: Sequence[Score]) -> Score:
         values = []
-        for score, (centre, spread) in zip(row, self._scales, strict=True):
+        for score, (centre, spread) in zip(scores, self._scales, strict=True):
             if isinstance(score, RowReject):
                 return score
             values.append((score - centre) / spread)

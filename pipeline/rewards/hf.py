@@ -1,43 +1,41 @@
 """Any sequence-classification reward model of transformers (needs the `train` extra: torch).
 
-The answer is scored as the model's own chat template renders it (Skywork, ArmoRM); without one, as (query, answer) text
-pair, which is how OpenAssistant's `reward-model-deberta-v3-large-v2` was trained. Of a model whose head its checkpoint does
-not hold, or whose head is code of its own, the scores would be random: such a one is refused.
+The model's own chat template renders the scored text (Skywork, ArmoRM); without one it is the text pair (query, answer), as
+OpenAssistant's `reward-model-deberta-v3-large-v2` was trained. A model whose checkpoint lacks the head, or whose head is code
+that is not trusted, would give random scores and is refused.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
-from pipeline.labels.tokenizer import hub_trouble
-from pipeline.text import without_folders
-
-if TYPE_CHECKING:
-    from pipeline.rewards import Item
+from pipeline.labels.model_files import folder_digest, hub_trouble
+from pipeline.rewards.base import Item, RewardModel
+from pipeline.schema import digest
+from pipeline.text import one_line, without_folders
 
 _AUTO = "AutoModelForSequenceClassification"
-# Beyond it a batch leaves a core's cache, and is slower than its texts one by one.
+# A larger batch leaves a core's cache and is slower than its texts one by one.
 _CPU_TOKENS = 1024
 
 
-class SequenceClassifierReward:
-    """R(X, Y) is the logit, or `score` where a model's output has one. Sorted by length into batches: little is padding."""
+class SequenceClassifierReward(RewardModel):
+    """R(X, Y) is the logit, or `score` where a model's output has one. Batches hold texts of similar length."""
 
-    def __init__(self, model_id: str, settings: RewardSettings) -> None:
+    def __init__(self, settings: RewardSettings) -> None:
         self._settings = settings
-        # Threads of several shards share the model, and a tokenizer's truncation is state.
-        self._turn = threading.Lock()
+        model_id = ModelSpec.parse(settings.model).name
+        # Threads of several shards share the model and the tokenizer, whose truncation is state.
+        self._lock = threading.Lock()
         self._load(model_id)
         self._device = settings.device
         if self._device == "auto":
@@ -45,17 +43,18 @@ class SequenceClassifierReward:
         try:
             self._model.eval().to(self._device)
         except (RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
-        # Nothing is generated, so no keys and values are kept: a batch needs less memory, and they aren't copied.
-        self._model.config.get_text_config().use_cache = False
-        self._looks_back = _looks_back(self._model)
+        config = self._model.config.get_text_config()
+        # Nothing is generated, so keys and values need no memory.
+        config.use_cache = False
+        self._has_padding = config.pad_token_id is not None
+        self._needs_no_mask = _needs_no_mask(self._model)
         revision = getattr(self._model.config, "_commit_hash", None)
-        files = folder_digest(model_id, weights=True)
         configured = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
-        # Every published row has it.
+        # Without folders of this machine, since every published row has it.
         self.name = without_folders(configured)
-        template = str(self._tokenizer.chat_template)
+        template, files = str(self._tokenizer.chat_template), folder_digest(model_id, weights=True)
         self.digest = digest(configured, files, settings.max_length, settings.dtype, settings.label, template)
         self.facts = {
             "kind": "sequence classifier",
@@ -74,54 +73,79 @@ class SequenceClassifierReward:
             ) from None
         self._torch = torch
         trouble = hub_trouble(model_id) if folder_digest(model_id, weights=True) is None else None
-        trusted, revision = self._settings.trust_remote_code, self._settings.revision
-        # Without a Hub that answers, what its cache holds is taken.
-        where: dict[str, Any] = {"local_files_only": trouble is not None, "revision": revision or "main"}
+        # When the Hub doesn't answer, its cache is used. Without trust_remote_code transformers would ask at the terminal.
+        options: dict[str, Any] = {
+            "local_files_only": trouble is not None,
+            "revision": self._settings.revision or "main",
+            "trust_remote_code": self._settings.trust_remote_code,
+        }
         try:
-            # Not trusting the code needs no trust: transformers would ask at the terminal, or take another head for it.
-            config = AutoConfig.from_pretrained(model_id, trust_remote_code=trusted, **where)
-            if _AUTO in (getattr(config, "auto_map", None) or {}) and not trusted:
+            config = AutoConfig.from_pretrained(model_id, **options)
+            if _AUTO in (getattr(config, "auto_map", None) or {}) and not self._settings.trust_remote_code:
                 raise ConfigError(
                     f"reward.model hf/{model_id}: its head is code that comes with the model; read that code, then set "
                     "reward.trust_remote_code=true to run it"
                 )
-            self._tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trusted, **where)
-            self._model, told = AutoModelForSequenceClassification.from_pretrained(
-                model_id,
-                config=config,
-                trust_remote_code=trusted,
-                dtype=getattr(torch, self._settings.dtype),
-                output_loading_info=True,
-                **where,
+            self._tokenizer = AutoTokenizer.from_pretrained(model_id, **options)
+            dtype = getattr(torch, self._settings.dtype)
+            self._model, loading = AutoModelForSequenceClassification.from_pretrained(
+                model_id, config=config, dtype=dtype, output_loading_info=True, **options
             )
         except ConfigError:
             raise
         except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
-            reason = trouble or " ".join(str(error).split())[:200]
+            reason = trouble or one_line(error)
             if model_id.startswith(("/", ".", "~")):
                 reason = "no such folder"
             raise ConfigError(f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}") from None
-        if missing := sorted(told["missing_keys"]):
+        if missing := sorted(loading["missing_keys"]):
             raise ConfigError(
                 f"reward.model hf/{model_id}: its files lack {', '.join(missing[:3])}, which would be random: this is no "
                 "sequence classifier; name the checkpoint that was trained as a reward model"
             )
 
-    def score(self, items: Sequence[Item]) -> npt.NDArray[np.float32]:
-        """Scores in the items' order, shape (n,). Texts over max_length tokens lose their beginning, not the answer."""
-        with self._turn:
+    def score(self, items: Sequence[Item], references: Sequence[str] = ()) -> npt.NDArray[np.float32]:
+        """float32, shape (len(items),). Texts over max_length tokens lose their beginning. References are not used."""
+        with self._lock:
             inputs = self._encode(items)
+            padding = self._set_padding(inputs)
+            batches = list(self._batches([len(each["input_ids"]) for each in inputs], padded=padding is not None))
+            columns = self._map(lambda batch: self._score_batch([inputs[i] for i in batch], padding), batches)
             scores = np.zeros(len(inputs), np.float32)
-            with self._padding(inputs) as padding:
-                batches = list(self._batches([len(each["input_ids"]) for each in inputs], padded=padding is not None))
-                with self._workers(len(batches)) as each_of:
-                    found = each_of(lambda chosen: self._scores([inputs[i] for i in chosen], padding), batches)
-                    for chosen, column in zip(batches, found, strict=True):
-                        scores[chosen] = column
+            for batch, column in zip(batches, columns, strict=True):
+                scores[batch] = column
             return scores
 
+    def _encode(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
+        """Token ids of each item, and the model's other inputs."""
+        if not items:
+            return []
+        self._tokenizer.truncation_side = "left"
+        cut: dict[str, Any] = {"truncation": True, "max_length": self._settings.max_length}
+        if self._tokenizer.chat_template:
+            conversations = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
+            texts = self._tokenizer.apply_chat_template(conversations, tokenize=False)
+            encoded = self._tokenizer(texts, add_special_tokens=False, **cut)
+        else:
+            queries = ["\n\n".join(m["content"] for m in messages) for messages, _ in items]
+            encoded = self._tokenizer(queries, [answer for _, answer in items], **cut)
+        names = [name for name in encoded if name != "attention_mask" or not self._needs_no_mask]
+        return [{name: encoded[name][n] for name in names} for n in range(len(items))]
+
+    def _set_padding(self, inputs: list[dict[str, list[int]]]) -> int | None:
+        """The token that pads batches; None when there is none.
+
+        A model without padding token reads the last token, which stays so with any token as padding that no text contains.
+        """
+        config = self._model.config.get_text_config()
+        if not self._has_padding:
+            used = {token for each in inputs for token in each["input_ids"]}
+            config.pad_token_id = next((n for n in range(config.vocab_size) if n not in used), None)
+        padding: int | None = config.pad_token_id
+        return padding
+
     def _batches(self, lengths: list[int], *, padded: bool) -> Iterator[list[int]]:
-        """Places of texts of like length. The longest first: a batch that doesn't fit into memory shows at once."""
+        """Indices of texts of similar length, longest first: a batch too large for the memory fails at once."""
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         while order:
             size = self._settings.batch_size if padded else 1
@@ -130,85 +154,48 @@ class SequenceClassifierReward:
             yield order[-size:]
             del order[-size:]
 
-    @contextmanager
-    def _workers(self, batches: int) -> Iterator[Callable[..., Iterable[npt.NDArray[np.float32]]]]:
-        """A `map` over batches: on a CPU each core takes batches of its own, as all of them at one batch mostly wait."""
+    def _map(self, work: Callable[[list[int]], npt.NDArray[np.float32]], batches: list[list[int]]) -> list[Any]:
+        """`work` on each batch. On a CPU each core takes its own batches, since several cores on one batch mostly wait."""
         threads = self._torch.get_num_threads()
-        if self._device != "cpu" or batches < 2 * threads:
-            yield map
-            return
+        if self._device != "cpu" or len(batches) < 2 * threads:
+            return list(map(work, batches))
         try:
             with ThreadPoolExecutor(threads, initializer=self._torch.set_num_threads, initargs=(1,)) as pool:
-                yield pool.map
+                return list(pool.map(work, batches))
         finally:
             self._torch.set_num_threads(threads)
 
-    @contextmanager
-    def _padding(self, inputs: list[dict[str, list[int]]]) -> Iterator[int | None]:
-        """What batches are padded with; None where no token would do.
-
-        A model without padding reads its last token. With any token as padding that its texts don't have, it still does.
-        """
-        config = self._model.config.get_text_config()
-        own = padding = config.pad_token_id
-        if own is None:
-            used = {token for each in inputs for token in each["input_ids"]}
-            padding = next((n for n in range(config.vocab_size) if n not in used), None)
-        config.pad_token_id = padding
-        try:
-            yield padding
-        finally:
-            config.pad_token_id = own
-
-    def _encode(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
-        """Token ids, and what else the model takes, of each item."""
-        if not items:
-            return []
-        self._tokenizer.truncation_side = "left"
-        cut: dict[str, Any] = {"truncation": True, "max_length": self._settings.max_length}
-        if self._tokenizer.chat_template:
-            whole = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
-            texts = self._tokenizer.apply_chat_template(whole, tokenize=False)
-            encoded = self._tokenizer(texts, add_special_tokens=False, **cut)
-        else:
-            queries = ["\n\n".join(m["content"] for m in messages) for messages, _ in items]
-            encoded = self._tokenizer(queries, [answer for _, answer in items], **cut)
-        names = [name for name in encoded if name != "attention_mask" or not self._looks_back]
-        return [{name: encoded[name][n] for name in names} for n in range(len(items))]
-
-    def _scores(self, inputs: list[dict[str, list[int]]], padding: int | None) -> npt.NDArray[np.float32]:
-        """One batch, padded here: the tokenizer's padding need not be what the model knows as such, or be there at all."""
+    def _score_batch(self, inputs: list[dict[str, list[int]]], padding: int | None) -> npt.NDArray[np.float32]:
+        """The scores of one batch. Padded here, because the tokenizer may lack the model's padding token."""
         length = max(len(each["input_ids"]) for each in inputs)
-        fill = {"input_ids": padding or 0}
-        batch = {
-            name: self._torch.tensor(
-                [each[name] + [fill.get(name, 0)] * (length - len(each[name])) for each in inputs], device=self._device
-            )
-            for name in inputs[0]
-        }
+        tensors = {}
+        for name in inputs[0]:
+            fill = padding or 0 if name == "input_ids" else 0
+            rows = [each[name] + [fill] * (length - len(each[name])) for each in inputs]
+            tensors[name] = self._torch.tensor(rows, device=self._device)
         with self._torch.inference_mode():
-            output = self._model(**batch)
-        given = getattr(output, "score", None)
-        return self._column(output.logits if given is None else given)
+            output = self._model(**tensors)
+        score = getattr(output, "score", None)
+        return self._select_label(output.logits if score is None else score)
 
-    def _column(self, output: Any) -> npt.NDArray[np.float32]:
-        """The one score a row of an output of shape (n,) or (n, labels)."""
+    def _select_label(self, output: Any) -> npt.NDArray[np.float32]:
+        """The scores, shape (n,), in an output of shape (n,) or (n, labels)."""
         table = output.float().cpu().numpy()
         table = table[:, None] if table.ndim == 1 else table
         label, labels = self._settings.label, table.shape[1]
         if (label is None and labels > 1) or (label or 0) >= labels:
             raise ConfigError(
-                f"reward.model {self.name} gives {labels} numbers an answer, and reward.label is {label}: "
+                f"reward.model {self.name} gives {labels} numbers per answer, and reward.label is {label}: "
                 f"say which is the score, from 0 to {labels - 1}"
             )
         column: npt.NDArray[np.float32] = table[:, label or 0]
         return column
 
 
-def _looks_back(model: Any) -> bool:
-    """Whether padding on the right changes nothing: only tokens before it are seen, and the last of these is read.
+def _needs_no_mask(model: Any) -> bool:
+    """Whether padding on the right changes nothing: attention is causal, and the last token before the padding is read.
 
-    Without a mask attention takes its causal kernel, which is quicker than any mask.
+    Without a mask, attention uses its faster causal kernel.
     """
     from transformers.modeling_layers import GenericForSequenceClassification
 

@@ -1,15 +1,15 @@
-"""Reward servers over HTTP. What is sent and where the scores are is data: a template and two paths.
+"""Reward servers over HTTP. A template gives the request's body, and two paths say where the scores are in the response.
 
     vllm/NAME@http://host:8000              /classify, /score or /pooling, by `reward.endpoint`
-    openrlhf/NAME@http://host:5000          /get_reward, as `openrlhf.cli.serve_rm` has it
+    openrlhf/NAME@http://host:5000          /get_reward, as in `openrlhf.cli.serve_rm`
     http/NAME@http://host/any               `reward.request`, `reward.scores`, `reward.index`
 
-In a template, a string that is one of these is replaced by data, which is never looked at again: $texts $queries $answers
-$conversations for the items of one request as lists; $text $query $answer $conversation for servers that take one item a
-request; $model. A text is written by the chat template of `reward.tokenizer`, else as "\\n\\nHuman: …\\n\\nAssistant: …".
+Strings of a template that are replaced by data: $texts $queries $answers $conversations, lists over the items of a request;
+$text $query $answer $conversation for servers that take one item per request; $model. The chat template of
+`reward.tokenizer` writes a conversation as text; without one it is "\\n\\nHuman: …\\n\\nAssistant: …".
 
-Scores are cheap and the stage files hold them, so nothing is journalled. A score that is missing, null or no number makes
-its row a reject, as does a call that failed; a server that never answers stops the run. `REWARD_API_KEY`, if set, is sent.
+Stage files hold the scores, so nothing is journalled. A score that is missing, null or not a number makes its row a reject,
+as does a failed request; a server that never answers stops the run. `REWARD_API_KEY`, if set, is sent as bearer token.
 """
 
 from __future__ import annotations
@@ -18,84 +18,96 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import digest
 from pipeline.errors import ConfigError, RowReject
+from pipeline.labels.model_files import folder_digest, hub_trouble
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
 from pipeline.models.retry import Breaker, retrying
-from pipeline.rewards.texts import Writer
+from pipeline.rewards.base import Item, RewardModel, Score
+from pipeline.schema import digest
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     import httpx2
 
-    from pipeline.rewards import Item, Score
-
-# Raise when the same answers are read as other scores.
+# Raise when the same responses are read as other scores.
 CODE = 1
 _KEY = "REWARD_API_KEY"
-_MANY = ("texts", "queries", "answers", "conversations")
-_ONE = ("text", "query", "answer", "conversation")
+_LISTS = ("texts", "queries", "answers", "conversations")
+_SINGLES = ("text", "query", "answer", "conversation")
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
-class Wire(NamedTuple):
-    """url: what is posted to; body: the template; scores, places: where those are in the answer; single: one item a request."""
+class ServerApi(NamedTuple):
+    """How a server is called. The paths lead to the scores, and to the item that each score is of, in a response."""
 
     url: str
     body: dict[str, Any]
-    scores: str
-    places: str | None
-    single: bool
+    scores_path: str
+    index_path: str | None
+    one_per_request: bool
 
 
-def wire(settings: RewardSettings) -> Wire:
-    """How the server that `settings` name is spoken to. Raises ConfigError."""
+def server_api(settings: RewardSettings) -> ServerApi:
+    """How to call the server that `settings` name. Raises ConfigError."""
     spec = ModelSpec.parse(settings.model)
-    url = spec.base_url or ""
+    url = spec.base_url
+    if not url:
+        raise ConfigError(f"reward.model: {spec} needs an address, as in {spec.provider}/NAME@http://host:8000")
+    index_path: str | None = None
     if spec.provider == "vllm":
+        url = f"{url.removesuffix('/v1')}/{settings.endpoint}"
         # Raw scores: a sigmoid would press the best and the worst together.
         body: dict[str, Any] = {"model": "$model", "use_activation": False}
         if settings.endpoint == "score":
             body |= {"text_1": "$queries", "text_2": "$answers"}
         else:
             body |= {"input": "$texts"} if settings.tokenizer else {"messages": "$conversation"}
-        path = {"classify": "data.*.probs", "score": "data.*.score", "pooling": "data.*.data"}[settings.endpoint]
-        found = Wire(f"{url.removesuffix('/v1')}/{settings.endpoint}", body, path, "data.*.index", False)
+        paths = {"classify": "data.*.probs", "score": "data.*.score", "pooling": "data.*.data"}
+        scores_path, index_path = paths[settings.endpoint], "data.*.index"
     elif spec.provider == "openrlhf":
         url += "" if urlsplit(url).path else "/get_reward"
-        found = Wire(url, {"query": "$texts", "prompts": "$queries"}, "rewards", None, False)
-    else:
-        if settings.request is None or settings.scores is None:
-            raise ConfigError(
-                f"reward.model {spec}: say what the server takes and gives: reward.request, such as "
-                "{inputs: $texts}, and reward.scores, such as results.*.score"
-            )
-        found = Wire(url, settings.request, settings.scores, settings.index, False)
-    found = found._replace(body=found.body | settings.extra)
-    named = {text[1:] for text in _strings(found.body) if text.startswith("$")}
-    single = named & set(_ONE)
-    if unknown := sorted(named - {*_MANY, *_ONE, "model"}):
-        raise ConfigError(f"reward.request: unknown ${unknown[0]}; known are ${', $'.join((*_MANY, *_ONE, 'model'))}")
-    if bool(single) == bool(named & set(_MANY)):
+        body, scores_path = {"query": "$texts", "prompts": "$queries"}, "rewards"
+    elif settings.request is None or settings.scores is None:
         raise ConfigError(
-            f"reward.request: expected some of ${', $'.join(_MANY)} for many items a request, or of ${', $'.join(_ONE)} for "
-            "one, and not both"
+            f"reward.model {spec}: say what the server takes and gives: reward.request, such as "
+            "{inputs: $texts}, and reward.scores, such as results.*.score"
         )
-    return found._replace(single=bool(single))
+    else:
+        body, scores_path, index_path = settings.request, settings.scores, settings.index
+    body = body | settings.extra
+    return ServerApi(url, body, scores_path, index_path, _takes_one_item(body))
 
 
-def _strings(value: Any) -> list[str]:
+def _takes_one_item(body: dict[str, Any]) -> bool:
+    """Whether a template is for one item per request, not for many. Raises ConfigError."""
+    names = {text[1:] for text in _strings(body) if text.startswith("$")}
+    if unknown := sorted(names - {*_LISTS, *_SINGLES, "model"}):
+        known = ", $".join((*_LISTS, *_SINGLES, "model"))
+        raise ConfigError(f"reward.request: unknown ${unknown[0]}; known are ${known}")
+    one = bool(names & set(_SINGLES))
+    if one == bool(names & set(_LISTS)):
+        raise ConfigError(
+            f"reward.request: expected some of ${', $'.join(_LISTS)} for many items per request, or of "
+            f"${', $'.join(_SINGLES)} for one, and not both"
+        )
+    return one
+
+
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for part in parts for text in _strings(part)]
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
@@ -111,82 +123,75 @@ def fill(template: Any, values: Mapping[str, Any]) -> Any:
     return [fill(value, values) for value in template] if isinstance(template, list) else template
 
 
-class ServerReward:
-    """A server that gives scores; several requests at a time, as for other models."""
+class ServerReward(RewardModel):
+    """A server that returns scores; several requests at a time, with the limits and retries of language models."""
 
     def __init__(self, settings: RewardSettings) -> None:
         self._settings = settings
         self._spec = ModelSpec.parse(settings.model)
-        self._wire = wire(settings)
-        self._writer = Writer(settings.tokenizer)
+        self._api = server_api(settings)
+        self._tokenizer = _load_tokenizer(settings.tokenizer) if settings.tokenizer else None
         self._client: httpx2.AsyncClient | None = None
-        identity = {"provider": self._spec.provider, "model": self._spec.name, "base_url": self._wire.url}
+        identity = {"provider": self._spec.provider, "model": self._spec.name, "base_url": self._api.url}
         self._limiter = limiter_for(identity, settings.concurrency, settings.rpm, settings.tpm)
         self.name = str(self._spec)
-        self._breaker = Breaker(self.name, "requests")
-        self.digest = digest(CODE, self._spec.name, list(self._wire), settings.label, self._writer.digest)
-        self.facts = {"kind": "reward server", **identity, "template": self._writer.digest[:16]}
-        self.chunk = max(256, settings.concurrency * settings.batch_size)
+        self._breaker = Breaker(self.name, "requests", "the address")
+        template = digest(str(self._tokenizer.chat_template) if self._tokenizer else "transcript")
+        self.digest = digest(CODE, self._spec.name, list(self._api), settings.label, template)
+        self.facts = {"kind": "reward server", **identity, "template": template[:16]}
+        self.rows_per_call = max(256, settings.concurrency * settings.batch_size)
 
-    def score(self, items: Sequence[Item]) -> list[Score]:
-        """One a (messages, answer) item, in the items' order, whatever the order of replies."""
-        size = 1 if self._wire.single else self._settings.batch_size
-        batches = [list(items[start : start + size]) for start in range(0, len(items), size)]
-        told = each_row(batches, self._batch, workers=self._settings.concurrency)
+    def score(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
+        """One score per item, in the items' order. References are not used."""
+        size = 1 if self._api.one_per_request else self._settings.batch_size
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        results = each_row(batches, self._score_batch, workers=self._settings.concurrency)
         self._breaker.raise_if_all_failed()
-        return [score for batch in told for score in batch]  # type: ignore[union-attr]  # _batch rejects none as a whole
+        return [score for scores in results for score in scores]  # type: ignore[union-attr]  # no batch is a reject
 
-    async def _batch(self, items: list[Item]) -> list[Score]:
+    async def _score_batch(self, items: Sequence[Item]) -> list[Score]:
         try:
-            answer = await self._insisting(fill(self._wire.body, self._values(items)))
+            response = await self._send_with_retries(fill(self._api.body, self._values(items)))
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
                 return [reject.like() for _ in items]
-            # One of them, too long perhaps, must not take the others with it.
-            return [(await self._batch([item]))[0] for item in items]
-        return read(answer, len(items), self._wire, self._settings.label)
+            # One item, too long perhaps, must not reject the others.
+            return [(await self._score_batch([item]))[0] for item in items]
+        return read_scores(response, len(items), self._api, self._settings.label)
 
-    def _values(self, items: list[Item]) -> dict[str, Any]:
+    def _values(self, items: Sequence[Item]) -> dict[str, Any]:
         conversations = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
-        many: dict[str, list[Any]] = {
-            "texts": [self._writer.text(conversation) for conversation in conversations],
-            "queries": [self._writer.query(messages) for messages, _ in items],
-            "answers": [answer for _, answer in items],
-            "conversations": conversations,
-        }
-        return many | {one: many[name][0] for one, name in zip(_ONE, _MANY, strict=True)} | {"model": self._spec.name}
+        texts = [self._as_text(conversation) for conversation in conversations]
+        queries = ["\n\n".join(message["content"] for message in messages) for messages, _ in items]
+        lists: list[list[Any]] = [texts, queries, [answer for _, answer in items], conversations]
+        values: dict[str, Any] = dict(zip(_LISTS, lists, strict=True))
+        values |= {name: each[0] for name, each in zip(_SINGLES, lists, strict=True)}
+        return values | {"model": self._spec.name}
 
-    async def _insisting(self, body: dict[str, Any]) -> Any:
-        """The server's answer, with tries as for other models. Raises RowReject or ProviderStopped."""
-        try:
-            answer: Any = await retrying(self._settings.attempts)(self._post, body)
-        except Transient as error:
-            self._breaker.fails(str(error))
-            raise RowReject(error.reason, model=self.name, error=str(error)).passing() from None
-        except RowReject as reject:
-            # No row's fault, but the address's.
-            if reject.evidence.get("status") == 404:
-                self._breaker.fails(f"status 404: {reject.evidence['error']} (check the address)")
-                raise reject.passing() from None
-            self._breaker.works()
-            raise
-        self._breaker.works()
-        return answer
+    def _as_text(self, conversation: list[dict[str, str]]) -> str:
+        if self._tokenizer:
+            return str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
+        return "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in conversation)
 
-    async def _post(self, body: dict[str, Any]) -> Any:
+    async def _send_with_retries(self, body: dict[str, Any]) -> Any:
+        """The server's response as JSON. Raises RowReject or ProviderStopped."""
+        with self._breaker.watch():
+            return await retrying(self._settings.attempts)(self._send, body)
+
+    async def _send(self, body: dict[str, Any]) -> Any:
         import httpx2
 
         if self._client is None:
             key = os.environ.get(_KEY)
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            # How many connections there are is the limiter's to say.
-            free = httpx2.Limits(max_connections=None)
-            self._client = httpx2.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=free)
+            # The limiter decides how many connections there are.
+            unlimited = httpx2.Limits(max_connections=None)
+            self._client = httpx2.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=unlimited)
             event_loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
-                    response = await self._client.post(self._wire.url, json=body)
+                    response = await self._client.post(self._api.url, json=body)
             except (TimeoutError, httpx2.TimeoutException):
                 raise Transient("timed_out", "no answer within the time-out") from None
             except (httpx2.HTTPError, OSError) as error:
@@ -200,41 +205,40 @@ class ServerReward:
                 raise Transient("malformed_answer", f"status 200 with {snippet(response.text)!r}") from None
 
 
-def read(answer: Any, count: int, wire: Wire, label: int | None) -> list[Score]:
-    """The scores of `count` items in an answer, in the items' order; a RowReject for each that it has none for."""
-    values = _at(answer, wire.scores.split("."))
+def read_scores(response: Any, count: int, api: ServerApi, label: int | None) -> list[Score]:
+    """The scores of `count` items in a response, in the items' order; a RowReject for each item without exactly one."""
+    values = _follow(response, api.scores_path.split("."))
     if values is None:
-        shown = snippet(json.dumps(answer)[:2000])
-        return [RowReject("bad_reward", error=f"nothing at {wire.scores} in {shown}") for _ in range(count)]
+        error = f"nothing at {api.scores_path} in {snippet(json.dumps(response)[:2000])}"
+        return [RowReject("bad_reward", error=error) for _ in range(count)]
     values = values if isinstance(values, list) else [values]
-    places = _at(answer, wire.places.split(".")) if wire.places else None
-    if not isinstance(places, list):
+    indices = _follow(response, api.index_path.split(".")) if api.index_path else None
+    if not isinstance(indices, list):
         if len(values) != count:
             return [RowReject("bad_reward", error=f"{len(values)} scores for {count} answers") for _ in range(count)]
-        places = list(range(count))
-    found: dict[int, list[Any]] = {}
-    for place, value in zip(places, values, strict=False):
-        if isinstance(place, int):
-            found.setdefault(place, []).append(value)
-    told: list[Score] = []
-    for n in range(count):
-        given = found.get(n, [])
-        wrong = "no score" if not given else f"{len(given)} scores"
-        told.append(
-            number(given[0], label) if len(given) == 1 else RowReject("bad_reward", error=f"{wrong} for this answer")
-        )
-    return told
+        indices = list(range(count))
+    by_item: list[list[Any]] = [[] for _ in range(count)]
+    for index, value in zip(indices, values, strict=False):
+        if isinstance(index, int) and 0 <= index < count:
+            by_item[index].append(value)
+    return [_only_score(scores, label) for scores in by_item]
 
 
-def _at(value: Any, path: Sequence[str]) -> Any:
-    """What stands at a path of keys and places, `*` for each of a list; None if nothing does.
+def _only_score(values: list[Any], label: int | None) -> Score:
+    if len(values) == 1:
+        return read_number(values[0], label)
+    return RowReject("bad_reward", error=f"{len(values) or 'no'} score{'s' if values else ''} for this answer")
 
-    >>> _at({"data": [{"score": 1}, {"score": 2}]}, ["data", "*", "score"])
+
+def _follow(value: Any, path: Sequence[str]) -> Any:
+    """The value at a path of keys and list indices, `*` for every element of a list; None when there is none.
+
+    >>> _follow({"data": [{"score": 1}, {"score": 2}]}, ["data", "*", "score"])
     [1, 2]
     """
     for step, name in enumerate(path):
         if name == "*":
-            return [_at(each, path[step + 1 :]) for each in value] if isinstance(value, list) else None
+            return [_follow(each, path[step + 1 :]) for each in value] if isinstance(value, list) else None
         if isinstance(value, dict):
             value = value.get(name)
         elif isinstance(value, list) and name.lstrip("-").isdigit() and -len(value) <= int(name) < len(value):
@@ -244,8 +248,8 @@ def _at(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def number(value: Any, label: int | None) -> Score:
-    """The one number that a score is given as: plain, in a list, as the `label` of several, or as a token's, the last one's."""
+def read_number(value: Any, label: int | None) -> Score:
+    """A score as one number: plain, in a list, output `label` of several, or the last token's."""
     while isinstance(value, list) and value:
         several = len(value) > 1 and not isinstance(value[0], list)
         if several and (label is None or label >= len(value)):
@@ -259,3 +263,18 @@ def number(value: Any, label: int | None) -> Score:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def _load_tokenizer(name: str) -> Any:
+    """A tokenizer with a chat template. Raises ConfigError."""
+    from transformers import AutoTokenizer
+
+    trouble = hub_trouble(name) if folder_digest(name, weights=False) is None else None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=trouble is not None)
+    except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
+        reason = trouble or one_line(error)
+        raise ConfigError(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
+    if not tokenizer.chat_template:
+        raise ConfigError(f"reward.tokenizer {name}: has no chat template to write conversations with")
+    return tokenizer

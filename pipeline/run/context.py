@@ -1,21 +1,25 @@
-"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each made once."""
+"""What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each created once."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import rapidfuzz
-
-from pipeline import rewards, schema
+from pipeline import rewards
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import CurationConfig, FilterSettings, PolicySettings, ReviserSettings, digest
+from pipeline.config.settings import (
+    CurationConfig,
+    FilterSettings,
+    LabelSettings,
+    PolicySettings,
+    ReviserSettings,
+)
 from pipeline.errors import ConfigError
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -26,21 +30,19 @@ from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
 from pipeline.models.local import catalog
 from pipeline.prompts import Prompts
-from pipeline.run import entry, parts
+from pipeline.rewards.base import RewardModel
 from pipeline.stages import sentences
-from pipeline.stages.candidates import Choose, chooser
+from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several, style_of
+from pipeline.stages.table import BY_NAME, Inputs, Thresholds
 from pipeline.storage.location import journal_of
-
-# Raise a stage's number when its code gives other results for the same input; files made by the old code are then redone.
-CODE = {"sample": 1, "score": 1, "select": 1, "revise": 2, "filter": 2, "label": 2}
 
 # Each row that waits for a batch keeps about 16 kB in memory.
 _ROWS_IN_BATCHES = 50_000
 
 
 class RowsInFlight:
-    """Lets shards in as long as they have at most so many rows together; a larger one alone."""
+    """Lets shards in while they have at most `most` rows together; a larger shard alone."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -61,7 +63,7 @@ class RowsInFlight:
 
 
 class Context:
-    """One run's settings with the things made from them."""
+    """A run's settings with what is created from them."""
 
     def __init__(self, config: CurationConfig) -> None:
         self.config = config
@@ -70,10 +72,10 @@ class Context:
         self.stopped = threading.Event()
         self._places = threading.BoundedSemaphore(config.run.workers)
         self._waiting = RowsInFlight(_ROWS_IN_BATCHES)
-        self._digests: dict[tuple[str, str], str] = {}
+        self._inputs: dict[tuple[str, str], Inputs] = {}
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
-        """One of the `run.workers` places for a stage at work; a stage that waits for a batch takes none of them."""
+        """Holds one of the `run.workers` places while a stage works; a stage that waits for a batch holds none."""
         config = self.config
         stages: dict[str, list[PolicySettings | ReviserSettings | RewardSettings]] = {
             "sample": [config.policy],
@@ -82,16 +84,13 @@ class Context:
             "revise": [config.reviser, config.reward],
             "filter": [config.reward],
         }
-        batched = any(asked.mode == "batch" for asked in stages.get(stage, []))
+        batched = any(settings.mode == "batch" for settings in stages.get(stage, []))
         return self._waiting.holding(rows) if batched else self._places
 
     @cached_property
     def journal(self) -> Journal:
         # The workers of a standing cluster may be on any machine.
-        run = self.config.run
-        # Whoever has the run's lock, and no other process at work for it, writes answers alone.
-        alone = run.runner == "threads" and not run.runner_address
-        return Journal(journal_of(self.config.out), across_machines=bool(run.runner_address), alone=alone)
+        return Journal(journal_of(self.config.out), across_machines=bool(self.config.run.runner_address))
 
     @cached_property
     def budget(self) -> Budget:
@@ -111,96 +110,74 @@ class Context:
         return factory.chat_model(settings, journal=self.journal, budget=self.budget, local_file=local_file)
 
     @cached_property
-    def reward(self) -> rewards.RewardModel:
-        return rewards.load(self.config.reward, self._chat_model)
+    def reward(self) -> RewardModel | None:
+        """None where no stage of the run uses one."""
+        return rewards.load_reward(self.config.reward, self._chat_model) if self.config.needs_rewards else None
+
+    @property
+    def reward_digest(self) -> str | None:
+        return self.reward.digest if self.reward else None
 
     @property
     def models(self) -> list[ChatModel]:
-        """The language models that this run asks."""
-        writers = [self.policy, self.reviser] if entry.asks_models(self.config) else []
-        return writers + (getattr(self.reward, "models", []) if entry.scores(self.config) else [])
+        """The language models that this run calls."""
+        writers = [self.policy, self.reviser] if self.config.needs_generation else []
+        return [*writers, *(self.reward.chat_models if self.reward else [])]
 
     @cached_property
     def prompts(self) -> Prompts:
         return Prompts(self.config.reviser.prompts)
 
     @cached_property
-    def parts(self) -> dict[str, dict[str, str]]:
-        return parts.by_stage(self.config)
+    def tokenizer(self) -> LabelTokenizer:
+        return open_tokenizer(*tokenizer_settings(self.config))
 
     @cached_property
-    def tokenizer(self) -> LabelTokenizer:
-        settings = self.config.labels
-        name = str(policy_tokenizer(self.config)) if settings.tokenizer == "policy" else settings.tokenizer
-        # Answers that were brought were not sampled under the embedded policy's own system prompt.
-        policy = self.config.policy
-        asked = factory.system_prompt(policy) if entry.asks_models(self.config) else policy.system
-        system = asked if settings.system is None else settings.system
-        return open_tokenizer(name, settings.model_copy(update={"system": system or None}))
+    def tokenizer_fingerprint(self) -> str:
+        return self.tokenizer.fingerprint
 
     def prepare(self) -> Context:
-        """Make everything now: before the first call is paid, and before threads could each make their own."""
-        _ = self.prompts, self.tokenizer, self.journal, self.budget
-        if entry.asks_models(self.config):
+        """Create everything now: before the first call is paid, and before threads could each create their own."""
+        _ = self.prompts, self.tokenizer_fingerprint, self.journal, self.budget, self.reward
+        if self.config.needs_generation:
             _ = self.policy, self.reviser
-        if entry.scores(self.config):
-            _ = self.reward
         return self
 
     @cached_property
-    def gates(self) -> FilterSettings:
-        """The filter's settings; without one of its own, splices of small models have to come nearer to the reference."""
+    def filter_settings(self) -> FilterSettings:
+        """As configured; where min_rouge_gain is not set, the style sentences has a default of its own."""
         settings = self.config.filter
-        spliced = entry.asks_models(self.config) and style_of(self.config.reviser) == "sentences"
-        return (
-            settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN})
-            if spliced and settings.min_rouge_gain is None
-            else settings
-        )
+        spliced = self.config.needs_generation and style_of(self.config.reviser) == "sentences"
+        if spliced and settings.min_rouge_gain is None:
+            return settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN})
+        return settings
 
     @cached_property
     def choose(self) -> Choose | None:
-        """Which of several revisions goes on; None where there is but one."""
-        return chooser(self.gates, self.tokenizer, self.reward) if several(self.config.reviser) else None
+        """Chooses among a row's candidates; None where each row has one."""
+        if not several(self.config.reviser) or self.reward is None:
+            return None
+        return chooser(self.filter_settings, self.tokenizer, self.reward)
 
-    def stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
-        """Covers everything but the input that determines a stage's output."""
-        named = (stage, json.dumps(thresholds))
-        if named not in self._digests:
-            self._digests[named] = self._stage_digest(stage, thresholds)
-        return self._digests[named]
+    def inputs(self, stage: str, thresholds: Thresholds | None) -> Inputs:
+        """All that determines a stage's output but its rows, by name."""
+        key = (stage, json.dumps(thresholds))
+        if key not in self._inputs:
+            self._inputs[key] = BY_NAME[stage].inputs(self, thresholds)
+        return self._inputs[key]
 
-    def _stage_digest(self, stage: str, thresholds: dict[str, float | None] | None) -> str:
-        config = self.config
-        settings: dict[str, Callable[[], list[Any]]] = {
-            "sample": lambda: [
-                self._policy_settings(),
-                factory.identity(ModelSpec.parse(config.policy.model)),
-                factory.system_prompt(config.policy),
-            ],
-            "score": lambda: [rewards.data_settings(config.reward), self.reward.digest],
-            "select": lambda: [thresholds, *([config.policy.pick] if config.policy.samples > 1 else [])],
-            "revise": lambda: [
-                config.reviser.data_settings() | {"prompts": self.prompts.digest},
-                factory.identity(ModelSpec.parse(config.reviser.model)),
-                *(self._gating() if several(config.reviser) else []),
-            ],
-            "filter": self._gating,
-            "label": lambda: [config.labels.data_settings(), rapidfuzz.__version__],
-        }
-        return digest(stage, CODE[stage], schema.SCHEMA_VERSION, *settings[stage]())
 
-    def _policy_settings(self) -> dict[str, Any]:
-        settings = self.config.policy.data_settings()
-        return {name: value for name, value in settings.items() if name not in parts.OF_SAMPLES}
+def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
+    """The name of the labels' tokenizer, and the label settings with the system prompt that prompts are rendered with.
 
-    def _gating(self) -> list[Any]:
-        scores = entry.scores(self.config)
-        return [self.gates.data_settings(), self.reward.digest if scores else None, *self._tokenization()]
-
-    def _tokenization(self) -> list[Any]:
-        labels = self.config.labels
-        return [self.tokenizer.fingerprint, labels.max_length, labels.overlong, labels.granularity != "token"]
+    Pre-made pairs were not sampled under the embedded policy's own system prompt.
+    """
+    labels, policy = config.labels, config.policy
+    name = str(policy_tokenizer(config)) if labels.tokenizer == "policy" else labels.tokenizer
+    system = factory.system_prompt(policy) if config.needs_generation else policy.system
+    if labels.system is not None:
+        system = labels.system
+    return name, labels.model_copy(update={"system": system or None})
 
 
 def policy_tokenizer(config: CurationConfig) -> ModelSpec:
@@ -216,7 +193,7 @@ def policy_tokenizer(config: CurationConfig) -> ModelSpec:
 
 def check(config: CurationConfig) -> None:
     """Refuse settings that can't work, before anything is loaded or paid. Raises ConfigError."""
-    if entry.asks_models(config):
+    if config.needs_generation:
         for role, settings in (("policy", config.policy), ("reviser", config.reviser)):
             factory.check(f"{role}.model", ModelSpec.parse(settings.model), config.run.budget_usd, settings.mode)
     if config.batched and config.run.runner != "threads":
@@ -224,9 +201,13 @@ def check(config: CurationConfig) -> None:
             f"run.runner={config.run.runner} and mode=batch don't go together: requests of all shards must meet in one "
             "process; leave run.runner at threads"
         )
-    if entry.scores(config):
-        rewards.check(config.reward, config.run.budget_usd)
-        if config.selection.eta2 is not None and rewards.compares(config.reward) and entry.asks_models(config):
+    if config.needs_rewards:
+        rewards.check_settings(config.reward, config.run.budget_usd)
+        if (
+            config.selection.eta2 is not None
+            and rewards.compares_with_reference(config.reward)
+            and config.needs_generation
+        ):
             raise ConfigError(
                 "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
                 "of that: set selection.eta2=off"

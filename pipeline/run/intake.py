@@ -2,77 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, RowReject
+from pipeline.schema import row_id
 from pipeline.sources import Adapter, Record, SourceRow
 from pipeline.sources import checks as curation
 from pipeline.sources.checks.near_duplicates import NearDuplicates
 
-# Who made the answers that a row brings, as far as anyone knows. Used when rows enter at the filter stage.
-_BROUGHT = {"policy_model": "given", "reviser_model": "given", "diagnosis": "other"}
+# Who wrote a pre-made pair is not known.
+_PRE_MADE = {"policy_model": "given", "reviser_model": "given", "diagnosis": "other"}
 Rejected = list[tuple[int, RowReject]]
 
 
-def row_id(source: str, split: str, messages: list[dict[str, str]], sample_index: int) -> str:
-    """Stable name of a row: 16 hex digits over source, split, query and sample index."""
-    return _row_id(source, split, _canonical(messages), sample_index)
-
-
-def _row_id(source: str, split: str, canonical: bytes, sample_index: int) -> str:
-    return hashlib.sha256(b"%b%b, %d]" % (_origin(source, split), canonical, sample_index)).hexdigest()[:16]
-
-
-@lru_cache
-def _origin(source: str, split: str) -> bytes:
-    return f"[{quoted(source)}, {quoted(split)}, ".encode("ascii")
-
-
-def _canonical(messages: list[dict[str, str]]) -> bytes:
-    """The messages as `json.dumps(messages, sort_keys=True)` writes them, in a fifth of its time."""
-    turns = [f'{{"content": {quoted(m["content"])}, "role": {quoted(m["role"])}}}' for m in messages]
-    return f"[{', '.join(turns)}]".encode("ascii")
-
-
-def repeated(rows: list[dict[str, Any]], rejects: Rejected, samples: int) -> tuple[list[dict[str, Any]], Rejected]:
-    """The rows once a sample of the policy, each under an id of its own; rejected ones once."""
-    if samples == 1:
-        return rows, rejects
-    bad = dict(rejects)
-    made: list[dict[str, Any]] = []
-    left: Rejected = []
-    for index, row in enumerate(rows):
-        if index in bad:
-            left.append((len(made), bad[index]))
-        made.append(row)
-        if index not in bad:
-            name = row["source"], row["split"], row["messages"]
-            made += [row | {"id": row_id(*name, n), "sample_index": n} for n in range(1, samples)]
-    return made, left
-
-
 class Intake:
-    """Takes records in reading order and remembers what duplicates are told by.
+    """Turns records into rows in reading order, and remembers the queries so that duplicates are noticed.
 
-    understood: rows that were of the expected shape, whatever curation said of them. replaced: characters that UTF-8
-    can't hold (lone surrogates) and that became U+FFFD, of `replaced_rows` rows. Memory: about 150 bytes a row kept.
+    understood: rows that were of the expected shape, whatever the checks decide. replaced: characters that UTF-8
+    can't hold (lone surrogates) and that became U+FFFD, of `replaced_rows` rows. Memory: about 150 bytes per kept row.
     """
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:
         self.understood = self.replaced = self.replaced_rows = 0
-        self._adapters = adapters
+        self.adapters = adapters
         self._checks = curation.checks(settings)
         self._near = NearDuplicates(settings.near_duplicates) if settings.near_duplicates else None
         # Half a digest of each kept query, and the id of its row.
         self._kept: dict[int, int] = {}
 
     def take(self, records: Iterable[Record]) -> tuple[list[dict[str, Any]], Rejected]:
-        """All records as rows of the source table, rejected ones too, and which of them are rejected."""
+        """All records as rows of the source table, rejected ones too, and the rejects by their index."""
         rows: list[dict[str, Any]] = []
         rejects: Rejected = []
         for index, record in enumerate(records):
@@ -84,7 +45,7 @@ class Intake:
                 reject.evidence.setdefault("where", where)
                 # A traceback holds the frame, and with it every row of the shard.
                 rejects.append((index, reject.with_traceback(None)))
-                # Rows that never had a query still need a name of their own in the ledger.
+                # Rows without a query still need an id in the ledger.
                 row.setdefault("id", row_id(source, split, [], number))
             rows.append(row)
         return rows, rejects
@@ -92,17 +53,16 @@ class Intake:
     def _fill(self, row: dict[str, Any], record: Record) -> None:
         if isinstance(record.value, RowReject):
             raise record.value
-        parsed = self._adapters[record.source].parse(record.value)
+        parsed = self.adapters[record.source].parse(record.value)
         self.understood += 1
         if parsed.replaced_surrogates:
             self.replaced += parsed.replaced_surrogates
             self.replaced_rows += 1
         row["messages"], row["reference"] = parsed.messages, parsed.reference
         if parsed.revised is not None:
-            row |= _BROUGHT | {"initial": parsed.initial, "revised": parsed.revised}
-        canonical = _canonical(parsed.messages)
-        row["id"] = _row_id(record.source, record.split, canonical, 0)
-        key = int.from_bytes(hashlib.sha256(canonical).digest()[:8])
+            row |= _PRE_MADE | {"initial": parsed.initial, "revised": parsed.revised}
+        row["id"] = row_id(record.source, record.split, parsed.messages, 0)
+        key = int(row_id("", "", parsed.messages, 0), 16)
         if key in self._kept:
             raise RowReject("duplicate_query", duplicate_of=f"{self._kept[key]:016x}")
         self._check(parsed, record, row["id"])
@@ -116,11 +76,11 @@ class Intake:
             raise ConfigError(f"{error}, at {record.where}") from error
         if self._near is None:
             return
-        said = "\n".join(m["content"] for m in parsed.messages if m["role"] != "system")
+        spoken = "\n".join(m["content"] for m in parsed.messages if m["role"] != "system")
         system = "\n".join(m["content"] for m in parsed.messages if m["role"] == "system")
-        signature = self._near.signature(said, system)
+        signature = self._near.signature(spoken, system)
         if signature is None:
             return
-        if found := self._near.first(signature):
-            raise RowReject("near_duplicate", duplicate_of=found[0], similarity=round(found[1], 3))
+        if similar := self._near.first(signature):
+            raise RowReject("near_duplicate", duplicate_of=similar[0], similarity=round(similar[1], 3))
         self._near.keep(name, signature)

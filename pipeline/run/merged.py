@@ -1,6 +1,6 @@
 """What the manifest of a merged data set says: what its parts have in common, and the sums of what can be added.
 
-Sees manifests only, neither files nor rows. What differs (sources, models, thresholds) is told of each part in `lineage`.
+Sees manifests only, neither files nor rows. What differs (sources, models, thresholds) is in `lineage`, per part.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pipeline.errors import StorageError, UsageError
 Manifest = dict[str, Any]
 
 
-def check_same(given: Sequence[tuple[Path, Manifest]]) -> None:
+def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
     """Raises UsageError naming the first thing in which schema or labels of two data sets differ."""
-    (first, one), *others = given
+    (first, one), *others = inputs
     if one["schema_version"] != schema.SCHEMA_VERSION:
         others.insert(0, (first, one))
     for root, other in others:
         if other["schema_version"] != schema.SCHEMA_VERSION:
             raise UsageError(
-                f"{root}: has schema version {other['schema_version']}, and {schema.SCHEMA_VERSION} is what is written; "
+                f"{root}: has schema version {other['schema_version']}, and this program writes {schema.SCHEMA_VERSION}; "
                 f"`figa relabel {root} --out DIR` publishes its rows in it"
             )
         for name, mine, theirs in _labels(one["labels"], other["labels"]):
@@ -36,25 +36,25 @@ def check_same(given: Sequence[tuple[Path, Manifest]]) -> None:
 
 
 def _labels(one: Manifest, other: Manifest) -> Iterable[tuple[str, Any, Any]]:
-    """What differs of that which decides about labels. The tokenizer's name doesn't: its fingerprint does."""
+    """Differences in what determines labels, as (name, one, other). Not the tokenizer's name, but its fingerprint."""
     named = {f"labels.{name}": name for name in LabelSettings.model_fields if name != "tokenizer"}
-    for told, name in (named | {"the end token": "eos_id", "the tokenizer's fingerprint": "fingerprint"}).items():
+    for shown, name in (named | {"the end token": "eos_id", "the tokenizer's fingerprint": "fingerprint"}).items():
         if one.get(name) != other.get(name):
-            yield told, str(one.get(name))[:40], str(other.get(name))[:40]
-    # Its alignments are one choice among several of the same length.
+            yield shown, str(one.get(name))[:40], str(other.get(name))[:40]
+    # Other versions may choose another of several alignments of the same length.
     mine, theirs = ((labels.get("libraries") or {}).get("rapidfuzz") for labels in (one, other))
     if mine != theirs:
         yield "the version of rapidfuzz", mine, theirs
 
 
 def content(
-    given: list[Manifest],
+    inputs: list[Manifest],
     reasons: dict[str, Counter[str]],
     entries: list[dict[str, Any]],
     ledger: list[dict[str, Any]],
 ) -> Manifest:
     """The manifest, without `run_digest` and `lineage`. reasons: rejects by stage. Raises StorageError if a row is missing."""
-    read = sum(one["rows"]["read"] for one in given)
+    read = sum(one["rows"]["read"] for one in inputs)
     kept, lost = (sum(entry["rows"] for entry in files) for files in (entries, ledger))
     if read != kept + lost:
         raise StorageError(f"{read} rows were read, but {kept} + {lost} were written: a data set changed meanwhile")
@@ -63,25 +63,25 @@ def content(
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
         "rows": {"read": read, "published": kept, "rejected": lost},
-        "funnel": _funnel(given, reasons, read),
-        "source": _joined([one["source"] for one in given]),
+        "funnel": _funnel(inputs, reasons, read),
+        "source": _joined([one["source"] for one in inputs]),
         "models": {
-            role: _joined([one["models"][role] for one in given]) for role in _common([m["models"] for m in given])
+            role: _joined([one["models"][role] for one in inputs]) for role in _common([m["models"] for m in inputs])
         },
-        "thresholds": given[0]["thresholds"] if _alike([one["thresholds"] for one in given]) else {},
-        "labels": given[0]["labels"],
-        "settings": _shared([one["settings"] for one in given]),
-        "prompts": _texts([one.get("prompts") for one in given]),
-        "calls": _sum([one["calls"] for one in given]),
-        **_money(given),
+        "thresholds": inputs[0]["thresholds"] if _alike([one["thresholds"] for one in inputs]) else {},
+        "labels": inputs[0]["labels"],
+        "settings": _shared([one["settings"] for one in inputs]),
+        "prompts": _texts([one.get("prompts") for one in inputs]),
+        "calls": _sum([one["calls"] for one in inputs]),
+        **_money(inputs),
         "files": entries,
         "rejected_files": ledger,
     }
 
 
-def _funnel(given: list[Manifest], reasons: dict[str, Counter[str]], rows: int) -> list[dict[str, Any]]:
+def _funnel(inputs: list[Manifest], reasons: dict[str, Counter[str]], rows: int) -> list[dict[str, Any]]:
     """As of one run; a data set that has not gone through a stage lost nothing there."""
-    steps = [step for one in given for step in one["funnel"]]
+    steps = [step for one in inputs for step in one["funnel"]]
     funnel = []
     for stage, counts in reasons.items():
         if stage != "merge" and all(step["stage"] != stage for step in steps):
@@ -94,12 +94,12 @@ def _funnel(given: list[Manifest], reasons: dict[str, Counter[str]], rows: int) 
     return funnel
 
 
-def _money(given: list[Manifest]) -> dict[str, Any]:
+def _money(inputs: list[Manifest]) -> dict[str, Any]:
     money = {
-        "cost_usd": round(sum(one["cost_usd"] for one in given), 6),
-        "cost_usd_by_call": _sum([one.get("cost_usd_by_call", {}) for one in given]),
-        "cost_uncertain_usd": round(sum(one.get("cost_uncertain_usd", 0.0) for one in given), 6),
-        "unpriced": list(dict.fromkeys(name for one in given for name in one.get("unpriced", ()))),
+        "cost_usd": round(sum(one["cost_usd"] for one in inputs), 6),
+        "cost_usd_by_call": _sum([one.get("cost_usd_by_call", {}) for one in inputs]),
+        "cost_uncertain_usd": round(sum(one.get("cost_uncertain_usd", 0.0) for one in inputs), 6),
+        "unpriced": list(dict.fromkeys(name for one in inputs for name in one.get("unpriced", ()))),
     }
     return {name: value for name, value in money.items() if value or name == "cost_usd"}
 

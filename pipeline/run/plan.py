@@ -5,41 +5,38 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema, sources
-from pipeline.config.settings import CurationConfig, SourceSettings, digest
-from pipeline.errors import InputError, RowReject
-from pipeline.run import entry, parts, progress
-from pipeline.run.intake import Intake, Rejected, repeated
-from pipeline.sources import Adapter, ResolvedSource, checks
-from pipeline.sources.row import Message
+from pipeline import sources
+from pipeline.config.settings import CurationConfig
+from pipeline.errors import ConfigError, RowReject
+from pipeline.run import context, progress
+from pipeline.run.inputs import plan_inputs, planned_columns
+from pipeline.run.intake import Intake, Rejected
+from pipeline.schema import digest, row_id
+from pipeline.sources import Adapter, Record, ResolvedSource
+from pipeline.stages.table import short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stage_files import Reject
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
-# Raise when the rows made from the same source change.
-CODE = 2
-# A generic source's fields are guessed from at most so many rows.
-_GUESS_ROWS = 1000
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
 _DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
-_TELL_EVERY_S = 10.0
+_REPORT_EVERY_S = 10.0
 Warn = Callable[[str], None]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run works on. rows: read from the source, rejected ones included; a query counts once a sample.
+    """What a run works on. rows: read from the source, rejected ones included; a query counts once per sample.
 
     replaced_surrogates: characters of the source that UTF-8 can't hold, replaced by U+FFFD.
     """
@@ -49,46 +46,30 @@ class Plan:
     replaced_surrogates: int = 0
 
 
-def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn: Warn) -> Plan:
-    """Write the source shards and plan.json; a plan that stands is read, not made again.
+def plan_shards(
+    config: CurationConfig, source: ResolvedSource, adapters: Mapping[str, Adapter], work: Path, warn: Warn
+) -> Plan:
+    """Write the source shards and plan.json, unless they are there.
 
     Raises InputError when the source can't be read or no row of it is of the expected shape, ConfigError when a curation
     setting can't be met.
     """
     settings = config.source
-    columns = entry.columns(config)
-    samples = config.policy.samples if entry.asks_models(config) else 1
-    several = [samples] if samples > 1 else []
-    determined = digest(
-        CODE, source.digest, _row_settings(settings), checks.identity(settings), columns.names, *several
-    )
+    inputs = plan_inputs(config, source.digest)
+    determined = digest(*inputs.values())
     wanted = digest(determined, settings.limit)
-    standing = _standing(work, wanted)
-    if standing:
-        return standing
-    adapters = open_adapters(settings, source, warn)
+    if current := _find_current(work, wanted):
+        return current
     intake = Intake(settings, adapters)
     records = itertools.islice(sources.records(source, warn=warn), settings.limit)
-    told = time.monotonic()
-    # Another plan doesn't stand any more once its shards are written over, also if this one is never finished.
+    samples = config.policy.samples if config.needs_generation else 1
+    # An earlier plan is void once its shards are overwritten, even if this one is never finished.
     remove(work / "plan.json")
-    with _Writer(work, determined, columns) as written:
-        for size in shard_sizes(settings.shard_rows):
-            shard = list(itertools.islice(records, size))
-            if not shard:
-                break
-            written.add(*repeated(*intake.take(shard), samples))
-            if not intake.understood and written.rows >= _ALL_BAD_ROWS:
-                break
-            if time.monotonic() - told > _TELL_EVERY_S:
-                told = time.monotonic()
-                warn(f"planning: {written.rows:,} rows read")
-    if not intake.understood and written.first_bad:
-        raise all_bad(written.rows, written.first_bad, adapters)
-    progress.forget_from(work, written.shards)
-    plan = Plan(written.shards, written.rows, intake.replaced)
-    named = {parts.CONTENT: parts.short(source.digest), **parts.of_plan(config)}
-    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "parts": named}))
+    shards, rows = _write_shards(config, work, determined, intake, records, samples, warn)
+    progress.forget_from(work, shards)
+    plan = Plan(shards, rows, intake.replaced)
+    named = short_digests(inputs | {"source.limit": settings.limit})
+    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "inputs": named}))
     if intake.replaced:
         warn(
             f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
@@ -97,10 +78,41 @@ def plan_shards(config: CurationConfig, source: ResolvedSource, work: Path, warn
     return plan
 
 
+def _write_shards(
+    config: CurationConfig,
+    work: Path,
+    determined: str,
+    intake: Intake,
+    records: Iterator[Record],
+    samples: int,
+    warn: Warn,
+) -> tuple[int, int]:
+    """Write all shards of the source; returns how many they are, and their rows. Raises InputError when no row is usable."""
+    columns = planned_columns(config)
+    shards = rows = 0
+    first_bad: RowReject | None = None
+    reported = time.monotonic()
+    for size in shard_sizes(config.source.shard_rows):
+        taken, rejected = _repeat(*intake.take(itertools.islice(records, size)), samples)
+        if not taken:
+            break
+        first_bad = first_bad or (rejected[0][1] if rejected else None)
+        _commit(work, shards, digest(determined, rows, len(taken)), taken, rejected, columns)
+        shards, rows = shards + 1, rows + len(taken)
+        if not intake.understood and rows >= _ALL_BAD_ROWS:
+            break
+        if time.monotonic() - reported > _REPORT_EVERY_S:
+            reported = time.monotonic()
+            warn(f"planning: {rows:,} rows read")
+    if not intake.understood and first_bad:
+        raise sources.all_bad(rows, first_bad, intake.adapters)
+    return shards, rows
+
+
 def shard_sizes(first: int) -> Iterator[int]:
     """Rows of shard 0, 1, 2 …: doubling every 128 shards, so that a hundred million rows make a few thousand shards.
 
-    A shard's place depends on nothing that lies behind it: a longer source or a higher limit only adds shards.
+    A shard's rows don't depend on those after it: a longer source or a higher limit only adds shards.
     """
     size = first
     while True:
@@ -108,13 +120,8 @@ def shard_sizes(first: int) -> Iterator[int]:
         size = max(size, min(2 * size, _LARGEST_SHARD))
 
 
-def _row_settings(settings: SourceSettings) -> dict[str, Any]:
-    """The settings that decide about rows. Where files lie does not: their content is in other digests."""
-    return {name: value for name, value in settings.data_settings().items() if name not in ("input", "decontaminate")}
-
-
 def read(work: Path) -> tuple[Plan, str] | None:
-    """The plan that was last finished in a work folder, and its digest; None when there is none that can be read."""
+    """The plan in a work folder, and its digest; None when none can be read."""
     try:
         facts = json.loads((work / "plan.json").read_text("utf-8"))
         return Plan(int(facts["shards"]), int(facts["rows"]), int(facts["replaced_surrogates"])), str(facts["digest"])
@@ -122,109 +129,79 @@ def read(work: Path) -> tuple[Plan, str] | None:
         return None
 
 
-def _standing(work: Path, wanted: str) -> Plan | None:
-    plan, found = read(work) or (Plan(0, 0), "")
+def _find_current(work: Path, wanted: str) -> Plan | None:
+    """The plan of the digest `wanted` with all its shards, if it is there."""
+    plan, digest_of_plan = read(work) or (Plan(0, 0), "")
     complete = all(stage_files.inspect(work, "source", shard) for shard in range(plan.shards))
-    return plan if found == wanted and complete else None
+    return plan if digest_of_plan == wanted and complete else None
 
 
-def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
-    """The adapter of each source by the name its records carry; a generic one bound to its fields.
+def open_source(config: CurationConfig, warn: Warn) -> tuple[CurationConfig, ResolvedSource, dict[str, Adapter]]:
+    """The source and its adapters, and the configuration with its entry stage, checked. Raises what a run would refuse."""
+    source = sources.resolve_source(config.source, warn)
+    adapters = sources.open_adapters(config.source, source, warn)
+    config = resolve_entry_stage(config, adapters)
+    context.check(config)
+    return config, source, adapters
 
-    Fields that aren't given are guessed from the source's first rows. Those given are for the generic sources of a mix.
+
+def first_rows(
+    config: CurationConfig, adapters: Mapping[str, Adapter], records: Iterable[Record], most: int
+) -> tuple[list[Row], int, Rejected]:
+    """The usable ones of the first `most` records as rows, the number of records, and the rejects.
+
+    Raises InputError when none is of the expected shape.
     """
-    mixed = sources.parts(source)
-    generic = [name for name, part in mixed.items() if sources.get(part.adapter).hub_id is None]
-    # With no generic source at all, the first one refuses them.
-    takers = generic or list(mixed)[:1]
-    return {
-        name: _open(part, settings, settings.fields if name in takers else None, warn) for name, part in mixed.items()
-    }
+    intake = Intake(config.source, adapters)
+    rows, rejects = intake.take(itertools.islice(records, most))
+    if rejects and not intake.understood:
+        raise sources.all_bad(len(rows), rejects[0][1], adapters)
+    bad = {index for index, _ in rejects}
+    return [row for index, row in enumerate(rows) if index not in bad], len(rows), rejects
 
 
-def _open(source: ResolvedSource, settings: SourceSettings, fields: dict[str, str] | None, warn: Warn) -> Adapter:
-    first = itertools.islice(sources.records(source), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
-    bound, told = sources.bind(sources.get(source.adapter), fields or {}, (record.value for record in first))
-    if told:
-        warn(told)
-    return bound
+def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:
+    """The configuration with `source.enters_at` decided: the filter stage where the sources have pre-made pairs, else sample.
 
-
-class _Writer:
-    """Commits shards in a thread of its own, at most two waiting: the disk need not be waited for while rows are read.
-
-    shards, rows: added so far; first_bad: the first reject of all.
+    Raises ConfigError when rows that must enter at the filter stage don't all have both answers.
     """
-
-    def __init__(self, work: Path, determined: str, columns: pa.Schema) -> None:
-        self.shards = self.rows = 0
-        self.first_bad: RowReject | None = None
-        self._work, self._determined, self._columns = work, determined, columns
-        self._thread = ThreadPoolExecutor(1, "plan")
-        self._waiting: deque[Future[None]] = deque()
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._thread.shutdown()
-        if kind is None:
-            self._wait(0)
-
-    def add(self, rows: list[dict[str, Any]], rejected: Rejected) -> None:
-        """Commit one more shard, now or soon; raises what an earlier one raised."""
-        wanted = digest(self._determined, self.rows, len(rows))
-        # The error of a source of which all is bad has the whole path.
-        rejects = [Reject(index, reject.reason, portable(reject.evidence)) for index, reject in rejected]
-        if rejected and not self.first_bad:
-            self.first_bad = rejected[0][1]
-        self._waiting.append(
-            self._thread.submit(_commit, self._work, self.shards, wanted, rows, rejects, self._columns)
+    wanted = config.source.enters_at
+    lacking = [name for name, adapter in adapters.items() if not adapter.gives_pairs]
+    if lacking and (wanted == "filter" or (wanted == "auto" and len(lacking) < len(adapters))):
+        raise ConfigError(
+            f"source.enters_at: rows of {', '.join(lacking)} have no initial and revised answers to enter at the filter "
+            "stage with; run the sources apart, or set source.enters_at=sample to have all answers written"
         )
-        self.shards, self.rows = self.shards + 1, self.rows + len(rows)
-        self._wait(2)
-
-    def _wait(self, most: int) -> None:
-        while len(self._waiting) > most:
-            self._waiting.popleft().result()
+    stage = "sample" if lacking or wanted == "sample" else "filter"
+    return config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})})
 
 
-def _commit(
-    work: Path, shard: int, wanted: str, rows: list[dict[str, Any]], rejects: list[Reject], columns: pa.Schema
-) -> None:
-    told = progress.StageProgress(work, "source", shard, len(rows))
+def _repeat(rows: list[Row], rejects: Rejected, samples: int) -> tuple[list[Row], Rejected]:
+    """The rows once per sample of the policy, each with an id of its own; rejected ones once."""
+    if samples == 1:
+        return rows, rejects
+    bad = dict(rejects)
+    repeated: list[Row] = []
+    kept_rejects: Rejected = []
+    for index, row in enumerate(rows):
+        if index in bad:
+            kept_rejects.append((len(repeated), bad[index]))
+        repeated.append(row)
+        if index not in bad:
+            name = row["source"], row["split"], row["messages"]
+            repeated += [row | {"id": row_id(*name, n), "sample_index": n} for n in range(1, samples)]
+    return repeated, kept_rejects
+
+
+def _commit(work: Path, shard: int, wanted: str, rows: list[Row], rejected: Rejected, columns: pa.Schema) -> None:
+    """Write a shard of the source, unless it is there."""
+    shard_progress = progress.StageProgress(work, "source", shard, len(rows))
     done = stage_files.inspect(work, "source", shard)
     if done is None or done.digest != wanted:
-        table = _table(rows, columns)
+        # The error of a source whose rows are all bad has the whole path; the ledger has not.
+        rejects = [Reject(index, reject.reason, redact_paths(reject.evidence)) for index, reject in rejected]
+        table = pa.Table.from_pylist(rows, columns)
         bad = {reject.index for reject in rejects}
         kept = table.take(pa.array([i for i in range(len(rows)) if i not in bad], pa.int64()))
         stage_files.commit(work, "source", shard, wanted, kept, stage_files.reject_table("source", table, rejects))
-    told.finish(len(rejects))
-
-
-def _table(rows: list[dict[str, Any]], columns: pa.Schema) -> pa.Table:
-    """`pa.Table.from_pylist(rows, columns)` in a third of its time: conversations are what takes it long."""
-    values = {field: [row.get(field.name) for row in rows] for field in columns}
-    arrays = [
-        _conversations(value) if field.type == schema.MESSAGES else pa.array(value, field.type)
-        for field, value in values.items()
-    ]
-    return pa.table(arrays, schema=columns)
-
-
-def _conversations(values: list[list[Message] | None]) -> pa.Array:
-    turns = [turn for value in values if value for turn in value]
-    parts = [pa.array([turn[name] for turn in turns], pa.string()) for name in ("role", "content")]
-    offsets = [0, *itertools.accumulate(len(value or ()) for value in values)]
-    missing = pa.array([value is None for value in values], pa.bool_())
-    struct = pa.StructArray.from_arrays(parts, ["role", "content"])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct, type=schema.MESSAGES, mask=missing)
-
-
-def all_bad(read: int, first: RowReject, adapters: Mapping[str, Adapter]) -> InputError:
-    """The error for a source of whose `read` rows none is of the expected shape: what was wrong with the `first`."""
-    evidence = first.evidence
-    expected = evidence.get("expected") or " or ".join(adapter.expected for adapter in adapters.values())
-    got = f", got {evidence['got']}" if "got" in evidence else ""
-    count = f"none of {read:,} rows is usable" if read > 1 else "its only row is not usable"
-    return InputError(f"{evidence.get('where')}: {first.reason}: expected {expected}{got}; {count}")
+    shard_progress.finish(len(rejected))

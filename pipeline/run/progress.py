@@ -1,4 +1,4 @@
-"""How far each stage is, told through small files, so that any process on any executor can tell and any display can read."""
+"""How far each stage is, in small files: any process on any executor writes them, any display reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVERY_S = 0.3
 
 @dataclass
 class Counts:
-    """Rows of one stage: done (rejected ones included), rejected, and known so far in all."""
+    """Rows of one stage: done (rejected ones included), rejected, and planned so far."""
 
     done: int = 0
     rejected: int = 0
@@ -57,7 +57,7 @@ class StageProgress:
 
 
 def forget_from(work: Path, shards: int) -> None:
-    """Drop what an earlier, longer plan told of shards that are none any more."""
+    """Drop the progress of shards that an earlier, longer plan had."""
     for path in (local_side(work) / "progress").glob("*/*.json"):
         if path.stem.isdigit() and int(path.stem) >= shards:
             with suppress(OSError):

@@ -9,28 +9,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import __version__, report, rewards, schema, sources
+from pipeline import __version__, rewards, schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, manifest
 from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
 from pipeline.errors import StorageError
-from pipeline.labels.description import describe
+from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.cost import price_of
-from pipeline.rewards import trust
-from pipeline.run import entry, record
+from pipeline.rewards import diagnostics
+from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import Plan
 from pipeline.sources import ResolvedSource
+from pipeline.stages.table import Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove_temporaries, write_text
-from pipeline.text import portable
+from pipeline.text import redact_paths
 
 
 def publish(
-    run: Context, source: ResolvedSource, plan: Plan, thresholds: dict[str, float | None], run_digest: str
+    run: Context, source: ResolvedSource, plan: Plan, thresholds: Thresholds, run_digest: str
 ) -> dict[str, Any]:
     """Write everything that a reader gets, the manifest last; returns it. Raises StorageError if a row is missing."""
     config, out = run.config, run.config.out
@@ -38,7 +39,7 @@ def publish(
     metadata = file_metadata(labels, run_digest)
     files = stage_files.inspect_all(run.work, "label", plan.shards)
     entries = publish_rows(out, files, config.output.rows_per_file, metadata)
-    ledger, reasons = publish_rejects(out, run.work, plan.shards, entry.stages(config))
+    ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages)
     content = {
         "format": "figa-pipeline",
         "version": __version__,
@@ -48,8 +49,8 @@ def publish(
         "funnel": _funnel(plan, reasons, run),
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
-        "thresholds": thresholds,
-        **_trust(run, plan),
+        "thresholds": dict(thresholds),
+        **_check_reward(run, plan),
         "labels": labels,
         "settings": record.data_settings(config),
         "prompts": run.prompts.digest,
@@ -63,22 +64,24 @@ def publish(
 
 
 def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
-    """What every published Parquet file says of itself: its schema, its labels, and the data set that it belongs to."""
+    """The metadata of every published Parquet file: its schema, its labels, and the data set that it belongs to."""
     return {
         "figa.schema_version": schema.SCHEMA_VERSION,
-        "figa.labels": json.dumps(portable(labels), sort_keys=True),
+        "figa.labels": json.dumps(redact_paths(labels), sort_keys=True),
         "figa.run": run_digest,
     }
 
 
 def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None, note: str = "") -> dict[str, Any]:
-    """Write report, card and manifest of files that are there, and set aside those of an earlier publication; returns the
-    manifest, with the number of the `publication` in this folder: 1, then one more whenever anything in it changed.
+    """Write report, card and manifest of data files that are written, and set aside the files of an earlier publication.
 
-    tokenizer: None shows the report's pairs without tokens, and `note` should say why.
+    Returns the manifest. Its `publication` counts the publications in this folder that differ from the one before.
+    tokenizer: None shows the report's pairs without tokens; `note` says why.
     """
+    from pipeline.report.page import write_report
+
     content = numbered(out, content)
-    report.write(out, content, tokenizer, note=note)
+    write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
     written = manifest.write(out, content)
@@ -87,7 +90,7 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
 
 
 def numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with its publication's number, behind `format`."""
+    """`content` with its publication's number, after `format`."""
     try:
         before = manifest.load(out)
     except StorageError:
@@ -100,13 +103,13 @@ def numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
-    """Which command made the data set of a manifest."""
+    """Which command wrote the data set of a manifest."""
     last = content.get("lineage", [])[-1:]
     return ("merge" if "merged" in last[0] else "relabel") if last else "build"
 
 
-def standing(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The manifest of this very run when it stands, its files at their sizes; else None, and leftovers are gone.
+def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """The manifest of this very run if it is published, its files at their sizes; else None, with leftovers removed.
 
     Raises UsageError when a newer version of this program wrote in the folder.
     """
@@ -115,51 +118,51 @@ def standing(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[st
     try:
         manifest.load(out)
     except StorageError as error:
-        warn(f"{str(error).rpartition(';')[0]}; what it named is published anew")
-    found = manifest.standing(out, run_digest)
-    if found:
-        # Who was killed behind the manifest has left this to do.
-        supersede(out, [*found["files"], *found["rejected_files"]])
+        warn(f"{str(error).rpartition(';')[0]}; what it named is published again")
+    current = manifest.find_current(out, run_digest)
+    if current:
+        # A run that was killed after writing the manifest has left this to do.
+        supersede(out, [*current["files"], *current["rejected_files"]])
     else:
         remove_temporaries(out)
-    return found
+    return current
 
 
 def _money(run: Context) -> dict[str, Any]:
-    """What providers reported; apart from it, what they may bill besides, and models whose price isn't known."""
+    """What providers reported, what they may bill besides, and models without a known price."""
     paid = {call: cost for call, (_, cost) in run.journal.money().items()}
-    told: dict[str, Any] = {"cost_usd": round(sum(paid.values()), 6)}
-    told["cost_usd_by_call"] = {call: round(cost, 6) for call, cost in paid.items()}
+    money: dict[str, Any] = {
+        "cost_usd": round(sum(paid.values()), 6),
+        "cost_usd_by_call": {call: round(cost, 6) for call, cost in paid.items()},
+    }
     uncertain = run.journal.uncertain()
     if uncertain:
-        told["cost_uncertain_usd"] = round(uncertain, 6)
+        money["cost_uncertain_usd"] = round(uncertain, 6)
     names = unpriced(run.config)
-    return told | ({"unpriced": names} if names else {})
+    return money | ({"unpriced": names} if names else {})
 
 
 def unpriced(config: CurationConfig) -> list[str]:
-    """Models without a known price: those of this run, and those that earlier ones in the folder asked while it had none."""
-    judges = [judge.model for judge in rewards.judges(config.reward)] if entry.scores(config) else []
-    writers = [config.policy.model, config.reviser.model] if entry.asks_models(config) else []
+    """Models without a known price: those of this run, and those that earlier runs in the folder called while it had none."""
+    judges = [judge.model for judge in rewards.judge_settings(config.reward)] if config.needs_rewards else []
+    writers = [config.policy.model, config.reviser.model] if config.needs_generation else []
     specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
     now = [str(spec) for spec in specs if price_of(spec) is None]
     return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
 
 
-def _trust(run: Context, plan: Plan) -> dict[str, Any]:
+def _check_reward(run: Context, plan: Plan) -> dict[str, Any]:
     """What the scores say of the reward model, where there are any."""
-    if "score" not in entry.stages(run.config):
+    if "score" not in run.config.stages:
         return {}
     files = stage_files.inspect_all(run.work, "score", plan.shards)
-    return {"reward_check": trust.measure(stage_files.read(file, trust.COLUMNS) for file in files)}
+    return {"reward_check": diagnostics.measure(stage_files.read(file, diagnostics.COLUMNS) for file in files)}
 
 
 def _unanswered(run: Context, plan: Plan) -> int:
     """Rows rejected only because a provider failed: what makes the same command worth running again."""
     return sum(
-        file.unanswered
-        for stage in entry.stages(run.config)
-        for file in stage_files.inspect_all(run.work, stage, plan.shards)
+        file.unanswered for stage in run.config.stages for file in stage_files.inspect_all(run.work, stage, plan.shards)
     )
 
 
@@ -174,10 +177,10 @@ def _account(plan: Plan, entries: list[dict[str, Any]], ledger: list[dict[str, A
 
 
 def _funnel(plan: Plan, reasons: dict[str, Counter[str]], run: Context) -> list[dict[str, Any]]:
-    """One entry a stage: rows that came in, rows that went on, why the others did not, and the stage's notes, if any."""
+    """One entry per stage: rows in, rows out, the others by reason, and the stage's notes, if any."""
     rows = plan.rows
     funnel = []
-    for stage in entry.stages(run.config):
+    for stage in run.config.stages:
         left = sum(reasons[stage].values())
         counts = dict(sorted(reasons[stage].items(), key=lambda item: (-item[1], item[0])))
         notes: Counter[str] = Counter()
@@ -213,9 +216,9 @@ def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
 def _describe_models(run: Context) -> dict[str, Any]:
     config = run.config
     described: dict[str, Any] = {"policy": {"name": "given"}, "reviser": {"name": "given"}, "reward": {"name": "none"}}
-    if entry.asks_models(config):
+    if config.needs_generation:
         for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
-    if entry.scores(config):
-        described["reward"] = rewards.describe(run.reward)
+    if run.reward:
+        described["reward"] = run.reward.describe()
     return described

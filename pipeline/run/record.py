@@ -1,7 +1,4 @@
-"""work/run.json: the settings of the last run in a folder, by which `figa status` tells what a rerun would do.
-
-It only explains: nothing that is published, and no digest, depends on it.
-"""
+"""work/run.json: the settings of the last run in a folder, for `figa status`. No digest and no published file depends on it."""
 
 from __future__ import annotations
 
@@ -28,34 +25,43 @@ def data_settings(config: CurationConfig) -> dict[str, Any]:
 
 def settings(config: CurationConfig) -> dict[str, Any]:
     """The same and the limit."""
-    found = data_settings(config)
-    found["source"]["limit"] = config.source.limit
-    return found
+    values = data_settings(config)
+    values["source"]["limit"] = config.source.limit
+    return values
 
 
-def remember(config: CurationConfig, run_digest: str, unpriced: Sequence[str]) -> None:
-    """Note what is run. unpriced: models whose price isn't known, now or in an earlier run in the folder."""
+def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], unpriced: Sequence[str]) -> None:
+    """Write what is run.
+
+    inputs: short digests of what determines it; unpriced: models without a known price, in any run in this folder.
+    """
     made_by = {"version": __version__, "schema_version": schema.SCHEMA_VERSION}
-    told = {**made_by, "run_digest": run_digest, "settings": settings(config), "unpriced": list(unpriced)}
-    write_text(config.out / "work" / _NAME, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    facts = {
+        **made_by,
+        "run_digest": run_digest,
+        "settings": settings(config),
+        "inputs": inputs,
+        "unpriced": list(unpriced),
+    }
+    write_text(config.out / "work" / _NAME, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
 def recall(out: Path) -> dict[str, Any]:
-    """What `remember` noted; empty when nothing usable is there."""
+    """What `remember` wrote; empty when nothing usable is there."""
     try:
-        told = json.loads((out / "work" / _NAME).read_text("utf-8"))
+        facts = json.loads((out / "work" / _NAME).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) and isinstance(told.get("settings", {}), dict) else {}
+    return facts if isinstance(facts, dict) and isinstance(facts.get("settings", {}), dict) else {}
 
 
 def check_not_newer(out: Path, manifest: dict[str, Any] | None) -> None:
     """Raises UsageError when a newer version of this program wrote in the folder: its files would be lost."""
-    for told in (manifest or {}, recall(out)):
-        if _number(told.get("schema_version")) > _number(schema.SCHEMA_VERSION):
+    for facts in (manifest or {}, recall(out)):
+        if _number(facts.get("schema_version")) > _number(schema.SCHEMA_VERSION):
             raise UsageError(
-                f"{out}: was written by figa-pipeline {told.get('version')} with schema version {told['schema_version']}, and "
-                f"this is {__version__} with {schema.SCHEMA_VERSION}: it would write over what it doesn't know. Install the "
+                f"{out}: was written by figa-pipeline {facts.get('version')} with schema version {facts['schema_version']}, "
+                f"and this is {__version__} with {schema.SCHEMA_VERSION}: it would overwrite what it doesn't know. Install the "
                 "newer one, or choose another --out"
             )
 

@@ -1,14 +1,14 @@
-"""Relabel: a published data set's texts with other token labels, as a data set of its own. No model is asked.
+"""Relabel: a published data set's texts with other token labels, as a data set of its own. No model is called.
 
-Streams batch by batch, file by file: file k of the new data set holds what file k of the old one held, less the rows that
-the new tokenizer can't label. These go to the new reject ledger, so in = published + rejected, where in is what the old
+Streams batch by batch, file by file: file k of the new data set holds the rows of file k of the old one but those
+that the new tokenizer can't label. These go to the new reject ledger, so in = published + rejected, where in is what the old
 data set published; its own rejects stay with it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
-from pipeline.config.settings import FilterSettings, LabelSettings, digest
+from pipeline.config.loading import load_config
+from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.writer import name_for, write_part
-from pipeline.errors import StorageError, UsageError
+from pipeline.errors import ConfigError, StorageError, UsageError
 from pipeline.labels.columns import ANY_DISTANCE, label_texts
-from pipeline.labels.description import describe
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import describe, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
+from pipeline.schema import digest
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import replacing
 from pipeline.storage.location import journal_of, local_side
@@ -34,6 +35,8 @@ from pipeline.storage.lock import run_lock
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
 _NOT_INHERITED = {"digest", "publication", "unanswered", "unpriced", "cost_uncertain_usd", "cost_usd_by_call"}
+# Distance limits hold again only where they are named: the pairs passed them when the data set was created.
+DISTANCE_SETTINGS = ("filter.min_distance", "filter.max_distance")
 # Called with rows that are done.
 Advance = Callable[[int], None]
 Warn = Callable[[str], None]
@@ -50,9 +53,9 @@ def relabel(
 ) -> dict[str, Any]:
     """Write the data set of `root`, labelled by `labels`, to `out`; returns its manifest.
 
-    distance: None leaves the distance gate as it was applied when the pairs were made. An `out` that holds this very
-    data set already is left as it is. Raises InputError when no data set is in `root`, StorageError when one of its files
-    is damaged, UsageError for an `out` that can't be used, ConfigError when the tokenizer can't.
+    distance: limits of the edit distance to apply again; None for none. An `out` that holds this data set already is left as
+    it is. Raises InputError when no data set is in `root`, StorageError when one of its files is damaged, UsageError for an
+    `out` that can't be used, ConfigError when the tokenizer can't be loaded.
     """
     parent = reader.read_manifest(root)
     files = reader.check_files(root, parent, "hashes")
@@ -65,9 +68,8 @@ def relabel(
     run_digest = digest("relabel", lineage, described, settings, schema.SCHEMA_VERSION, __version__)
     _check_out(root, out)
     with run_lock(out, warn):
-        standing = publication.standing(out, run_digest, warn)
-        if standing:
-            return standing
+        if current := publication.find_current(out, run_digest, warn):
+            return current
         metadata = publication.file_metadata(described, run_digest)
         entries = []
         with _Rejects(out) as rejects:
@@ -85,8 +87,8 @@ def _check_out(root: Path, out: Path) -> None:
     with suppress(StorageError):
         there = manifest.load(out)
     if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
-        raise UsageError(f"--out {out}: holds a data set that was not made by relabelling; name another folder")
-    # One that was interrupted left its lock; what has neither lock nor manifest is somebody's.
+        raise UsageError(f"--out {out}: holds a data set that no relabelling wrote; name another folder")
+    # An interrupted run leaves its lock; a folder with neither lock nor manifest is somebody else's.
     ours = there is not None or (local_side(out / "work") / "run.lock").exists()
     if not ours and (out.is_file() or any(out.glob("*"))):
         raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
@@ -97,10 +99,10 @@ def _labelled(
 ) -> Iterator[pa.Table]:
     for batch in reader.batches(path, rows=_BATCH):
         table = pa.Table.from_batches([batch])
-        made = label_texts(table, tokenizer, distance)
+        labelled = label_texts(table, tokenizer, distance)
         # A reject's distance is that of the new tokens.
-        rejects.add(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), made.rejects))
-        yield made.rows
+        rejects.add(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), labelled.rejects))
+        yield labelled.rows
         advance(table.num_rows)
 
 
@@ -125,7 +127,7 @@ class _Rejects:
         if not rejects.num_rows:
             return
         if self._writer is None:
-            temporary = self._open.enter_context(replacing(self.path, named=self._named))
+            temporary = self._open.enter_context(replacing(self.path, choose_path=self._named))
             options = schema.parquet_options(schema.REJECTED)
             self._writer = self._open.enter_context(pq.ParquetWriter(temporary, schema.REJECTED, **options))
         self._writer.write_table(rejects)
@@ -146,7 +148,7 @@ def _content(
     entries: list[dict[str, Any]],
     rejects: _Rejects,
 ) -> dict[str, Any]:
-    """The new manifest: the parent's, but for what relabelling made anew."""
+    """The new manifest: the parent's, but for what relabelling replaces."""
     read, lost = parent["rows"]["published"], rejects.reasons.total()
     kept = sum(entry["rows"] for entry in entries)
     if read != kept + lost:
@@ -168,3 +170,26 @@ def _content(
         "rejected_files": rejects.entries,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
     }
+
+
+def relabel_settings(parent: dict[str, Any], assignments: Sequence[str], flags: dict[str, Any]) -> CurationConfig:
+    """The parent's label settings, changed by `--set` and by flags. Raises ConfigError."""
+    for text in assignments:
+        key = text.partition("=")[0].strip()
+        if not key.startswith("labels.") and key not in DISTANCE_SETTINGS:
+            raise ConfigError(
+                f"--set {key}: relabelling changes labels.* only, and the gate by {' and '.join(DISTANCE_SETTINGS)}; for "
+                "the rest run figa build"
+            )
+    kept = settings_of(parent["labels"]).data_settings()
+    if flags.get("labels.tokenizer"):
+        # Options of a chat template are that template's own.
+        kept["template_options"] = {}
+    before = {name: value for name, value in kept.items() if name != "system"}
+    config = load_config(None, [*assignments], flags, base={"labels": before})
+    # The recorded system prompt is the one that was used: none stays none.
+    system = kept["system"] if config.labels.system is None else config.labels.system
+    labels = config.labels.model_copy(update={"system": system or None})
+    if labels.tokenizer == "policy":
+        labels = labels.model_copy(update={"tokenizer": parent["labels"]["tokenizer"]})
+    return config.model_copy(update={"labels": labels})

@@ -1,71 +1,53 @@
-"""The Hugging Face Hub: one commit of a data set, streamed through `datasets`, or one file of it.
+"""The Hugging Face Hub: one commit of a data set, streamed through `datasets`.
 
-Nothing here decides what to do when the Hub doesn't answer; `reading.py` does.
+What happens when the Hub doesn't answer is decided in `resolve.py`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.sources.remote import RemoteFile
+from pipeline.text import describe_error
 
-TIMEOUT = 5.0
+TIMEOUT_S = 5.0
 
 
 class HubUnreachable(Exception):
     """The Hub gave no usable answer; the text says why, in a few words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """One commit of a data set, and the licence its card states."""
+def pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
+    """The commit that the revision (or the default branch) is at now, and the licence that the data set's card states.
 
-    sha: str
-    licence: str | None
-
-
-def offline() -> str | None:
-    """The environment variable that forbids the network, if one does."""
+    HubUnreachable when the Hub doesn't answer; InputError when it answers that there is no such thing for us.
+    """
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").strip().upper() in {"1", "ON", "YES", "TRUE"}:
-            return name
-    return None
-
-
-def pin(hub_id: str, revision: str | None) -> Pinned:
-    """The commit that the revision (or the default branch) is at now.
-
-    HubUnreachable when the Hub can't be asked; InputError when it answers that there is no such thing for us.
-    """
-    if name := offline():
-        raise HubUnreachable(f"{name} is set")
+            raise HubUnreachable(f"{name} is set")
     from huggingface_hub import HfApi
     from huggingface_hub import errors as hub
 
     try:
-        info = HfApi().dataset_info(hub_id, revision=revision, timeout=TIMEOUT)
+        info = HfApi().dataset_info(hub_id, revision=revision, timeout=TIMEOUT_S)
     except hub.RevisionNotFoundError as error:
-        raise InputError(
-            f"Hub data set {hub_id}: no revision {revision!r}; give a commit, branch or tag it has"
-        ) from error
+        message = f"Hub data set {hub_id}: no revision {revision!r}; give a commit, branch or tag it has"
+        raise InputError(message) from error
     except hub.GatedRepoError as error:
         raise InputError(f"Hub data set {hub_id} is gated; accept its terms at its page, then set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
-        raise InputError(
-            f"no Hub data set {hub_id} (or it is private: set HF_TOKEN), and no file or folder of that name"
-        ) from error
+        message = f"no Hub data set {hub_id} (or it is private: set HF_TOKEN), and no file or folder of that name"
+        raise InputError(message) from error
     except hub.HFValidationError as error:
         raise InputError(f"{hub_id!r} is neither a file, a folder nor a Hub id (owner/name)") from error
     except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
-        raise HubUnreachable(_short(error)) from error
+        raise HubUnreachable(describe_error(error)) from error
     if not info.sha:
         raise HubUnreachable("its answer names no commit")
     licence = info.card_data.get("license") if info.card_data else None
-    return Pinned(info.sha, licence if isinstance(licence, str) else None)
+    return info.sha, licence if isinstance(licence, str) else None
 
 
 def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
@@ -79,21 +61,7 @@ def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
             count += 1
     except Exception as error:
         raise InputError(
-            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {_short(error)}; "
+            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {describe_error(error)}; "
             f"{count} rows were read before that. "
             "Check the split and try again, or download the files and give their folder as --input"
         ) from error
-
-
-def file(hub_id: str, sha: str, name: str) -> RemoteFile:
-    """One file of one commit, to be read by blocks as any other remote file.
-
-    `datasets` streams what has rows as lines or as Parquet; of a JSON array it holds all, in eight times its size.
-    """
-    return RemoteFile(f"hf://datasets/{hub_id}@{sha}/{name}", -1)
-
-
-def _short(error: Exception) -> str:
-    """The gist of a library's error: its class and the first line of its text."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

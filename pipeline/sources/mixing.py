@@ -1,21 +1,36 @@
 """One source or several in one run: `resolve` pins them, `records` interleaves their rows.
 
 Each row of a mix comes from a source drawn by its weight, from those that still have rows: sampling without replacement,
-each source in its own order. The draws depend on the seed alone, and nothing behind a row on how many follow.
+each source in its own order. The draws depend on the seed alone, so a longer mix begins with the same rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from pipeline.errors import ConfigError, InputError
-from pipeline.sources import resolve as reading
-from pipeline.sources.resolve import Record, ResolvedSource, Warn
+from pipeline.config.settings import SourceSettings
+from pipeline.errors import ConfigError, InputError, RowReject
+from pipeline.sources.adapters import get
+from pipeline.sources.adapters.jsonl import bind
+from pipeline.sources.files import Warn
+from pipeline.sources.resolve import Record, ResolvedSource, records_of, resolve_one
+from pipeline.sources.row import Adapter
 from pipeline.sources.rows import Damaged
+
+# A generic source's fields are guessed from at most so many rows.
+_GUESS_ROWS = 1000
+
+
+def resolve_source(settings: SourceSettings, warn: Warn) -> ResolvedSource:
+    """`resolve` with the values of a run's settings."""
+    names = ("split", "revision", "require_full", "mix", "seed")
+    options = {name: getattr(settings, name) for name in names}
+    return resolve(settings.name, settings.input, warn=warn, **options)
 
 
 def resolve(
@@ -31,28 +46,28 @@ def resolve(
 ) -> ResolvedSource:
     """Find and pin what `name` means: one adapter, or several with commas, and then with as many inputs and weights.
 
-    UsageError says in one line what doesn't fit or can't be found, and what to do.
+    UsageError says in one line what doesn't fit or can't be read, and what to do.
     """
     names = [part.strip() for part in name.split(",")]
     if len(names) == 1:
         if mix is not None:
             raise ConfigError("source.mix is for several sources, such as --source hh-rlhf,openorca; leave it out")
-        return reading.resolve(names[0], input, split=split, revision=revision, require_full=require_full, warn=warn)
+        return resolve_one(names[0], input, split, revision, require_full, warn)
     if revision is not None:
         raise ConfigError(
             "source.revision is for one source; of several, give each its own: --input owner/name@revision"
         )
     inputs = [""] * len(names) if input is None else [part.strip() for part in input.split(",")]
-    for what, given in (("--input", inputs), ("source.mix", mix or names)):
-        if len(given) != len(names):
+    for what, values in (("--input", inputs), ("source.mix", mix or names)):
+        if len(values) != len(names):
             raise ConfigError(
-                f"{what} has {len(given)} parts for {len(names)} sources ({', '.join(names)}); give one each, with commas"
+                f"{what} has {len(values)} parts for {len(names)} sources ({', '.join(names)}); give one each, with commas"
             )
-    found = tuple(
-        reading.resolve(part, where or None, split=split, revision=None, require_full=require_full, warn=warn)
+    resolved = tuple(
+        resolve_one(part, where or None, split, None, require_full, warn)
         for part, where in zip(names, inputs, strict=True)
     )
-    return _mixed(found, mix or (1.0,) * len(names), seed)
+    return _mixed(resolved, mix or (1.0,) * len(names), seed)
 
 
 def parts(source: ResolvedSource) -> dict[str, ResolvedSource]:
@@ -68,7 +83,7 @@ def parts(source: ResolvedSource) -> dict[str, ResolvedSource]:
 
 def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Iterator[Record]:
     """Every row of every source, each once, in an order that the source and its seed determine."""
-    streams = [reading.records(part, label, warn) for label, part in parts(source).items()]
+    streams = [records_of(part, label, warn) for label, part in parts(source).items()]
     count = 0
     try:
         for record in _interleave(streams, source.weights, source.seed) if source.parts else streams[0]:
@@ -77,6 +92,34 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
     except Damaged as error:
         rest = f", or take only what comes before with --limit {count}" if count else ""
         raise InputError(f"{error}. Get the file again{rest}") from error
+
+
+def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
+    """The adapter of each source by the name its records carry; a generic one bound to its fields.
+
+    `source.fields` is for the generic sources of a mix; without it, their fields are guessed from their first rows.
+    ConfigError when there are fields and no generic source.
+    """
+    mixed = parts(source)
+    generic = [name for name, part in mixed.items() if get(part.adapter).hub_id is None]
+    with_fields = generic or list(mixed)[:1]  # without a generic source, the first one refuses them
+    adapters = {}
+    for name, part in mixed.items():
+        first = itertools.islice(records(part), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
+        fields = settings.fields if name in with_fields else None
+        adapters[name], message = bind(get(part.adapter), fields or {}, (record.value for record in first))
+        if message:
+            warn(message)
+    return adapters
+
+
+def all_bad(count: int, first: RowReject, adapters: Mapping[str, Adapter]) -> InputError:
+    """The error for a source none of whose `count` rows is of the expected shape, with what is wrong with the `first`."""
+    evidence = first.evidence
+    expected = evidence.get("expected") or " or ".join(adapter.expected for adapter in adapters.values())
+    got = f", got {evidence['got']}" if "got" in evidence else ""
+    usable = f"none of {count:,} rows is usable" if count > 1 else "its only row is not usable"
+    return InputError(f"{evidence.get('where')}: {first.reason}: expected {expected}{got}; {usable}")
 
 
 def _interleave(streams: list[Iterator[Record]], weights: tuple[float, ...], seed: int) -> Iterator[Record]:
@@ -95,20 +138,20 @@ def _interleave(streams: list[Iterator[Record]], weights: tuple[float, ...], see
             yield record
 
 
-def _mixed(found: tuple[ResolvedSource, ...], weights: tuple[float, ...], seed: int) -> ResolvedSource:
+def _mixed(resolved: tuple[ResolvedSource, ...], weights: tuple[float, ...], seed: int) -> ResolvedSource:
     def joined(field: str) -> str:
-        return ", ".join(dict.fromkeys(str(getattr(part, field)) for part in found))
+        return ", ".join(dict.fromkeys(str(getattr(part, field)) for part in resolved))
 
-    determined = json.dumps(["mix", [part.digest for part in found], weights, seed])
+    determined = json.dumps(["mix", [part.digest for part in resolved], weights, seed])
     return ResolvedSource(
-        adapter=",".join(part.adapter for part in found),
+        adapter=",".join(part.adapter for part in resolved),
         location=joined("location"),
         resolved="mix",
         revision=None,
         split=joined("split"),
         licence=joined("licence"),
         digest=hashlib.sha256(determined.encode()).hexdigest(),
-        parts=found,
+        parts=resolved,
         weights=weights,
         seed=seed,
     )

@@ -5,7 +5,6 @@ An address is recorded in the manifest: a query string, which may be a signature
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -14,18 +13,21 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
-from pipeline.sources.text import shown
-from pipeline.storage.filesystems import TAGS, Stream, attempt, filesystem, holds_secrets
+from pipeline.storage.filesystems import Stream, attempt, content_tag, filesystem, holds_secrets
+from pipeline.text import shown
 
 _WEB = ("http", "https")
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file, as far as a reader needs to know it: like a Path, it opens and has a name. size: bytes, -1 if untold."""
+    """One file; like a Path, it has a name and opens.
+
+    size: bytes, -1 if unknown. tag: the store's own hash or version of the content, if it has one.
+    """
 
     url: str
-    size: int
+    size: int = -1
     tag: str | None = None
 
     def __str__(self) -> str:
@@ -36,25 +38,10 @@ class RemoteFile:
     def name(self) -> str:
         return PurePosixPath(str(self)).name
 
-    @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.name).suffix
-
-    @property
-    def suffixes(self) -> list[str]:
-        return PurePosixPath(self.name).suffixes
-
     def open(self, mode: str = "rb", buffering: int = 1 << 20) -> io.BufferedReader:
         """The bytes. Whatever the protocol's library raises, here and later, is an OSError."""
         fs, path = attempt(lambda: filesystem(self.url))
         return io.BufferedReader(Stream(attempt(lambda: fs.open(path, mode))), buffering)
-
-    def content(self) -> str:
-        """What tells another content from this one: the store's own hash where it has one, else that of the bytes."""
-        if self.tag is not None:
-            return f"{self.size} {self.tag}"
-        with self.open() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(url: str) -> tuple[RemoteFile, dict[str, RemoteFile]]:
@@ -62,7 +49,7 @@ def find(url: str) -> tuple[RemoteFile, dict[str, RemoteFile]]:
 
     InputError in one line for what can't be reached, isn't there or may not be given this way.
     """
-    place = RemoteFile(url, -1)
+    place = RemoteFile(url)
     if holds_secrets(url):
         raise InputError("an input's URL may hold no user name, password or '::'; give credentials in the environment")
     try:
@@ -78,23 +65,20 @@ def _list(url: str) -> dict[str, RemoteFile]:
     fs, root = filesystem(url)
     if urlsplit(url).scheme in _WEB:
         # Listing a web page means following its links, wherever they lead.
-        return {RemoteFile(url, -1).name: _file(url, fs.info(root))}
+        return {RemoteFile(url).name: _file(url, fs.info(root))}
     if any(char in root for char in "*?["):
         base = re.split(r"[*?\[]", root, maxsplit=1)[0].rpartition("/")[0]
-        found = fs.glob(root, detail=True)
+        entries = fs.glob(root, detail=True)
     elif fs.isfile(root):
-        base, found = root.rpartition("/")[0], {root: fs.info(root)}
+        base, entries = root.rpartition("/")[0], {root: fs.info(root)}
     else:
-        base, found = root.rstrip("/"), fs.find(root, detail=True)
-    files = {name: info for name, info in found.items() if info.get("type") == "file"}
+        base, entries = root.rstrip("/"), fs.find(root, detail=True)
+    files = {name: info for name, info in sorted(entries.items()) if info.get("type") == "file"}
     if not files:
         raise FileNotFoundError(url)
-    return {
-        name.removeprefix(base).lstrip("/"): _file(fs.unstrip_protocol(name), files[name]) for name in sorted(files)
-    }
+    return {name.removeprefix(base).lstrip("/"): _file(fs.unstrip_protocol(name), files[name]) for name in files}
 
 
 def _file(url: str, info: dict[str, Any]) -> RemoteFile:
-    tag = next((str(info[name]) for name in TAGS if info.get(name)), None)
     size = info.get("size")
-    return RemoteFile(url, -1 if size is None else int(size), tag)
+    return RemoteFile(url, -1 if size is None else int(size), content_tag(info))

@@ -1,4 +1,4 @@
-"""What an adapter is, and what it makes of a raw row."""
+"""What an adapter is, what it makes of a raw row, and which conversations can be a query."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.errors import RowReject
-from pipeline.sources.text import encodable, replace_surrogates, shape
+from pipeline.text import replace_surrogates, shape, snippet
 
 Message = dict[str, str]
+# (role, text) in the order of a conversation.
+Turns = list[tuple[str, str]]
+# A row as it lies in a file, or why it can't be read.
+RawRow = dict[str, Any] | RowReject
+
+ROLES = ("system", "user", "assistant")
 
 
 class SourceRow(NamedTuple):
     """One query with its reference reply.
 
     `messages` are `{"role", "content"}` and end with a user turn; no content is blank, nor is `reference`.
-    `rejected` is the source's worse reply to the *same* query, or None. `initial` and `revised` are a pair that the source
-    gives, neither blank, or both None. All text can be encoded as UTF-8; `replaced_surrogates` counts the characters that
-    had to be replaced for that.
+    `rejected` is the source's worse reply to the same query, or None. `initial` and `revised` are a pre-made pair, neither
+    blank, or both None. All text can be encoded as UTF-8; `replaced_surrogates` counts the characters replaced for that.
     """
 
     messages: list[Message]
@@ -34,8 +39,8 @@ class Adapter:
     """How one data set's raw rows become `SourceRow`s, and what is known of the data set.
 
     `reader` is the adapter's own pure function; call `parse`. Raise `version` when `reader` gives another result for
-    the same row: it is part of the source's digest. `hub_file` is the file of the data set that makes up its split, where it
-    holds others too. `gives_pairs`: every row has `initial` and `revised`, so it can enter at the filter stage.
+    the same row: it is part of the source's digest. `hub_file` is the one file to read where the Hub data set holds others
+    too. `gives_pairs`: every row has `initial` and `revised`, so it can enter at the filter stage.
     """
 
     name: str
@@ -45,7 +50,6 @@ class Adapter:
     hub_split: str = "train"
     hub_file: str | None = None
     licence: str = "unknown"
-    page: str = ""
     version: int = 1
     gives_pairs: bool = False
 
@@ -56,24 +60,54 @@ class Adapter:
         return _encodable(self.reader(raw))
 
 
+def query(turns: Turns) -> list[Message]:
+    """The turns as messages that a chat template accepts and that end with a user turn; RowReject otherwise.
+
+    Neighbouring turns of one role become one message, joined by a blank line, because chat templates and providers require
+    alternation. Nothing else about the texts changes.
+    """
+    messages: list[Message] = []
+    for role, content in turns:
+        if role not in ROLES:
+            raise RowReject("unknown_role", expected=" | ".join(ROLES), got=snippet(role))
+        if not content.strip():
+            raise RowReject("empty_turn", expected="words in every turn", got=f"{role}: {snippet(content)}")
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += "\n\n" + content
+        else:
+            messages.append({"role": role, "content": content})
+    first = next((message for message in messages if message["role"] != "system"), None)
+    if first is None:
+        raise RowReject("no_query", expected="at least one user turn before the reply", got="none")
+    if first["role"] != "user":
+        # Most chat templates and some providers refuse it, after the row was paid for.
+        got = f"assistant: {snippet(first['content'])}"
+        raise RowReject("starts_with_assistant", expected="a user turn first", got=got)
+    last = messages[-1]
+    if last["role"] != "user":
+        got = f"a turn by the {last['role']}: {snippet(last['content'])}"
+        raise RowReject("context_not_user", expected="a user turn before the final reply", got=got)
+    return messages
+
+
+def reply(text: str) -> str:
+    """A reference reply; RowReject for a blank one."""
+    if not text.strip():
+        raise RowReject("empty_reference", expected="a reply in words", got=snippet(text))
+    return text
+
+
 def _encodable(row: SourceRow) -> SourceRow:
-    """One lone surrogate makes pyarrow, SQLite, hashing and tokenizers raise, so none may pass this point."""
-    contents = [message["content"] for message in row.messages]
-    said = (*contents, row.reference, row.rejected or "", row.initial or "", row.revised or "")
-    if encodable("".join(said)):
-        return row
-    names = ("reference", "rejected", "initial", "revised")
-    texts = {name: text for name in names if (text := getattr(row, name)) is not None}
+    """The row without lone surrogates, at which pyarrow, SQLite, hashing and tokenizers raise."""
     count = 0
 
-    def replaced(text: str) -> str:
+    def clean(text: str) -> str:
         nonlocal count
-        text, more = replace_surrogates(text)
-        count += more
+        text, replaced = replace_surrogates(text)
+        count += replaced
         return text
 
-    messages = [
-        message | {"content": replaced(content)} for message, content in zip(row.messages, contents, strict=True)
-    ]
-    texts = {name: replaced(text) for name, text in texts.items()}
+    messages = [message | {"content": clean(message["content"])} for message in row.messages]
+    names = ("reference", "rejected", "initial", "revised")
+    texts = {name: clean(text) for name in names if (text := getattr(row, name)) is not None}
     return row._replace(messages=messages, **texts, replaced_surrogates=count)

@@ -1,25 +1,26 @@
 """Filter: keep a revision that is an answer, near the draft, and better by the reward model.
 
-Cheap tests come first. Tokenising happens here, once: the distance is over the very ids that are published.
+Cheap tests come first. The pair is tokenised here, once: the distance is over the ids that are published.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
-from rapidfuzz.distance import LCSseq, Levenshtein
+from rapidfuzz.distance import LCSseq
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
+from pipeline.labels.columns import tokenize_pair
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.rewards import RewardModel, Score
-from pipeline.stages.common import Report, collect
-from pipeline.storage.stage_files import StageOutput
+from pipeline.rewards.base import RewardModel, Score, score_items
+from pipeline.stages.common import OnProgress
+from pipeline.storage.stage_files import RowResult, StageOutput, collect, row_results
 
 # A reviser that talks about its task instead of doing it. Each alternative needs a word of the task (a revised *response*,
 # the draft that *omits*): "the draft of the contract" and "tips to improve your sleep" are ordinary answers.
@@ -44,9 +45,7 @@ _META = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
-# One of these is in all that `_META` finds, letters that only look like theirs to it ("verſion") folded; to look for them takes
-# a twentieth of its time.
-_META_HAS = ("draft", "response", "answer", "reply", "vers", "text", "message")
+_LONG_RUN = re.compile(r"\W{40,}")
 _REFUSAL = re.compile(
     r"""
     \A\W*(?:(?:i['’]?m|i\ am)\s+(?:very\ |so\ |really\ )?(?:sorry|afraid)|sorry|i\ apologi[sz]e|my\ apologies|unfortunately)?\W*
@@ -63,80 +62,86 @@ _REFUSAL = re.compile(
 )
 
 
+# What a revision is judged by.
+COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
+
+
 def filter_revisions(
-    rows: pa.Table, settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel | None, report: Report
+    rows: pa.Table,
+    settings: FilterSettings,
+    tokenizer: LabelTokenizer,
+    reward: RewardModel | None,
+    on_progress: OnProgress,
 ) -> StageOutput:
     """Adds `edit_distance`, `overlong`, `reward_revised`, and for the label stage the ids of both sequences, and their
     words if its granularity needs them. Without a reward model there is no gate on the gain, and `reward_revised` is null.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
-    reward_gain_too_small, bad_reward, and the tokenizer's too_long, special_token_in_text, template_refuses,
-    template_alters_answer, token_across_boundary.
+    reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.
     """
-    table = rows.select([*COLUMNS]).to_pylist()
-    results = judge(table, settings, tokenizer, reward)
-    report(len(results), sum(isinstance(result, RowReject) for result in results))
+    results = judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward)
+    on_progress(len(results), sum(isinstance(result, RowReject) for result in results))
     return collect(rows, schema.FILTER, results)
-
-
-# What is judged by.
-COLUMNS = ("messages", "reference", "initial", "revised", "reward_initial")
 
 
 def judge(
     table: Sequence[dict[str, Any]], settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel | None
-) -> list[dict[str, Any] | RowReject]:
-    """What the stage adds to each row with the values `COLUMNS`, or why it goes."""
-    results: list[dict[str, Any] | RowReject] = []
-    for row in table:
-        try:
-            check_text(row["revised"], row["initial"], row["reference"])
-            measured = tokens(row, tokenizer, settings)
-            _check_rouge(row, measured["edit_distance"], settings)
-            results.append({**measured, "reward_revised": None})
-        except RowReject as reject:
-            results.append(reject)
-    if reward is not None:
-        near = [index for index, result in enumerate(results) if not isinstance(result, RowReject)]
-        items = [(table[i]["messages"], table[i]["revised"]) for i in near]
-        scores = rewards.scores(reward, items, [table[i]["reference"] for i in near])
-        for index, value in zip(near, scores, strict=True):
-            results[index] = _gate(results[index], value, table[index]["reward_initial"], settings)
+) -> list[RowResult]:
+    """The values that the stage adds to each row with the values `COLUMNS`, or why the row leaves."""
+
+    def measured(row: dict[str, Any]) -> dict[str, Any]:
+        check_text(row["revised"], row["initial"], row["reference"])
+        tokens = tokenize_pair(row, tokenizer, settings)
+        _check_rouge(row, tokens["edit_distance"], settings)
+        return {**tokens, "reward_revised": None}
+
+    results = row_results(measured, table)
+    if reward is None:
+        return results
+    passed = [(index, result) for index, result in enumerate(results) if not isinstance(result, RowReject)]
+    items = [(table[index]["messages"], table[index]["revised"]) for index, _ in passed]
+    scores = score_items(reward, items, [table[index]["reference"] for index, _ in passed])
+    for (index, result), score in zip(passed, scores, strict=True):
+        results[index] = _gate_reward(result, score, table[index]["reward_initial"], settings)
     return results
 
 
+# From rows with `messages`, `reference`, `initial` and `reward_initial`, and each row's candidates, to an index per row.
+Choose = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], list[int]]
+
+
+def chooser(settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel) -> Choose:
+    """Chooses, of a row's revisions, the one of highest reward that passes the filter; the first if none passes.
+
+    Of equal rewards the earlier candidate's wins. All candidates of all rows are scored together.
+    """
+
+    def choose(rows: Sequence[dict[str, Any]], candidates: Sequence[Sequence[str]]) -> list[int]:
+        spread = [{**row, "revised": text} for row, texts in zip(rows, candidates, strict=True) for text in texts]
+        judged = iter(judge(spread, settings, tokenizer, reward))
+        chosen = []
+        for texts in candidates:
+            results = [next(judged) for _ in texts]
+            passed = {n: r["reward_revised"] for n, r in enumerate(results) if not isinstance(r, RowReject)}
+            chosen.append(max(passed, key=passed.__getitem__, default=0))
+        return chosen
+
+    return choose
+
+
 def check_text(revised: str, initial: str, reference: str) -> None:
-    """Refuse what isn't an answer to the query. Patterns count only where draft and reference don't show them too."""
+    """Raises RowReject for what isn't an answer to the query, unless draft or reference show the same pattern."""
     if not revised.strip():
         raise RowReject("empty_revision")
-    folded = revised.casefold()
-    patterns = [("meta_talk", _META)] if any(word in folded for word in _META_HAS) else []
-    for reason, pattern in [*patterns, ("refusal", _REFUSAL)]:
-        found = pattern.search(revised)
-        if found and not pattern.search(initial) and not pattern.search(reference):
-            raise RowReject(reason, found=found[0])
+    for reason, pattern in (("meta_talk", _META), ("refusal", _REFUSAL)):
+        match = pattern.search(_squeeze(revised))
+        if match and not pattern.search(_squeeze(initial)) and not pattern.search(_squeeze(reference)):
+            raise RowReject(reason, found=match[0])
 
 
-def tokens(row: dict[str, Any], tokenizer: LabelTokenizer, settings: FilterSettings) -> dict[str, Any]:
-    """The columns of `schema.TOKENS` of a row with messages, initial and revised. Raises RowReject."""
-    initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
-    words = tokenizer.settings.granularity != "token"
-    distance = Levenshtein.normalized_distance(initial.response_ids, revised.response_ids)
-    if distance == 0:
-        raise RowReject("unchanged").keeping(edit_distance=0.0)
-    if distance <= settings.min_distance:
-        raise RowReject("too_similar", above=settings.min_distance).keeping(edit_distance=distance)
-    if distance > settings.max_distance:
-        raise RowReject("too_different", at_most=settings.max_distance).keeping(edit_distance=distance)
-    return {
-        "edit_distance": distance,
-        "overlong": max(len(initial.ids), len(revised.ids)) > tokenizer.settings.max_length,
-        "prompt_input_ids": revised.ids[: revised.prompt_length],
-        "revised_input_ids": revised.ids,
-        "initial_input_ids": initial.ids,
-        "revised_words": revised.words if words else [],
-        "initial_words": initial.words if words else [],
-    }
+def _squeeze(text: str) -> str:
+    """The text with long runs of symbols and blanks shortened: the patterns take quadratic time on them."""
+    return _LONG_RUN.sub(lambda run: run[0][:10] + run[0][-10:], text)
 
 
 # A word, or a character of a script that has no spaces.
@@ -155,7 +160,7 @@ def rouge_l(text: str, reference: str) -> float:
 
 
 def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
-    """The gate that asks the reference, not the reward model, whether the revision gained anything. Raises RowReject."""
+    """Raises RowReject when the revision came no nearer to the reference; no reward model takes part."""
     least = settings.min_rouge_gain
     if least is None:
         return
@@ -164,16 +169,15 @@ def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings)
         raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).keeping(edit_distance=distance)
 
 
-def _gate(
-    result: dict[str, Any] | RowReject, revised: Score, initial: float, settings: FilterSettings
-) -> dict[str, Any] | RowReject:
-    assert isinstance(result, dict)  # noqa: S101 - for the type checker: only survivors are scored
+def _gate_reward(result: dict[str, Any], revised: Score, initial: float, settings: FilterSettings) -> RowResult:
+    """The result with R(X, Ỹ), when that is a number and gains enough on R(X, Ŷ)."""
+    distance = result["edit_distance"]
     if isinstance(revised, RowReject):
-        return revised.like(score="reward_revised").keeping(edit_distance=result["edit_distance"])
+        return revised.like(score="reward_revised").keeping(edit_distance=distance)
     if not math.isfinite(revised):
-        return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=result["edit_distance"])
+        return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=distance)
     gain, least = revised - initial, settings.min_reward_gain or 0.0
     if gain < least:
         reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=least)
-        return reject.keeping(edit_distance=result["edit_distance"], reward_revised=revised)
+        return reject.keeping(edit_distance=distance, reward_revised=revised)
     return {**result, "reward_revised": revised}

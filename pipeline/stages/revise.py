@@ -1,10 +1,16 @@
 """Revise: a stronger model says what is wrong with Ŷ, then corrects it as little as possible into Ỹ (paper §3.1).
 
-First the diagnosis, then the correction by one of three styles. `rewrite`, the paper's: a second turn of the same
-conversation, with the prompt of the diagnosed reason. It begins with the first turn word for word, which providers' and
-llama.cpp's prompt caches make cheap. `edits`: the second turn asks for find/replace edits only (`edits.py`); when none of
-them can be applied, it is asked once more, as a rewrite. `sentences`, for small models: the program plans, and diagnoses
-(`sentences.py`). Of a row's revisions, `reviser.candidates` or a splice's variants, the best goes on (`candidates.py`).
+The path of one row:
+
+1. `check_draft` rejects a draft that loops;
+2. a first call diagnoses: one of `REASONS`;
+3. a second turn of the same conversation corrects, `reviser.candidates` times. Style `rewrite`, the paper's: the whole answer,
+   by the prompt of the diagnosed reason. Style `edits`: find/replace edits only (`edits.py`), and a rewrite when none of them
+   can be applied. Both turns begin with the same text, which the prompt caches of providers and llama.cpp make cheap;
+4. of several revisions the best goes on (`filter.chooser`).
+
+Style `sentences`, for small models, replaces 2 and 3: the program plans and diagnoses, the model repairs single sentences
+(`sentences.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +18,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,42 +30,18 @@ from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.event_loop import each_row
 from pipeline.models.factory import request_params
-from pipeline.prompts import Prompts, fence
+from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import edits, sentences
-from pipeline.stages.candidates import Choose
-from pipeline.stages.common import Report, collect, row_seed
-from pipeline.storage.stage_files import StageOutput
+from pipeline.stages.common import OnProgress, row_seed
+from pipeline.stages.filter import Choose
+from pipeline.storage.stage_files import StageOutput, collect
 
 DIAGNOSIS_TOKENS = 24
-# Of fewer runs of four words nobody can say that they loop.
+# With fewer runs of four words, repetition says nothing.
 _FEWEST_FOURS = 10
-# Apart by more than row seeds of neighbouring `reviser.seed`s are.
+# More than the row seeds of neighbouring `reviser.seed`s differ by.
 _SEED_STEP = 1_000_003
-
-
-class Texts(NamedTuple):
-    """What the reviser sees of a row."""
-
-    messages: list[dict[str, str]]
-    reference: str
-    draft: str
-
-
-_DIAGNOSIS_SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "diagnosis",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"reason": {"type": "string", "enum": list(REASONS)}},
-            "required": ["reason"],
-            "additionalProperties": False,
-        },
-    },
-}
-
-
+_DIAGNOSIS_FORMAT = response_format("diagnosis", {"reason": {"type": "string", "enum": list(REASONS)}})
 # One of our tags, its mark left out or miscopied: never part of an answer.
 _TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|sentence|revised)-[0-9a-f]+)>", re.IGNORECASE)
 
@@ -68,35 +51,35 @@ def revise(
     settings: ReviserSettings,
     prompts: Prompts,
     reviser: ChatModel,
-    report: Report,
+    on_progress: OnProgress,
     choose: Choose | None = None,
 ) -> StageOutput:
-    """Adds `reviser_model`, `diagnosis`, `revised`. Notes, of edit scripts: edits applied and dropped, rewrites instead.
+    """Adds `reviser_model`, `diagnosis`, `revised`. Notes, for edit scripts: edits applied and dropped, rewrites instead.
 
     choose: which of a row's revisions goes on, where there are `several`; without it the first.
 
-    Rejects: degenerate_draft, diagnosis_unreadable, revision_truncated, leaked_delimiter, and whatever kept a call from an
-    answer.
+    Rejects: degenerate_draft, diagnosis_unreadable, revision_truncated, leaked_delimiter, and those of `ChatModel.ask`.
     """
     notes: Counter[str] = Counter()
     table = rows.select(["id", "messages", "reference", "initial", "reward_initial"]).to_pylist()
 
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
         check_draft(row["initial"], settings.max_repetition)
-        texts = Texts(row["messages"], row["reference"], row["initial"])
-        seed = row_seed(settings.seed, row["id"])
-        reason, revised = await _Asking(reviser, settings, prompts, texts, seed).revisions(notes)
-        return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revised}
+        reason, revisions = await _RowReviser(row, settings, prompts, reviser, notes).revisions()
+        return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revisions}
 
     with reviser.shard_lock:
-        results = each_row(table, correct, workers=reviser.concurrency, done=lambda rejected: report(1, int(rejected)))
+        results = each_row(
+            table, correct, workers=reviser.concurrency, done=lambda rejected: on_progress(1, int(rejected))
+        )
         reviser.raise_if_all_failed()
-    made = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
-    numbers = choose([row for row, _ in made], [result["revised"] for _, result in made]) if choose else [0] * len(made)
-    for (_, result), number in zip(made, numbers, strict=True):
+    revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
+    chosen = [0] * len(revised)
+    if choose:
+        chosen = choose([row for row, _ in revised], [result["revised"] for _, result in revised])
+    for (_, result), number in zip(revised, chosen, strict=True):
         result["revised"] = result["revised"][number]
-    output = collect(rows, schema.REVISE, results)
-    return StageOutput(output.rows, output.rejects, dict(sorted(notes.items())))
+    return replace(collect(rows, schema.REVISE, results), notes=dict(sorted(notes.items())))
 
 
 def several(settings: ReviserSettings) -> bool:
@@ -120,94 +103,103 @@ def style_of(settings: ReviserSettings) -> str:
     return "sentences" if ModelSpec.parse(settings.model).provider == "local" else "rewrite"
 
 
-class _Asking:
-    """The calls about one row: a diagnosis, then one of the styles. All but `by_sentences` are turns of one conversation."""
+class _RowReviser:
+    """The calls about one row; those of `rewrite` and `edits` are turns of one conversation."""
 
     def __init__(
-        self, reviser: ChatModel, settings: ReviserSettings, prompts: Prompts, texts: Texts, seed: int
+        self, row: dict[str, Any], settings: ReviserSettings, prompts: Prompts, reviser: ChatModel, notes: Counter[str]
     ) -> None:
-        self._reviser, self._settings, self._prompts, self._texts = reviser, settings, prompts, texts
-        self._spec, self._seed = ModelSpec.parse(settings.model), seed
-        self._first_params = request_params(settings, self._spec, seed)
-        self._params = request_params(settings, self._spec, seed, first=False)
-        self._turns = [{"role": "user", "content": prompts.render("diagnose", *texts)}]
+        self._settings, self._prompts, self._reviser, self._notes = settings, prompts, reviser, notes
+        self._draft: str = row["initial"]
+        self._texts = row["messages"], row["reference"], row["initial"]
+        self._mark = fence(*self._texts)
+        self._seed = row_seed(settings.seed, row["id"])
+        self._turns: list[dict[str, str]] = []
 
-    async def revisions(self, notes: Counter[str]) -> tuple[str, list[str]]:
-        """The diagnosis, and different revisions, at least one. Raises RowReject: the first revision's, if all fail."""
-        if style_of(self._settings) == "sentences":
-            return await self.by_sentences()
-        reason = await self.diagnosis()
-        made: dict[str, None] = {}
-        failed: list[RowReject] = []
+    async def revisions(self) -> tuple[str, list[str]]:
+        """The diagnosis, and at least one revision, all different. Raises RowReject: the first revision's, if all fail."""
+        style = style_of(self._settings)
+        if style == "sentences":
+            return await self._repair_sentences()
+        reason = await self._diagnose()
+        revisions: dict[str, None] = {}
+        rejects: list[RowReject] = []
         for number in range(self._settings.candidates):
-            seed = (self._seed + number * _SEED_STEP) % 2**31
-            self._params = request_params(self._settings, self._spec, seed, first=False)
+            params = self._params(number)
             try:
-                edited = self._settings.style == "edits"
-                made[await (self.by_edits(reason, notes) if edited else self.rewrite(reason))] = None
+                revision = await (self._edit if style == "edits" else self._rewrite)(reason, params)
+                revisions[revision] = None
             except RowReject as reject:
-                failed.append(reject)
-        if not made:
-            raise failed[0]
-        return reason, list(made)
+                rejects.append(reject)
+        if not revisions:
+            raise rejects[0]
+        return reason, list(revisions)
 
-    async def diagnosis(self) -> str:
-        params = self._first_params | self._held_to(_DIAGNOSIS_SCHEMA)
-        said = await self._reviser.ask("diagnose", ChatRequest(self._turns, DIAGNOSIS_TOKENS, params))
-        self._turns = [*self._turns, {"role": "assistant", "content": said.text}]
-        return read_diagnosis(said.text)
+    async def _diagnose(self) -> str:
+        self._turns = [self._prompt("diagnose")]
+        params = self._params(first=True) | self._held_to(_DIAGNOSIS_FORMAT)
+        response = await self._reviser.ask("diagnose", ChatRequest(self._turns, DIAGNOSIS_TOKENS, params))
+        self._turns = [*self._turns, {"role": "assistant", "content": response.text}]
+        return read_diagnosis(response.text)
 
-    async def rewrite(self, reason: str) -> str:
-        """The whole answer anew. Raises RowReject."""
-        request = self._second(f"revise_{reason}", reason, {})
-        given = await self._reviser.ask("revise", request)
-        if given.finish == "length":
-            reject = RowReject("revision_truncated", max_tokens=request.max_tokens)
-            raise reject.keeping(diagnosis=reason, revised=given.text)
-        return read_revision(given.text, fence(*self._texts))
+    async def _rewrite(self, reason: str, params: dict[str, Any]) -> str:
+        """The whole answer again, corrected. Raises RowReject."""
+        turns = [*self._turns, self._prompt(f"revise_{reason}", reason=reason)]
+        response = await self._reviser.ask("revise", ChatRequest(turns, self._settings.max_tokens, params))
+        if response.finish == "length":
+            reject = RowReject("revision_truncated", max_tokens=self._settings.max_tokens)
+            raise reject.keeping(diagnosis=reason, revised=response.text)
+        return read_revision(response.text, self._mark)
 
-    async def by_edits(self, reason: str, notes: Counter[str]) -> str:
+    async def _edit(self, reason: str, params: dict[str, Any]) -> str:
         """The draft with the edits that can be applied; a rewrite when none can. Raises RowReject, with those dropped."""
-        given = await self._reviser.ask("revise", self._second("edits", reason, self._held_to(edits.SCHEMA)))
-        mark = fence(*self._texts)
-        # Of a script that was cut nobody knows what the rest would have said.
-        script = edits.read_edits(given.text) if given.finish == "stop" else None
-        edited = edits.apply_edits(self._texts.draft, script or [], lambda text: leaks(text, mark))
-        notes.update("edits_applied" for _ in edited.applied)
-        notes.update(f"edits_dropped_{dropped.reason}" for dropped in edited.dropped)
+        turns = [*self._turns, self._prompt("edits", reason=reason)]
+        request = ChatRequest(turns, self._settings.max_tokens, params | self._held_to(edits.FORMAT))
+        response = await self._reviser.ask("revise", request)
+        # The rest of a script that was cut is unknown.
+        script = edits.read_edits(response.text) if response.finish == "stop" else None
+        edited = edits.apply_edits(self._draft, script or [], lambda text: leaks(text, self._mark))
+        self._notes.update("edits_applied" for _ in edited.applied)
+        self._notes.update(f"edits_dropped_{dropped.reason}" for dropped in edited.dropped)
         if edited.applied:
             return edited.text
         why = "unreadable" if script is None else "empty" if not script else "none_applied"
-        notes[f"rewritten_as_edits_{why}"] += 1
+        self._notes[f"rewritten_as_edits_{why}"] += 1
         try:
-            return await self.rewrite(reason)
+            return await self._rewrite(reason, params)
         except RowReject as reject:
             reject.evidence |= {"edits": why, "edits_dropped": [dropped._asdict() for dropped in edited.dropped]}
             raise
 
-    async def by_sentences(self) -> tuple[str, list[str]]:
-        """Mend the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
-        texts = self._texts
-        # The topic is the whole conversation's: a last turn may be no more than "yes, how?".
-        topic = " ".join(message["content"] for message in texts.messages)
-        plan = sentences.plan(topic, texts.reference, texts.draft)
-        mended, params = [], self._first_params
+    async def _repair_sentences(self) -> tuple[str, list[str]]:
+        """Repair the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
+        messages, reference, draft = self._texts
+        # The topic is that of the whole conversation: its last turn may be no more than "yes, how?".
+        plan = sentences.plan(" ".join(message["content"] for message in messages), reference, draft)
+        repaired: list[str] = []
+        params = self._params(first=True)
         for piece in plan.pieces:
             text = piece.text
-            if piece.ask:
-                question = self._prompts.render("sentence", *texts, reason=plan.reason, sentence=text.strip())
-                request = ChatRequest([{"role": "user", "content": question}], sentences.ANSWER_TOKENS, params)
-                given = await self._reviser.ask("revise", request)
-                text, params = sentences.read_repair(given.text, text, cut=given.finish == "length"), self._params
-            mended.append(text)
-        return plan.reason, sentences.candidates(plan.pieces, mended, texts.reference)
+            if piece.repair:
+                question = self._prompt("sentence", reason=plan.reason, sentence=text.strip())
+                request = ChatRequest([question], sentences.ANSWER_TOKENS, params)
+                response = await self._reviser.ask("revise", request)
+                text = sentences.read_repair(response.text, text, cut=response.finish == "length")
+                params = self._params()
+            repaired.append(text)
+        return plan.reason, sentences.candidates(plan.pieces, repaired, reference)
 
-    def _second(self, prompt: str, reason: str, extra: dict[str, Any]) -> ChatRequest:
-        question = {"role": "user", "content": self._prompts.render(prompt, *self._texts, reason=reason)}
-        return ChatRequest([*self._turns, question], self._settings.max_tokens, self._params | extra)
+    def _prompt(self, name: str, **values: str) -> dict[str, str]:
+        messages, reference, draft = self._texts
+        return {"role": "user", "content": self._prompts.render(name, messages, reference, draft, **values)}
 
-    def _held_to(self, schema: dict[str, Any]) -> dict[str, Any]:
-        return {"response_format": schema} if self._settings.structured else {}
+    def _params(self, number: int = 0, *, first: bool = False) -> dict[str, Any]:
+        """The parameters of a call for candidate `number`. first: the row's first call."""
+        seed = (self._seed + number * _SEED_STEP) % 2**31
+        return request_params(self._settings, ModelSpec.parse(self._settings.model), seed, first=first)
+
+    def _held_to(self, form: dict[str, Any]) -> dict[str, Any]:
+        return {"response_format": form} if self._settings.structured else {}
 
 
 def read_diagnosis(answer: str) -> str:

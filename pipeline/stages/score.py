@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pyarrow as pa
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.errors import RowReject
-from pipeline.rewards import RewardModel, Score
-from pipeline.stages.common import Report, collect
-from pipeline.storage.stage_files import StageOutput
-
-# Rows a call of the reward model; it makes its own batches of them.
-CHUNK = 256
+from pipeline.rewards.base import RewardModel, Score, score_items
+from pipeline.stages.common import OnProgress
+from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
-def score(rows: pa.Table, reward: RewardModel, report: Report) -> StageOutput:
+def score(rows: pa.Table, reward: RewardModel, on_progress: OnProgress) -> StageOutput:
     """Adds `reward_model`, `reward_reference`, `reward_initial`.
 
-    Rejects: bad_reward (not a finite number), and whatever kept a judge or a server from an answer.
+    Rejects: bad_reward (not a finite number), and those of the reward model.
     """
-    results: list[dict[str, Any] | RowReject] = []
-    size = rewards.chunk(reward, CHUNK) or rows.num_rows
-    for start in range(0, rows.num_rows, size or 1):
+    results: list[RowResult] = []
+    size = reward.rows_per_call or max(1, rows.num_rows)
+    for start in range(0, rows.num_rows, size):
         chunk = rows.slice(start, size).select(["messages", "reference", "initial"]).to_pylist()
         items = [(row["messages"], row[side]) for side in ("reference", "initial") for row in chunk]
-        scores = rewards.scores(reward, items, [row["reference"] for row in chunk] * 2)
+        scores = score_items(reward, items, [row["reference"] for row in chunk] * 2)
         pairs = zip(scores[: len(chunk)], scores[len(chunk) :], strict=True)
-        made = [_row(reward.name, *pair) for pair in pairs]
-        results += made
-        report(len(made), sum(isinstance(result, RowReject) for result in made))
+        scored = [_row(reward.name, *pair) for pair in pairs]
+        results += scored
+        on_progress(len(scored), sum(isinstance(result, RowReject) for result in scored))
     return collect(rows, schema.SCORE, results)
 
 
-def _row(name: str, reference: Score, initial: Score) -> dict[str, Any] | RowReject:
+def _row(name: str, reference: Score, initial: Score) -> RowResult:
     sides = {"reward_reference": reference, "reward_initial": initial}
     known = {side: value for side, value in sides.items() if isinstance(value, float) and math.isfinite(value)}
     if len(known) == len(sides):

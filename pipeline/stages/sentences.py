@@ -1,21 +1,20 @@
 """Revision sentence by sentence, for revisers too small to correct a whole answer (`reviser.style: sentences`).
 
-A model of one or two billion parameters that is given the whole draft returns it unchanged, or returns the reference. So
-the program plans, and the model only mends single sentences:
+A model of one or two billion parameters that gets the whole draft returns it unchanged, or returns the reference. So the
+program plans, and the model only repairs single sentences:
 
-1. sentences of the draft that repeat an earlier one or break off go; and those that share no word with conversation and
-   reference, unless all do;
+1. sentences of the draft that repeat an earlier one or break off are dropped, and those that share no word with conversation
+   and reference, unless all do;
 2. each sentence of the reference that the draft doesn't cover, three at most, takes the place of the draft's sentence about
    the same thing; if there is none it follows the reference's sentence before it, the first one in front;
-3. the model is asked to mend each of the draft's remaining sentences;
-4. several answers are made: with all of these, with one of them less, the one that agrees least with the reference first, and
-   so on, and the same without the model's repairs. The reward chooses among those that the filter lets through.
+3. the model repairs each of the draft's remaining sentences;
+4. several candidates are built: with all of these sentences, with one of them less, the one that agrees least with the
+   reference first, and so on, and the same without the model's repairs. The reward chooses among those that pass the filter.
 
-Where the reference declines and the draft complies, nothing of the draft is worth keeping but what agrees with the reference.
+Where the reference declines and the draft complies, only sentences of the draft that agree with the reference are kept.
 
 The result is a splice of draft and reference with a small model's repairs, and has to be called that. The diagnosis is the
-plan's as well: what had to be done tells what was wrong, and the small model names the same fault for nearly every draft.
-This module is pure text: it never sees a model.
+plan's as well: the small model names the same fault for nearly every draft. Pure: sees text, never a model.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Each question costs a small model two or three seconds; a longer draft keeps only its first sentences.
-MOST_ASKED = 4
+# Each repair takes a small model two or three seconds; a longer draft keeps only its first sentences.
+MOST_REPAIRED = 4
 MOST_ADDED = 3
-# What a splice has to gain in ROUGE-L: below it, a reader of 20 development rows saw no improvement.
+# The gain in ROUGE-L that a splice needs: below it, a reader of 20 development rows saw no improvement.
 ROUGE_GAIN = 0.25
 ANSWER_TOKENS = 80
 # Shares of words in common: off topic below the first; about the same thing; saying the same.
@@ -51,38 +50,37 @@ def split(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A sentence of the answer to be; `ask` when it is the draft's and the model should look at it."""
+    """A sentence of the planned answer; `repair` when it is the draft's and the model should repair it."""
 
     text: str
-    ask: bool
+    repair: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer to be, in order, and the draft's main fault, one of `config.REASONS`."""
+    """The planned answer's sentences in order, and the draft's main fault, one of `config.settings.REASONS`."""
 
     pieces: tuple[Piece, ...]
     reason: str
 
 
 def plan(conversation: str, reference: str, draft: str) -> Plan:
-    """Sentences of the draft to ask about or to keep, and sentences of the reference."""
+    """Plan steps 1 and 2: sentences of the draft, to repair or to keep, and sentences of the reference."""
     kept = _worth_keeping(draft, f"{conversation} {reference}")
     theirs = _whole(reference)
-    pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_ASKED]
+    pieces = [Piece(s, not any(overlap(s, t) >= _SAME for t in theirs)) for s in kept][:MOST_REPAIRED]
     declines = bool(_DECLINES.search(reference) and not _DECLINES.search(draft))
     if declines:
-        pieces = [piece for piece in pieces if not piece.ask]
+        pieces = [piece for piece in pieces if not piece.repair]
     whole = " ".join(kept)
     added = replaced = 0
-    at = -1  # where the reference's sentence before this one stands
+    at = -1  # index in pieces of the reference's sentence before this one
     for sentence in theirs:
         if overlap(sentence, whole) >= _SAME:
-            same = [i for i, p in enumerate(pieces) if overlap(sentence, p.text) >= _SAME]
-            at = max([at, *same])
+            at = max([at, *(i for i, p in enumerate(pieces) if overlap(sentence, p.text) >= _SAME)])
         elif added < MOST_ADDED:
             added += 1
-            rivals = [i for i, p in enumerate(pieces) if p.ask and overlap(sentence, p.text) >= _SAME_TOPIC]
+            rivals = [i for i, p in enumerate(pieces) if p.repair and overlap(sentence, p.text) >= _SAME_TOPIC]
             if rivals:
                 replaced += 1
                 at = max(rivals, key=lambda i: overlap(sentence, pieces[i].text))
@@ -94,17 +92,17 @@ def plan(conversation: str, reference: str, draft: str) -> Plan:
     return Plan(tuple(pieces), reason)
 
 
-def candidates(pieces: Sequence[Piece], mended: Sequence[str], reference: str) -> list[str]:
-    """Different answers, the fullest first. mended: what the model made of each piece.
+def candidates(pieces: Sequence[Piece], repaired: Sequence[str], reference: str) -> list[str]:
+    """Different answers, the fullest first. repaired: each piece's text after its repair.
 
     At least one of the draft's own sentences stays, if there is any: else the answer is the reference.
     """
-    own = sorted((i for i, p in enumerate(pieces) if p.ask), key=lambda i: overlap(pieces[i].text, reference))
-    found: dict[str, None] = {}
-    for texts in (mended, [piece.text for piece in pieces]):
+    own = sorted((i for i, p in enumerate(pieces) if p.repair), key=lambda i: overlap(pieces[i].text, reference))
+    answers: dict[str, None] = {}
+    for texts in (repaired, [piece.text for piece in pieces]):
         for dropped in range(max(1, len(own))):
-            found[join([text for i, text in enumerate(texts) if i not in own[:dropped]])] = None
-    return [text for text in found if text] or [""]
+            answers[join([text for i, text in enumerate(texts) if i not in own[:dropped]])] = None
+    return [answer for answer in answers if answer] or [""]
 
 
 def join(sentences: Sequence[str]) -> str:
@@ -112,13 +110,13 @@ def join(sentences: Sequence[str]) -> str:
     return "".join(s if s[-1].isspace() else f"{s} " for s in sentences if s).strip()
 
 
-def read_repair(answer: str, sentence: str, *, cut: bool) -> str:
-    """What becomes of a sentence by the model's answer; the sentence itself when the answer isn't one sentence.
+def read_repair(response: str, sentence: str, *, cut: bool) -> str:
+    """The sentence as the model's response has it; unchanged when the response isn't one sentence.
 
     >>> read_repair("The Moon is round.", "The Moon is flat. ", cut=False)
     'The Moon is round. '
     """
-    text = " ".join(answer.split())
+    text = " ".join(response.split())
     if text[:1] == text[-1:] == '"' and not sentence.startswith('"'):
         text = text[1:-1]
     space = sentence[len(sentence.rstrip()) :]

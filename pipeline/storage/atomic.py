@@ -1,9 +1,8 @@
 """Files appear whole or not at all.
 
-write to a temporary name in the same folder → flush → fsync → rename → fsync of the folder. After a crash at any point the
-target holds its old bytes or its new ones. What is not promised: that a leftover temporary file never stays after kill −9
-(it is named `.tmp-…`, never read, and removed by the next run). A remote file is written on this machine and put in one
-piece: stores have no rename, and need none.
+Write to a temporary name in the same folder → fsync → rename → fsync of the folder. After a crash at any point the target
+holds its old bytes or its new ones. A temporary file (`.tmp-…`) may stay after kill −9: it is never read, and the next run
+removes it. A remote file is written on this machine and put in one piece, because stores have no rename.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from pipeline.storage.location import scratch
 from pipeline.storage.remote import RemotePath
 
 TEMPORARY = ".tmp-"
-_FORGOTTEN_S = 86_400
+_ABANDONED_S = 86_400
 
 
 @contextmanager
-def replacing(path: Path, *, named: Callable[[Path], Path] | None = None) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends well, its file takes the place of `path`.
+def replacing(path: Path, *, choose_path: Callable[[Path], Path] | None = None) -> Iterator[Path]:
+    """Yield a temporary path; when the block succeeds, its file replaces `path`.
 
-    named: gives, from the finished temporary file, the path to take in place of `path`.
-    Raises StorageError naming `path` when the disk refuses; the target is then untouched and the temporary file gone.
+    choose_path: returns, for the finished temporary file, the path to replace instead of `path`.
+    Raises StorageError naming `path` when the disk refuses; the target is then unchanged and the temporary file gone.
     """
     name = f"{TEMPORARY}{os.getpid()}-{path.name}"
     temporary = scratch() / f"{name}-{uuid.uuid4().hex}" if isinstance(path, RemotePath) else path.with_name(name)
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        target = named(temporary) if named else path
+        target = choose_path(temporary) if choose_path else path
         if isinstance(target, RemotePath):
             target.upload(temporary)
             return
@@ -56,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file that may be there. Raises StorageError naming it when the disk refuses."""
+    """Delete a file that may exist. Raises StorageError naming it when the disk refuses."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -85,12 +84,13 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    if isinstance(folder, RemotePath):
-        # All runs of this machine share the place: what is a day old is nobody's.
-        for leftover in scratch().glob(f"{TEMPORARY}*"):
-            with suppress(OSError):
-                if time.time() - leftover.stat().st_mtime > _FORGOTTEN_S:
-                    leftover.unlink()
+    """Delete what killed runs left in an output folder."""
+    if not isinstance(folder, RemotePath):
+        for leftover in folder.rglob(f"{TEMPORARY}*"):
+            remove(leftover)
         return
-    for leftover in folder.rglob(f"{TEMPORARY}*"):
-        remove(leftover)
+    # All runs on this machine share the scratch folder: only files a day old are certainly abandoned.
+    for leftover in scratch().glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
+                leftover.unlink()

@@ -1,7 +1,7 @@
 """What is behind a URL (`s3://`, `gs://`, `https://` …), through fsspec, with errors that a person can read.
 
 Credentials come from where the protocol's library takes them (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS …), never from
-the URL, which is shown and recorded.
+the URL, because URLs are shown and recorded.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
+from pipeline.text import describe_error, one_line
 
 T = TypeVar("T")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # What stores call the hash, or the version, of an object's content.
-TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c")
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c")
 
 
 def is_url(text: str) -> bool:
@@ -25,8 +26,13 @@ def is_url(text: str) -> bool:
 
 
 def holds_secrets(url: str) -> bool:
-    """Whether a URL holds what isn't shown in one: a user name, a password, or a chain of protocols."""
+    """Whether a URL contains what must not be shown: a user name, a password, or a chain of protocols."""
     return "@" in urlsplit(url).netloc or "::" in url
+
+
+def content_tag(info: dict[str, Any]) -> str | None:
+    """The store's own hash or version of an object, from fsspec's info of it; None when it has none."""
+    return next((str(info[name]) for name in _TAGS if info.get(name)), None)
 
 
 def filesystem(url: str, **options: Any) -> tuple[Any, str]:
@@ -45,21 +51,17 @@ def filesystem(url: str, **options: Any) -> tuple[Any, str]:
 
 
 def attempt(work: Callable[[], T]) -> T:
-    """The libraries behind fsspec raise errors of their own, which differ from version to version: here, OSError."""
+    """Run `work`; errors of the libraries behind fsspec, which differ between versions, become OSError."""
     try:
         return work()
     except (OSError, InputError):
         raise
     except Exception as error:
-        raise OSError(f"{type(error).__name__}: {one_line(error)}") from error
-
-
-def one_line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
+        raise OSError(describe_error(error)) from error
 
 
 class Stream(io.RawIOBase):
-    """A remote file as raw bytes. attempt: does what reads, and makes its errors those of the caller."""
+    """A remote file as raw bytes. attempt: runs each read and translates its errors."""
 
     def __init__(self, file: Any, attempt: Callable[[Callable[[], Any]], Any] = attempt) -> None:
         self._file = file

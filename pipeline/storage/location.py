@@ -1,13 +1,13 @@
 """What `--out` may name: a folder on this machine, or one behind a URL (`s3://bucket/prefix`, `gs://`, `memory://` …).
 
-`location` makes of it a Path or a RemotePath, and all code is written for either: an object is put whole or not at all, so
-that what is a rename elsewhere is one upload here (atomic.py). What needs a disk stays on this machine: the journal of calls
-and the ledger of batches (SQLite), progress, a lock, files on their way up. `local_side` says where:
+`location` returns a Path or a RemotePath, and all code works with either. Some files need a disk and stay on this machine
+even when the output folder is remote: the journal of calls and the ledger of batches (SQLite), the progress, the lock, and
+files that are being uploaded. `local_side` says where:
 
     $FIGA_STATE, else the user's state folder for this program (Linux: ~/.local/state/figa-pipeline)
-    └─ s3-bucket-prefix-1a2b3c4d/      the journal of s3://bucket/prefix, and what else is in work/ and no stage file
+    └─ s3-bucket-prefix-1a2b3c4d/      the journal of s3://bucket/prefix, and whatever else in work/ is no stage file
 
-Losing that folder loses no data, but the answers of unfinished shards are paid again, and `--budget` counts from nothing.
+Losing that folder loses no data, but the responses for unfinished shards are paid again, and `--budget` counts from zero.
 Workers on other machines keep a journal each; the manifest counts the calls and the money of the one that publishes.
 """
 
@@ -17,19 +17,22 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.storage.filesystems import holds_secrets, is_url
 from pipeline.storage.remote import RemotePath
 
+MANIFEST = "manifest.json"
+
 
 def location(text: str | Path) -> Path:
     """The folder that a path or URL names. Raises ConfigError for one that can't be an output folder."""
-    if not isinstance(text, str) or not is_url(text):
-        try:  # A configuration file has no shell that would do this.
-            return Path(text).expanduser() if isinstance(text, str) else text
+    if not isinstance(text, str):
+        return text
+    if not is_url(text):
+        try:
+            return Path(text).expanduser()
         except RuntimeError as error:
             raise ConfigError(f"output folder {text}: {error}") from None
     if holds_secrets(text) or any(char in text for char in "?#*["):
@@ -80,18 +83,13 @@ def journal_of(out: Path) -> Path:
 
 
 def scratch() -> Path:
-    """The folder of files on their way up. What a killed process leaves there is removed a day later (atomic.py)."""
+    """The folder of files that are being uploaded. What a killed process leaves there is removed a day later (atomic.py)."""
     return _state() / "uploads"
 
 
 def checks() -> Path:
-    """The folder of what checking reward models has asked judges."""
+    """The folder of judges' responses when reward models are checked."""
     return _state() / "checks"
-
-
-def parquet(path: Path, aside: Path | None = None) -> Any:
-    """What pyarrow reads a file from: a local one by its name. aside: where it may be moved while it is being read."""
-    return path.open("rb", aside) if isinstance(path, RemotePath) else path
 
 
 def _state() -> Path:

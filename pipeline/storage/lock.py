@@ -1,43 +1,52 @@
-"""One run at a time in an output folder."""
+"""One run at a time in an output folder, and no manifest written over another run's.
+
+Locally the system's file lock `work/run.lock` is held; the system frees it however the process ends. A store has no such
+lock: there the object `work/run.owner` is put only where there is none. It names host and process, and stays when its owner
+dies: a dead process of this host is taken over from, one of another host must be declared dead by a person, who deletes the
+object.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.dataset.manifest import NAME
 from pipeline.errors import StorageError, StoreUnreachable, UsageError
 from pipeline.schema import STAGES
-from pipeline.storage.atomic import TEMPORARY
-from pipeline.storage.claim import claim
-from pipeline.storage.location import journal_of, local_side
+from pipeline.storage.atomic import TEMPORARY, write_text
+from pipeline.storage.location import MANIFEST, journal_of, local_side
 from pipeline.storage.remote import RemotePath
 
-_OURS = re.compile(rf"(train-\d{{5}}-of-\d{{5}}|{'|'.join(STAGES)})(-[0-9a-f]{{8}})?\.parquet|{re.escape(TEMPORARY)}.*")
+Warn = Callable[[str], None]
+_PUBLISHED_NAME = re.compile(
+    rf"(train-\d{{5}}-of-\d{{5}}|{'|'.join(STAGES)})(-[0-9a-f]{{8}})?\.parquet|{re.escape(TEMPORARY)}.*"
+)
+# Per locked remote folder, the version of its manifest: at the time of locking, then of what this process put. None: none.
+_manifest_versions: dict[RemotePath, str | None] = {}
 
 
 @contextmanager
-def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
-    """Hold `work/run.lock`, which the system frees however the process ends; the text in it says who holds it.
+def run_lock(out: Path, warn: Warn) -> Iterator[None]:
+    """Hold the output folder; the text of `work/run.owner` says who holds it.
 
-    For a remote folder the lock on this machine comes first, then the claim in the store (claim.py).
-
+    For a remote folder the lock on this machine comes first, then the object in the store.
     Raises UsageError when the folder can't be written or has somebody else's files where a publication would put its own,
     StorageError when another run holds it.
     """
     work = local_side(out / "work")
     owner = work / "run.owner"
+    lock = FileLock(work / "run.lock")
     try:
-        with suppress(StoreUnreachable):  # of which the claim tells
+        with suppress(StoreUnreachable):  # which _store_lock reports
             _check_ours(out)
         work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / "run.lock")
         lock.acquire(timeout=0)
     except Timeout:
         raise StorageError(f"{out}: in use by {_read(owner)}; wait for it, stop it, or choose another --out") from None
@@ -50,7 +59,7 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except OSError as error:
             raise _unwritable(out, work, error) from None
-        with claim(out, NAME, warn) if isinstance(out, RemotePath) else nullcontext():
+        with _store_lock(out, warn) if isinstance(out, RemotePath) else nullcontext():
             yield
     finally:
         with suppress(OSError):
@@ -58,21 +67,96 @@ def run_lock(out: Path, warn: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _check_ours(out: Path) -> None:
-    """A folder is this program's when it has a manifest, or a run, of whatever command, has begun in it.
+def write_manifest(out: Path, text: str) -> None:
+    """Write the manifest of the folder `out`.
 
-    Files by the names that a publication gives are taken for its leftovers.
+    In a remote folder it is a compare-and-swap: put only where there is none, or over the version seen when the folder was
+    locked. Raises StorageError when another run's is there, which stays as it is.
     """
-    begun = (out / NAME, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
-    if any(path.exists() for path in begun):
+    path = out / MANIFEST
+    if not isinstance(path, RemotePath):
+        write_text(path, text)
         return
-    found = [out / name for name in ("README.md", "report.html") if (out / name).exists()]
-    found += [
-        path for name in ("data", "rejected") for path in (out / name).glob("*") if not _OURS.fullmatch(path.name)
-    ]
-    if found:
+    try:
+        _manifest_versions[path.parent] = path.put(text.encode(), over=_manifest_versions.get(path.parent))
+    except FileExistsError:
+        raise StorageError(
+            f"{path}: another run has published here meanwhile, and its manifest stands; look at it, then run again to "
+            "publish over it, or choose another --out"
+        ) from None
+
+
+@contextmanager
+def _store_lock(out: RemotePath, warn: Warn) -> Iterator[None]:
+    """Hold a remote folder by an object in it.
+
+    Raises UsageError when nothing can be put there, StorageError when another run holds it, or the store fails later.
+    """
+    owner = out / "work" / "run.owner"
+    # The second line distinguishes processes with the same number in containers with the same name.
+    mine = f"process {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}\n"
+    try:
+        _put_owner(out, owner, mine, warn)
+        _manifest_versions[out] = (out / MANIFEST).version()
+        if not journal_of(out).exists() and (out / "work" / "plan.json").exists():
+            warn(
+                f"the journal of {out} is not on this machine ({journal_of(out)} is missing): answers of unfinished shards "
+                "are paid again, and a budget counts from nothing"
+            )
+    except (StoreUnreachable, OSError) as error:
+        raise UsageError(f"output folder {out}: can't be used ({error}); or choose another --out") from error
+    try:
+        yield
+    except StoreUnreachable as error:
+        raise StorageError(str(error)) from error
+    finally:
+        with suppress(StorageError, OSError):
+            if owner.read_text() == mine:
+                owner.unlink()
+
+
+def _put_owner(out: RemotePath, owner: RemotePath, mine: str, warn: Warn) -> None:
+    with suppress(FileExistsError):
+        owner.put(mine.encode(), over=None)
+        return
+    version, other = owner.version(), owner.read_text(errors="replace").partition("\n")[0]
+    named = re.fullmatch(r"process (\d+) on (.+)", other)
+    if not named or named[2] != socket.gethostname() or _alive(int(named[1])):
+        raise StorageError(
+            f"{out}: in use by {other}; wait for it, stop it, or choose another --out. If it no longer runs, delete {owner}"
+        )
+    try:
+        owner.put(mine.encode(), over=version)
+    except FileExistsError:
+        raise StorageError(f"{out}: in use by another run, which began just now; choose another --out") from None
+    warn(f"taking over {out} from {other}, which ended without tidying up; finished work is kept")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _check_ours(out: Path) -> None:
+    """Raise UsageError when a publication in `out` would overwrite files that are not this program's.
+
+    A folder is this program's when it has a manifest, or when a run of any command has begun in it. Files with the names
+    of published ones are taken for leftovers of a publication.
+    """
+    traces = (out / MANIFEST, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
+    if any(path.exists() for path in traces):
+        return
+    foreign = [out / name for name in ("README.md", "report.html") if (out / name).exists()]
+    for folder in ("data", "rejected"):
+        foreign += [path for path in (out / folder).glob("*") if not _PUBLISHED_NAME.fullmatch(path.name)]
+    if foreign:
         raise UsageError(
-            f"output folder {out}: {found[0]} is not this program's, and would be lost; choose another --out"
+            f"output folder {out}: {foreign[0]} is not this program's, and would be lost; choose another --out"
         )
 
 

@@ -1,44 +1,41 @@
-"""What a stage made of a shard, on disk: rows, rejects, and a small JSON file that makes them count.
+"""The output of a stage for a shard, on disk: rows, rejects, and a small JSON file that makes them count.
 
     work/<stage>/00000.arrow            the rows that go on
-    work/<stage>/00000.rejects.arrow    the rows that left here, when there are any
-    work/<stage>/00000.json             written last: {digest, parts, content, rows, rejected, …}
+    work/<stage>/00000.rejects.arrow    the rows that leave here, when there are any
+    work/<stage>/00000.json             written last: {digest, inputs, content, rows, rejected, …}
 
-`digest` covers everything that determined the content: the stage's settings and the `content` of its input; a shard whose
-JSON has the digest that is asked for is done. `content` is the sha256 of the rows' file, so a stage re-runs when its input
-really changed and not merely because an earlier stage ran again.
+`digest` covers everything that determines the output: the stage's settings and the `content` of its input. A shard whose
+JSON has the requested digest is done. `content` is the sha256 of the rows' file, so a stage runs again when its input really
+changed, and not merely because an earlier stage ran again.
 
-Every stage writes the whole table anew and the next one reads it once: Arrow's own format takes a third of the time that
-Parquet does for that. `pyarrow.ipc.open_file` reads it, and pandas, Polars and DuckDB do.
+The files are in Arrow's IPC format (`pyarrow.ipc.open_file`; pandas, Polars and DuckDB read it too), which takes a third of
+Parquet's time to write a whole table and read it once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.errors import StorageError
+from pipeline.errors import RowReject, StorageError
 from pipeline.storage.atomic import remove, replacing, write_text
-
-# `json.dumps` would make one of these a reject.
-_EVIDENCE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
-# A tenth of a stage's time; the files take a third more than with zstd.
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+from pipeline.text import one_line
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Row `index` of a stage's input leaves. `columns`: values that it gained in this stage, e.g. the revised text.
+    """Row `index` of a stage's input leaves.
 
-    unanswered: only because a provider failed for a while; the next run asks again.
+    columns: values that it gained in this stage, e.g. the revised text. unanswered: it left only because a provider failed
+    for a while; the next run tries again.
     """
 
     index: int
@@ -50,9 +47,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """What a stage makes of a table: its surviving rows, in order, with the columns that it adds, and the rejects.
+    """A stage's output for a table: its surviving rows, in order, with the columns that it adds, and the rejects.
 
-    notes: counts of what befell rows without making them rejects, e.g. edits that were dropped.
+    notes: counts of events that reject no row, e.g. edits that were dropped.
     """
 
     rows: pa.Table
@@ -60,12 +57,44 @@ class StageOutput:
     notes: dict[str, int] = field(default_factory=dict)
 
 
+# The values of the columns that a stage adds to one row, or why the row leaves.
+RowResult = dict[str, Any] | RowReject
+
+
+def row_results(work: Callable[..., dict[str, Any]], *columns: Iterable[Any]) -> list[RowResult]:
+    """`work(*values)` for each row's values; a RowReject that it raises is that row's result."""
+    results: list[RowResult] = []
+    for values in zip(*columns, strict=True):
+        try:
+            results.append(work(*values))
+        except RowReject as reject:
+            results.append(reject)
+    return results
+
+
+def collect(rows: pa.Table, added: pa.Schema, results: Sequence[RowResult]) -> StageOutput:
+    """Append the columns `added` to the rows whose result is a dict of their values; the others become rejects."""
+    kept: list[int] = []
+    values: list[dict[str, Any]] = []
+    rejects: list[Reject] = []
+    for index, result in enumerate(results):
+        if isinstance(result, RowReject):
+            rejects.append(Reject(index, result.reason, result.evidence, result.columns, result.retryable))
+        else:
+            kept.append(index)
+            values.append(result)
+    survivors = rows.take(pa.array(kept, pa.int64()))
+    for column in added:
+        survivors = survivors.append_column(column, pa.array([v[column.name] for v in values], column.type))
+    return StageOutput(survivors, rejects)
+
+
 @dataclass(frozen=True, slots=True)
 class StageFile:
     """The JSON of a shard: enough to plan and to count without reading rows.
 
-    Of the rejected rows, `unanswered` may still pass. notes: as in StageOutput. parts: short digests of what `digest` is
-    made of, by name, to tell what changed. bytes: of both Arrow files; ledger: the sha256 of the one with the rejects.
+    unanswered: how many of the rejected rows may still pass. notes: as in StageOutput. inputs: short digests of what `digest`
+    covers, by name, to explain a rerun. bytes: size of both Arrow files; ledger: sha256 of the one with the rejects.
     """
 
     path: Path
@@ -75,7 +104,7 @@ class StageFile:
     rejected: int
     unanswered: int = 0
     notes: dict[str, int] = field(default_factory=dict)
-    parts: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     bytes: int | None = None
     ledger: str | None = None
 
@@ -89,47 +118,39 @@ def rejects_path(work: Path, stage: str, shard: int) -> Path:
 
 
 def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
-    """The facts of a shard; None when it isn't done or its files are gone (a rerun then rebuilds it)."""
+    """The JSON of a shard; None when it isn't done or its files are gone (a rerun then rebuilds it)."""
     path = file_path(work, stage, shard)
     try:
         facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        counted = [
-            facts["rows"],
-            facts["rejected"],
-            facts.get("unanswered", 0),
-            facts.get("notes", {}),
-            facts.get("parts", {}),
-            facts.get("bytes"),
-            facts.get("ledger"),
-        ]
-        file = StageFile(path, facts["digest"], facts["content"], *counted)
-        size = _size(work, stage, shard, rejects=file.rejected > 0)
-    except (OSError, ValueError, KeyError, TypeError):
+        known = [field.name for field in fields(StageFile) if field.name in facts]
+        file = StageFile(path, **{name: facts[name] for name in known})
+        size = path.stat().st_size
+        if file.rejected:
+            size += rejects_path(work, stage, shard).stat().st_size
+    except (OSError, ValueError, TypeError):
         return None
     return file if file.bytes in (None, size) else None
 
 
-def _size(work: Path, stage: str, shard: int, *, rejects: bool) -> int:
-    size = file_path(work, stage, shard).stat().st_size
-    return size + rejects_path(work, stage, shard).stat().st_size if rejects else size
-
-
 def inspect_all(work: Path, stage: str, shards: int) -> list[StageFile]:
-    """The facts of all shards. Raises StorageError naming one that is missing."""
-    found = [inspect(work, stage, shard) for shard in range(shards)]
-    for shard, file in enumerate(found):
+    """The JSON of all shards. Raises StorageError naming one that is missing."""
+    files = []
+    for shard in range(shards):
+        file = inspect(work, stage, shard)
         if file is None:
             raise StorageError(f"{file_path(work, stage, shard)}: gone or damaged; run again to rebuild it")
-    return [file for file in found if file]
+        files.append(file)
+    return files
 
 
 def read(file: StageFile, columns: list[str] | None = None) -> pa.Table:
     """The rows, or some columns of them. Raises StorageError when the file isn't the one that was committed."""
-    return _read(file.path, file.content, columns)
+    rows = _read(file.path, file.content)
+    return rows if columns is None else rows.select(columns)
 
 
 def read_rejects(work: Path, stage: str, shard: int) -> pa.Table:
-    """The rejected rows; none of a shard that isn't there. Raises StorageError when they aren't those that were committed."""
+    """The rejected rows; none for a missing shard. Raises StorageError when they aren't those that were committed."""
     path, file = rejects_path(work, stage, shard), inspect(work, stage, shard)
     if file is None and (path.exists() or file_path(work, stage, shard).with_suffix(".json").exists()):
         raise _damaged(path, "incomplete, or of another size than was written")
@@ -148,56 +169,59 @@ def commit(
     *,
     unanswered: int = 0,
     notes: dict[str, int] | None = None,
-    parts: dict[str, str] | None = None,
+    inputs: dict[str, str] | None = None,
 ) -> StageFile:
     """Write a shard's rows and rejects, then the JSON; when this returns, all are on disk."""
-    path = file_path(work, stage, shard)
-    # From here on the shard is not done: old facts must not vouch for new files.
+    path, ledger_path = file_path(work, stage, shard), rejects_path(work, stage, shard)
+    # From here on the shard is not done: the old JSON must not vouch for new files.
     remove(path.with_suffix(".json"))
-    rejected = rejects_path(work, stage, shard)
-    ledger, more = None, 0
+    ledger, ledger_bytes = None, 0
     if rejects.num_rows:
-        ledger, more = _write(rejected, rejects)
+        ledger, ledger_bytes = _write(ledger_path, rejects)
     else:
-        remove(rejected)
+        remove(ledger_path)
     content, size = _write(path, rows)
-    counted = rows.num_rows, rejects.num_rows, unanswered, notes or {}, parts or {}
-    file = StageFile(path, digest, content, *counted, size + more, ledger)
-    facts = {name: value for name, value in asdict(file).items() if name != "path"}
+    file = StageFile(
+        path,
+        digest,
+        content,
+        rows.num_rows,
+        rejects.num_rows,
+        unanswered=unanswered,
+        notes=notes or {},
+        inputs=inputs or {},
+        bytes=size + ledger_bytes,
+        ledger=ledger,
+    )
+    facts = asdict(file)
+    del facts["path"]
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return file
 
 
 def reject_table(stage: str, source: pa.Table, rejects: Sequence[Reject]) -> pa.Table:
-    """The rejected rows of `source`, with what they had, why they left, and null for what they never got."""
+    """The rejected rows of `source`, with their values so far and why they left; null for columns that they never got."""
     if not rejects:
         return schema.REJECTED.empty_table()
-    taken = source.take(pa.array([reject.index for reject in rejects], pa.int64()))
-    columns: dict[str, list[Any]] = {
-        "stage": [stage] * len(rejects),
-        "reason": [reject.reason for reject in rejects],
-        "evidence": [_json(reject.evidence) for reject in rejects],
-    }
-    arrays = []
-    for column in schema.REJECTED:
-        if column.name in taken.column_names:
-            arrays.append(taken[column.name].cast(column.type))
-        else:
-            values = columns.get(column.name) or [reject.columns.get(column.name) for reject in rejects]
-            arrays.append(pa.chunked_array([values], column.type))
-    return pa.table(arrays, schema=schema.REJECTED)
+    names = [name for name in schema.REJECTED.names if name in source.column_names]
+    taken = source.select(names).take(pa.array([reject.index for reject in rejects], pa.int64())).to_pylist()
+    rows = [
+        reject.columns | row | {"stage": stage, "reason": reject.reason, "evidence": _json(reject.evidence)}
+        for reject, row in zip(rejects, taken, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.REJECTED)
 
 
 def _json(evidence: dict[str, Any]) -> str:
     """Readable JSON that Arrow can hold: what UTF-8 can't encode (lone surrogates) is escaped."""
-    text = _EVIDENCE.encode(evidence)
+    text = json.dumps(evidence, ensure_ascii=False, sort_keys=True, default=str)
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _write(path: Path, table: pa.Table) -> tuple[str, int]:
     """Returns the file's sha256 and size."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema, options=_OPTIONS) as writer:
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(table.combine_chunks())
     content = sink.getvalue()
     with replacing(path) as temporary:
@@ -205,27 +229,19 @@ def _write(path: Path, table: pa.Table) -> tuple[str, int]:
     return hashlib.sha256(content).hexdigest(), content.size
 
 
-def _read(path: Path, sha256: str | None, columns: list[str] | None = None) -> pa.Table:
+def _read(path: Path, sha256: str | None) -> pa.Table:
     try:
         content = path.read_bytes()
-        # Arrow has no checksums of its own: a flipped bit reads back as other data.
+        # Arrow has no checksums of its own: a flipped bit would read as other data.
         if hashlib.sha256(content).hexdigest() != sha256:
             raise _damaged(path, "its bytes are not those that were written")
-        return _table(content, columns)
+        return pa.ipc.open_file(content).read_all()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 
 
-def _table(content: bytes, columns: list[str] | None) -> pa.Table:
-    names = pa.ipc.open_file(content).schema.names
-    wanted = None if columns is None else [names.index(column) for column in columns]
-    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-    return pa.ipc.open_file(content, options=options).read_all()
-
-
 def _damaged(path: Path, reason: object) -> StorageError:
-    """The error to raise. The shard's facts are withdrawn, so that the next run makes it again."""
+    """The error to raise. The shard's JSON is removed, so that the next run rebuilds it."""
     with suppress(StorageError):
         remove(path.with_name(path.name.partition(".")[0] + ".json"))
-    line = " ".join(str(reason).split())[:160]
-    return StorageError(f"{path}: damaged ({line}); run again, it will be rebuilt")
+    return StorageError(f"{path}: damaged ({one_line(reason)}); run again, it will be rebuilt")

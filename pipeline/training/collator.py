@@ -12,18 +12,17 @@ import torch
 from pipeline.training.loss import IGNORE
 
 SIDES = ("revised", "initial")
-FIELDS = ("input_ids", "labels", "weights")
-COLUMNS = tuple(f"{side}_{field}" for side in SIDES for field in FIELDS)
+COLUMNS = tuple(f"{side}_{name}" for side in SIDES for name in ("input_ids", "labels", "weights"))
 
 
 @dataclass(frozen=True, slots=True)
 class FigaCollator:
     """Pads on the right; nothing is cut.
 
-    A published pair becomes two neighbouring rows of the batch, revised and initial, so that B pairs give 2B rows. A row
-    of the `sequences` export (`input_ids`, `labels`, `loss_weights`) becomes one.
+    A published pair becomes two consecutive sequences, revised and initial: B pairs give 2B. A row of the `sequences`
+    export (`input_ids`, `labels`, `loss_weights`) becomes one.
 
-    Returns input_ids, attention_mask and labels, int64, and loss_weights, float32, all of shape (rows, longest).
+    Returns input_ids, attention_mask and labels (int64) and loss_weights (float32) of shape (sequences, longest).
     Padding has attention 0, label −100, weight 0, whatever `pad_token_id` is: it may be the EOS.
     """
 

@@ -1,4 +1,4 @@
-"""The data set as a trainer takes it: columns, lengths, and the proof that its tokens are the model's."""
+"""The data set as a trainer takes it: columns, lengths, and the check that its tokens are the model's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, RowReject, UsageError
-from pipeline.labels.description import difference, settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.training.collator import COLUMNS, SIDES
 
@@ -21,34 +20,29 @@ _CHECKED_ROWS = 64
 
 
 def training_pairs(dataset: PairDataset, max_length: int) -> tuple[datasets.Dataset, int]:
-    """The columns that the collator reads, and how many pairs were left out: those with a sequence over `max_length`.
+    """The columns that the collator reads, and how many pairs are left out: those with a sequence over `max_length` tokens.
 
     A pair is left out whole; no sequence is cut. Raises UsageError when nothing is left.
     """
     pairs = dataset.to_datasets(COLUMNS)
-    longest = _longest(pairs)
-    fit = np.flatnonzero(longest <= max_length)
+    fit = np.flatnonzero(lengths(pairs) <= max_length)
     if not len(fit):
         why = f"all {len(pairs)} are longer than {max_length} tokens" if len(pairs) else "the data set is empty"
         raise UsageError(f"{dataset.root}: no pair to train on: {why}")
     return (pairs if len(fit) == len(pairs) else pairs.select(fit)), len(pairs) - len(fit)
 
 
-def longest_sequence(pairs: datasets.Dataset) -> int:
-    """Tokens of the longest sequence."""
-    return int(_longest(pairs).max())
-
-
-def _longest(pairs: datasets.Dataset) -> Any:
-    lengths = [pc.list_value_length(pairs.with_format("arrow")[:][f"{side}_input_ids"]).to_numpy() for side in SIDES]
-    return np.maximum(*lengths)
+def lengths(pairs: datasets.Dataset) -> Any:
+    """Tokens of each pair's longer sequence, int32 of shape (pairs,)."""
+    table = pairs.with_format("arrow")[:]
+    return np.maximum(*(pc.list_value_length(table[f"{side}_input_ids"]).to_numpy() for side in SIDES))
 
 
 def check_tokenizer(dataset: PairDataset, model: str) -> None:
-    """Refuse a model whose tokenizer is not the labels'.
+    """Raise ConfigError for a model whose tokenizer is not the labels'.
 
     Equal fingerprints settle it. They also differ for harmless reasons, such as another version of the library; then up to
-    64 pairs, spread over the data set, are tokenised again and must give the stored ids. Raises ConfigError.
+    64 pairs, spread over the data set, are tokenised again and must give the stored ids.
     """
     labels = dataset.manifest["labels"]
     try:
@@ -62,8 +56,8 @@ def check_tokenizer(dataset: PairDataset, model: str) -> None:
     for row in table.take(chosen).to_pylist() if table.num_rows else []:
         if not _same_ids(tokenizer, row):
             raise ConfigError(
-                f"{dataset.root}: its labels were made with the tokenizer {labels['tokenizer']}; that of {model} gives "
-                f"other tokens, first seen in pair {row['id']}. Label it anew, without a model call: "
+                f"{dataset.root}: its labels are for the tokenizer {labels['tokenizer']}; that of {model} gives other "
+                f"tokens, first seen in pair {row['id']}. Relabel it, which calls no model: "
                 f"figa relabel {dataset.root} --tokenizer {model} --out NEW"
             )
 

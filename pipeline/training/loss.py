@@ -51,8 +51,7 @@ def figa_loss(
 def figa_terms(logits: Tensor, labels: Tensor, weights: Tensor, *, gate: float = GATE) -> tuple[Tensor, Tensor]:
     """Numerator and N of `figa_loss`: the sum of the terms that count, with gradients, and their number, without.
 
-    Only positions with a weight are looked at: with γ = 0 that is a small part of the batch, and only its logits are
-    copied and upcast.
+    Logits are copied and upcast only where there is a weight: with γ = 0 that is a small part of the batch.
     """
     if logits.ndim != 3 or labels.shape != logits.shape[:2] or weights.shape != labels.shape:
         raise ValueError(
@@ -71,5 +70,5 @@ def figa_terms(logits: Tensor, labels: Tensor, weights: Tensor, *, gate: float =
 
 
 def weighted_positions(labels: Tensor, weights: Tensor) -> Tensor:
-    """Where a term may count: mask (B, T − 1) of the targets, the first token having none. Before the gate."""
+    """Targets with a term before the gate: bool mask (B, T − 1), since the first token is no target."""
     return (labels[:, 1:] != IGNORE) & (weights[:, 1:] != 0)

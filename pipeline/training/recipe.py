@@ -1,4 +1,4 @@
-"""One training run, from an opened data set to a saved model."""
+"""One training run, from an opened data set to a saved model, measured before and after."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 import torch
 import transformers
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from pipeline import __version__
+from pipeline.dataset.manifest import lineage
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import CurationError, ModelUnavailable, UsageError
-from pipeline.exports.lineage import lineage
 from pipeline.storage.atomic import remove, write_text
+from pipeline.text import one_line
 from pipeline.training.collator import SIDES, FigaCollator
-from pipeline.training.data import check_tokenizer, longest_sequence, training_pairs
-from pipeline.training.probe import edit_logprobs
+from pipeline.training.data import check_tokenizer, lengths, training_pairs
+from pipeline.training.loss import weighted_positions
 from pipeline.training.trainer import FigaTrainer
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ _PROBED_PAIRS = 32
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The settings of a run; what they mean, and their defaults, is said by the command line."""
+    """The settings of a run. Their meanings and defaults are those of the command line's options."""
 
     model: str
     out: Path
@@ -53,7 +56,7 @@ class Recipe:
 
 
 def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
-    """Train; write model, tokenizer and training.json into `recipe.out`; returns the latter's content.
+    """Train; write model, tokenizer and training.json into `recipe.out`; return the latter's content.
 
     Raises UsageError for settings that don't fit together, ConfigError when the labels are for another tokenizer,
     ModelUnavailable when the model can't be loaded, CurationError when the loss is no longer a number.
@@ -65,9 +68,7 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     pairs, left_out = training_pairs(dataset, max_length)
     trainer = _trainer(dataset, pairs, recipe, micro, accumulated)
     if (joined := trainer.accelerator.num_processes * max(1, trainer.args.n_gpu)) != devices:
-        raise UsageError(
-            f"{devices} devices were found and {joined} take part: start one process a device, with torchrun"
-        )
+        raise UsageError(f"{devices} devices exist and {joined} take part: start one process per device, with torchrun")
     if trainer.is_world_process_zero():
         over = f" ({left_out} with over {max_length} tokens are left out)" if left_out else ""
         size = f"{recipe.batch_size} a step: {devices} × {micro} × {accumulated} micro-batches"
@@ -84,11 +85,33 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
         "steps": result.global_step,
         "loss": result.training_loss,
         "edit_logprobs": {"pairs": len(probed), "before": before, "after": edit_logprobs(trainer.model, probed)},
-        "lineage": lineage(dataset),
+        "lineage": lineage(dataset.manifest),
         "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     _save(trainer, recipe, summary)
     return summary
+
+
+def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Mean log-probability, in nats, of the tokens with a positive weight (`good`) and a negative one (`bad`).
+
+    batches: as `FigaCollator` returns them. A mean over no token is NaN. The model keeps its mode, train or eval.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts: dict[str, list[torch.Tensor]] = {"good": [], "bad": []}
+    with torch.inference_mode():
+        for batch in batches:
+            on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+            labels, weights = on_device.pop("labels"), on_device.pop("loss_weights")
+            weighted = weighted_positions(labels, weights)
+            logits = model(**on_device, use_cache=False).logits[:, :-1][weighted].float()
+            logprobs = -functional.cross_entropy(logits, labels[:, 1:][weighted], reduction="none")
+            good = weights[:, 1:][weighted] > 0
+            parts["good"].append(logprobs[good])
+            parts["bad"].append(logprobs[~good])
+    model.train(was_training)
+    return {name: torch.cat(values).mean().item() if values else float("nan") for name, values in parts.items()}
 
 
 def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:
@@ -105,17 +128,22 @@ def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:
 
 
 def _save(trainer: FigaTrainer, recipe: Recipe, summary: dict[str, Any]) -> None:
-    """Model, tokenizer and summary, the last one last; the checkpoints have done their duty then."""
+    """Write model, tokenizer and, last, the summary; delete the checkpoints, which are no longer needed."""
     trainer.save_model()
     if not trainer.is_world_process_zero():
         return
     AutoTokenizer.from_pretrained(recipe.model, trust_remote_code=False).save_pretrained(recipe.out)
-    # Trainer's arguments as a pickle, which nothing reads; they are in the summary.
+    # A pickle of Trainer's arguments, which nothing reads.
     remove(recipe.out / "training_args.bin")
     for checkpoint in recipe.out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     write_text(recipe.out / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    _tell(recipe.out, summary)
+    before, after = (summary["edit_logprobs"][when] for when in ("before", "after"))
+    print(f"{summary['steps']} steps, mean loss {summary['loss']:.4f}")
+    print(f"mean log-probability of {summary['edit_logprobs']['pairs']} pairs' tokens, before and after")
+    for kind, title in (("good", "added by the revision"), ("bad", "removed by it")):
+        print(f"  {title:<28}{before[kind]:8.3f}{after[kind]:8.3f}")
+    print(f"model   {recipe.out}\nsummary {recipe.out / SUMMARY}")
 
 
 def _trainer(
@@ -135,7 +163,7 @@ def _trainer(
 
 
 def cut(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
-    """Pairs a device at a time, at most `micro_batch_size`, and how often, so that all make `batch_size` pairs.
+    """Pairs per micro-batch, at most `micro_batch_size`, and micro-batches per step, for `batch_size` pairs on all devices.
 
     Raises UsageError when the devices can't share the batch equally.
     """
@@ -152,16 +180,16 @@ def _devices() -> int:
 
 
 def _load(name: str, pairs: datasets.Dataset) -> Any:
-    """The model in float32, the precision that small steps of the optimiser need; bf16 is for its arithmetic alone."""
+    """The model with float32 weights, which small optimiser steps need; bf16 is for the arithmetic alone."""
     try:
-        # safetensors alone: the older files are pickles.
+        # Only safetensors: the older files are pickles.
         model = AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {reason}") from None
-    longest, positions = longest_sequence(pairs), getattr(model.config, "max_position_embeddings", None)
+    longest, positions = int(lengths(pairs).max()), getattr(model.config, "max_position_embeddings", None)
     if positions and longest > positions:
         raise UsageError(
             f"--model {name}: takes {positions} tokens, the longest sequence has {longest}; --max-length {positions} "
@@ -169,9 +197,9 @@ def _load(name: str, pairs: datasets.Dataset) -> Any:
         )
     table = pairs.with_format("arrow")[:]
     largest = max(pc.max(pc.list_flatten(table[f"{side}_input_ids"])).as_py() for side in SIDES)
-    known = model.get_input_embeddings().num_embeddings
-    if largest >= known:
-        raise UsageError(f"--model {name}: has embeddings for {known} tokens, the labels name token {largest}")
+    embeddings = model.get_input_embeddings().num_embeddings
+    if largest >= embeddings:
+        raise UsageError(f"--model {name}: has embeddings for {embeddings} tokens, the labels name token {largest}")
     return model
 
 
@@ -179,7 +207,7 @@ def _arguments(recipe: Recipe, micro: int, accumulated: int) -> TrainingArgument
     supported = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return TrainingArguments(
         output_dir=str(recipe.out),
-        # Without it, processes on a machine that has no accelerator would each train alone.
+        # Otherwise processes on a machine without an accelerator would each train alone.
         use_cpu=not torch.accelerator.is_available(),
         num_train_epochs=recipe.epochs,
         max_steps=recipe.max_steps or -1,
@@ -193,21 +221,12 @@ def _arguments(recipe: Recipe, micro: int, accumulated: int) -> TrainingArgument
         save_strategy="epoch",
         save_total_limit=1,
         logging_steps=1,
-        # Else a loss that is no number would be logged as the mean of those before it.
+        # Otherwise a loss that is no number would be logged as the mean of those before it.
         logging_nan_inf_filter=False,
-        # It costs a pass over the graph, and fails with checkpointing; every parameter of a language model is used.
+        # Costs a pass over the graph and fails with checkpointing; every parameter of a language model is used.
         ddp_find_unused_parameters=False,
         report_to=[],
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=recipe.seed,
     )
-
-
-def _tell(out: Path, summary: dict[str, Any]) -> None:
-    before, after = (summary["edit_logprobs"][when] for when in ("before", "after"))
-    print(f"{summary['steps']} steps, mean loss {summary['loss']:.4f}")
-    print(f"mean log-probability of {summary['edit_logprobs']['pairs']} pairs' tokens, before and after")
-    for kind, told in (("good", "brought in by the revision"), ("bad", "taken out by it")):
-        print(f"  {told:<28}{before[kind]:8.3f}{after[kind]:8.3f}")
-    print(f"model   {out}\nsummary {out / SUMMARY}")

@@ -2,7 +2,7 @@
 
 N of the loss, the number of terms that the gate lets through, must be that of the whole optimiser step, on all devices.
 But the gate depends on the logits, so N is known only after the last micro-batch's forward pass, when the first ones'
-gradients are computed already. The gradient is linear in 1/N, hence:
+gradients are already computed. The gradient is linear in 1/N, hence:
 
 1. Every micro-batch's sum is divided by M, the number of weighted tokens of the whole step before the gate: known from
    the labels, summed over devices.
@@ -16,7 +16,6 @@ of its batches' losses; DeepSpeed hides its gradients and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     derives from Trainer: `class MyTrainer(FigaTrainer, TheirTrainer)`, as in `trl_recipe`.
     """
 
-    # `compute_loss` divides by the count of the whole step: Trainer must not divide by the number of micro-batches.
+    # Trainer must not divide by the number of micro-batches: `compute_loss` divides by the count of the whole step.
     loss_is_scaled_for_ga = True
 
     def __init__(self, *args: Any, gate: float = GATE, **kwargs: Any) -> None:
@@ -77,7 +76,7 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         total, count = figa_terms(outputs.logits, inputs["labels"], inputs["loss_weights"], gate=self.gate)
         if model.training and num_items_in_batch is not None:
             self._counted = self._counted + count
-            # The gradients are averaged over processes behind our back, so that each counts for all.
+            # DDP and FSDP average the gradients over processes; the factor turns the average into a sum.
             loss = total * (self.accelerator.num_processes / num_items_in_batch)
         else:
             loss = total / count.clamp(min=1)
@@ -93,13 +92,9 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
             return loss
         counted = self.accelerator.gather(torch.as_tensor(self._counted, device=loss.device)).sum().clamp(min=1)
         ratio = num_items_in_batch / counted
-        _scale(model.parameters(), ratio)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(ratio.to(parameter.grad.device))
         corrected = self._summed * ratio - before
         self._begin_step()
         return corrected
-
-
-def _scale(parameters: Iterable[torch.nn.Parameter], ratio: torch.Tensor) -> None:
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(ratio.to(parameter.grad.device))

@@ -16,9 +16,9 @@
     )
     trainer.train()
 
-Without this SFTTrainer would be wrong in four silent ways, each closed here: it keeps only the columns `input_ids` and
-`labels` (FigaTrainer names the weights too); it cuts sequences at `max_length`, 1024 by default, EOS and all
-(`max_length=None`); its collator does not know the weights (`FigaCollator`); and `compute_loss_func` is handed the labels but
+SFTTrainer alone would be silently wrong in four ways, each corrected here: it keeps only the columns `input_ids` and
+`labels` (FigaTrainer names the weights too); it cuts sequences, EOS included, at `max_length`, 1024 by default
+(`max_length=None`); its collator does not know the weights (`FigaCollator`); and `compute_loss_func` gets the labels but
 not the weights, and a normaliser that counts labels (FigaTrainer overrides `compute_loss`).
 """
 

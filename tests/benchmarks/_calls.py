@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import PolicySettings, digest
+from pipeline.config.settings import PolicySettings
 from pipeline.models import factory
 from pipeline.models.chat import ChatRequest
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
+from pipeline.schema import digest
 from tests.benchmarks.measure import peak_mb
 from tests.loopback import KEY
 
@@ -59,8 +60,7 @@ def bare(url: str, calls: int, workers: int) -> dict[str, Any]:
 def ours(url: str, calls: int, workers: int, path: str) -> dict[str, Any]:
     """The same calls through `ChatModel`; those that the journal has are not made."""
     started = time.perf_counter()
-    # As a run in threads has it, which is the default.
-    journal = Journal(Path(path), alone=True)
+    journal = Journal(Path(path))
     settings = PolicySettings(model=f"openai/m@{url}", concurrency=workers)
     model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
     opened = time.perf_counter() - started

@@ -15,11 +15,11 @@ from pipeline import schema
 from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.dataset import manifest
 from pipeline.dataset.writer import publish_rows
+from pipeline.labels.columns import tokenize_pair
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.stages.common import collect
-from pipeline.stages.filter import tokens
 from pipeline.stages.label import label
 from pipeline.storage import stage_files
+from pipeline.storage.stage_files import collect
 from tests.labels.families import byte_level, fast, lines
 from tests.stages.tables import row, table_for
 
@@ -59,7 +59,7 @@ def _edit(word: str, draw: random.Random, words: list[str]) -> str:
 def tokenized(rows: pa.Table, own: LabelTokenizer) -> pa.Table:
     """What the filter stage does for the labels."""
     given = rows.select(["messages", "initial", "revised"]).to_pylist()
-    results = [tokens(pair, own, FilterSettings()) | {"reward_revised": 1.0} for pair in given]
+    results = [tokenize_pair(pair, own, FilterSettings()) | {"reward_revised": 1.0} for pair in given]
     return collect(rows, schema.FILTER, results).rows
 
 

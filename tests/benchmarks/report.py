@@ -19,10 +19,10 @@ from tests.benchmarks.measure import Figure, repeated
 
 _CODE = """
 import sys, time
-from pipeline.report.__main__ import main
+from pipeline.cli.main import main
 from tests.benchmarks.measure import peak_mb
 start = time.perf_counter()
-assert main([sys.argv[1]]) == 0
+assert main(["report", sys.argv[1]]) == 0
 print(time.perf_counter() - start, peak_mb())
 """
 _BLOCK = 2000

@@ -112,8 +112,6 @@ def begin_with_drafts_of(first: Path, out: Path) -> None:
     shutil.copy(first / "work" / "journal.db", journal)
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("DELETE FROM answers WHERE stage = 'revise'")
-        for summary in ("places", "totals", "folded"):
-            db.execute(f"DELETE FROM {summary}")
 
 
 def _revised(outcome: Outcome) -> list[dict[str, Any]]:

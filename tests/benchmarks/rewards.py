@@ -9,6 +9,7 @@ does them. A GPU saves more on either.
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from pipeline import rewards
 from pipeline.config.reward import RewardSettings
-from pipeline.rewards.pairs import read_pairs
+from pipeline.sources.adapters import hh_rlhf
 from tests.benchmarks import _pairs
 from tests.benchmarks.measure import Figure, ratios, repeated, seconds
 from tests.conftest import SAMPLE
@@ -48,9 +49,10 @@ def run(*, quick: bool) -> list[Figure]:
 
 def _of_sample(count: int) -> Any:
     """Both answers of rows of the bundled sample, in the order in which selection scores them."""
-    for pair in read_pairs(SAMPLE)[: count // 2]:
-        yield pair.messages, pair.chosen
-        yield pair.messages, pair.rejected
+    for line in SAMPLE.read_text("utf-8").splitlines()[: count // 2]:
+        row = hh_rlhf.parse(json.loads(line))
+        yield row.messages, row.reference
+        yield row.messages, row.rejected
 
 
 def _long_and_short(count: int) -> Any:
@@ -87,7 +89,7 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.save_pretrained(folder)
-    reward = rewards.load(RewardSettings(model=f"hf/{folder}", max_length=2048), _nobody)
+    reward = rewards.load_reward(RewardSettings(model=f"hf/{folder}", max_length=2048), _nobody)
     alone: list[float] = []
 
     def one_by_one() -> None:
@@ -136,8 +138,7 @@ def _arithmetic(reward: Any, lengths: list[int]) -> float:
             for _ in range(config.num_hidden_layers):
                 attention(heads, heads, heads, is_causal=True)
 
-    with reward._workers(len(shapes)) as each_of:
-        return seconds(lambda: list(each_of(arithmetic, shapes)))
+    return seconds(lambda: reward._map(arithmetic, shapes))
 
 
 def _server(items: list[Any], repeats: int) -> list[Figure]:
@@ -147,7 +148,7 @@ def _server(items: list[Any], repeats: int) -> list[Figure]:
 
         def score(size: int) -> None:
             settings = RewardSettings(model=f"openrlhf/rm@{server.url}", batch_size=size, concurrency=4)
-            rewards.load(settings, _nobody).score(items)
+            rewards.load_reward(settings, _nobody).score(items, [])
 
         pairs = ratios(lambda: seconds(lambda: score(1)), lambda: seconds(lambda: score(16)), repeats)
     return [

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.rewards.base import RewardModel
 from tests.benchmarks.measure import Figure, child, peak_mb
 
 _ROWS, _QUICK = (100_000, 1_000_000), (2_000, 10_000)
@@ -121,12 +122,12 @@ class _ScriptedModel:
     async def close(self) -> None: ...
 
 
-class _ScriptedReward:
+class _ScriptedReward(RewardModel):
     """A number by the text's hash; a reference has more than an answer, a revision, known by its word, the most."""
 
     name, digest = "scripted", "scripted"
 
-    def score(self, items: Sequence[tuple[Any, str]]) -> Any:
+    def score(self, items: Sequence[tuple[Any, str]], references: Sequence[str]) -> Any:
         return np.array([_number(text) for _, text in items], np.float32)
 
 
@@ -162,19 +163,17 @@ def _scripted() -> _Clock:
     """Put the scripted model and reward in the places of real ones, and a clock on what is counted apart."""
     from pipeline import rewards
     from pipeline.labels.tokenizer import LabelTokenizer
-    from pipeline.models import factory, journal, journal_records
+    from pipeline.models import factory, journal
 
     clock, reward = _Clock(), _ScriptedReward()
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
         (factory, "_remote", lambda spec, timeout_s: _ScriptedModel()),
-        (rewards, "load", lambda settings, *more: reward),
+        (rewards, "load_reward", lambda settings, *more: reward),
         (reward, "score", clock.timed("reward", reward.score)),
         (LabelTokenizer, "tokenize", clock.timed("tokenizer", LabelTokenizer.tokenize)),
         # What the journal does on the event loop; the rest of it has threads of its own.
         (journal.Journal, "get", clock.timed("journal", journal.Journal.get)),
-        (journal.Journal, "_enqueue", clock.timed("journal", journal.Journal._enqueue)),
-        (journal.Journal, "_begin", clock.timed("journal", journal.Journal._begin)),
-        (journal_records, "answered", clock.timed("journal", journal_records.answered)),
+        (journal.Answer, "to_json", clock.timed("journal", journal.Answer.to_json)),
     ]
     for owner, name, work in replaced:
         setattr(owner, name, work)

@@ -96,15 +96,15 @@ def _bare(path: Path, work: str) -> dict[str, float]:
 def _planned(path: Path, work: str, **settings: float) -> dict[str, float]:
     from pipeline import sources
     from pipeline.config.loading import load_config
-    from pipeline.curate import rare_collections
     from pipeline.run.plan import plan_shards
     from pipeline.storage import stage_files
 
     flags = {"source.name": "jsonl", "source.input": str(path), **{f"source.{k}": v for k, v in settings.items()}}
     config = load_config(flags=flags)
-    with tempfile.TemporaryDirectory(dir=work) as folder, rare_collections():
+    with tempfile.TemporaryDirectory(dir=work) as folder:
         source = sources.resolve("jsonl", str(path), warn=lambda message: None)
-        plan = plan_shards(config, source, Path(folder), lambda message: None)
+        adapters = sources.open_adapters(config.source, source, lambda message: None)
+        plan = plan_shards(config, source, adapters, Path(folder), lambda message: None)
         rejected = sum(file.rejected for file in stage_files.inspect_all(Path(folder), "source", plan.shards))
     return {"shards": plan.shards, "rejected": rejected}
 
@@ -135,8 +135,8 @@ def _near_ours(path: Path, work: str) -> dict[str, float]:
 def _rensa(path: Path, work: str) -> dict[str, float]:
     from rensa import RMinHash, RMinHashLSH
 
+    from pipeline.sources.checks.common import ngrams, words
     from pipeline.sources.checks.near_duplicates import HASHES, WORDS, bands
-    from pipeline.sources.checks.words import ngrams, words
 
     sets = [ngrams(words(text), WORDS) for text in _texts(path)]
     start = time.process_time()

@@ -13,6 +13,7 @@ from tests.benchmarks import __main__ as benchmarks
 SUITES = ["calls", "cost", "labels", "limits", "resume", "revision_styles", "rewards", "startup", "storage"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_gives_figures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")

@@ -14,7 +14,7 @@ from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, InputError, RowReject
 from pipeline.sources import SourceRow
 from pipeline.sources import checks as curation
-from pipeline.sources.checks.words import ngrams, words
+from pipeline.sources.checks.common import ngrams, words
 
 LONG = "the quick brown fox jumps over the lazy dog while seven wizards brew potent black coffee tonight"
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from pipeline.sources.checks.common import ngrams, words
 from pipeline.sources.checks.near_duplicates import HASHES, WORDS, NearDuplicates, bands
-from pipeline.sources.checks.words import ngrams, words
 
 
 def jaccard(left: str, right: str) -> float:

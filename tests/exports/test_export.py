@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_dataset
-from pipeline.cli import export
+from pipeline.cli.main import main
 from pipeline.dataset import manifest
 
 
@@ -31,7 +31,7 @@ def republished(source: Path, out: Path, change: Callable[[pa.Table], pa.Table])
 
 
 def run(*arguments: object) -> int:
-    return export.main([str(argument) for argument in arguments])
+    return main(["export", *(str(argument) for argument in arguments)])
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from pipeline import exports, open_dataset
-from pipeline.cli import relabel
 from pipeline.dataset import manifest
 from pipeline.exports import llamafactory, spa
 from pipeline.exports.format import Messages
@@ -201,7 +200,7 @@ def test_hostile_text_is_data(name: str, variant: str, text: str) -> None:
     def render(messages: Messages) -> str:
         return messages[0]["content"]
 
-    row = format.variants[variant].convert(pairs, render).to_pylist()[0]
+    row = format.variants[variant](pairs, render).to_pylist()[0]
     texts = leaves(json.loads(json.dumps(row, ensure_ascii=False)))
     assert texts.count(text) == {"spa": 4, "dpo": 3, "sft": 2, "llamafactory": 3}[name]
 
@@ -214,7 +213,7 @@ def leaves(value: Any) -> list[Any]:
 
 def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer: Path) -> None:
     from pipeline.config.settings import LabelSettings
-    from pipeline.labels.tokenizer import load_tokenizer
+    from pipeline.labels.loading import load_tokenizer
 
     messages = [
         {"role": "user", "content": "a"},
@@ -230,7 +229,7 @@ def test_queries_are_exported_with_the_system_prompt_that_the_policy_had(
     published: Path, tmp_path: Path, name: str, variant: str
 ) -> None:
     told = {"labels.system": "You are a pirate."}
-    config = relabel.settings(manifest.load(published) or {}, [], told)
+    config = relabelling.relabel_settings(manifest.load(published) or {}, [], told)
     relabelling.relabel(published, tmp_path / "set", config.labels, advance=lambda rows: None, warn=print)
     made(tmp_path / "set", tmp_path / "out", name, variant)
     rows = loaded(tmp_path / "out", tmp_path).to_list()

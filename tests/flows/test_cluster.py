@@ -47,6 +47,7 @@ def keyed(environment: dict[str, str]) -> dict[str, str]:
     return {**environment, "OPENAI_API_KEY": os.environ["OPENAI_API_KEY"]}
 
 
+@pytest.mark.slow
 def test_a_standing_cluster_gives_the_same_bytes(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_standing_cluster_gives_the_same_bytes(
     assert not (plain.out.parent / "standing" / "work" / "journal.db-wal").exists()
 
 
+@pytest.mark.slow
 def test_workers_stop_their_calls_when_their_run_is_gone(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], cluster: str, tmp_path: Path
 ) -> None:
@@ -78,6 +80,7 @@ def test_workers_stop_their_calls_when_their_run_is_gone(
     assert server.completed == settled < before + 30, "calls went on after the run had ended"
 
 
+@pytest.mark.slow
 def test_money_is_not_shared_out_among_fewer_workers_than_there_are(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], cluster: str
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.rewards import trust
+from pipeline.rewards import diagnostics
 from tests.conftest import ROOT, Silent, as_arguments
 from tests.flows.server import PREFECT, ask, run, said_by, wait_for
 from tests.test_run import files
@@ -42,7 +42,7 @@ def test_the_deployment_runs_on_a_worker(
     command = [*PREFECT, "deployment", "run", "curate/hh-rlhf", "--param", f"config={parameter}", "--watch"]
     assert "Completed" in run(command, worker, tmp_path)
     assert files(config.out) == files(plain.out)
-    (warned,) = trust.warnings(plain.manifest)
+    (warned,) = diagnostics.warnings(plain.manifest)
     (ended,) = ask(worker, "flow_runs/filter", sort="START_TIME_DESC", limit=1)
     wait_for(lambda: warned in said_by(worker, ended["id"]))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
@@ -112,6 +113,7 @@ def test_the_page_of_a_flow_run_is_readable(
         assert shown.evaluate("box => box.scrollWidth <= box.clientWidth")
 
 
+@pytest.mark.slow
 def test_the_data_are_published_though_the_server_dies_in_mid_run(
     settings: Callable[..., CurationConfig], tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_the_data_are_published_though_the_server_dies_in_mid_run(
     assert files(config.out) == files(plain.out)
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_stops_calling_and_is_resumed_by_a_new_one(
     settings: Callable[..., CurationConfig], worker: dict[str, str]
 ) -> None:

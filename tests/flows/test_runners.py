@@ -21,6 +21,7 @@ from tests.flows.server import PREFECT, ask, process, run, said_by, wait_for
 from tests.test_run import files
 
 
+@pytest.mark.slow
 def test_ray_workers_of_a_deployment_give_the_same_bytes(
     settings: Callable[..., CurationConfig], worker: dict[str, str]
 ) -> None:
@@ -36,6 +37,7 @@ def test_ray_workers_of_a_deployment_give_the_same_bytes(
     assert files(config.out) == files(plain.out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["dask", "ray"])
 def test_the_shards_of_a_dead_worker_are_done_elsewhere(
     runner: str, settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
@@ -88,6 +90,7 @@ def test_calls_and_money_are_shared_out(settings: Callable[..., CurationConfig])
         share(settings(run__runner="ray", run__workers=4, reviser__concurrency=2), 0)
 
 
+@pytest.mark.slow
 def test_workers_together_keep_the_budget(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
 ) -> None:

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.dataset.reader import read_manifest
@@ -27,6 +29,7 @@ def ended(environment: dict[str, str], flow_run: str) -> dict[str, Any]:
     return wait_for(look)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_published_set_is_relabelled_and_checked_again(
     settings: Callable[..., CurationConfig], worker: dict[str, str]
 ) -> None:

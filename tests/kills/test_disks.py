@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT, child_environment
 
 
+@pytest.mark.slow
 def test_refusals_at_any_step_are_survived() -> None:
     command = [sys.executable, "-m", "tests.kills.disks", "--every", "23"]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)

@@ -9,9 +9,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT, child_environment
 
 
+@pytest.mark.slow
 def test_twenty_five_kills_change_no_byte_and_lose_no_row() -> None:
     # In a process of its own: children are forked, and this one has threads.
     command = [sys.executable, "-m", "tests.kills", "--kills", "25", "--seed", "7"]

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ROOT, child_environment
 
 
+@pytest.mark.slow
 def test_twenty_kills_of_runs_into_a_bucket() -> None:
     pytest.importorskip("s3fs")
     # In a process of its own: children are forked, and this one has threads.

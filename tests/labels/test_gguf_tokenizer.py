@@ -162,7 +162,7 @@ def gguf_bytes(**fields: str) -> bytes:
     ],
     ids=["another kind", "another split", "cut off", "text", "empty"],
 )
-def test_files_it_cannot_use_are_told(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_it_cannot_use_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(ModelUnavailable, match=reason) as caught:
         tokenizer_folder(tmp_path / "x.gguf", tmp_path / "out")

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from pipeline.labels import TokenSignals, token_signals
-from pipeline.labels.alignment import Responses, pairs_signals
 
 EOS = 2
 KEEP, INSERT, SUBSTITUTE, DELETE = 0, 1, 2, 3
@@ -61,41 +60,6 @@ def test_operations_turn_the_initial_answer_into_the_revised_one(pair: tuple[lis
     assert set(s.initial_ops.tolist()) <= {KEEP, SUBSTITUTE, DELETE}
     assert set(s.revised_ops.tolist()) <= {KEEP, INSERT, SUBSTITUTE}
     assert (s.initial_ops == SUBSTITUTE).sum() == (s.revised_ops == SUBSTITUTE).sum()
-
-
-def one_behind_the_other(answers: list[list[int]], words: list[list[int]], dtype: Any) -> Responses:
-    offsets = np.array([0, *itertools.accumulate(map(len, answers))])
-    ids = np.fromiter(itertools.chain(*answers), dtype, offsets[-1])
-    return Responses(ids, offsets, np.fromiter(itertools.chain(*words), np.int64, offsets[-1]))
-
-
-@given(
-    st.lists(pairs_with_words(), max_size=5),
-    st.sampled_from(["levenshtein", "bag_of_words", "constant", "reward_weighted"]),
-    st.sampled_from(["token", "word", "phrase"]),
-    st.sampled_from([EOS, 5, None]),
-    st.sampled_from([(0, np.int32), (0xD7FE, np.int32), (sys.maxunicode, np.int32), (2**40, np.int64)]),
-)
-def test_many_pairs_are_labelled_as_each_alone(
-    cases: list[tuple[list[int], ...]], signal: Any, granularity: Any, eos: int | None, shift: tuple[int, Any]
-) -> None:
-    more, dtype = shift
-    eos = None if eos is None else eos + more
-    cases = [([i + more for i in a], [j + more for j in b], *words) for a, b, *words in cases]
-    weights: dict[str, Any] = {"alpha": 2.0, "beta": 0.25, "gamma": 0.1, "eos_id": eos, "eos_weight": 3.0}
-    options: dict[str, Any] = {**weights, "signal": signal, "granularity": granularity, "phrase_gap": 1}
-    gains = np.linspace(-1.5, 1.5, len(cases))
-    initial, revised = (
-        one_behind_the_other([c[side] for c in cases], [c[side + 2] for c in cases], dtype) for side in (0, 1)
-    )
-    together = pairs_signals(initial, revised, reward_gains=gains, **options)
-    alone = [with_words(case, reward_gain=gain, **options) for case, gain in zip(cases, gains, strict=True)]
-    for name in ("initial_weights", "revised_weights", "initial_ops", "revised_ops"):
-        values = [getattr(s, name) for s in alone]
-        expected = np.concatenate(values) if values else np.empty(0, getattr(together, name).dtype)
-        assert getattr(together, name).tobytes() == expected.tobytes()
-        assert getattr(together, name).dtype == expected.dtype
-    assert together.distance == sum(s.distance for s in alone)
 
 
 @given(pairs)

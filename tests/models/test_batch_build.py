@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import build, cancel
+from pipeline.cli.main import main
 from pipeline.cli.terminal import Terminal
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError
@@ -101,11 +101,11 @@ def test_killed_interrupted_and_cancelled(
     assert child.returncode == 130, errors
     assert "batches still at the provider: 1" in errors and f"figa cancel {config.out}" in errors
     assert "Traceback" not in errors
-    assert cancel.main([str(config.out), "--yes"]) == 0
+    assert main(["cancel", str(config.out), "--yes"]) == 0
     assert desk.cancelled == [desk.jobs[1].id] and f"cancelling {desk.jobs[1].id}" in capsys.readouterr().out
     desk.open.set()
     batched = run(config)
-    assert cancel.main([str(config.out)]) == 0
+    assert main(["cancel", str(config.out)]) == 0
     live = run(at_desk("live"))
     assert tables(batched.out) == tables(live.out)
     assert not unfinished(config.out / "work")
@@ -150,7 +150,7 @@ def test_the_display_shows_how_far_batches_are(at_desk: Settings, capsys: pytest
 def test_a_run_tells_of_batches_that_no_row_asks_for(at_desk: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     config = at_desk("out")
     BatchLedger(config.out / "work" / "batches.db").intend("k", "openai/another", ["a", "b"], [0.25, 0.25])
-    assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
+    assert main(["build", *as_arguments(config), "--prefect", "off"]) == 0
     told = capsys.readouterr().err
     assert "batches still at the provider: 1, with 2 requests. No row asks for them" in told
     assert f"figa cancel {config.out}" in told

@@ -6,10 +6,10 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,12 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.models.event_loop import event_loop, run
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.journal_records import Record
 from tests.conftest import ROOT, child_environment
 
 
-@pytest.fixture(params=[False, True], ids=["shared", "alone"])
+@pytest.fixture(params=[False, True], ids=["one machine", "across machines"])
 def journal(tmp_path: Path, request: pytest.FixtureRequest) -> Journal:
-    return Journal(tmp_path / "journal.db", alone=request.param)
+    return Journal(tmp_path / "journal.db", across_machines=request.param)
 
 
 def run_soon(work: Coroutine[Any, Any, None]) -> Future[None]:
@@ -45,7 +44,7 @@ def test_many_at_a_time_share_commits_and_each_is_on_disk_when_its_caller_goes_o
     groups: list[int] = []
     write = Journal._write
 
-    def slowly(self: Journal, records: list[Record]) -> None:
+    def slowly(self: Journal, records: list[Any]) -> None:
         groups.append(len(records))
         time.sleep(0.02)
         write(self, records)
@@ -77,33 +76,16 @@ def test_one_alone_does_not_wait_for_company(journal: Journal, monkeypatch: pyte
     assert groups == [1] * 5
 
 
-def test_a_few_are_written_where_they_come_from_and_what_takes_long_in_a_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[str] = []
-    write = Journal._write
-
-    def seen(self: Journal, records: list[Record]) -> None:
-        threads.append(threading.current_thread().name.partition("_")[0])
-        write(self, records)
-
-    monkeypatch.setattr(Journal, "_write", seen)
-    monkeypatch.setattr("pipeline.models.journal._UNFOLDED", 5)
-    journal = Journal(tmp_path / "journal.db", alone=True)
-    kept(journal, range(3))
-    # With these there would be six out of the index: that is brought up to date first.
-    kept(journal, range(3, 6))
-    with journal._lock:
-        # The event loop does not wait for somebody who writes.
-        waiting = run_soon(journal.keep("key6", "sample", "m", Answer("6", "stop", 9), 0.5))
-        assert run(asyncio.sleep(0.01, "goes on")) == "goes on"
+def test_the_event_loop_does_not_wait_for_somebody_who_writes(journal: Journal) -> None:
+    with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = run_soon(journal.keep("key", "sample", "m", Answer("x", "stop", 9), 0.5))
+        assert run(asyncio.sleep(0.05, "goes on")) == "goes on"
+        assert journal.get("key") is None
         assert not waiting.done()
+        other.execute("COMMIT")
     waiting.result(timeout=10)
-    kept(journal, range(7, 8))
-    assert threads == ["model-calls", "journal", "journal", "model-calls"]
-    assert journal.calls() == {"sample": 8}
-    kept(Journal(tmp_path / "other.db"), range(1))
-    assert threads[-1] == "journal"
+    assert journal.calls() == {"sample": 1}
 
 
 def test_of_two_answers_to_a_key_in_one_commit_the_second_is_kept_and_both_were_paid(journal: Journal) -> None:
@@ -113,7 +95,7 @@ def test_of_two_answers_to_a_key_in_one_commit_the_second_is_kept_and_both_were_
 
     run(twice())
     assert journal.get("key") == Answer("b", "stop", 9)
-    assert (journal.money(), journal.made()) == ({"sample": (2, 1.25)}, 3)
+    assert (journal.money(), journal.all_calls()) == ({"sample": (2, 1.25)}, 3)
 
 
 def test_a_commit_that_fails_fails_for_all_who_wait_for_it(journal: Journal) -> None:
@@ -138,20 +120,19 @@ def test_what_a_cancelled_caller_was_about_to_keep_is_kept(journal: Journal) -> 
     assert Journal(journal.path).get("key") == Answer("x", "stop", 9)
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_what_is_pending_when_the_interpreter_ends_is_kept(tmp_path: Path, alone: bool) -> None:
+def test_what_is_pending_when_the_interpreter_ends_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     child = f"""
 import asyncio, threading, time
 from pathlib import Path
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.journal_records import answered
-from pipeline.models.loop import event_loop
+from pipeline.models.event_loop import event_loop
 
-journal, given = Journal(Path({str(path)!r}), alone={alone}), threading.Event()
+journal, given = Journal(Path({str(path)!r})), threading.Event()
 
 async def give_and_hang():
-    journal._enqueue(answered("key", "sample", "m", Answer("x", "stop", 9), 0.5, None, None))
+    keeping = [asyncio.ensure_future(journal.keep(key, "sample", "m", Answer(key, "stop", 9), 0.5)) for key in "abc"]
+    await asyncio.sleep(0)
     given.set()
     time.sleep(60)
 
@@ -159,7 +140,20 @@ asyncio.run_coroutine_threadsafe(give_and_hang(), event_loop())
 given.wait()
 """
     subprocess.run([sys.executable, "-c", child], cwd=ROOT, env=child_environment(), check=True, timeout=50)
-    assert Journal(path).get("key") == Answer("x", "stop", 9)
+    assert [Journal(path).get(key) for key in "abc"] == [Answer(key, "stop", 9) for key in "abc"]
+
+
+def test_a_call_that_began_is_charged_until_it_ends(journal: Journal) -> None:
+    async def calls() -> None:
+        answered, failed, _ = [await journal.begin("sample", "m", 1.0) for _ in range(3)]
+        assert (journal.spent(), journal.uncertain(), journal.all_calls()) == (3, 3, 3)
+        await journal.keep("key", "sample", "m", Answer("x", "stop", 9), 0.25, began=answered)
+        await journal.charge("sample", "m", "refused", 0.0, began=failed)
+
+    run(calls())
+    # What a kill leaves: the third may have been billed.
+    assert (journal.spent(), journal.uncertain(), journal.all_calls()) == (1.25, 1, 3)
+    assert journal.money() == {"sample": (1, 0.25)}
 
 
 def test_charges_are_money_and_calls_but_no_answers(journal: Journal) -> None:
@@ -168,10 +162,10 @@ def test_charges_are_money_and_calls_but_no_answers(journal: Journal) -> None:
         await journal.charge("revise", "m", "timed_out", 1.0, certain=False)
         await journal.charge("sample", "m", "rate_limited", 0.0)
 
-    journal.put("key", "sample", "m", Answer("x", "stop", 9), 0.5)
+    run(journal.keep("key", "sample", "m", Answer("x", "stop", 9), 0.5))
     run(charge())
     assert journal.calls() == {"sample": 1}
     assert journal.money() == {"sample": (1, 0.75)}
-    assert (journal.spent(), journal.uncertain(), journal.made()) == (1.75, 1.0, 4)
-    journal.put("key", "sample", "m", Answer("y", "stop", 9), 0.5)
-    assert (journal.spent(), journal.made()) == (2.25, 5)
+    assert (journal.spent(), journal.uncertain(), journal.all_calls()) == (1.75, 1.0, 4)
+    run(journal.keep("key", "sample", "m", Answer("y", "stop", 9), 0.5))
+    assert (journal.spent(), journal.all_calls()) == (2.25, 5)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tenacity import wait_none
 
-from pipeline.cli import build
+from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import ProviderStopped
@@ -74,7 +74,7 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     server.engine.faults = FaultPlan.random(0.1, seed=3, faults=useless, keyed_by="content")
     server.reset()
     shards.forget_contexts()
-    assert build.main([*as_arguments(settings("capped")), "--budget", "1", "--prefect", "off"]) == 3
+    assert main(["build", *as_arguments(settings("capped")), "--budget", "1", "--prefect", "off"]) == 3
     told = capsys.readouterr().err
     assert "budget of $1.00 reached" in told and "higher --budget" in told
     spent = billed(settings, dollars)
@@ -82,12 +82,12 @@ def test_a_tenth_of_the_money_stops_at_a_tenth_and_the_rest_pays_for_the_rest(
     journal = Journal(tmp_path / "capped" / "work" / "journal.db")
     assert spent <= journal.spent() + 1e-9 <= 1.0 + 2e-9
     first = len(calls(settings))
-    assert journal.made() == first
+    assert journal.all_calls() == first
     # The rest, without faults: nothing that was answered is asked again.
     answered = {call.key for call in calls(settings) if call.completed and call.fault is None}
     server.engine.faults = FaultPlan.none()
     shards.forget_contexts()
-    assert build.main([*as_arguments(settings("capped")), "--budget", "100", "--prefect", "off"]) == 0
+    assert main(["build", *as_arguments(settings("capped")), "--budget", "100", "--prefect", "off"]) == 0
     later = [call.key for call in calls(settings)[first:]]
     assert not answered & set(later)
     assert len(answered) + len(later) == pytest.approx(whole, abs=0.1 * whole)
@@ -107,7 +107,7 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     unanswered = {row["id"] for row in ledger if row["reason"] == "server_error"}
     assert unanswered
     assert first.manifest["unanswered"] == len(unanswered)
-    assert any("asks for these alone" in line for line in warnings)
+    assert any("calls for these alone" in line for line in warnings)
     assert first.calls == len(calls(settings))
     # Still down: the same rows, and only they, are asked again.
     before = len(calls(settings))
@@ -120,7 +120,7 @@ def test_rows_that_only_the_provider_failed_are_asked_again_and_no_others(settin
     server.engine.faults = FaultPlan.none()
     healed, warnings = run(config)
     assert healed.manifest["unanswered"] == 0
-    assert not any("asks for these alone" in line for line in warnings)
+    assert not any("calls for these alone" in line for line in warnings)
     reasons = {row["reason"] for row in rejects(healed)}
     assert "server_error" not in reasons
     before = len(calls(settings))
@@ -150,7 +150,7 @@ def test_no_file_and_no_line_of_a_run_holds_the_key(
             server.engine.faults = FaultPlan.always(str(status)) if status else FaultPlan.none()
             shards.forget_contexts()
             again = ["--set", "reviser.max_tokens=100", "--set", "policy.seed=3"] if status else []
-            assert build.main([*as_arguments(config), *again, "--prefect", "off", "--json"]) == ended
+            assert main(["build", *as_arguments(config), *again, "--prefect", "off", "--json"]) == ended
     told = capsys.readouterr()
     assert "bad_request" in told.out and "refuses every call" in told.err
     assert canary not in told.out + told.err + caplog.text
@@ -222,12 +222,14 @@ def test_a_damaged_journal_is_told_and_finished_shards_stay(settings: Settings) 
 def test_unknown_prices_are_said_to_be_unknown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     shards.forget_contexts()
     config = settings()
-    assert build.main([*as_arguments(config), "--prefect", "off"]) == 0
+    assert main(["build", *as_arguments(config), "--prefect", "off"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in shown
     manifest = json.loads((config.out / "manifest.json").read_text("utf-8"))
     assert manifest["unpriced"] == [config.policy.model, config.reviser.model]
-    assert "unknown price" in (config.out / "README.md").read_text("utf-8")
+    assert f"cost of {config.policy.model}, {config.reviser.model} unknown" in (config.out / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_what_was_answered_before_its_price_was_known_stays_unknown(

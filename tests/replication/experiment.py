@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import open_dataset
-from pipeline.config.settings import digest
-from pipeline.labels.description import settings_of
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.rewards.embedded import EmbeddedReward
+from pipeline.schema import digest
 from pipeline.storage.atomic import write_text
 from tests.replication import answers, measures
 from tests.replication.judge import Judge

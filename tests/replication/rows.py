@@ -10,8 +10,7 @@ from typing import Any
 from pipeline.config.loading import load_config
 from pipeline.errors import InputError, RowReject
 from pipeline.run.intake import Intake
-from pipeline.sources import get
-from pipeline.sources.resolve import records, resolve
+from pipeline.sources import get, records, resolve
 from tests.replication.sets import CURATION
 
 READ, HELD_OUT_FROM = 1500, 1000
@@ -31,8 +30,8 @@ def share_out(source_input: str | None, limit: int, count: int) -> Shared:
     training set's own checks, and repeat no earlier query, are held out; preferences come from all others."""
     settings = load_config(CURATION).source
     adapter = get("hh-rlhf")
-    source = resolve("hh-rlhf", source_input, split=None, revision=None, require_full=True, warn=_warn)
-    read = list(islice(records(source, "hh-rlhf", _warn), READ))
+    source = resolve("hh-rlhf", source_input, require_full=True, warn=_warn)
+    read = list(islice(records(source, warn=_warn), READ))
     taken, rejects = Intake(settings, {"hh-rlhf": adapter}).take(read)
     refused = {index for index, _ in rejects}
     held = [i for i in range(HELD_OUT_FROM, len(read)) if i not in refused][:count]

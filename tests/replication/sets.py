@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipeline.cli import build, relabel
+from pipeline.cli.main import main
 
 CURATION = Path(__file__).with_name("curation.yaml")
 NO_GAIN = -1e9
@@ -38,14 +38,14 @@ def there(folder: Path) -> dict[str, Path]:
 
 def relabelled(made: Path, folder: Path) -> dict[str, Path]:
     for name, flags in RELABELLED.items():
-        _succeed(relabel.main([str(made), "--out", str(folder / name), *flags]), name)
+        _succeed(main(["relabel", str(made), "--out", str(folder / name), *flags]), name)
     return {name: folder / name for name in RELABELLED}
 
 
 def _build(out: Path, source_input: str | None, limit: int, *more: str) -> None:
     where = ["--input", source_input] if source_input else []
     arguments = ["--source", "hh-rlhf", *where, "--limit", str(limit), "--out", str(out), "--config", str(CURATION)]
-    _succeed(build.main([*arguments, "--require-full-source", "--prefect", "off", *more]), str(out))
+    _succeed(main(["build", *arguments, "--require-full-source", "--prefect", "off", *more]), str(out))
 
 
 def _ungated(made: Path, out: Path, source_input: str | None, limit: int) -> None:

@@ -21,6 +21,7 @@ from tests.replication.training import Budget
 from tests.training.tiny import tiny_llama
 
 __all__ = ["published"]
+pytestmark = pytest.mark.slow
 PLAN = experiment.Plan(Budget(2, 4, 1e-3, 512), seeds=1, layers=1, temperature=0.7, most_tokens=4)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import open_dataset
-from pipeline.cli.report import main
+from pipeline.cli.main import main
 from tests import pairs
 from tests.report import hostile
 from tests.report.browser import Opened, grave
@@ -20,14 +20,14 @@ ROWS = 2000
 @pytest.fixture(scope="module")
 def data(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = pairs.data_set(tmp_path_factory.mktemp("report") / "out", tiny_tokenizer, ROWS, rows_per_file=1000)
-    assert main([str(out)]) == 0
+    assert main(["report", str(out)]) == 0
     return out
 
 
 @pytest.fixture(scope="module")
 def hostile_report(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = hostile.data_set(tmp_path_factory.mktemp("hostile") / "out", tiny_tokenizer)
-    assert main([str(out)]) == 0
+    assert main(["report", str(out)]) == 0
     return out / "report.html"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.cli import compare, show
+from pipeline.cli.main import main
 from pipeline.dataset.histogram import histogram
 from pipeline.labels.alignment import KEEP
 from pipeline.report import sample
@@ -57,7 +57,7 @@ def test_rewards_that_are_missing_or_no_numbers(
     opened.page.fill("#gain-min", "0")
     assert opened.status == "0 of 5 pairs"
     opened.settle()
-    assert show.main([str(out)]) == 0
+    assert main(["show", str(out)]) == 0
 
 
 def test_letters_of_several_bytes_stay_whole(browser: Any, made: Callable[..., Path]) -> None:
@@ -78,7 +78,7 @@ def test_a_comparison_of_hostile_rows(browser: Any, tiny_tokenizer: Path, tmp_pa
         tmp_path / "second", tiny_tokenizer, revised="<img src=x onerror=window.ran=1> \u202eevil"
     )
     page = tmp_path / "page.html"
-    assert compare.main([str(first), str(second), "--html", str(page)]) == 0
+    assert main(["compare", str(first), str(second), "--html", str(page)]) == 0
     for scheme, width in (("light", 1300), ("dark", 390)):
         opened = Opened(browser, page, color_scheme=scheme, viewport={"width": width, "height": 800})
         assert opened.page.evaluate("window.ran") is None and opened.page.locator("main img, main a").count() == 0
@@ -93,7 +93,7 @@ def test_a_comparison_with_an_empty_set_and_with_another_tokenizer(
     made: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full, empty = made(3), made(0)
-    assert compare.main([str(full), str(empty), "--html", str(tmp_path / "page.html")]) == 0
+    assert main(["compare", str(full), str(empty), "--html", str(tmp_path / "page.html")]) == 0
     assert "0 rows in both" in capsys.readouterr().out
     from pipeline.report.comparison import compare as compared
 

@@ -16,4 +16,4 @@ def no_chat(settings: RewardSettings) -> Any:
 
 def load(settings: RewardSettings, folder: Path) -> Any:
     """The reward model; what it asks of language models is journalled in the folder."""
-    return rewards.load(settings, lambda each: model_for(each, folder))
+    return rewards.load_reward(settings, lambda each: model_for(each, folder))

@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.cli import rewards as command
+from pipeline.cli.main import main
 from pipeline.cli.terminal import Terminal
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
-from pipeline.rewards import trust
-from pipeline.rewards.checking import check, concerns
-from pipeline.rewards.measures import calibration, spearman, wilson
-from pipeline.rewards.pairs import Pair
+from pipeline.rewards import diagnostics
+from pipeline.rewards.check import Pair, check, concerns
+from pipeline.rewards.diagnostics import calibration, spearman, wilson
 from tests.conftest import SAMPLE, Silent
 from tests.loopback import MISTAKES, always_first, fair
 from tests.stages.tables import TinyReward
@@ -48,16 +47,16 @@ def test_calibration_finds_the_temperature_of_odds(temperature: float) -> None:
     margins = draws.normal(size=20_000) * 2
     right = draws.random(20_000) < 1 / (1 + np.exp(-np.abs(margins)))
     found = calibration(np.where(right, 1, -1) * np.abs(margins) * temperature)
-    assert found and found.temperature == pytest.approx(temperature, rel=0.1)
-    assert found.error_fitted is not None and found.error_fitted < 0.02
-    assert (found.error < 0.02) == (temperature == 1.0)
-    assert [bucket.pairs for bucket in found.buckets] == [4000] * 5
+    assert found and found["temperature"] == pytest.approx(temperature, rel=0.1)
+    assert found["error_fitted"] is not None and found["error_fitted"] < 0.02
+    assert (found["error"] < 0.02) == (temperature == 1.0)
+    assert [bucket["pairs"] for bucket in found["buckets"]] == [4000] * 5
 
 
 def test_a_model_that_is_always_or_never_right_has_no_temperature() -> None:
     for margins in (np.ones(9), -np.ones(9)):
         found = calibration(margins)
-        assert found and found.temperature is None
+        assert found and found["temperature"] is None
     assert calibration(np.zeros(3)) is None
 
 
@@ -99,7 +98,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     pairs.write_text("\n".join(map(json.dumps, rows)))
 
     def run(*arguments: str) -> Any:
-        assert command.main(["check", "--pairs", str(pairs), "--json", *arguments]) == 0
+        assert main(["rewards", "check", "--pairs", str(pairs), "--json", *arguments]) == 0
         return json.loads(capsys.readouterr().out)
 
     return run
@@ -136,7 +135,7 @@ def test_a_pointwise_judge_has_no_order(
 
 
 def test_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["check", "--pairs", str(SAMPLE)]) == 0
+    assert main(["rewards", "check", "--pairs", str(SAMPLE)]) == 0
     said = capsys.readouterr().out
     for part in ("112 scored of 112", "rank correlation", "temperature", "answers a second", "by length alone"):
         assert part in said
@@ -158,27 +157,27 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(content)
-    assert command.main(["check", "--pairs", str(path), *arguments]) == 2
+    assert main(["rewards", "check", "--pairs", str(path), *arguments]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note:")]
     assert len(said) == 1 and said[0].startswith("error:") and told in said[0]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["check", "--pairs", str(tmp_path / "none.jsonl")]) == 2
+    assert main(["rewards", "check", "--pairs", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
 
 
 def scored(*rows: tuple[str, str, float, float]) -> pa.Table:
-    return pa.table(dict(zip(trust.COLUMNS, zip(*rows, strict=True), strict=True)))
+    return pa.table(dict(zip(diagnostics.COLUMNS, zip(*rows, strict=True), strict=True)))
 
 
 def warned(measured: dict[str, Any] | None) -> list[str]:
-    return trust.warnings({"reward_check": measured, "models": {"reward": {"name": "r"}}})
+    return diagnostics.warnings({"reward_check": measured, "models": {"reward": {"name": "r"}}})
 
 
 def test_a_runs_own_scores_tell() -> None:
     by_length = [("a" * n, "b" * (n % 11), float(n), float(n % 11)) for n in range(1, 41)]
-    told = trust.measure([scored(*by_length[:20]), scored(*by_length[20:])])
+    told = diagnostics.measure([scored(*by_length[:20]), scored(*by_length[20:])])
     assert told["rows"] == 40 and told["length_correlation"] == 1.0
     assert told["prefers_reference"] == 0.75, "of the first ten each is as long as the other"
     assert ["by length" in line for line in warned(told)] == [True]
@@ -186,7 +185,7 @@ def test_a_runs_own_scores_tell() -> None:
     assert warned(fair_one) == []
     assert "in only 59% of 40 rows" in warned(fair_one | {"prefers_reference": 0.59})[0]
     assert warned({"rows": 0}) == warned(None) == []
-    assert trust.measure([]) == {"rows": 0}
+    assert diagnostics.measure([]) == {"rows": 0}
 
 
 def test_a_runs_summary_report_card_and_manifest_say_so(

@@ -1,16 +1,14 @@
-"""The embedded reward: the same finite number for the same text, sane preferences, reproducible training."""
+"""The embedded reward: the same finite number for the same text, sane preferences."""
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError, ModelUnavailable
-from pipeline.rewards import features, pairs, train_head
+from pipeline.errors import ModelUnavailable
+from pipeline.rewards import features
 from pipeline.rewards.embedded import EMPTY_SCORE, EmbeddedReward
 
 HOSTILE = [
@@ -105,54 +103,3 @@ def test_a_damaged_head_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"PK\x03\x04 not a head")
     with pytest.raises(ModelUnavailable, match=r"head\.npz"):
         EmbeddedReward(path)
-
-
-def _write_pairs(path: Path, worse: str) -> Path:
-    rows = []
-    for n in range(40):
-        ask = f"\n\nHuman: What is thing {n} made of?\n\nAssistant: "
-        rows.append({"chosen": f"{ask}Thing {n} is made of wood. It is quite old.", "rejected": ask + worse})
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-def _write_answers(path: Path) -> Path:
-    lines = [pairs.answer_line(n, "It is it is it is it is it is it is it is it is it is") for n in range(0, 40, 2)]
-    path.write_bytes(gzip.compress(b"".join(lines), mtime=0))
-    return path
-
-
-def test_training_reproduces_its_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    people = _write_pairs(tmp_path / "pairs.jsonl", "You are dumb. Shut up, loser.")
-    answers = _write_answers(tmp_path / "answers.jsonl.gz")
-    heads = [tmp_path / "a.npz", tmp_path / "b.npz"]
-    for head in heads:
-        train_head.main(["--pairs", str(people), "--answers", str(answers), "--out", str(head)])
-    assert heads[0].read_bytes() == heads[1].read_bytes()
-    told = capsys.readouterr().out
-    assert "held-out accuracy, preferences: 100.0 +- 0.0 % of 40 pairs" in told
-    assert "held-out accuracy, policy, equal length: 100.0 +- 0.0 % of 20 pairs" in told
-    query = _ask("What is thing 7 made of?")
-    kind, rude = EmbeddedReward(heads[0]).score([(query, "It is made of wood."), (query, "Shut up, loser.")])
-    assert kind > rude
-
-
-def test_a_problem_is_fitted_to_its_optimum() -> None:
-    """Newton's steps in the space of pairs end where the gradient in the space of features is zero."""
-    some = [pairs.Pair(_ask(f"Why {n}?"), f"Because of {n}, I think.", f"No {n % 3} way.") for n in range(12)]
-    people, none = train_head.design(some, 1.0), train_head.design([], 1.0)
-    whole = train_head.problem(people, none, none)
-    head, data = whole.head(1.0), whole.data
-    scaled = head[: train_head.WIDTH] * whole.spread
-    hashed = np.zeros((12, features.BUCKETS))
-    hashed[data.rows, data.columns] = data.values
-    wrong = 1 / (1 + np.exp(whole.scaled @ scaled + hashed @ head[train_head.WIDTH :]))
-    assert np.allclose(train_head.DENSE_PENALTY * scaled, whole.scaled.T @ wrong, atol=1e-6)
-    assert np.allclose(train_head.HASHED_PENALTY * head[train_head.WIDTH :], hashed.T @ wrong, atol=1e-6)
-
-
-def test_answers_to_other_pairs_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl.gz"
-    path.write_bytes(gzip.compress(pairs.answer_line(7, "Yes.")))
-    with pytest.raises(InputError, match="train_head sample"):
-        pairs.policy_pairs([], path)

@@ -10,6 +10,7 @@ import pytest
 from pipeline import rewards
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import RowReject
+from pipeline.rewards.base import score_items
 from pipeline.rewards.ensemble import Ensemble
 from tests.rewards.scoring import no_chat
 from tests.stages.tables import TinyReward
@@ -19,7 +20,7 @@ ITEMS = [([{"role": "user", "content": "q"}], text) for text in ("1", "4")]
 
 def combined(rules: list[Any], **settings: Any) -> list[Any]:
     members = [TinyReward(rule) for rule in rules]
-    return rewards.scores(Ensemble(members, RewardSettings(**settings)), ITEMS, ["", ""])
+    return score_items(Ensemble(members, RewardSettings(**settings)), ITEMS, ["", ""])
 
 
 def test_mean_min_and_worst_case() -> None:
@@ -45,17 +46,17 @@ def test_a_score_that_is_no_number_stays_none(combine: str, bad: float, first: b
 
 def test_what_one_member_rejects_is_a_reject() -> None:
     class Refusing(TinyReward):
-        def score(self, items: Any) -> Any:
+        def score(self, items: Any, references: Any) -> Any:
             return [RowReject("judgement_unreadable"), 2.0]
 
     members = [TinyReward(float), Refusing(float)]
-    scores = rewards.scores(Ensemble(members, RewardSettings()), ITEMS, ["", ""])
+    scores = score_items(Ensemble(members, RewardSettings()), ITEMS, ["", ""])
     assert isinstance(scores[0], RowReject) and scores[1] == 3.0
 
 
 def test_it_is_loaded_by_its_members_names() -> None:
-    reward = rewards.load(RewardSettings(model="local/reward-head, local/reward-head", combine="min"), no_chat)
-    alone = rewards.load(RewardSettings(), no_chat)
-    assert rewards.scores(reward, ITEMS, ["", ""]) == rewards.scores(alone, ITEMS, ["", ""])
+    reward = rewards.load_reward(RewardSettings(model="local/reward-head, local/reward-head", combine="min"), no_chat)
+    alone = rewards.load_reward(RewardSettings(), no_chat)
+    assert score_items(reward, ITEMS, ["", ""]) == score_items(alone, ITEMS, ["", ""])
     assert reward.name == "min(local/reward-head, local/reward-head)"
-    assert [member["digest"] for member in rewards.describe(reward)["members"]] == [alone.digest] * 2
+    assert [member["digest"] for member in reward.describe()["members"]] == [alone.digest] * 2

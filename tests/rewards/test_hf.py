@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 
 
 def load_reward(settings: RewardSettings) -> Any:
-    return rewards.load(settings, chat=no_chat)
+    return rewards.load_reward(settings, open_chat=no_chat)
 
 
 def load(model: Path, batch_size: int) -> Any:
@@ -80,8 +79,8 @@ def test_batches_on_cores_of_their_own_score_the_same(model: Path, monkeypatch: 
     """Four batches, two at the same time; the threads torch had are its own again afterwards."""
     alone = load(model, 4).score(ITEMS)
     reward, both = load(model, 1), threading.Barrier(2, timeout=60)
-    scored = reward._scores
-    monkeypatch.setattr(reward, "_scores", lambda *batch: (both.wait(), scored(*batch))[1])
+    scored = reward._score_batch
+    monkeypatch.setattr(reward, "_score_batch", lambda *batch: (both.wait(), scored(*batch))[1])
     threads, begun = torch.get_num_threads(), []
     monkeypatch.setattr(
         torch, "set_num_threads", lambda n, set_threads=torch.set_num_threads: begun.append(n) or set_threads(n)
@@ -107,12 +106,12 @@ def test_texts_that_use_every_token_are_scored_without_padding(
     reward = load(make_model(tmp_path, tiny_tokenizer, "gpt2"), 4)
     before, config = reward.score(ITEMS), reward._model.config
     inputs = reward._encode(ITEMS)
-    with reward._padding(inputs) as padding:
-        assert config.pad_token_id == padding is not None
-        assert all(padding not in each["input_ids"] for each in inputs)
-    with reward._padding([{"input_ids": list(range(config.vocab_size))}]) as padding:
-        assert padding is None and [len(each) for each in reward._batches([3, 3, 2], padded=False)] == [1, 1, 1]
-    monkeypatch.setattr(reward, "_padding", lambda inputs: nullcontext())
+    padding = reward._set_padding(inputs)
+    assert config.pad_token_id == padding is not None
+    assert all(padding not in each["input_ids"] for each in inputs)
+    assert reward._set_padding([{"input_ids": list(range(config.vocab_size))}]) is None
+    assert [len(each) for each in reward._batches([3, 3, 2], padded=False)] == [1, 1, 1]
+    monkeypatch.setattr(reward, "_set_padding", lambda inputs: None)
     np.testing.assert_allclose(reward.score(ITEMS), before, atol=1e-5)
 
 
@@ -219,13 +218,13 @@ def test_other_weights_in_the_same_folder_are_another_model(model: Path) -> None
     import transformers
 
     settings = RewardSettings(model=f"hf/{model}")
-    before = load(model, 1).digest, rewards.identity(settings)
-    assert before == (load(model, 2).digest, rewards.identity(settings))
+    before = load(model, 1).digest, rewards.identify_models(settings)
+    assert before == (load(model, 2).digest, rewards.identify_models(settings))
     changed = transformers.AutoModelForSequenceClassification.from_pretrained(str(model))
     with torch.no_grad():
         next(changed.parameters()).add_(1.0)
     changed.save_pretrained(model)
-    after = load(model, 1).digest, rewards.identity(settings)
+    after = load(model, 1).digest, rewards.identify_models(settings)
     assert before[0] != after[0] and before[1] != after[1]
 
 

@@ -16,6 +16,7 @@ from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models.journal import Answer
+from pipeline.rewards.base import RewardModel, score_items
 from pipeline.rewards.judge import read_choice, read_mark
 from tests.conftest import Silent
 from tests.loopback import MISTAKES, ChatRequest, Reply, always_first, fair
@@ -45,7 +46,7 @@ def judged(loopback: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", server.key)
         url = server.anthropic_url if provider == "anthropic" else server.openai_url
         reward = load(RewardSettings(model=f"{provider}/judge@{url}", attempts=1, **settings), tmp_path)
-        return rewards.scores(reward, ITEMS, REFERENCES)
+        return score_items(reward, ITEMS, REFERENCES)
 
     scored.asked = []  # type: ignore[attr-defined]
     return scored
@@ -75,7 +76,7 @@ def test_a_reference_is_as_good_as_itself_and_nobody_is_asked(
     server = loopback(always_first)
     monkeypatch.setenv("OPENAI_API_KEY", server.key)
     reward = load(RewardSettings(model=f"openai/judge@{server.openai_url}", judge="pairwise"), tmp_path)
-    assert rewards.scores(reward, [(ask(), "same")], ["same"]) == [0.0]
+    assert score_items(reward, [(ask(), "same")], ["same"]) == [0.0]
     assert server.calls == []
 
 
@@ -84,17 +85,17 @@ def test_equal_items_are_judged_once(judged: Callable[..., Any], loopback: Calla
     judged(fair)
     assert len(judged.asked) == 3  # type: ignore[attr-defined]
     reward = _Counting()
-    assert rewards.scores(reward, ITEMS_TWICE, REFERENCES * 2) == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
+    assert score_items(reward, ITEMS_TWICE, REFERENCES * 2) == [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]
     assert reward.seen == [3]
 
 
-class _Counting:
+class _Counting(RewardModel):
     name = digest = "counting"
 
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def score(self, items: Any) -> list[float]:
+    def score(self, items: Any, references: Any) -> list[float]:
         self.seen.append(len(items))
         return [float(n) for n in range(len(items))]
 
@@ -119,7 +120,7 @@ def test_of_two_orders_one_that_fails_fails_the_row(judged: Callable[..., Any]) 
 def test_a_judge_that_is_down_stops_the_run_as_other_models_do(judged: Callable[..., Any], tmp_path: Path) -> None:
     reward = load(RewardSettings(model="openai/judge@http://127.0.0.1:9/v1", attempts=1), tmp_path)
     with pytest.raises(ProviderStopped, match=r"openai/judge"):
-        rewards.scores(reward, ITEMS, REFERENCES)
+        score_items(reward, ITEMS, REFERENCES)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_hostile_text_stays_text_between_tags(judged: Callable[..., Any]) -> Non
 def test_settings_that_cannot_be(settings: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match=told):
-        rewards.check(RewardSettings(**settings))
+        rewards.check_settings(RewardSettings(**settings))
 
 
 def test_a_run_with_a_judge(

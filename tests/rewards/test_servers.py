@@ -15,6 +15,7 @@ from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import retry
+from pipeline.rewards.base import score_items
 from tests.conftest import Silent
 from tests.loopback.rewards import RewardDesk
 from tests.rewards.scoring import no_chat
@@ -51,13 +52,13 @@ def ask(loopback: Callable[..., Any]) -> Callable[..., tuple[list[Any], RewardDe
         server = loopback(extensions=[desk.extend])
         url = server.url + ("/any" if provider == "http" else "")
         reward = load(f"{provider}/rm@{url}", **settings)
-        return rewards.scores(reward, ITEMS, [""] * len(ITEMS)), desk
+        return score_items(reward, ITEMS, [""] * len(ITEMS)), desk
 
     return asked
 
 
 def load(model: str, **settings: Any) -> Any:
-    return rewards.load(RewardSettings(model=model, attempts=2, batch_size=4, **settings), no_chat)
+    return rewards.load_reward(RewardSettings(model=model, attempts=2, batch_size=4, **settings), no_chat)
 
 
 @pytest.mark.parametrize(("provider", "settings"), KINDS)
@@ -176,7 +177,7 @@ def test_a_server_that_fails_now_and_then_leaves_rows_for_the_next_run(ask: Call
 def test_a_server_that_is_not_there_stops_the_run(loopback: Callable[..., Any], model: str, told: str) -> None:
     reward = load(model.format(url=loopback().url))
     with pytest.raises(ProviderStopped, match=told):
-        rewards.scores(reward, ITEMS, [""] * len(ITEMS))
+        score_items(reward, ITEMS, [""] * len(ITEMS))
 
 
 def test_a_wrong_key_stops_the_run_and_is_not_told(ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +200,7 @@ def test_a_wrong_key_stops_the_run_and_is_not_told(ask: Callable[..., Any], monk
 )
 def test_a_mapping_that_cannot_be(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        rewards.check(RewardSettings(**settings))
+        rewards.check_settings(RewardSettings(**settings))
 
 
 def test_the_wire_is_in_the_digest() -> None:

@@ -1,8 +1,11 @@
 """Every source's fixture: each line is a row or a reject with the reason that is written down for it."""
 
+import importlib
+
 import pytest
 
 from pipeline import sources
+from pipeline.config.values import SOURCE_NAMES
 from pipeline.errors import RowReject
 from tests.sources.rejects import REJECTS, path
 
@@ -43,4 +46,9 @@ def test_an_adapter_says_what_it_is_of(name):
     assert adapter.name == name and adapter.expected
     assert (adapter.hub_id is None) == (name in ("jsonl", "parquet"))
     if adapter.hub_id:
-        assert adapter.page == f"https://huggingface.co/datasets/{adapter.hub_id}" and adapter.licence
+        module = importlib.import_module(f"pipeline.sources.adapters.{name.replace('-', '_')}")
+        assert f"https://huggingface.co/datasets/{adapter.hub_id} " in str(module.__doc__) and adapter.licence
+
+
+def test_settings_know_the_adapters():
+    assert list(sources.ADAPTERS) == SOURCE_NAMES

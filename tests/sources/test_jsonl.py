@@ -99,7 +99,7 @@ def test_given_messages_with_a_reference_are_the_whole_query():
 )
 def test_wrong_mappings(names, said):
     with pytest.raises(ConfigError, match=said):
-        fields.given(names)
+        fields.from_settings(names)
 
 
 def test_mapping_for_an_adapter_that_knows_its_fields():

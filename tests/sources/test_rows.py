@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import rows as module
-from pipeline.sources.readers import json_array, unpacking
+from pipeline.sources.readers import json_rows, unpacking
 
 GOOD = b'{"prompt": "q", "response": "r"}'
 
@@ -94,7 +94,7 @@ def test_a_row_is_capped_without_being_held(tmp_path, monkeypatch):
         file.writelines(b"x" * 1_000_000 for _ in range(50))
         file.write(b"\n" + GOOD)
     assert read(path)[0] == [(1, "row_too_large"), (2, json.loads(GOOD))]
-    monkeypatch.setattr(module, "MAX_SKIP_BYTES", 20_000_000)
+    monkeypatch.setattr(json_rows, "MAX_SKIP_BYTES", 20_000_000)
     with pytest.raises(InputError, match="one row of over"):
         read(path)
 
@@ -225,9 +225,9 @@ def test_an_array_is_read_the_same_whatever_comes_at_a_time(tmp_path, monkeypatc
     text = '\ufeff [ {"a": "x\\"]é😀\\\\", "b": [1, {"c": null}]}, 12, "s,]", {"n": 1, "n": 2}, {"k":1.5e3} ,\n{}] '.encode()
     wanted = array(tmp_path, text)
     assert [value for _, value in wanted][1:4] == ["not_an_object", "not_an_object", "duplicate_key"]
-    monkeypatch.setattr(json_array, "_READ_BYTES", at_a_time)
+    monkeypatch.setattr(json_rows, "_READ_BYTES", at_a_time)
     assert array(tmp_path, text) == wanted
-    monkeypatch.setattr(json_array, "_READ_BYTES", at_a_time + 1)
+    monkeypatch.setattr(json_rows, "_READ_BYTES", at_a_time + 1)
     assert array(tmp_path, text) == wanted
 
 
@@ -253,9 +253,9 @@ def test_an_array_is_what_json_says_and_the_same_by_any_size_of_read(values, dam
     results = []
     for size in sizes:
         found = []
-        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(json_array.Broken):
-            patch.setattr(json_array, "_READ_BYTES", size)
-            for _, value in json_array.ArrayReader(io.BufferedReader(io.BytesIO(data), 4), 1_000).rows():
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(json_rows.BrokenArray):
+            patch.setattr(json_rows, "_READ_BYTES", size)
+            for _, value in json_rows.ArrayReader(io.BufferedReader(io.BytesIO(data), 4), 1_000).rows():
                 found.append(value.reason if isinstance(value, RowReject) else value)
         results.append(found)
     assert results[0] == results[1]
@@ -265,14 +265,14 @@ def test_an_array_is_what_json_says_and_the_same_by_any_size_of_read(values, dam
 
 def test_memory_for_an_array_is_constant(tmp_path, monkeypatch):
     most = 0
-    more = json_array.ArrayReader._more
+    read_on = json_rows.ArrayReader._read
 
     def watched(self):
         nonlocal most
-        result, most = more(self), max(most, len(self._text))
+        result, most = read_on(self), max(most, len(self._data))
         return result
 
-    monkeypatch.setattr(json_array.ArrayReader, "_more", watched)
+    monkeypatch.setattr(json_rows.ArrayReader, "_read", watched)
     row = json.dumps({"text": "x" * 3_000})
     assert len(array(tmp_path, f"[{','.join([row] * 4_000)}]".encode())) == 4_000
     assert most < 1_100_000
@@ -288,7 +288,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch, kind):
 
 
 def test_blank_lines_have_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_BLANK_LINES", 100)
+    monkeypatch.setattr(json_rows, "MAX_BLANK_LINES", 100)
     path = tmp_path / "rows.jsonl"
     path.write_bytes((GOOD + b"\n" * 100) * 3)
     assert [number for number, _ in read(path)[0]] == [1, 101, 201]

@@ -13,9 +13,11 @@ from pipeline import schema
 from pipeline.models.cost import Budget
 from pipeline.models.factory import chat_model
 from pipeline.models.journal import Journal
+from pipeline.rewards.base import RewardModel
+from pipeline.stages.table import columns_after
 from pipeline.storage.stage_files import Reject, StageOutput, reject_table
 
-STAGES = ("source", *schema.ADDED)
+STAGES = schema.STAGES
 
 
 def row(number: int, **columns: Any) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def row(number: int, **columns: Any) -> dict[str, Any]:
 
 def table_for(stage: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
     """The input of `stage`."""
-    shape = schema.after(STAGES[STAGES.index(stage) - 1])
+    shape = columns_after(STAGES[STAGES.index(stage) - 1])
     return pa.Table.from_pylist([{name: r.get(name) for name in shape.names} for r in rows], schema=shape)
 
 
@@ -57,7 +59,7 @@ def the_reject(output: StageOutput) -> Reject:
 def check_accounting(stage: str, given: pa.Table, output: StageOutput) -> None:
     """Every row went on or left; survivors keep order and columns; rejects fit into the ledger."""
     assert output.rows.num_rows + len(output.rejects) == given.num_rows
-    assert output.rows.schema.equals(schema.after(stage))
+    assert output.rows.schema.equals(columns_after(stage))
     left = {reject.index for reject in output.rejects}
     expected = [i for n, i in enumerate(given["id"].to_pylist()) if n not in left]
     assert output.rows["id"].to_pylist() == expected
@@ -67,7 +69,7 @@ def check_accounting(stage: str, given: pa.Table, output: StageOutput) -> None:
 
 
 class Counter:
-    """A `Report` that adds up."""
+    """An `OnProgress` that adds up."""
 
     def __init__(self) -> None:
         self.done = self.rejected = 0
@@ -81,7 +83,7 @@ class Counter:
         return self.done, self.rejected
 
 
-class TinyReward:
+class TinyReward(RewardModel):
     """A reward model that answers by rule, and keeps what it was asked."""
 
     name = digest = "tiny"
@@ -91,7 +93,7 @@ class TinyReward:
         self.asked: list[tuple[list[dict[str, str]], str]] = []
         self.batches = 0
 
-    def score(self, items: Any) -> Any:
+    def score(self, items: Any, references: Any) -> Any:
         self.batches += 1
         self.asked += items
         return np.array([self.rule(text) for _, text in items], np.float32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config.settings import FilterSettings, LabelSettings
-from pipeline.labels.tokenizer import load_tokenizer
-from pipeline.stages.candidates import chooser
+from pipeline.labels.loading import load_tokenizer
+from pipeline.stages.filter import chooser
 from tests.stages.tables import TinyReward, row
 
 GOOD, BETTER, FAR = (

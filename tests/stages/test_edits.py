@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.stages.edits import SCHEMA, apply_edits, read_edits
+from pipeline.stages.edits import FORMAT, apply_edits, read_edits
 
 DRAFT = "The sun rises in the west. The café opens at 9, they say."
 ONE = [{"find": "west", "replace": "east"}]
@@ -163,9 +163,9 @@ def test_any_json_is_read_or_refused_without_an_error(value: Any) -> None:
 
 
 def test_the_schema_allows_nothing_else() -> None:
-    shape = SCHEMA["json_schema"]["schema"]  # type: ignore[index]
+    shape = FORMAT["json_schema"]["schema"]
     items = shape["properties"]["edits"]["items"]
-    assert SCHEMA["json_schema"]["strict"] is True  # type: ignore[index]
+    assert FORMAT["json_schema"]["strict"] is True
     for part in (shape, items):
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

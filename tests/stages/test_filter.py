@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.errors import RowReject
-from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
+from pipeline.labels.loading import load_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.stages.filter import check_text, filter_revisions, rouge_l
 from pipeline.storage.stage_files import StageOutput
 from tests.stages.tables import Counter, TinyReward, check_accounting, reasons, row, table_for, the_reject
@@ -251,3 +252,11 @@ def test_a_revision_that_comes_no_nearer_to_the_reference_goes_where_that_is_ask
     assert reject.evidence == {"rouge_gain": pytest.approx(4 / 6 - 5 / 6), "at_least": 0.0}
     assert reject.columns["edit_distance"] > 0
     assert the_reject(run(row(0), min_rouge_gain=0.2)).evidence["rouge_gain"] == pytest.approx(1 / 6)
+
+
+def test_long_runs_of_symbols_take_no_quadratic_time() -> None:
+    # Minutes where a pattern looks at each place of the run again.
+    for run in ("\n" * 300_000, " - " * 100_000, "\n\t" * 150_000):
+        check_text(f"An answer.{run}Its end.", "draft", "reference")
+        with pytest.raises(RowReject, match="meta_talk"):
+            check_text(f"{run}I have revised the draft.", "draft", "reference")

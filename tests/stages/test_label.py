@@ -11,7 +11,8 @@ import pytest
 from pipeline import schema
 from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.labels import token_signals
-from pipeline.labels.tokenizer import LabelTokenizer, load_tokenizer
+from pipeline.labels.loading import load_tokenizer
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.stages.filter import filter_revisions
 from pipeline.stages.label import label
 from pipeline.storage.stage_files import StageOutput

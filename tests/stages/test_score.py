@@ -6,13 +6,12 @@ import math
 
 import pytest
 
-from pipeline.stages import score as stage
 from pipeline.stages.score import score
 from tests.stages.tables import Counter, TinyReward, check_accounting, reasons, row, table_for
 
 
 def test_both_answers_of_a_row_get_their_own_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "CHUNK", 3)
+    monkeypatch.setattr(TinyReward, "rows_per_call", 3)
     rows = [row(n, reference=f"ref {n}", initial=f"ini {n}") for n in range(7)]
     given, report = table_for("score", rows), Counter()
     reward = TinyReward(lambda text: int(text[4:]) + (100 if text.startswith("ref") else 0))
@@ -40,8 +39,8 @@ def test_a_score_that_is_not_finite_is_a_reject(bad: float, side: str) -> None:
 
 def test_a_wrong_number_of_scores_is_an_error_and_not_a_shift() -> None:
     class Short(TinyReward):
-        def score(self, items: list[object]) -> object:
-            return super().score(items[:-1])
+        def score(self, items: list[object], references: list[str]) -> object:
+            return super().score(items[:-1], references)
 
     with pytest.raises(ValueError, match="zip"):
         score(table_for("score", [row(0), row(1)]), Short(lambda text: 0.0), Counter())

@@ -25,7 +25,7 @@ BOIL, COOL = ("Boil the egg for about six minutes.", False), ("Then cool it unde
 
 
 def texts(draft: str, reference: str = REFERENCE) -> list[tuple[str, bool]]:
-    return [(p.text.strip(), p.ask) for p in sentences.plan(QUERY, reference, draft).pieces]
+    return [(p.text.strip(), p.repair) for p in sentences.plan(QUERY, reference, draft).pieces]
 
 
 def reason(draft: str, reference: str = REFERENCE) -> str:

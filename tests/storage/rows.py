@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.stages.table import columns_after
 from pipeline.storage import stage_files
 from pipeline.storage.stage_files import Reject, StageFile
 
@@ -36,7 +37,7 @@ def row(number: int) -> dict[str, Any]:
 
 
 def table(stage: str, first: int, count: int) -> pa.Table:
-    columns = schema.after(stage)
+    columns = columns_after(stage)
     rows = [row(number % 120) | {"source_row": number} for number in range(first, first + count)]
     return pa.Table.from_pylist([{k: v for k, v in r.items() if k in columns.names} for r in rows], schema=columns)
 

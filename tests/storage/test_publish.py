@@ -137,12 +137,12 @@ def published(tmp_path: Path) -> Path:
 
 
 def test_a_manifest_stands_while_its_files_do(published: Path) -> None:
-    found = manifest.standing(published, "abc")
+    found = manifest.find_current(published, "abc")
     assert found is not None
     assert found == manifest.load(published)
     assert found["note"] == "é \u202e"
-    assert manifest.standing(published, "another run") is None
-    assert manifest.standing(published / "work", "abc") is None
+    assert manifest.find_current(published, "another run") is None
+    assert manifest.find_current(published / "work", "abc") is None
     assert manifest.load(published / "work") is None
 
 
@@ -156,7 +156,7 @@ def test_a_missing_or_shortened_file_is_noticed(published: Path, name: str, how:
         path.write_bytes(raw[:-1])
     elif how == "a folder":
         path.mkdir()
-    assert manifest.standing(published, "abc") is None
+    assert manifest.find_current(published, "abc") is None
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_missing_or_shortened_file_is_noticed(published: Path, name: str, how:
 )
 def test_something_else_under_the_manifests_name_does_not_stand(published: Path, content: str) -> None:
     (published / manifest.NAME).write_text(content, "utf-8")
-    assert manifest.standing(published, "abc") is None
+    assert manifest.find_current(published, "abc") is None
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"7", b"\xff\xfe"])

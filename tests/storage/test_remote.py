@@ -16,6 +16,7 @@ import fsspec
 import pytest
 
 import pipeline
+from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.dataset import manifest
@@ -223,19 +224,18 @@ def test_reading_goes_on_when_a_publication_moves_the_file(bucket: str, monkeypa
 
 
 def test_the_other_commands_take_addresses(settings: Settings, tmp_path: Path) -> None:
-    from pipeline.cli import export, merge, push, relabel, report, status, verify
 
     root = f"memory://{tmp_path.name}"
     curate(settings(output__dir=f"{root}/a"), in_threads, Silent())
     shown = (location(f"{root}/a") / "report.html").read_bytes()
-    assert relabel.main([f"{root}/a", "--alpha", "2", "--out", f"{root}/b"]) == 0
-    assert export.main([f"{root}/a", "--format", "dpo", "--out", f"{root}/c"]) == 0
+    assert main(["relabel", f"{root}/a", "--alpha", "2", "--out", f"{root}/b"]) == 0
+    assert main(["export", f"{root}/a", "--format", "dpo", "--out", f"{root}/c"]) == 0
     curate(settings(output__dir=f"{root}/d", policy__seed=1), in_threads, Silent())
-    assert merge.main([f"{root}/a", f"{root}/d", "--out", f"{root}/e"]) == 0
-    assert report.main([f"{root}/a"]) == status.main([f"{root}/a"]) == 0
+    assert main(["merge", f"{root}/a", f"{root}/d", "--out", f"{root}/e"]) == 0
+    assert main(["report", f"{root}/a"]) == main(["status", f"{root}/a"]) == 0
     assert (location(f"{root}/a") / "report.html").read_bytes() == shown
     for name in "abe":
-        assert verify.main([f"{root}/{name}"]) == 0
+        assert main(["verify", f"{root}/{name}"]) == 0
     assert len(pipeline.open_dataset(f"{root}/b")) == len(pipeline.open_dataset(f"{root}/a"))
     with pytest.raises(SystemExit, match="2"):
-        push.main([f"{root}/a", "owner/name"])
+        main(["push", f"{root}/a", "owner/name"])

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline import open_dataset
-from pipeline.cli import train as run
+from pipeline.cli import train
+from pipeline.cli.main import main
 from pipeline.dataset import manifest
 from pipeline.errors import UsageError
 from tests.conftest import ROOT, child_environment
@@ -42,7 +43,7 @@ def model(policy: dict[str, Any], tiny_tokenizer: Path, tmp_path_factory: pytest
 
 def trained(published: Path, model: Path, out: Path, *more: str) -> int:
     recipe = ["--batch-size", "16", "--lr", "1e-3", "--epochs", "2"]
-    return run.main([str(published), "--model", str(model), "--out", str(out), *recipe, *more])
+    return main(["train", str(published), "--model", str(model), "--out", str(out), *recipe, *more])
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +187,16 @@ def test_a_model_with_too_few_positions_is_refused(
 def test_without_torch_it_says_what_to_install(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, "find_spec", lambda name: None)
-    assert run.main([str(published), "--model", "x", "--out", str(tmp_path / "out")]) == 2
+    monkeypatch.setattr(train, "find_spec", lambda name: None)
+    assert main(["train", str(published), "--model", "x", "--out", str(tmp_path / "out")]) == 2
     assert "-e '.[train]'" in refused(capsys)
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, figa train as r; r.parser().format_help(); print({'torch', 'transformers'} & {*sys.modules})"
+    code = (
+        "import sys; from pipeline.cli.main import parser_of; parser_of('train').format_help(); "
+        "print({'torch', 'transformers'} & {*sys.modules})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=child_environment(), check=True
     )

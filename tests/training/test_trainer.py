@@ -21,7 +21,7 @@ from transformers import TrainingArguments  # noqa: E402
 from pipeline.training import FigaCollator, FigaTrainer, figa_loss  # noqa: E402
 from pipeline.training.collator import COLUMNS  # noqa: E402
 from pipeline.training.loss import figa_terms, weighted_positions  # noqa: E402
-from pipeline.training.probe import edit_logprobs  # noqa: E402
+from pipeline.training.recipe import edit_logprobs  # noqa: E402
 
 Policy = dict[str, Any]
 
@@ -83,6 +83,7 @@ def test_a_step_is_the_same_however_it_is_cut(
     assert loss == pytest.approx(expected_loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_on_two_processes(published: Path, policy: Policy, by_hand: Any, tmp_path: Path) -> None:
     torch.save(policy, tmp_path / "policy.pt")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -86,6 +86,8 @@ def main(data: str, policy: str, out: str) -> None:
     torch.save(
         {"loss": loss, "parameters": flat(model), "world": torch.distributed.get_world_size()}, f"{out}/{rank}.pt"
     )
+    # Left to the interpreter's end, its threads may abort the process.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

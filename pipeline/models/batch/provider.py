@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import PolicySettings, ReviserSettings, digest
+from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
@@ -37,6 +37,7 @@ from pipeline.models.cost import Budget, Price
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import Transient, reason_of
 from pipeline.models.retry import retrying
+from pipeline.schema import digest
 
 Result = TypeVar("Result")
 Settings = PolicySettings | ReviserSettings | RewardSettings

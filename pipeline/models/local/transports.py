@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.models.local.catalog import LocalModel
+from pipeline.text import one_line
 
 Progress = Callable[[str, int, int], None]
 """Gets what is going on, the bytes so far and the bytes in all."""
@@ -37,8 +38,7 @@ class SourceFailed(Exception):
     """One source did not work; the text is the short reason."""
 
     def __init__(self, reason: str) -> None:
-        line = " ".join(reason.strip().partition("\n")[0].split())
-        super().__init__(line if len(line) <= 160 else line[:157] + "...")
+        super().__init__(one_line(reason.strip().partition("\n")[0], 160))
 
 
 def from_hub(model: LocalModel, work: Path, progress: Progress) -> Path:

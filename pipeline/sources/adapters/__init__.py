@@ -1,1 +1,34 @@
-"""One adapter per data set: from a raw record to a query with its reference."""
+"""One adapter per data set: from a raw record to a query with its reference.
+
+A Hub data set is read at its newest revision, which the manifest records, unless `source.revision` names another. An
+adapter's docstring says of which revision the format is described.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import ConfigError
+from pipeline.sources.adapters import (
+    alpaca,
+    hh_rlhf,
+    jsonl,
+    openorca,
+    parquet,
+    sharegpt,
+    shp,
+    spa,
+    synthetic_gptj,
+    ultrafeedback,
+)
+from pipeline.sources.row import Adapter
+from pipeline.text import did_you_mean
+
+_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, jsonl, parquet)
+ADAPTERS: dict[str, Adapter] = {module.ADAPTER.name: module.ADAPTER for module in _MODULES}
+
+
+def get(name: str) -> Adapter:
+    """The adapter of that name; a ConfigError lists the known ones and suggests the nearest."""
+    if name in ADAPTERS:
+        return ADAPTERS[name]
+    known = sorted(ADAPTERS)
+    raise ConfigError(f"unknown source {name!r}: known are {', '.join(known)}{did_you_mean(name, known)}")

@@ -1,7 +1,6 @@
 r"""Anthropic's HH-RLHF: pairs of transcripts that differ in their last reply.
 
-Page: https://huggingface.co/datasets/Anthropic/hh-rlhf   Licence: MIT   Revision: the newest, recorded in the manifest;
-format as of 09be8c5
+Page: https://huggingface.co/datasets/Anthropic/hh-rlhf   Licence: MIT   Format as of: 09be8c5
 Paper: Bai et al., Training a Helpful and Harmless Assistant with RLHF, 2022, arXiv 2204.05862
 
     {"chosen":   "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: 2 + 2?\n\nAssistant: 4.",
@@ -11,10 +10,10 @@ gives the query Hi / Hello! / 2 + 2?, the reference "4." and the rejected reply 
 
 - Only `\n\nHuman:` and `\n\nAssistant:` (also with CRLF, and at the very start with or without the blank lines) begin a
   turn; any other blank line belongs to a reply. A turn loses its surrounding white space and is otherwise exact.
-- Two turns in a row by the same speaker are one turn, joined by a blank line (`turns.query`).
-- The context is that of `chosen`. Where `rejected` has another one, its reply answers another question: dropped (None).
-- The crowd's models sometimes wrote a speaker's label themselves ("Assistant: Human: You mean…", "…at night.  Human:
-  Why?"). Who speaks is then anyone's guess, so such a row is rejected (`marker_in_message`), never repaired.
+- Two turns in a row by the same speaker are one turn, joined by a blank line (`row.query`).
+- The context is that of `chosen`. Where `rejected` has another one, its reply answers another question and is dropped (None).
+- The models sometimes wrote a speaker's label themselves ("Assistant: Human: You mean…", "…at night.  Human: Why?").
+  Who speaks is then unknown, so such a row is rejected (`marker_in_message`), never repaired.
 """
 
 from __future__ import annotations
@@ -23,16 +22,15 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import shape, snippet
-from pipeline.sources.turns import Turns, query, reply
+from pipeline.sources.row import Adapter, SourceRow, Turns, query, reply
+from pipeline.text import shape, snippet
 
 EXPECTED = (
     r'{"chosen": "\n\nHuman: …\n\nAssistant: …", "rejected": "\n\nHuman: …\n\nAssistant: …"}'
     " (two transcripts that end with a reply)"
 )
 
-_TURN = re.compile(r"\n\r?\n(Human|Assistant):")  # begins with a literal, for which `re` is several times as fast
+_TURN = re.compile(r"\n\r?\n(Human|Assistant):")
 _LABELS = ("Human:", "Assistant:")
 _LABEL = re.compile(r"\b(?:Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -52,7 +50,8 @@ def parse(raw: dict[str, Any]) -> SourceRow:
         raise RowReject("wrong_shape", expected=EXPECTED, got=shape(raw))
     turns = _split(chosen)
     if turns[-1][0] != "assistant":
-        raise RowReject("no_final_reply", expected="a transcript that ends with an Assistant turn", got=_last(turns))
+        got = f"{turns[-1][0]}: {snippet(turns[-1][1])}"
+        raise RowReject("no_final_reply", expected="a transcript that ends with an Assistant turn", got=got)
     reference = reply(turns[-1][1])
     messages = query(turns[:-1])
     for text in (*(message["content"] for message in messages), reference):
@@ -82,8 +81,6 @@ def _rejected_reply(transcript: str, context: Turns) -> str | None:
 
 def _refuse_marker(text: str) -> None:
     """Reject a text in which a speaker's label stands where a turn could begin, as opposed to in mid-sentence."""
-    if _LABELS[0] not in text and _LABELS[1] not in text:
-        return  # nearly always, and ten times as fast as the search
     for label in _LABEL.finditer(text):
         # A window keeps this linear however much white space there is; a window of nothing but space counts as a break.
         before = text[max(0, label.start() - 8) : label.start()]
@@ -95,16 +92,11 @@ def _refuse_marker(text: str) -> None:
             raise RowReject("marker_in_message", expected="no speaker's label inside a turn", got=got)
 
 
-def _last(turns: Turns) -> str:
-    return f"{turns[-1][0]}: {snippet(turns[-1][1])}"
-
-
 ADAPTER = Adapter(
     name="hh-rlhf",
     reader=parse,
     expected=EXPECTED,
     hub_id="Anthropic/hh-rlhf",
     licence="MIT",
-    page="https://huggingface.co/datasets/Anthropic/hh-rlhf",
     version=2,
 )

@@ -1,4 +1,4 @@
-"""Anyone's JSON Lines, JSON, CSV or TSV, under a mapping of fields that is given or guessed (`fields.py`).
+"""Anyone's JSON Lines, JSON, CSV or TSV, under a mapping of fields that is set or guessed (`fields.py`).
 
     {"question": "2 + 2?", "answer": "4."}
 
@@ -8,6 +8,7 @@ and the reference "4.". Texts are kept exactly.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -15,8 +16,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import ConfigError, RowReject
-from pipeline.sources.fields import SHAPES, Fields, given, guess
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import SHAPES, Fields, describe, from_settings, guess, read
 from pipeline.sources.row import Adapter, SourceRow
 
 
@@ -28,8 +28,8 @@ def parse(raw: dict[str, Any]) -> SourceRow:
 def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[object]) -> tuple[Adapter, str | None]:
     """The adapter to use for a whole run, and the line to print about its fields (None: nothing to say).
 
-    For `jsonl` and `parquet` the mapping is the given one, else that of most of the rows which yield a query under their own
-    guess; it then holds for every row. All `rows`, parsed records, are read, so give a bounded part of an unknown source.
+    The mapping of `jsonl` and `parquet` is that of the settings, else that of most of the rows which yield a query under
+    their own guess; it then holds for every row. All `rows`, parsed records, are read, so pass a bounded part of a source.
     """
     if adapter.reader is not parse:
         if any(fields.values()):
@@ -37,28 +37,27 @@ def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[obje
                 f"source.fields is for sources jsonl and parquet; {adapter.name!r} knows its own fields, leave it out"
             )
         return adapter, None
-    mapping = given(fields)
-    if mapping is not None:
-        return _bound(adapter, mapping), f"fields given: {mapping}"
-    guesses: dict[str, list[Fields]] = {}
+    if mapping := from_settings(fields):
+        return _bound(adapter, mapping), f"fields given: {describe(mapping)}"
+    mappings: dict[str, Fields] = {}
+    votes: Counter[str] = Counter()
     for raw in rows:
-        if not isinstance(raw, dict):
-            continue
         with suppress(RowReject):
-            mapping = guess(raw)
-            read(raw, mapping)
-            guesses.setdefault(str(mapping), []).append(mapping)
-    if not guesses:
+            if isinstance(raw, dict):
+                mapping = guess(raw)
+                read(raw, mapping)
+                votes[describe(mapping)] += 1
+                mappings[describe(mapping)] = mapping
+    if not votes:
         return adapter, None
-    most = max(guesses.values(), key=len)
-    good = sum(map(len, guesses.values()))
-    told = "" if len(most) == good else f" (of {len(most)} of the first {good} good rows)"
-    return _bound(adapter, most[0]), f"fields guessed: {most[0]}{told}"
+    [(name, most)] = votes.most_common(1)
+    share = "" if most == votes.total() else f" (of {most} of the first {votes.total()} good rows)"
+    return _bound(adapter, mappings[name]), f"fields guessed: {name}{share}"
 
 
 def _bound(adapter: Adapter, mapping: Fields) -> Adapter:
-    reader = partial(read, fields=mapping)
-    return replace(adapter, reader=reader, expected=f"an object with {mapping}", gives_pairs=mapping.gives_pairs)
+    expected = f"an object with {describe(mapping)}"
+    return replace(adapter, reader=partial(read, fields=mapping), expected=expected, gives_pairs="revised" in mapping)
 
 
 ADAPTER = Adapter(name="jsonl", reader=parse, expected=SHAPES)

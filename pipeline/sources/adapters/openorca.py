@@ -1,7 +1,6 @@
 """OpenOrca: questions of the FLAN collection, answered by GPT-4 and GPT-3.5 under various system prompts.
 
-Page: https://huggingface.co/datasets/Open-Orca/OpenOrca   Licence: MIT   Revision: the newest, recorded in the manifest;
-format as of 3f94996
+Page: https://huggingface.co/datasets/Open-Orca/OpenOrca   Licence: MIT   Format as of: 3f94996
 Paper: Mukherjee et al., Orca: Progressive Learning from Complex Explanation Traces of GPT-4, 2023, arXiv 2306.02707
 
     {"id": "flan.564327", "system_prompt": "You are a helpful assistant.", "question": "2 + 2?", "response": "4."}
@@ -14,15 +13,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter
 
 ADAPTER = Adapter(
     name="openorca",
-    reader=partial(read, fields=Fields({"prompt": "question", "system": "system_prompt", "reference": "response"})),
+    reader=partial(read, fields={"prompt": "question", "system": "system_prompt", "reference": "response"}),
     expected='{"system_prompt": "…", "question": "…", "response": "…"}',
     hub_id="Open-Orca/OpenOrca",
     licence="MIT",
-    page="https://huggingface.co/datasets/Open-Orca/OpenOrca",
 )

@@ -1,4 +1,4 @@
-"""Anyone's Parquet, under a mapping of columns that is given or guessed as for JSON Lines (`jsonl.py`, `fields.py`).
+"""Anyone's Parquet, under a mapping of columns that is set or guessed as for JSON Lines (`jsonl.py`, `fields.py`).
 
     prompt: string, completion: string
 

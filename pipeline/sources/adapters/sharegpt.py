@@ -1,7 +1,7 @@
 """ShareGPT: conversations with ChatGPT that its users shared, as collected for Vicuna.
 
 Page: https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered   Licence: unknown (the original site is
-gone, and the replies are ChatGPT's)   Revision: the newest, recorded in the manifest; of its files only the cleaned one
+gone, and the replies are ChatGPT's)   Of its files only the cleaned one is read.
 
     {"id": "a1_0", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"},
                                      {"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4."}]}
@@ -22,14 +22,13 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.mapped import last_reply, turns_of
-from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import snippet
-from pipeline.sources.turns import Turns, query, reply
+from pipeline.sources.fields import split_at_reply, turns_of
+from pipeline.sources.row import Adapter, SourceRow, Turns, query, reply
+from pipeline.text import snippet
 
 EXPECTED = '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}'
 
-# Each begins with a literal or an anchor, and repeats within bounds: linear in the text.
+# Each begins with a literal or an anchor, and repeats within bounds, so that matching is linear in the text.
 _ANYWHERE = re.compile(
     r'class="(?:markdown prose|flex flex-|whitespace-pre-wrap|p-4 overflow-y-auto)'  # ChatGPT's own style names
     r"|```[\w+#.-]{0,20}Copy code"  # its button, inside the block of code
@@ -40,10 +39,9 @@ _REPLY = re.compile(r"\s{0,9}(?:<(?:div|p|ul|ol|pre|span)\b[^<>]{0,200}>|\d{1,3}
 
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The conversation before its last reply, with that reply."""
-    turns = turns_of(raw, "conversations")
-    last = last_reply(turns)
-    context, reference = _from_user(turns[:last]), reply(turns[last][1])
-    for role, text in (*context, turns[last]):
+    before, reference = split_at_reply(turns_of(raw, "conversations"))
+    context = _from_user(before)
+    for role, text in (*context, ("assistant", reply(reference))):
         _refuse_markup(role, text)
     return SourceRow(query(context), reference)
 
@@ -56,9 +54,9 @@ def _from_user(turns: Turns) -> Turns:
 
 def _refuse_markup(role: str, text: str) -> None:
     """A user may ask about HTML that begins a message; a reply begins with prose, or with a block of code."""
-    found = _ANYWHERE.search(text) or (_REPLY.match(text) if role == "assistant" else None)
-    if found:
-        raise RowReject("html_remnants", expected="text without a web page's markup", got=snippet(found[0]))
+    markup = _ANYWHERE.search(text) or (_REPLY.match(text) if role == "assistant" else None)
+    if markup:
+        raise RowReject("html_remnants", expected="text without a web page's markup", got=snippet(markup[0]))
 
 
 ADAPTER = Adapter(
@@ -67,5 +65,4 @@ ADAPTER = Adapter(
     expected=EXPECTED,
     hub_id="anon8231489123/ShareGPT_Vicuna_unfiltered",
     hub_file="ShareGPT_V3_unfiltered_cleaned_split.json",
-    page="https://huggingface.co/datasets/anon8231489123/ShareGPT_Vicuna_unfiltered",
 )

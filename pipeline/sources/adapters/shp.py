@@ -1,7 +1,7 @@
 """Stanford Human Preferences: a Reddit post and two comments, of which readers preferred one.
 
 Page: https://huggingface.co/datasets/stanfordnlp/SHP   Licence: none stated (posts and comments of Reddit's users, under
-Reddit's API terms)   Revision: the newest, recorded in the manifest; format as of e94b5f3
+Reddit's API terms)   Format as of: e94b5f3
 Paper: Ethayarajh et al., Understanding Dataset Difficulty with V-Usable Information, ICML 2022, arXiv 2110.08420
 
     {"post_id": "qt3nxl", "domain": "askculinary_train", "history": "What is the best way to …", "score_A": 4, "score_B": 10,
@@ -20,10 +20,9 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.mapped import text_of
-from pipeline.sources.row import Adapter, SourceRow
-from pipeline.sources.text import shape, snippet
-from pipeline.sources.turns import query, reply
+from pipeline.sources.fields import text_of
+from pipeline.sources.row import Adapter, SourceRow, query, reply
+from pipeline.text import shape, snippet
 
 EXPECTED = '{"history": "…", "human_ref_A": "…", "human_ref_B": "…", "labels": 0 or 1 (1: A is preferred)}'
 _DELETED = ("[deleted]", "[removed]")
@@ -58,5 +57,4 @@ ADAPTER = Adapter(
     reader=parse,
     expected=EXPECTED,
     hub_id="stanfordnlp/SHP",
-    page="https://huggingface.co/datasets/stanfordnlp/SHP",
 )

@@ -1,7 +1,6 @@
 """Synthetic Instruct GPT-J pairwise: instructions with a better and a worse model-written reply.
 
 Page: https://huggingface.co/datasets/Dahoas/synthetic-instruct-gptj-pairwise   Licence: unknown (its page states none)
-Revision: the newest, recorded in the manifest
 
     {"prompt": "Why is the sky blue?", "chosen": "Because air scatters …", "rejected": "It is not."}
 
@@ -13,11 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 
-_FIELDS = Fields({"prompt": "prompt", "reference": "chosen", "rejected": "rejected"})
+_FIELDS = {"prompt": "prompt", "reference": "chosen", "rejected": "rejected"}
 
 
 def parse(raw: dict[str, Any]) -> SourceRow:
@@ -31,5 +29,4 @@ ADAPTER = Adapter(
     reader=parse,
     expected='{"prompt": "…", "chosen": "…", "rejected": "…"}',
     hub_id="Dahoas/synthetic-instruct-gptj-pairwise",
-    page="https://huggingface.co/datasets/Dahoas/synthetic-instruct-gptj-pairwise",
 )

@@ -1,14 +1,14 @@
 """UltraFeedback, binarized: a prompt, the reply that GPT-4 scored highest of four, and one of the others.
 
-Page: https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized   Licence: MIT   Revision: the newest, recorded in
-the manifest; format as of 2a3fb93; split train_prefs
+Page: https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized   Licence: MIT   Format as of: 2a3fb93
+Split: train_prefs
 Paper: Cui et al., UltraFeedback: Boosting Language Models with Scaled AI Feedback, 2023, arXiv 2310.01377
 
     {"prompt": "2 + 2?", "prompt_id": "ab…", "score_chosen": 8.5, "score_rejected": 4.0, "messages": […],
      "chosen":   [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4."}],
      "rejected": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "5."}]}
 
-gives the query "2 + 2?", the reference "4." and the rejected reply "5.". `messages` is `chosen` once more.
+gives the query "2 + 2?", the reference "4." and the rejected reply "5.". `messages` repeats `chosen`.
 
 - A reply to another context is no rejected reply to this query, nor is one that scored as high (None).
 - Some replies are empty; as reference they are rejected (`empty_reference`).
@@ -18,11 +18,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.sources.fields import Fields
-from pipeline.sources.mapped import read
+from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 
-_FIELDS = Fields({"messages": "chosen", "rejected": "rejected"})
+_FIELDS = {"messages": "chosen", "rejected": "rejected"}
 
 
 def parse(raw: dict[str, Any]) -> SourceRow:
@@ -41,5 +40,4 @@ ADAPTER = Adapter(
     hub_id="HuggingFaceH4/ultrafeedback_binarized",
     hub_split="train_prefs",
     licence="MIT",
-    page="https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized",
 )

@@ -1,37 +1,37 @@
-"""What is kept out of a run before money is spent on it: one file a check, each reject with its reason and evidence.
+"""Which rows leave before money is spent on them: one file per check, each reject with its reason and evidence.
 
     length               too short, too long
-    language             another language than those wanted
+    language             in another language than those wanted
     plugins              whatever a user's own functions refuse
     decontaminate        shares a run of words with an evaluation set
-    near_duplicates      says nearly what a row before it says
+    near_duplicates      says nearly what an earlier row says
 
-Exact duplicates are found where rows get their ids (`pipeline/intake.py`). This package reads no source and writes no file.
+Exact duplicates are rejected where rows get their ids (`run/intake.py`). This package reads no source and writes no file.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.config.settings import SourceSettings
 from pipeline.sources import files
 from pipeline.sources.checks import decontaminate, language, length, plugins
-from pipeline.sources.checks.check import Check
+from pipeline.sources.checks.common import Check
 
 # Raise when a check decides otherwise about the same row.
 CODE = 2
 
 
 def checks(settings: SourceSettings) -> list[Check]:
-    """The checks that the settings ask for, cheapest first. UsageError for what can't be loaded or read."""
-    return [check for part in (length, language, plugins, decontaminate) for check in part.checks(settings)]
+    """The checks that the settings name, cheapest first. UsageError for what can't be loaded or read."""
+    return [check for module in (length, language, plugins, decontaminate) for check in module.checks(settings)]
 
 
 def identity(settings: SourceSettings) -> list[Any]:
     """What the checks decide by beyond the settings themselves: files' content, code, library versions."""
     parts: list[Any] = [CODE, *(plugins.identity(name) for name in settings.plugins)]
-    parts += [files.content(path) for given in settings.decontaminate for path in decontaminate.paths(given)]
+    parts += [files.content(path) for entry in settings.decontaminate for path in decontaminate.paths(entry)]
     if settings.languages:
         parts.append(_version("py3langid"))
     if settings.near_duplicates is not None:
@@ -42,7 +42,7 @@ def identity(settings: SourceSettings) -> list[Any]:
 def _version(package: str) -> list[str]:
     try:
         return [package, version(package)]
-    except ModuleNotFoundError:  # the check itself says what to install
+    except PackageNotFoundError:  # the check itself says what to install
         return [package]
 
 

@@ -13,49 +13,42 @@ from typing import Any
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import SourceRow, files, rows
-from pipeline.sources.checks.check import Check
-from pipeline.sources.checks.words import ngrams, words
+from pipeline.sources.checks.common import Check, ngrams, words
 from pipeline.sources.files import Location
-from pipeline.sources.text import replace_surrogates, shown
+from pipeline.text import replace_surrogates, shown
 
 LEAST_WORDS = 5
 
 
 def checks(settings: SourceSettings) -> Iterator[Check]:
-    """A check against all evaluation files, when some are given. InputError when one can't be read whole."""
+    """A check against all evaluation files, when some are set. InputError when one can't be read whole."""
     if not settings.decontaminate:
         return
-    n, known = settings.decontaminate_words, _known(settings.decontaminate, settings.decontaminate_words)
+    n = settings.decontaminate_words
+    # Every n-gram of the evaluation sets, and where it stands first.
+    known: dict[str, str] = {}
+    for path in (path for entry in settings.decontaminate for path in paths(entry)):
+        for number, text in _texts(path):
+            for ngram in _ngrams(text, n):
+                known.setdefault(ngram, f"{shown(path.name)}:{number}")
 
     def check(row: SourceRow) -> None:
-        brought = (row.initial or "", row.revised or "")
-        for text in (row.reference, *(message["content"] for message in row.messages), *brought):
+        queries = (message["content"] for message in row.messages)
+        for text in (row.reference, *queries, row.initial or "", row.revised or ""):
             for ngram in _ngrams(text, n):
                 if ngram in known:
-                    raise RowReject(
-                        "contaminated", expected=f"no {n} words of an evaluation set", got=ngram, seen_in=known[ngram]
-                    )
+                    expected = f"no {n} words of an evaluation set"
+                    raise RowReject("contaminated", expected=expected, got=ngram, seen_in=known[ngram])
 
     yield check
 
 
-def _known(inputs: tuple[str, ...], n: int) -> dict[str, str]:
-    """Every n-gram of the evaluation sets, and where it stands first."""
-    known: dict[str, str] = {}
-    for path in (path for given in inputs for path in paths(given)):
-        for number, text in _texts(path):
-            where = f"{shown(path.name)}:{number}"
-            for ngram in _ngrams(text, n):
-                known.setdefault(ngram, where)
-    return known
-
-
-def paths(given: str) -> list[Location]:
+def paths(entry: str) -> list[Location]:
     """The files of one entry: a file of any name, or a folder's, a glob's or a URL's data files."""
-    found = files.find_input(given, lambda message: None)
-    if not found:
-        raise InputError(f"source.decontaminate: {shown(given)}: no such file or folder")
-    return [file.path for file in found]
+    listed = files.find_input(entry, lambda message: None)
+    if not listed:
+        raise InputError(f"source.decontaminate: {shown(entry)}: no such file or folder")
+    return [file.path for file in listed]
 
 
 def _texts(path: Location) -> Iterator[tuple[int, str]]:
@@ -83,5 +76,5 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _ngrams(text: str, n: int) -> list[str]:
-    found = words(text)
-    return ngrams(found, n) if len(found) >= min(n, LEAST_WORDS) else []
+    split = words(text)
+    return ngrams(split, n) if len(split) >= min(n, LEAST_WORDS) else []

@@ -1,25 +1,24 @@
-"""Queries that say nearly the same as one before: MinHash signatures in a locality-sensitive index, by rensa.
+"""Queries that say nearly the same as an earlier one: MinHash signatures in a locality-sensitive index, by rensa.
 
 Broder, On the resemblance and containment of documents, 1997. Similarity is the Jaccard index of the sets of three-word
-runs, estimated from 128 hashes (standard error at most 0.045). Of two similar rows the one read first stays. A system message
-is what a query stands under, not part of it: a long one that many rows share would make them all alike.
+runs, estimated from 128 hashes (standard error at most 0.045). Of two similar rows the one read first stays. Queries under
+different system messages have nothing in common, and the system message itself is no part of what is compared: a long one
+that many rows share would make them all alike.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
-from pipeline.sources.checks.check import optional
-from pipeline.sources.checks.words import ngrams, words
+from pipeline.sources.checks.common import ngrams, optional, words
 
 HASHES = 128
 WORDS = 3
 
 
 class NearDuplicates:
-    """The signatures of all queries that were kept. Memory: about 2 kB a query."""
+    """The signatures of all queries that were kept. Memory: about 2 kB per query."""
 
     def __init__(self, threshold: float) -> None:
         self._rensa = optional("rensa", "source.near_duplicates")
@@ -27,16 +26,16 @@ class NearDuplicates:
         self._index = self._rensa.RMinHashLSH(threshold, HASHES, bands(threshold))
         self._kept: list[tuple[str, Any]] = []
 
-    def signature(self, text: str, under: str = "") -> Any:
-        """The MinHash of a text; None when it has no words to compare. Texts `under` different words have nothing in common."""
-        found = words(text)
-        if not found:
+    def signature(self, text: str, system: str = "") -> Any:
+        """The MinHash of a text under a system message; None when it has no words to compare."""
+        split = words(text)
+        if not split:
             return None
+        runs = ngrams(split, WORDS)
+        if system:
+            prefix = hashlib.sha256(" ".join(words(system)).encode()).hexdigest()
+            runs = [prefix + run for run in runs]
         signature = self._rensa.RMinHash(HASHES, 0)
-        runs = ngrams(found, WORDS)
-        if under:
-            apart = hashlib.sha256(" ".join(words(under)).encode()).hexdigest()
-            runs = [apart + run for run in runs]
         signature.update(runs)
         return signature
 
@@ -55,12 +54,9 @@ class NearDuplicates:
 
 
 def bands(threshold: float) -> int:
-    """The fewest bands that still find a pair at the threshold with probability of at least 0.95.
+    """The fewest bands that give a pair at the threshold a probability of at least 0.95 of being compared.
 
     With b bands of r = 128/b hashes a pair of similarity s is a candidate with probability 1 − (1 − s^r)^b.
     """
-    return next(b for b in _divisors() if b == HASHES or 1 - (1 - threshold ** (HASHES // b)) ** b >= 0.95)
-
-
-def _divisors() -> Iterator[int]:
-    return (b for b in range(1, HASHES + 1) if HASHES % b == 0)
+    divisors = (b for b in range(1, HASHES + 1) if HASHES % b == 0)
+    return next(b for b in divisors if b == HASHES or 1 - (1 - threshold ** (HASHES // b)) ** b >= 0.95)

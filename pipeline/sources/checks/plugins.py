@@ -1,4 +1,4 @@
-"""Checks that a user brings: PII, toxicity, or whatever a data set needs.
+"""A user's own checks: PII, toxicity, or whatever a data set needs.
 
 `source.plugins: [my_checks:has_email]` imports `my_checks` and calls `has_email(messages, reference)` for every row.
 It returns None to keep the row, or the reason to reject it: a short snake_case word such as `pii_email`, which the funnel
@@ -20,7 +20,8 @@ from typing import Any
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.sources import SourceRow
-from pipeline.sources.checks.check import Check
+from pipeline.sources.checks.common import Check
+from pipeline.text import describe_error
 
 Plugin = Callable[[list[dict[str, str]], str], str | None]
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -33,27 +34,26 @@ def load(name: str) -> Plugin:
         raise ConfigError(f"source.plugins: {name!r} is not of the form module:function")
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        plugin: Plugin = getattr(importlib.import_module(module), function)
     except Exception as error:  # importing runs the user's code, which may raise anything
-        raise ConfigError(f"source.plugins: {name} can't be imported ({_short(error)})") from error
-    if not callable(found):
-        raise ConfigError(f"source.plugins: {name} is not a function but {type(found).__name__}")
-    plugin: Plugin = found
+        raise ConfigError(f"source.plugins: {name} can't be imported ({describe_error(error)})") from error
+    if not callable(plugin):
+        raise ConfigError(f"source.plugins: {name} is not a function but {type(plugin).__name__}")
     return plugin
 
 
 def identity(name: str) -> list[str]:
-    """The plug-in's name and its module's content: an edited plug-in makes another plan."""
+    """The plug-in's name and its module's content, so that editing a plug-in makes another plan."""
     function: Any = inspect.unwrap(load(name))
     try:
         content = Path(inspect.getfile(inspect.getmodule(function) or function)).read_bytes()
-    except (TypeError, OSError):  # built in, or made at run time
+    except (TypeError, OSError):  # a built-in function, or one without a file
         content = b""
     return [name, hashlib.sha256(content).hexdigest()]
 
 
 def checks(settings: SourceSettings) -> Iterator[Check]:
-    """One check a plug-in, in the order given."""
+    """One check per plug-in, in the order of the settings."""
     for name in settings.plugins:
         yield _check(name, load(name))
 
@@ -63,17 +63,12 @@ def _check(name: str, plugin: Plugin) -> Check:
         try:
             answer = plugin(copy.deepcopy(row.messages), row.reference)
         except Exception as error:  # the user's code may raise anything
-            raise ConfigError(f"source.plugins: {name} failed ({_short(error)})") from error
+            raise ConfigError(f"source.plugins: {name} failed ({describe_error(error)})") from error
         if answer is None:
             return
         if not isinstance(answer, str) or not answer:
-            raise ConfigError(
-                f"source.plugins: {name} must return None or a reason as text, it returned {answer!r:.80}"
-            )
+            message = f"source.plugins: {name} must return None or a reason as text, it returned {answer!r:.80}"
+            raise ConfigError(message)
         raise RowReject(answer if _REASON.fullmatch(answer) else "plugin", plugin=name, got=answer[:200])
 
     return check
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -5,24 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources.files import Location
-from pipeline.sources.text import shown, snippet
+from pipeline.sources.row import RawRow
+from pipeline.text import replace_surrogates, shown, snippet
 
-Found = tuple[int, dict[str, Any] | RowReject]
 
-
-def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_bytes: int) -> Iterator[Found]:
+def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
     """(number of the line where it begins, row or reject). An empty cell is an empty text.
 
     InputError for a header that can't name fields, and for a quote that is never closed.
     """
-    if csv.field_size_limit() < max_row_bytes:
-        csv.field_size_limit(max_row_bytes)
-    # Bytes that are no UTF-8 survive as lone surrogates, so that they are one row's fault and not the file's.
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(max(csv.field_size_limit(), max_row_bytes))
+    # Bytes that are no UTF-8 become lone surrogates, so that they cost one row and not the file.
+    text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")
     reader = csv.reader(_capped(text, max_row_bytes), delimiter=delimiter, strict=True)
     try:
         header = _header(next(reader, []), path)
@@ -50,18 +47,18 @@ def _header(names: list[str], path: Location) -> list[str]:
         raise InputError(
             f"{shown(path)}:1: the first row is one name, {snippet(names[0])}: separate fields by commas, or by tabs in a .tsv"
         )
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None or not any(names):
-        got = f"{snippet(twice)} twice" if twice is not None else "none"
+    twice = [name for name in names if names.count(name) > 1]
+    if twice or not any(names):
+        got = f"{snippet(twice[0])} twice" if twice else "none"
         raise InputError(f"{shown(path)}:1: a CSV file's first row must name its fields, each once; got {got}")
     return names
 
 
-def _row(header: list[str], cells: list[str]) -> dict[str, Any] | RowReject:
+def _row(header: list[str], cells: list[str]) -> RawRow:
     if len(cells) != len(header):
         got = f"{len(cells)} cells: {snippet(cells)}"
         return RowReject("wrong_shape", expected=f"{len(header)} cells, as the header has", got=got)
     for cell in cells:
-        if not cell.isascii() and any("\udc80" <= char <= "\udcff" for char in cell):
+        if replace_surrogates(cell)[1]:
             return RowReject("invalid_utf8", expected="UTF-8", got=snippet(cell.encode(errors="surrogateescape")))
     return dict(zip(header, cells, strict=True))

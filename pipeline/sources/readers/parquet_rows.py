@@ -1,17 +1,19 @@
 """The rows of a Parquet file, a few at a time.
 
-A file of 2 kB can hold a hundred million repeated values: the footer is believed, and what it announces is refused when
-it is out of proportion to the file, before any of it is read.
+A file of 2 kB can hold a hundred million repeated values, so a footer that announces values out of proportion to the file is
+refused before any of them is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources.files import Location, size
-from pipeline.sources.text import shown, snippet
+from pipeline.sources.row import RawRow
+from pipeline.text import one_line, shown, snippet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,10 +28,8 @@ _BATCH_ROWS = 256
 # A value can be as large as the chunk it comes from, and be repeated in every row of a batch.
 _BATCH_BYTES = 256_000_000
 
-Found = tuple[int, dict[str, Any] | RowReject]
 
-
-def rows(path: Location, max_row_bytes: int) -> Iterator[Found]:
+def rows(path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
     """(row number from 1, row or reject). InputError for a bomb, OSError for a damaged file."""
     import pyarrow as pa
 
@@ -40,7 +40,7 @@ def rows(path: Location, max_row_bytes: int) -> Iterator[Found]:
                 number += 1
                 yield number, value
     except (pa.ArrowException, OverflowError, ValueError) as error:  # of the names in a damaged footer, too
-        raise OSError(" ".join(str(error).split())[:200]) from error
+        raise OSError(one_line(error)) from error
 
 
 def _batches(path: Location) -> Iterator[pa.RecordBatch]:
@@ -60,15 +60,14 @@ def _batches(path: Location) -> Iterator[pa.RecordBatch]:
 def _refuse_bomb(path: Location, footer: Any) -> int:
     """The bytes of the largest column chunk, unpacked; InputError when the footer announces a bomb."""
     on_disk = max(size(path), 0) or footer.serialized_size
-    values = unpacked = largest = 0
-    for group in (footer.row_group(index) for index in range(footer.num_row_groups)):
-        for chunk in (group.column(index) for index in range(group.num_columns)):
-            values += chunk.num_values
-            unpacked += chunk.total_uncompressed_size
-            largest = max(largest, chunk.total_uncompressed_size)
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    values = sum(chunk.num_values for chunk in chunks)
+    unpacked = [chunk.total_uncompressed_size for chunk in chunks]
+    largest: int = max(unpacked, default=0)
     for what, announced, allowed in (
         ("values", max(values, footer.num_rows), ALLOWED_VALUES + VALUES_A_BYTE * on_disk),
-        ("unpacked bytes", unpacked, ALLOWED_BYTES + UNPACKED_A_BYTE * on_disk),
+        ("unpacked bytes", sum(unpacked), ALLOWED_BYTES + UNPACKED_A_BYTE * on_disk),
         ("unpacked bytes in one column chunk", largest, MAX_CHUNK_BYTES),
     ):
         if announced > allowed:
@@ -79,19 +78,15 @@ def _refuse_bomb(path: Location, footer: Any) -> int:
     return largest
 
 
-def _values(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[dict[str, Any] | RowReject]:
+def _values(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[RawRow]:
     if batch.nbytes <= max_row_bytes:
-        try:
-            values = batch.to_pylist()
-        except Exception:  # one of these rows; below each is looked at alone
-            values = None
-        if values is not None:
-            yield from values
+        with suppress(Exception):  # of one of these rows: below, each is read alone
+            yield from batch.to_pylist()
             return
     yield from (_value(batch.slice(index, 1), max_row_bytes) for index in range(batch.num_rows))
 
 
-def _value(row: pa.RecordBatch, max_row_bytes: int) -> dict[str, Any] | RowReject:
+def _value(row: pa.RecordBatch, max_row_bytes: int) -> RawRow:
     if row.nbytes > max_row_bytes:
         return RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=f"{row.nbytes:,} bytes")
     try:
@@ -101,8 +96,5 @@ def _value(row: pa.RecordBatch, max_row_bytes: int) -> dict[str, Any] | RowRejec
         got = repr(error.object[error.start : error.start + 12])
         return RowReject("invalid_utf8", expected="UTF-8", byte=error.start, got=got)
     except Exception as error:  # a date in the year 100,000, an unknown time zone: each library has its own
-        return RowReject(
-            "unreadable_value",
-            expected="values that Python can hold; leave out the columns that aren't needed",
-            got=f"{type(error).__name__}: {snippet(str(error))}",
-        )
+        expected = "values that Python can hold; leave out the columns that aren't needed"
+        return RowReject("unreadable_value", expected=expected, got=f"{type(error).__name__}: {snippet(str(error))}")

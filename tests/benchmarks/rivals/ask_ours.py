@@ -18,8 +18,7 @@ if __name__ == "__main__":
     prompts, answers, url, workers = sys.argv[1:]
     rows = [json.loads(line) for line in Path(prompts).read_text("utf-8").splitlines()]
     settings = PolicySettings(model=f"openai/m@{url}", concurrency=int(workers))
-    # As a run in threads has it, which is the default.
-    journal = Journal(Path(answers).with_suffix(".db"), alone=True)
+    journal = Journal(Path(answers).with_suffix(".db"))
     model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
 
     def ask(row):

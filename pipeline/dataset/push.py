@@ -1,0 +1,102 @@
+"""Send a published data set to the Hugging Face Hub, in one commit.
+
+What is sent: the files that the manifest names, the card, the report, and the manifest without the folders of this machine.
+Never work/, with its journal of calls.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline.dataset import manifest
+from pipeline.dataset.reader import read_manifest
+from pipeline.dataset.verify import Progress, no_progress, verify
+from pipeline.errors import CurationError, StorageError, UsageError
+from pipeline.text import one_line, redact_paths
+
+_ATTEMPTS = 4
+_PAUSE_S = 1.0
+_PARQUET = re.compile(r"(data|rejected)/.+\.parquet")
+_BESIDE = (manifest.NAME, "README.md", "report.html")
+
+
+def checked_files(root: Path, progress: Progress = no_progress) -> list[str]:
+    """What would be sent, relative to the folder. Raises StorageError when anything isn't as the manifest says."""
+    result = verify(root, labels=False, progress=progress)
+    if result.count:
+        raise StorageError(f"{root}: {result.count} problems, the first: {result.problems[0]}; nothing was sent")
+    content: dict[str, Any] = read_manifest(root)
+    named = [entry["path"] for key in ("files", "rejected_files") for entry in content[key]]
+    return [*(name for name in _BESIDE if (root / name).is_file()), *named]
+
+
+def push(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
+    """Create the repository if need be, and commit; returns the commit's address.
+
+    Temporary failures are retried: the Hub skips files that it already has, and shows a commit whole or not at all.
+    Raises UsageError for a bad Hub id or token, CurationError when the Hub fails or can't be reached.
+    """
+    from huggingface_hub import errors as hub
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+    attempts = Retrying(
+        retry=retry_if_exception(_is_temporary),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(_PAUSE_S, max=30),
+        reraise=True,
+    )
+    try:
+        return attempts(_commit, root, names, hub_id, private=private)
+    except hub.HFValidationError as error:
+        raise UsageError(f"{hub_id}: not a Hub id ({one_line(error)}); expected owner/name") from None
+    except hub.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise UsageError(
+                f"{hub_id}: the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
+            ) from None
+        raise CurationError(f"{hub_id}: the Hub answered {one_line(error)}; run the same command again") from None
+    except (_http_error(), OSError) as error:
+        raise CurationError(
+            f"{hub_id}: the Hub can't be reached ({one_line(error)}); run the same command again"
+        ) from None
+
+
+def _is_temporary(error: BaseException) -> bool:
+    """Whether the same request may succeed soon: lost connections, limits, a concurrent commit, server errors."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in (408, 409, 412, 429) or error.response.status_code >= 500
+    return isinstance(error, _http_error())
+
+
+def _http_error() -> type[Exception]:
+    """The base of all errors of the Hub's HTTP library, which differs between versions of huggingface_hub."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0]
+
+
+def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi()
+    api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
+    if private and not api.repo_info(hub_id, repo_type="dataset").private:
+        raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
+    redacted = manifest.as_text(manifest.seal(redact_paths(read_manifest(root)))).encode()
+    added = [CommitOperationAdd(name, str(root / name)) for name in names if name != manifest.NAME]
+    # Files of an earlier push that this manifest doesn't name would be read with it.
+    old = [name for name in api.list_repo_files(hub_id, repo_type="dataset") if _PARQUET.fullmatch(name)]
+    removed = [CommitOperationDelete(name) for name in old if name not in names]
+    # Not upload_folder, which divides many files among several commits.
+    commit = api.create_commit(
+        hub_id,
+        [CommitOperationAdd(manifest.NAME, redacted), *added, *removed],
+        commit_message="Publish by figa-pipeline",
+        repo_type="dataset",
+    )
+    return str(commit.commit_url)

@@ -1,0 +1,200 @@
+"""The stages of a run, one record each: its name, its version, the columns that it adds, what runs it, and all that
+determines its output, by name.
+
+    source ──► sample ──► score ──► select ──► revise ──► filter ──► label      rows with a query and a reference
+    source ──► (score) ─────────────────────────────────► filter ──► label      pre-made pairs
+
+A stage's digest is made of its inputs (`Stage.digest`), and `figa status` explains a rerun by short digests of the same inputs
+(`short_digests`). No other place lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+import rapidfuzz
+
+from pipeline import rewards, schema
+from pipeline.config.model_names import ModelSpec
+from pipeline.config.settings import CurationConfig, FilterSettings
+from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.models import factory
+from pipeline.models.chat import ChatModel
+from pipeline.prompts import Prompts
+from pipeline.rewards.base import RewardModel
+from pipeline.schema import digest
+from pipeline.stages import select as selection
+from pipeline.stages.common import OnProgress
+from pipeline.stages.filter import Choose, filter_revisions
+from pipeline.stages.label import label
+from pipeline.stages.revise import revise, several
+from pipeline.stages.sample import sample
+from pipeline.stages.score import score
+from pipeline.storage.stage_files import StageOutput
+
+Thresholds = Mapping[str, float | None]
+Inputs = dict[str, Any]
+# An input that `figa status` can't determine without loading a model or asking a server.
+UNKNOWN = object()
+
+
+class StageContext(Protocol):
+    """What a stage may use: the settings, and what is created from them once per process."""
+
+    config: CurationConfig
+
+    @property
+    def policy(self) -> ChatModel: ...
+
+    @property
+    def reviser(self) -> ChatModel: ...
+
+    @property
+    def reward(self) -> RewardModel | None: ...
+
+    @property
+    def prompts(self) -> Prompts: ...
+
+    @property
+    def tokenizer(self) -> LabelTokenizer: ...
+
+    @property
+    def filter_settings(self) -> FilterSettings: ...
+
+    @property
+    def choose(self) -> Choose | None: ...
+
+    @property
+    def reward_digest(self) -> str | None: ...
+
+    @property
+    def tokenizer_fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """version: raise it when the code gives other results for the same input; files of the old code are then rebuilt.
+
+    run: rows of a shard in, rows that go on and rejects out. inputs: everything but the rows that determines this, by name.
+    """
+
+    name: str
+    version: int
+    adds: pa.Schema
+    run: Callable[[pa.Table, Any, Thresholds, OnProgress], StageOutput]
+    inputs: Callable[[Any, Thresholds | None], Inputs]
+
+    def digest(self, inputs: Inputs) -> str:
+        """sha256 over the stage, its version, the schema's version and the values of `inputs`."""
+        return digest(self.name, self.version, schema.SCHEMA_VERSION, *inputs.values())
+
+    def short_digests(self, inputs: Inputs, content: str) -> dict[str, str]:
+        """Short digests by name of `inputs`, of the program, and of the rows' `content`."""
+        return short_digests({"input": content, **inputs, "the program": [self.version, schema.SCHEMA_VERSION]})
+
+
+def short_digests(inputs: Inputs) -> dict[str, str]:
+    """The first eight hex digits of each input's digest by its name; a mapping's keys are names of their own.
+
+    >>> short_digests({"reviser": {"max_tokens": 512}, "rapidfuzz": "3.14.6"})
+    {'reviser.max_tokens': '924b9660', 'rapidfuzz': '13e255d9'}
+    """
+    named: Inputs = {}
+    for name, value in inputs.items():
+        if name == "settings":
+            named |= {f"{section}.{key}": part for section, values in value.items() for key, part in values.items()}
+        elif isinstance(value, Mapping):
+            named |= {f"{name}.{key}": part for key, part in value.items()}
+        else:
+            named[name] = value
+    return {name: digest(value)[:8] for name, value in named.items() if value is not UNKNOWN}
+
+
+def _run_sample(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
+    return sample(rows, context.config.policy, context.policy, on_progress)
+
+
+def _sample_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
+    policy = context.config.policy
+    # How many samples there are is decided by the plan, and which of them is picked by the stage select.
+    settings = {name: value for name, value in policy.data_settings().items() if name not in ("samples", "pick")}
+    return {
+        "policy": settings,
+        "the policy's identity": factory.identity(ModelSpec.parse(policy.model)),
+        "the policy's system prompt": factory.system_prompt(policy),
+    }
+
+
+def _run_score(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
+    return score(rows, cast("RewardModel", context.reward), on_progress)
+
+
+def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
+    return {"reward": rewards.data_settings(context.config.reward), "the reward model": context.reward_digest}
+
+
+def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
+    return selection.select(rows, selection.Thresholds(**thresholds), on_progress, context.config.policy.pick)
+
+
+def _select_inputs(context: StageContext, thresholds: Thresholds | None) -> Inputs:
+    policy = context.config.policy
+    return {"selection": thresholds, **({"policy.pick": policy.pick} if policy.samples > 1 else {})}
+
+
+def _run_revise(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
+    return revise(rows, context.config.reviser, context.prompts, context.reviser, on_progress, context.choose)
+
+
+def _revise_inputs(context: StageContext, thresholds: Thresholds | None) -> Inputs:
+    reviser = context.config.reviser
+    return {
+        "reviser": reviser.data_settings() | {"prompts": context.prompts.digest},
+        "the reviser's identity": factory.identity(ModelSpec.parse(reviser.model)),
+        # Which of several candidates goes on is decided by the filter's conditions.
+        **(_filter_inputs(context, thresholds) if several(reviser) else {}),
+    }
+
+
+def _run_filter(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
+    return filter_revisions(rows, context.filter_settings, context.tokenizer, context.reward, on_progress)
+
+
+def _filter_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
+    labels = context.config.labels
+    return {
+        "filter": context.filter_settings.data_settings(),
+        "the reward model": context.reward_digest,
+        "the tokenizer": context.tokenizer_fingerprint,
+        "labels.max_length": labels.max_length,
+        "labels.overlong": labels.overlong,
+        "labels.granularity": labels.granularity != "token",
+    }
+
+
+def _run_label(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
+    return label(rows, context.config.labels, context.tokenizer.eos_id, on_progress)
+
+
+def _label_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
+    return {"labels": context.config.labels.data_settings(), "rapidfuzz": rapidfuzz.__version__}
+
+
+STAGES = (
+    Stage("sample", 1, schema.SAMPLE, _run_sample, _sample_inputs),
+    Stage("score", 1, schema.SCORE, _run_score, _score_inputs),
+    Stage("select", 1, schema.SELECT, _run_select, _select_inputs),
+    Stage("revise", 2, schema.REVISE, _run_revise, _revise_inputs),
+    Stage("filter", 2, schema.FILTER, _run_filter, _filter_inputs),
+    Stage("label", 2, schema.LABEL, _run_label, _label_inputs),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def columns_after(name: str) -> pa.Schema:
+    """The columns of a stage's output, of the source's for "source": its input's, and those that it adds."""
+    done = schema.STAGES[1 : schema.STAGES.index(name) + 1]
+    return pa.schema([*schema.SOURCE, *(field for stage in done for field in BY_NAME[stage].adds)])
