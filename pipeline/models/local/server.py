@@ -43,7 +43,8 @@ class LocalServer:
         self.model = path.stem
         self.api_key = secrets.token_urlsafe(24)
         settings = {"path": str(path), "model": self.model, "parallel": parallel, "context": context}
-        settings |= {"threads": threads, "key": self.api_key, "verbosity": _verbosity()}
+        verbosity = int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
+        settings |= {"threads": threads, "key": self.api_key, "verbosity": verbosity}
         self._child, url = _start(settings)
         self.base_url = f"{url}/v1"
 
@@ -90,10 +91,6 @@ def cores() -> int:
         return max(1, min(usable, round(int(limit) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit
         return usable
-
-
-def _verbosity() -> int:
-    return int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
 
 
 def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
