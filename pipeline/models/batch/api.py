@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipeline.models.answer import Answer
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.chat import ChatRequest
-from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import without_keys
 from pipeline.models.providers import SdkProvider, shaped
 

@@ -29,12 +29,12 @@ from typing import Any, TypeVar
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ProviderStopped, RowReject
+from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
 from pipeline.models.batch.waiting import WaitingRequests
 from pipeline.models.chat import ChatRequest, OnHeaders
 from pipeline.models.cost import Budget, Price
-from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import Transient, reason_of
 from pipeline.models.retry import retrying
 from pipeline.schema import digest
