@@ -168,7 +168,7 @@ def test_fields_given_in_a_mix_are_for_its_generic_sources(tmp_path: Path) -> No
     own = write(tmp_path / "own.jsonl", [{"left": "q?", "right": "a"}])
     fields = {"prompt": "left", "reference": "right"}
     setting = config(own, source__name="hh-rlhf,jsonl", source__fields=fields, source__seed=1)
-    source = sources.resolve_source(setting.source, print)
+    source = resolve("hh-rlhf,jsonl", f"{SAMPLE},{own}", seed=1)
     plan = plan_shards(setting, source, sources.open_adapters(setting.source, source, print), tmp_path / "work", print)
     rows = rows_of(tmp_path / "work", plan)
     assert rows["reference"].to_pylist()[rows["source"].to_pylist().index("jsonl")] == "a"
