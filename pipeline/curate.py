@@ -5,8 +5,6 @@ source → plan → sample → score → select → revise → filter → label 
                         η1 η2 η3 resolved between the two
 """
 
-from __future__ import annotations
-
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Any, Protocol
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.models import event_loop
-from pipeline.models.local import catalog
+from pipeline.models.local import catalog, download
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import open_source, plan_shards
@@ -72,8 +70,13 @@ def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outco
         if current := find_current(config.out, run_digest, watcher.warn):
             return Outcome(config.out, current, 0, None)
         plan = plan_shards(config, source, adapters, config.out / "work", watcher.warn)
-        record.remember(config, run_digest, short_digests(inputs), _unpriced(config, watcher))
-        config = with_local_models(config, watcher)
+        names = unpriced(config)
+        record.remember(config, run_digest, short_digests(inputs), names)
+        if names and config.run.budget_usd is not None:
+            watcher.warn(
+                f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
+            )
+        config = _with_local_models(config, watcher)
         run = context_of(config, rebuild=True)
         if run.journal.warning:
             watcher.warn(run.journal.warning)
@@ -94,15 +97,6 @@ def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards:
     thresholds = resolve_thresholds(config, run.work, shards)
     execute(config, shards, ("select", "revise", "filter", "label"), thresholds)
     return thresholds
-
-
-def _unpriced(config: CurationConfig, watcher: Watcher) -> list[str]:
-    names = unpriced(config)
-    if names and config.run.budget_usd is not None:
-        watcher.warn(
-            f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
-        )
-    return names
 
 
 def _warn_of_failures(manifest: dict[str, Any], run: Context, watcher: Watcher) -> None:
@@ -139,15 +133,13 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             raise
 
 
-def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
+def _with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
     """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
-    from pipeline.models.local.download import fetch, fetch_or_fallback
-
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
     if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
-        fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
+        download.fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
     if config.needs_generation and reviser.provider == "local":
-        model, _ = fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
+        model, _ = download.fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config

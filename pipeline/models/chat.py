@@ -111,12 +111,12 @@ class ChatModel:
         except Transient as error:
             self._breaker.fails(str(error))
             reject = RowReject(error.reason, model=self.name, error=str(error), attempts=self._attempts)
-            raise reject.passing() from None
+            raise reject.mark_retryable() from None
         except RowReject as reject:
             # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
             if reject.evidence.get("status") == 404:
                 self._breaker.fails(f"status 404: {reject.evidence['error']} (check the model's name and its address)")
-                raise reject.passing() from None
+                raise reject.mark_retryable() from None
             if reject.reason == "bad_request":
                 self.refusal = f"status {reject.evidence['status']}: {reject.evidence['error']}"
             self._breaker.works()

@@ -154,7 +154,7 @@ class ServerReward(RewardModel):
             response = await self._send_with_retries(fill(self._api.body, self._values(items)))
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
-                return [reject.like() for _ in items]
+                return [reject.copy_with() for _ in items]
             # One item, too long perhaps, must not reject the others.
             return [(await self._score_batch([item]))[0] for item in items]
         return read_scores(response, len(items), self._api, self._settings.label)
@@ -179,12 +179,12 @@ class ServerReward(RewardModel):
             response: Any = await retrying(self._settings.attempts)(self._send, body)
         except Transient as error:
             self._breaker.fails(str(error))
-            raise RowReject(error.reason, model=self.name, error=str(error)).passing() from None
+            raise RowReject(error.reason, model=self.name, error=str(error)).mark_retryable() from None
         except RowReject as reject:
             # The address is wrong, not the row.
             if reject.evidence.get("status") == 404:
                 self._breaker.fails(f"status 404: {reject.evidence['error']} (check the address)")
-                raise reject.passing() from None
+                raise reject.mark_retryable() from None
             self._breaker.works()
             raise
         self._breaker.works()

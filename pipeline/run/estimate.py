@@ -9,8 +9,6 @@ Rows that planning would reject are not counted. What only a run can know is ass
     rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable

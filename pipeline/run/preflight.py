@@ -1,7 +1,5 @@
 """What can be known of a run before it costs anything: behind `figa check`. Downloads no model and calls none."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +10,6 @@ from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.local import catalog
-from pipeline.models.local.download import cache_folder
 from pipeline.run import context
 from pipeline.run.plan import first_rows, open_source
 
@@ -56,7 +53,4 @@ def _described(model: str) -> str:
 
 def _missing(name: str) -> bool:
     """Whether an embedded model is not in the cache; False for what is none."""
-    embedded = name.removeprefix("local/")
-    if embedded == name or Path(name).is_dir():
-        return False
-    return not (cache_folder() / catalog.get(embedded).filename).is_file()
+    return name.startswith("local/") and not Path(name).is_dir() and not context.is_downloaded(name)

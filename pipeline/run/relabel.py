@@ -5,8 +5,6 @@ the new reject ledger, so in = published + rejected, where in is what the old da
 it. Streams batch by batch: memory holds some row groups and the rejects of one file.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
