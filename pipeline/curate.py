@@ -5,7 +5,7 @@ source → plan → sample → score → select → revise → filter → label 
                         η1 η2 η3 resolved between the two
 """
 
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +121,10 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
     with ThreadPoolExecutor(config.shards_at_a_time, "shard") as pool:
         futures = [pool.submit(run_stages, config, shard, stages, thresholds) for shard in range(shards)]
         try:
-            ended = wait(futures, return_when=FIRST_EXCEPTION).done
-            for future in futures:
-                if future in ended:
-                    future.result()
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
             run.stopped.set()
             event_loop.cancel_all()
             raise

@@ -14,7 +14,6 @@
 A message says what, where, what was expected and what to do, in one line; the command line prints it without a traceback.
 """
 
-from copy import copy
 from typing import Any, Self
 
 
@@ -84,8 +83,9 @@ class RowReject(Exception):
 
     def copy_with(self, **evidence: Any) -> Self:
         """A reject of its own for another row, for the same reason, with more evidence."""
-        other = copy(self)
-        other.evidence, other.columns = self.evidence | evidence, dict(self.columns)
+        # Subclasses are created with other arguments.
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__ |= self.__dict__ | {"evidence": self.evidence | evidence, "columns": dict(self.columns)}
         return other
 
     def mark_retryable(self) -> Self:

@@ -70,8 +70,7 @@ class Estimate:
     @property
     def cost_usd(self) -> float | None:
         """None when a model's price isn't known."""
-        costs = [calls.cost_usd for calls in self.calls]
-        return None if None in costs else sum(cost or 0.0 for cost in costs)
+        return _total(self.calls)
 
     def as_dict(self) -> dict[str, Any]:
         calls = [asdict(stage) for stage in self.calls]
@@ -103,8 +102,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         reward = config.reward.model if config.needs_rewards else "none"
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _RENDERED_ROWS) or 1
-    judged = usable * (policy.samples if policy.pick == "all" else 1)
-    result = Estimate(facts, _calls(config, rows[::step], usable, round(judged * share)))
+    scored = usable * (policy.samples if policy.pick == "all" else 1)
+    result = Estimate(facts, _calls(config, rows[::step], usable, round(scored * share)))
     budget = config.run.budget_usd
     if budget is not None:
         short = (result.cost_usd or 0.0) > budget
@@ -115,9 +114,14 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
     """Mean US dollars per row of diagnosing and revising `rows` (with `initial`); None when the price isn't known."""
-    turns = _revision(config, rows, len(rows)).items() if rows else ()
-    costs = [_stage_calls(stage, config.reviser, turn).cost_usd for stage, turn in turns]
-    return None if not costs or None in costs else sum(cost or 0.0 for cost in costs) / len(rows)
+    turns = _revision(config, rows, len(rows)).items()
+    total = _total([_stage_calls(stage, config.reviser, turn) for stage, turn in turns])
+    return None if total is None or not rows else total / len(rows)
+
+
+def _total(calls: list[StageCalls]) -> float | None:
+    costs = [stage.cost_usd for stage in calls]
+    return None if None in costs else sum(cost or 0.0 for cost in costs)
 
 
 def _how(mode: str) -> str:
