@@ -34,7 +34,7 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Shows the run: warnings, downloads, and the stages while they work."""
 
     def warn(self, message: str) -> None: ...
@@ -61,30 +61,30 @@ class Outcome:
         return self.context is None
 
 
-def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
+def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    config, source, adapters = open_source(config, watcher.warn)
-    with run_lock(config.out, watcher.warn):
+    config, source, adapters = open_source(config, reporter.warn)
+    with run_lock(config.out, reporter.warn):
         inputs = record.run_inputs(config, source.digest)
         run_digest = digest(*inputs.values())
-        if current := find_current(config.out, run_digest, watcher.warn):
+        if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)
-        plan = plan_shards(config, source, adapters, config.out / "work", watcher.warn)
+        plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn)
         names = unpriced(config)
         record.remember(config, run_digest, short_digests(inputs), names)
         if names and config.run.budget_usd is not None:
-            watcher.warn(
+            reporter.warn(
                 f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
             )
-        config = _with_local_models(config, watcher)
+        config = _with_local_models(config, reporter)
         run = context_of(config, rebuild=True)
         if run.journal.warning:
-            watcher.warn(run.journal.warning)
+            reporter.warn(run.journal.warning)
         calls_before = run.journal.all_calls()
-        with watcher.watching(run):
+        with reporter.watching(run):
             thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)
-        _warn_of_failures(manifest, run, watcher)
+        _warn_of_failures(manifest, run, reporter)
         return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
 
 
@@ -99,15 +99,15 @@ def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards:
     return thresholds
 
 
-def _warn_of_failures(manifest: dict[str, Any], run: Context, watcher: Watcher) -> None:
+def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter) -> None:
     if manifest["unanswered"]:
-        watcher.warn(
+        reporter.warn(
             f"{manifest['unanswered']} rows were rejected only because a provider failed or did not respond "
             "(see rejected/); the same command again calls for these alone"
         )
     for model in run.models:
         if model.refusal:
-            watcher.warn(
+            reporter.warn(
                 f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
                 "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
                 "a judge that gives no token probabilities reward.logprobs=false"
@@ -130,13 +130,13 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             raise
 
 
-def _with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
+def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
     """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
     if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
-        download.fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
+        download.fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
     if config.needs_generation and reviser.provider == "local":
-        model, _ = download.fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
+        model, _ = download.fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config
