@@ -81,16 +81,19 @@ _SPLIT = [
 
 def published_columns(version: str) -> pa.Schema:
     """The published columns of a schema version of this major, as far as this program knows them."""
-    return pa.schema([field for field in PUBLISHED if _minor(SINCE.get(field.name, "1.0")) <= _minor(version)])
+    return pa.schema([field for field in PUBLISHED if _numbers(SINCE.get(field.name, "1.0")) <= _numbers(version)])
 
 
-def is_newer(version: str) -> bool:
-    """Whether a schema version of this major has columns that this program doesn't know."""
-    return _minor(version) > _minor(SCHEMA_VERSION)
+def is_newer(version: object) -> bool:
+    """Whether a schema version has columns that this program doesn't know. False for what is no version."""
+    return _numbers(version) > _numbers(SCHEMA_VERSION)
 
 
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
+def _numbers(version: object) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in str(version).split("."))
+    except ValueError:
+        return ()
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, object]:

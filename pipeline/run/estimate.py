@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
@@ -40,14 +40,7 @@ _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
 _MARK = 1
 
 Row = dict[str, Any]
-
-
-class Turn(NamedTuple):
-    """A number of calls, and the mean tokens of prompt and response of one."""
-
-    calls: int
-    prompt: float
-    response: float
+Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +107,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
     """Mean US dollars per row of diagnosing and revising `rows` (with `initial`); None when the price isn't known."""
-    turns = _revision(config, rows, len(rows)).items()
-    total = _total([_stage_calls(stage, config.reviser, turn) for stage, turn in turns])
+    total = _total(_revision(config, rows, len(rows)))
     return None if total is None or not rows else total / len(rows)
 
 
@@ -134,37 +126,40 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     # The reference stands in for the draft that isn't sampled yet.
     rows = [row | {"initial": _beginning(row["reference"], policy.max_tokens)} for row in rows]
     query = _mean(_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows)
-    sampling = Turn(usable * policy.samples, query, _mean(_tokens(row["initial"]) for row in rows))
-    judges = rewards.judge_settings(config.reward)
-    judging = _judging(config, rows, usable, selected * reviser.candidates) if judges else None
+    drafts = _mean(_tokens(row["initial"]) for row in rows)
     return [
-        _stage_calls("sample", policy, sampling),
-        *(_stage_calls("judge", judge, judging) for judge in judges if judging),
-        *(_stage_calls(stage, reviser, turn) for stage, turn in _revision(config, rows, selected).items()),
+        _stage_calls("sample", policy, usable * policy.samples, query, drafts),
+        *_judging(config, rows, usable, selected * reviser.candidates),
+        *_revision(config, rows, selected),
     ]
 
 
-def _stage_calls(stage: str, settings: PolicySettings | ReviserSettings | RewardSettings, turn: Turn) -> StageCalls:
-    prompt, completion = round(turn.calls * turn.prompt), round(turn.calls * turn.response)
+def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
+    """Means are in tokens per call."""
+    prompt, completion = round(calls * mean_prompt), round(calls * mean_response)
     price = price_of(ModelSpec.parse(settings.model), settings.mode)
     cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
-    return StageCalls(stage, settings.model, turn.calls, prompt, completion, cost)
+    return StageCalls(stage, settings.model, calls, prompt, completion, cost)
 
 
-def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> Turn:
-    """The calls of one judge: of all answers to a query, the reference, the revision."""
-    settings = config.reward
-    prompts = JudgePrompts(settings.judge, settings.prompts)
-    empty = _mean(_prompt([prompts.render(row["messages"], "")]) for row in rows)
+def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> list[StageCalls]:
+    """The calls of each judge: of all answers to a query, the reference, the revision."""
+    judges = rewards.judge_settings(config.reward)
+    if not judges:
+        return []
+    prompts = JudgePrompts(config.reward.judge, config.reward.prompts)
+    prompt = _mean(_prompt([prompts.render(row["messages"], "")]) for row in rows)
     draft, reference = (_mean(_tokens(row[name]) for row in rows) for name in ("initial", "reference"))
     answers = usable * config.policy.samples + selected
-    if settings.judge == "pairwise":
-        return Turn(2 * answers, empty + draft + reference, _MARK)
-    shown = (answers * draft + usable * reference) / max(1, answers + usable)
-    return Turn(answers + usable, empty + shown, _MARK)
+    if config.reward.judge == "pairwise":
+        calls, shown = 2 * answers, draft + reference
+    else:
+        calls = answers + usable
+        shown = (answers * draft + usable * reference) / max(1, calls)
+    return [_stage_calls("judge", judge, calls, prompt + shown, _MARK) for judge in judges]
 
 
-def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[str, Turn]:
+def _revision(config: CurationConfig, rows: list[Row], selected: int) -> list[StageCalls]:
     """The two calls of a revision."""
     settings, style = config.reviser, style_of(config.reviser)
     prompts = Prompts(settings.prompts)
@@ -173,8 +168,9 @@ def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[st
         pieces = [min(sentences.MOST_REPAIRED, len(sentences.split(reference))) for _, reference, _ in texts]
         opening = _mean(_prompt([prompts.render("sentence", *t, reason=REASONS[0], sentence="")]) for t in texts)
         part = _mean(_tokens(draft) // count for (_, _, draft), count in zip(texts, pieces, strict=True))
+        repair = _stage_calls("revise", settings, round(selected * _mean(pieces)), opening + part, part)
         # The program diagnoses without a call.
-        return {"diagnose": Turn(0, 0, 0), "revise": Turn(round(selected * _mean(pieces)), opening + part, part)}
+        return [_stage_calls("diagnose", settings, 0, 0, 0), repair]
     opening = _mean(_prompt([prompts.render("diagnose", *three)]) for three in texts)
     names = ["edits"] if style == "edits" else [f"revise_{reason}" for reason in REASONS]
     second = _mean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names)
@@ -183,10 +179,11 @@ def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[st
         for _, reference, draft in texts
     ]
     response = _mean(min(length, settings.max_tokens) for length in lengths)
-    return {
-        "diagnose": Turn(selected, opening, _DIAGNOSIS),
-        "revise": Turn(selected * settings.candidates, opening + _DIAGNOSIS + _TOKENS_PER_MESSAGE + second, response),
-    }
+    prompt = opening + _DIAGNOSIS + _TOKENS_PER_MESSAGE + second
+    return [
+        _stage_calls("diagnose", settings, selected, opening, _DIAGNOSIS),
+        _stage_calls("revise", settings, selected * settings.candidates, prompt, response),
+    ]
 
 
 def _selected_share(config: CurationConfig) -> float:
