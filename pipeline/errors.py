@@ -24,7 +24,7 @@ class CurationError(Exception):
 
 
 class UsageError(CurationError):
-    """A mistake that the user can mend, noticed before any call."""
+    """A mistake that the user can fix, noticed before any call."""
 
     exit_code = 2
 

@@ -1,5 +1,6 @@
-"""--dry-run: calls and cost of a run, estimated from the source's rows. Reads the source; calls and loads no model.
+"""What can be known of a run before it costs anything. Reads the source; calls and loads no model.
 
+`preflight` is `figa check`; `estimate` is --dry-run: calls and cost of a run, estimated from the source's rows.
 Rows that planning would reject are not counted. What only a run can know is assumed:
 
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
@@ -11,8 +12,9 @@ Rows that planning would reject are not counted. What only a run can know is ass
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -20,9 +22,14 @@ from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings
+from pipeline.errors import ConfigError, RowReject
+from pipeline.labels.loading import open_tokenizer
 from pipeline.models.cost import in_dollars, price_of, prices_as_of
 from pipeline.models.journal import Answer
+from pipeline.models.local import catalog
 from pipeline.prompts import JudgePrompts, Prompts
+from pipeline.run import context
+from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
@@ -30,6 +37,8 @@ from pipeline.stages.sample import build_request
 
 # Rows beyond these are only counted, and taken to be like them.
 _READ_ROWS = 20_000
+# Rows that `figa check` reads.
+_CHECKED_ROWS = 100
 # Rows whose prompts are rendered.
 _RENDERED_ROWS = 1000
 _BYTES_PER_TOKEN = 4
@@ -39,7 +48,6 @@ _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
 # Tokens of a judgement: 7, or B.
 _MARK = 1
 
-Row = dict[str, Any]
 Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
@@ -68,6 +76,46 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         calls = [asdict(stage) for stage in self.calls]
         return {"dry_run": True, "plan": self.facts, "calls": calls, "cost_usd": self.cost_usd}
+
+
+def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """Yields what is in order, as (what, detail). Raises the CurationError that a run with this configuration would."""
+    config, source, adapters = open_source(config, warn)
+    yield "settings", f"valid; output in {config.out}"
+    records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
+    rows, taken, _ = first_rows(config, adapters, records, _CHECKED_ROWS)
+    yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
+    name, settings = context.tokenizer_settings(config)
+    if _missing(name):
+        yield "tokenizer", f"{name}: comes with the model, which the run downloads first"
+    else:
+        tokenizer = open_tokenizer(name, settings)
+        if rows:
+            try:
+                tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
+            except RowReject as reject:
+                raise ConfigError(
+                    f"labels.tokenizer {name}: the first row can't be labelled: {reject.reason} {reject.evidence}; set "
+                    "labels.template, labels.template_options or another tokenizer"
+                ) from None
+        yield "tokenizer", f"{name}: its template renders the first row"
+    if config.needs_generation:
+        for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
+            yield role, _described(model)
+    yield "reward", config.reward.model if config.needs_rewards else "not used: the source has pre-made pairs"
+
+
+def _described(model: str) -> str:
+    spec = ModelSpec.parse(model)
+    if spec.provider != "local":
+        return f"{model}: named right, and the key it needs is set; it was not called"
+    size = f"{catalog.get(spec.name).size_mb} MB"
+    return f"{model}: {f'to be downloaded, {size}' if _missing(model) else 'downloaded'}"
+
+
+def _missing(name: str) -> bool:
+    """Whether an embedded model is not in the cache; False for what is none."""
+    return name.startswith("local/") and not Path(name).is_dir() and not context.is_downloaded(name)
 
 
 def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,22 +82,17 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     """
     from pipeline.report.page import write_report
 
-    content = _numbered(out, content)
+    before = manifest.load_or_none(out) or {}
+    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
+    number = before.get("publication", 1) if before else 0
+    number += known != json.loads(json.dumps(content))
+    content = {"format": content["format"], "publication": number, **content}
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
     written = manifest.write(out, content)
     supersede(out, [*content["files"], *content["rejected_files"]])
     return written
-
-
-def _numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with its publication's number, after `format`."""
-    before = manifest.load_or_none(out) or {}
-    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
-    number = before.get("publication", 1) if before else 0
-    number += known != json.loads(json.dumps(content))
-    return {"format": content["format"], "publication": number, **content}
 
 
 def written_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
@@ -127,9 +121,8 @@ def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dic
 
     Raises UsageError when a newer version of this program wrote in the folder.
     """
-    with suppress(StorageError):
-        record.check_not_newer(out, manifest.load(out, sealed=False))
     try:
+        record.check_not_newer(out, manifest.load(out, sealed=False))
         manifest.load(out)
     except StorageError as error:
         warn(f"{str(error).rpartition(';')[0]}; what it named is published again")

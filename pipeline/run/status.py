@@ -222,7 +222,7 @@ def _stages(work: Path, content: dict[str, Any] | None, wanted: CurationConfig |
         return [step["stage"] for step in content["funnel"]]
     if wanted and wanted.source.enters_at != "auto":
         return list(wanted.stages)
-    # Answers that the source brings skip the first stages; the last two are in every run.
+    # Pre-made pairs skip the first stages; the last two are in every run.
     there = [name for name in schema.STAGES if (work / name).is_dir() or name in schema.STAGES[-2:]]
     return list(schema.STAGES) if "sample" in there or there[0] != "source" else there
 
