@@ -24,7 +24,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     config = run_config(arguments)
-    from pipeline.run.preflight import preflight
+    from pipeline.run.estimate import preflight
 
     checked = {}
     for what, detail in preflight(config, note):
