@@ -35,8 +35,9 @@ class ModelSpec:
         provider, slash, rest = text.strip().partition("/")
         name, at, url = rest.partition("@")
         if provider not in (*PROVIDERS, *SERVERS):
+            expected = f"expected one of {', '.join(PROVIDERS)} in provider/model"
             near = did_you_mean(provider, (*PROVIDERS, *SERVERS))
-            raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{near}")
+            raise ConfigError(f"unknown model provider in {text!r}: {expected}{near}")
         if not slash or not name:
             raise ConfigError(f"model {text!r}: expected provider/model[@base_url], for example openai/gpt-4o-mini")
         if at and not _is_address(url):

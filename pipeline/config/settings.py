@@ -130,7 +130,7 @@ class FilterSettings(Section):
         None,
         ge=-1,
         le=1,
-        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0.25 for sentences, else off",
+        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: 0.25 for style sentences, else off",
     )
 
     @model_validator(mode="after")
@@ -145,7 +145,9 @@ class LabelSettings(Section):
 
     tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
     template: Literal["chat", "alpaca", "plain"] = Field("chat", description="How a query becomes a prompt")
-    template_options: Json = Field({}, description="Variables of the chat template, such as enable_thinking: false")
+    template_options: Json = Field(
+        {}, description="Variables of the chat template, e.g. enable_thinking: false; give them to the trainer"
+    )
     date: datetime.date | None = Field(None, description="The day for chat templates that write the date")
     system: str | None = Field(
         None, description="System prompt for queries that have none; default: policy.system; empty: none"
