@@ -19,7 +19,6 @@ from pipeline.models import event_loop
 from pipeline.models.local import catalog
 from pipeline.run import record
 from pipeline.run.context import Context
-from pipeline.run.inputs import run_inputs
 from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
@@ -68,7 +67,7 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
     config, source, adapters = open_source(config, reporter.warn)
     with run_lock(config.out, reporter.warn):
-        inputs = run_inputs(config, source.digest)
+        inputs = record.run_inputs(config, source.digest)
         run_digest = digest(*inputs.values())
         if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)

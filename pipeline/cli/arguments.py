@@ -1,20 +1,23 @@
-"""Arguments that several commands take, and types of those that are numbers."""
+"""Arguments that several commands take, and types of numbers and folders."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
-from pipeline.storage.location import argument
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
+
+from pipeline.storage.location import location
+from pipeline.storage.remote import RemotePath
 
 
 def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str, text: str) -> Any:
@@ -24,7 +27,7 @@ def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: s
             return number
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    raise ArgumentTypeError(f"expected {expected}, got {text!r}")
 
 
 count = partial(_number, int, lambda n: n >= 0, "a number from 0")
@@ -33,8 +36,24 @@ positive_number = partial(_number, float, lambda n: 0 < n < math.inf, "a number 
 nats = partial(_number, float, lambda n: n >= 0, "a number from 0, or inf")
 
 
+def folder(text: str) -> Path:
+    """An output folder: a path, or the URL of a store."""
+    try:
+        return location(text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def local_folder(text: str) -> Path:
+    """An output folder on this machine."""
+    path = folder(text)
+    if isinstance(path, RemotePath):
+        raise ArgumentTypeError(f"{text}: here a folder on this machine is needed")
+    return path
+
+
 def add_dir(p: argparse.ArgumentParser, help: str = "output folder of a finished run") -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help=help)
+    p.add_argument("dir", metavar="DIR", type=folder, help=help)
 
 
 def add_set(p: argparse.ArgumentParser, help: str) -> None:

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
             selected.add_row(*choice.given, numbers, f"{choice.rows:,}", f"{choice.share:.0%}", cost)
         Console().print(selected)
         print(f"costs: {visible(known_by)}; qX beside a bar: the share of rows up to its end")
-    result = [choice.as_dict() for choice in choices]
+    result = [choice._asdict() for choice in choices]
     return 0, {"rows": len(rows), "usd_a_revision": price, "known_by": known_by, "choices": result}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.text import Text
 
+from pipeline.cli.arguments import folder
 from pipeline.cli.console import Console, print_values, table
-from pipeline.storage.location import argument
 from pipeline.text import visible
 
 EXAMPLES = ("figa compare out/before out/after --html compare.html",)
@@ -19,8 +19,8 @@ _LISTED = 10
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("first", metavar="DIR1", type=argument, help="output folder of a finished run")
-    p.add_argument("second", metavar="DIR2", type=argument, help="and of another")
+    p.add_argument("first", metavar="DIR1", type=folder, help="output folder of a finished run")
+    p.add_argument("second", metavar="DIR2", type=folder, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.cli.arguments import add_dir
+from pipeline.cli.arguments import add_dir, folder
 from pipeline.cli.console import print_values, progress_bar
-from pipeline.storage.location import argument
 
 INTERRUPTED = "the output is not complete: delete it and run again"
 EXAMPLES = ("figa export out/hh-rlhf --format dpo --out out/dpo",)
@@ -24,7 +23,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p)
     p.add_argument("--format", metavar="NAME", required=True, help="see above")
     p.add_argument("--variant", metavar="NAME", help="layout, where a format has several")
-    p.add_argument("--out", metavar="DIR2", type=argument, required=True, help="a new folder")
+    p.add_argument("--out", metavar="DIR2", type=folder, required=True, help="a new folder")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:

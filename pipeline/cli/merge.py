@@ -10,8 +10,8 @@ import argparse
 import shlex
 from pathlib import Path
 
+from pipeline.cli.arguments import folder
 from pipeline.cli.console import note, print_values, progress_bar
-from pipeline.storage.location import argument
 
 INTERRUPTED = "what stood in the output folder is untouched"
 EXAMPLES = (
@@ -22,8 +22,8 @@ EXAMPLES = (
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dirs", metavar="DIR", nargs="+", type=argument, help="output folders of finished runs")
-    p.add_argument("--out", metavar="DIR", required=True, type=argument, help="folder of the merged data set")
+    p.add_argument("dirs", metavar="DIR", nargs="+", type=folder, help="output folders of finished runs")
+    p.add_argument("--out", metavar="DIR", required=True, type=folder, help="folder of the merged data set")
     p.add_argument("--keep", choices=("first", "last"), help="which of several rows with the same id; default first")
 
 

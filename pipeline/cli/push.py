@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
+from pipeline.cli.arguments import local_folder
 from pipeline.cli.console import progress_bar
-from pipeline.storage.location import local_argument
 
 INTERRUPTED = "the Hub shows a commit whole or not at all: run the same command again"
 EXAMPLES = ("figa push out/hh-rlhf owner/name --private",)
@@ -17,7 +17,7 @@ EXIT_CODES = "0 sent · 1 the Hub failed · 2 bad usage, or files that are not a
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=local_argument, help="output folder of a finished run")
+    p.add_argument("dir", metavar="DIR", type=local_folder, help="output folder of a finished run")
     p.add_argument("hub_id", metavar="HUB_ID", help="owner/name; created if it isn't there")
     p.add_argument("--private", action="store_true", help="a new data set is private")
     p.add_argument("--dry-run", action="store_true", help="check the files and say what would be sent")

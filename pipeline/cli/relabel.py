@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from pipeline.cli.arguments import add_dir, add_set
+from pipeline.cli.arguments import add_dir, add_set, folder
 from pipeline.cli.console import note, print_values, progress_bar
-from pipeline.storage.location import argument
 
 INTERRUPTED = "no data set was written"
 EXAMPLES = (
@@ -23,7 +22,7 @@ _FLAGS = ("tokenizer", "template", "granularity", "signal", "alpha", "beta", "ga
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p)
-    p.add_argument("--out", metavar="DIR2", type=argument, required=True, help="folder of the new data set")
+    p.add_argument("--out", metavar="DIR2", type=folder, required=True, help="folder of the new data set")
     p.add_argument("--tokenizer", metavar="ID", help="folder or Hub id of the tokenizer of the model to train")
     p.add_argument("--template", help="chat, alpaca, plain")
     p.add_argument("--granularity", help="token, word, phrase")

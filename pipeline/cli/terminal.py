@@ -128,10 +128,10 @@ def _dollars(dollars: float | None) -> str:
 
 def _funnel(manifest: dict[str, Any]) -> Table:
     funnel = table("where the rows went", ("stage", "in", "out", "rejected"), right=("in", "out"))
-    for step in facts.funnel(manifest):
-        funnel.add_row(step.stage, str(step.rows_in), str(step.rows_out), step.rejected)
-        if step.notes:
-            funnel.add_row("", "", "", step.notes, style="dim")
+    for step in manifest["funnel"]:
+        funnel.add_row(step["stage"], str(step["in"]), str(step["out"]), facts.counts(step["rejected"]))
+        if notes := step.get("notes"):
+            funnel.add_row("", "", "", facts.counts(notes), style="dim")
     return funnel
 
 

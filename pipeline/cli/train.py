@@ -14,9 +14,8 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.cli.arguments import add_dir, count, nats, positive_integer, positive_number
+from pipeline.cli.arguments import add_dir, count, local_folder, nats, positive_integer, positive_number
 from pipeline.errors import UsageError
-from pipeline.storage.location import local_argument
 
 INTERRUPTED = "--resume goes on from the last whole epoch"
 EXAMPLES = ("figa train out/hh-rlhf --model org/my-sft-model --out out/trained --epochs 3",)
@@ -25,7 +24,7 @@ EXAMPLES = ("figa train out/hh-rlhf --model org/my-sft-model --out out/trained -
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p)
     p.add_argument("--model", metavar="ID", required=True, help="folder or Hub id; its tokenizer is that of the labels")
-    p.add_argument("--out", metavar="DIR2", type=local_argument, required=True, help="a new folder for the model")
+    p.add_argument("--out", metavar="DIR2", type=local_folder, required=True, help="a new folder for the model")
     p.add_argument("--epochs", type=positive_number, default=5.0)
     p.add_argument("--max-steps", type=positive_integer, help="optimiser steps; overrides --epochs")
     p.add_argument("--lr", type=positive_number, default=1e-5, help="learning rate, constant")

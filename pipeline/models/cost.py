@@ -24,7 +24,7 @@ _BATCH_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars a million tokens.
+    """US dollars per million tokens.
 
     Of an answer's prompt, the part that came from the provider's cache pays `cached_input`, and the part that went into it
     `cache_write` (None: as `input`).
@@ -78,10 +78,10 @@ def _table() -> tuple[dict[str, Price], str, dict[str, float]]:
 
 
 def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
-    """The price of a model asked live or in batches; zero for models on this machine; None when it isn't known.
+    """The price of a model, live or in batches; zero for models on this machine; None when it isn't known.
 
-    A server of one's own (an address behind @) is only priced when the table names the model with that address. An address in
-    the environment is a way to the provider: the model costs what it costs there, unless the table says otherwise.
+    A self-hosted server (an address behind @) has a price only when the table names the model with that address. An address
+    in the environment is a way to the provider: the model costs what it costs there, unless the table says otherwise.
     """
     if spec.provider not in ("openai", "anthropic"):
         return Price(0, 0, 0)
@@ -94,7 +94,7 @@ def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
 
 
 def in_dollars(budget: float) -> str:
-    """Two digits behind the point, or as many as were given."""
+    """With two decimals, or as many as the number has."""
     return f"${budget:.2f}" if round(budget, 2) == budget else f"${budget:.10g}"
 
 
@@ -103,10 +103,10 @@ def prices_as_of() -> str:
 
 
 class Budget:
-    """A cap in US dollars that is never passed: the worst case of a call is reserved before it is made.
+    """A cap in US dollars that is never passed: the worst case of a call is reserved before it is sent.
 
-    Raises BudgetReached from `reserve` when the next call could pass the cap. `held`: US dollars set aside for requests that
-    were submitted and not yet paid, by their names; a call for one of them takes its place.
+    held: US dollars set aside for requests in batches that are not yet paid, by custom id; a call for one of them takes over
+    what it holds.
     """
 
     def __init__(self, limit: float | None, spent: float, held: Mapping[str, float] | None = None) -> None:
@@ -120,12 +120,12 @@ class Budget:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Nothing more may be reserved: the run ends, and would only cut off what a smaller call begins now."""
+        """Refuse every further reservation: the run ends, and would only cut off a smaller call that starts now."""
         with self._lock:
             self._closed = True
 
     def hold(self, name: str, usd: float) -> None:
-        """Set aside so much for the request of that name, in place of what it held."""
+        """Set aside `usd` for the request of that name, in place of what it held."""
         with self._lock:
             self._held += usd - self._holds.pop(name, 0.0)
             if usd:
@@ -134,18 +134,19 @@ class Budget:
                 self._held = 0.0
 
     def expect(self, batches: int) -> None:
-        """So many batches more (or less) are looked after, whose holds may come back: `in_flight` until none is."""
+        """So many more (or fewer) batches are followed whose holds may come back: `in_flight` until there is none."""
         with self._lock:
             self._reservations += batches
 
     def reserve(self, most: float, name: str | None = None) -> float:
-        """Set `most` aside for a call, or what `name` holds: what was submitted costs nothing new. Gives the sum set aside."""
+        """Set aside `most` for a call, or what `name` holds; returns the sum. Raises BudgetReached."""
         with self._lock:
+            committed = self.spent + self._reserved + self._held
             held = self._holds.pop(name, 0.0) if name else 0.0
             if held:
                 self._held = self._held - held if self._holds else 0.0
                 most = held
-            elif self.limit is not None and most and (self._closed or self._committed + most > self.limit):
+            elif self.limit is not None and most and (self._closed or committed + most > self.limit):
                 out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
                 raise BudgetReached(
                     f"budget of {in_dollars(self.limit)} reached: ${self.spent:.4f} spent{out}, the next call could cost "
@@ -154,10 +155,6 @@ class Budget:
             self._reserved += most
             self._reservations += most > 0
             return most
-
-    @property
-    def _committed(self) -> float:
-        return self.spent + self._reserved + self._held
 
     @property
     def in_flight(self) -> bool:

@@ -1,4 +1,4 @@
-"""One event loop a process, in a thread of its own, on which all calls of language models run.
+"""One event loop per process, in a thread of its own, on which all calls of language models run.
 
 Stages are synchronous functions; they hand their rows to `each_row` and get results back in order. Shards in other threads
 share the loop, and with it the clients, their connections and their limits.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import gc
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
@@ -22,28 +20,20 @@ from pipeline.errors import RowReject
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-
-_starting = threading.Lock()
-_SWITCH_S = 0.0005
-_NEW_OBJECTS = 10_000
+_lock = threading.Lock()
 
 # The number of the worker that a coroutine belongs to: one row's calls share it.
 worker_number: ContextVar[int] = ContextVar("worker_number", default=0)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
-    # `cache` alone would let threads that race for the first use make a loop each.
-    with _starting:
+    # `cache` alone would let threads that race for the first use create a loop each.
+    with _lock:
         return _event_loop()
 
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    # SQLite lets go of the interpreter at every step. By default who commits then waits 5 ms to get it back from a busy thread,
-    # and with him all callers whose answers he is writing.
-    sys.setswitchinterval(_SWITCH_S)
-    # By default cycles are looked for after every 700 new objects: a call makes as many, and leaves hardly a cycle.
-    gc.set_threshold(max(_NEW_OBJECTS, gc.get_threshold()[0]), *gc.get_threshold()[1:])
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="model-calls", daemon=True).start()
     return loop
@@ -57,23 +47,6 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     except BaseException:
         future.cancel()
         raise
-
-
-@contextmanager
-def made_for_good() -> Iterator[None]:
-    """What is made meanwhile stays until the process ends: the garbage collector doesn't look at it, now or later.
-
-    An SDK is eighty thousand objects. Looked through while they are loaded, in the midst of calls and at the end, they
-    take as long as 200 calls, and hold up all calls for 70 ms at a time.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()
 
 
 def at_exit(close: Callable[[], Coroutine[Any, Any, None]]) -> None:

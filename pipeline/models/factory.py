@@ -12,33 +12,31 @@ from pipeline.config.model_names import OPENAI_URL, SCORERS, ModelSpec, base_url
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
-from pipeline.models.batch import ledger as batch_ledger
+from pipeline.models.batch import ledger
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.api import BatchApi
-from pipeline.models.batch.cost import BatchMoney
-from pipeline.models.batch.ledger import BatchLedger
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider
-from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.cost import Budget, price_of
-from pipeline.models.event_loop import made_for_good, worker_number
+from pipeline.models.chat import ChatModel, ChatRequest, OnHeaders, Provider
+from pipeline.models.cost import Budget, Price, price_of
+from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.limiter import limiter_for
 from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve
-from pipeline.models.providers import AnthropicProvider, OpenAIProvider, Provider
+from pipeline.models.providers import AnthropicProvider, OpenAIProvider
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
-# Servers of one's own often take any key; the SDK insists on one.
+# Self-hosted servers often take any key; the SDK requires one.
 _NO_KEY = "no-key"
 # Each keeps the model in memory: up to 2 GB for the default reviser.
 _MOST_REPLICAS = 4
-# Rows that wait for a batch cost next to nothing.
+# In batch mode all rows may wait at the same time: that costs next to nothing.
 _ALL_AT_ONCE = 100_000
 
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
-    """What makes two models the same one: provider, name and address, or the hash of a local model's file."""
+    """What makes two models the same: provider, name and address, or the hash of a local model's file."""
     if spec.provider == "local":
         return {"provider": "local", "sha256": catalog.get(spec.name).sha256}
     return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
@@ -76,6 +74,7 @@ def chat_model(
 ) -> ChatModel:
     """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
     spec = ModelSpec.parse(settings.model)
+    price = price_of(spec, settings.mode) or Price(0, 0, 0)
 
     def connect() -> Provider:
         if spec.provider == "local":
@@ -87,14 +86,9 @@ def chat_model(
         if settings.mode == "live":
             return _remote(spec, settings.timeout_s)
         api = batch_api(spec, settings.timeout_s)
-        ledger = BatchLedger(journal.path.with_name(batch_ledger.FILE))
-        return BatchProvider(
-            api,
-            ledger,
-            BatchMoney(api, ledger, budget, price_of(spec, "batch")),
-            str(ModelSpec(spec.provider, spec.name, base_url(spec))),
-            settings,
-        )
+        batches = ledger.BatchLedger(journal.path.with_name(ledger.FILE))
+        target = str(ModelSpec(spec.provider, spec.name, base_url(spec)))
+        return BatchProvider(api, batches, budget, price, target, settings)
 
     concurrency = _ALL_AT_ONCE if settings.mode == "batch" else calls_at_a_time(settings)
     return ChatModel(
@@ -103,7 +97,7 @@ def chat_model(
         connect,
         journal=journal,
         budget=budget,
-        price=price_of(spec, settings.mode),
+        price=price,
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,
@@ -114,10 +108,9 @@ def chat_model(
 def _remote(spec: ModelSpec, timeout_s: float) -> OpenAIProvider | AnthropicProvider:
     key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
     url = base_url(spec)
-    with made_for_good():
-        if spec.provider == "anthropic":
-            return AnthropicProvider(spec.name, url, key, timeout_s)
-        return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
+    if spec.provider == "anthropic":
+        return AnthropicProvider(spec.name, url, key, timeout_s)
+    return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
 
 
 def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
@@ -127,7 +120,7 @@ def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
 
 
 def calls_at_a_time(settings: PolicySettings | ReviserSettings | RewardSettings) -> int:
-    """What a process may have in flight: the setting, and for a local model at most a call a core."""
+    """How many calls a process may have in flight: the setting, and for a local model at most one per core."""
     if ModelSpec.parse(settings.model).provider == "local":
         return min(settings.concurrency, cores(), _MOST_REPLICAS)
     return settings.concurrency
@@ -136,20 +129,21 @@ def calls_at_a_time(settings: PolicySettings | ReviserSettings | RewardSettings)
 class Replicas:
     """Several servers of one local model, each with one thread, one slot and one call at a time.
 
-    Two servers with a thread each do twice the work of one; one server with two threads may do less than with one, as
+    Two servers with one thread each do twice the work of one; one server with two threads may do less than with one, as
     llama.cpp's threads wait for each other at every layer. A row's calls go to the same server, which still has the row's
     prompt in its cache. With one slot, and no cache in a row's first call, an answer does not depend on other rows.
     """
 
-    batched = False
-
-    def __init__(self, providers: list[Provider]) -> None:
+    def __init__(self, providers: list[OpenAIProvider]) -> None:
         self._providers = [(provider, asyncio.Lock()) for provider in providers]
 
-    async def complete(self, request: ChatRequest) -> Answer:
-        provider, turn = self._providers[worker_number.get() % len(self._providers)]
-        async with turn:
-            return await provider.complete(request)
+    def custom_id(self, request: ChatRequest) -> None:
+        """Live calls have no name in a batch."""
+
+    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+        provider, lock = self._providers[worker_number.get() % len(self._providers)]
+        async with lock:
+            return await provider.complete(request, on_headers)
 
     async def close(self) -> None:
         for provider, _ in self._providers:
@@ -157,7 +151,7 @@ class Replicas:
 
 
 def system_prompt(settings: PolicySettings) -> str | None:
-    """What is put before queries that have no system prompt: as set, else an embedded model's own; None for nothing."""
+    """The system prompt for queries without one: as set, else an embedded model's own; None for none."""
     spec = ModelSpec.parse(settings.model)
     if settings.system is None and spec.provider == "local":
         return catalog.get(spec.name).system
@@ -167,10 +161,7 @@ def system_prompt(settings: PolicySettings) -> str | None:
 def request_params(
     settings: PolicySettings | ReviserSettings | RewardSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
 ) -> dict[str, Any]:
-    """The SDK parameters of one call, `first` of its row or not.
-
-    `extra` goes into the body as it stands, for what only this server knows.
-    """
+    """The SDK parameters of one call, the `first` of its row or a later one. `extra` goes into the body unchanged."""
     params: dict[str, Any] = {"seed": row_seed}
     if settings.temperature is not None:
         params["temperature"] = settings.temperature

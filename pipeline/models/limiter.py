@@ -1,117 +1,133 @@
-"""How many calls at a time, and how many a minute, one model at one address is asked.
+"""How many calls one model at one address gets at a time, and how many a minute.
 
 Three things hold a call back, whichever row, stage or thread it belongs to:
 
-    window     calls at a time. Starts at the bound that the settings give, is halved when the server shows that it has too
-               much to do (429, 503, 529, a time-out), grows by a step a round while calls end well (AIMD, as in TCP).
-               Calls that were on their way when it was cut don't cut it again.
-    pause      the server's Retry-After: nobody starts before it is over.
-    rates      requests and tokens a minute: fixed by settings, told by the server's headers, or learned from refusals.
+    window     calls at a time. Starts at the bound from the settings, is halved when the server is overloaded (503, 529, a
+               time-out) and grows by 1/16 of the bound per round of successful calls (AIMD, as in TCP).
+    pause      the server's Retry-After: no call starts before it is over.
+    rates      requests and tokens a minute: fixed by the settings, announced by the server's headers, or learned from
+               refusals (429).
 
-A `Limiter` belongs to the shared event loop. Waiters are served in the order in which they came.
+A `Limiter` belongs to the shared event loop. Waiting calls start in the order of their arrival.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
 from pipeline.models import rate_limit_headers
-from pipeline.models.pace import Pace
 from pipeline.models.provider_errors import Transient
 from pipeline.schema import digest
 
-_CUT = 0.5
-# The window grows by this share of its bound when every call in it has ended well once.
 _STEP = 1 / 16
-# A pace lets so many seconds' worth start at once, or timers would decide.
-_GRAIN_S = 0.02
-_SHORTEST_S = 0.001
+_MARGIN = 1.25
+_SHORTEST_WAIT_S = 0.001
 
 
 class Bucket:
-    """An allowance that refills steadily. An infinite rate is no limit."""
+    """A token bucket. An infinite rate is no limit."""
 
     def __init__(self, rate: float = math.inf, capacity: float = 1.0) -> None:
         self.rate = rate
         self._capacity = max(1.0, capacity)
         self._level = self._capacity
         self._at = 0.0
-        # All that was ever taken: what a call took is known by the difference.
+        # Sum of everything taken; a difference of two values says what was taken in between.
         self.taken = 0.0
 
     def delay(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; an amount above the capacity waits for a full bucket."""
         if self.rate == math.inf:
             return 0.0
-        self._fill(now)
+        self._level = min(self._capacity, self._level + (now - self._at) * self.rate)
+        self._at = now
         missing = min(amount, self._capacity) - self._level
         return missing / self.rate if missing > 1e-9 else 0.0
 
     def take(self, amount: float) -> None:
         self.taken += amount
-        if self.rate < math.inf:
-            self._level -= amount
+        self._level -= amount
 
-    def change(self, rate: float, capacity: float, now: float) -> None:
-        self._fill(now)
-        self.rate, self._capacity = rate, max(1.0, capacity)
-        self._level = min(self._level, self._capacity)
-
-    def sync(self, told: rate_limit_headers.Quota, then: float, taken_then: float, now: float) -> None:
-        """Take over what the server told of the moment `then`: what was taken since is gone, what it refills is there."""
-        self.rate, self._capacity, self._at = told.rate, max(1.0, told.capacity), now
-        refilled = min(self._capacity, told.remaining + told.rate * (now - then))
+    def sync(self, quota: rate_limit_headers.Quota, then: float, taken_then: float, now: float) -> None:
+        """Adopt the server's state at the moment `then`, less what was taken since, plus what was refilled since."""
+        self.rate, self._capacity, self._at = quota.rate, max(1.0, quota.capacity), now
+        refilled = min(self._capacity, quota.remaining + quota.rate * (now - then))
         self._level = refilled - (self.taken - taken_then)
 
-    def _fill(self, now: float) -> None:
-        if self.rate < math.inf:
-            self._level = min(self._capacity, self._level + (now - self._at) * self.rate)
-        self._at = now
 
+class LearnedRate:
+    """Calls a second that a server without rate-limit headers admits, learned from its refusals alone.
 
-class Usage:
-    """What share of its worst case a call takes, as learned: the mean and twice the mean deviation."""
+    Between two refusals it answers just what its limit allows. After a refusal, calls start at nine tenths of the best rate
+    measured so, and then faster with the square of the time. When fewer are answered at that lower rate twice in a row,
+    the limit has changed or the refusals have another cause: learning starts again.
+    """
+
+    _BELOW = 0.9
+    _AS_GOOD = 0.93
+    _MISSES = 2
+    # In so many seconds without a refusal the rate doubles.
+    _DOUBLES_S = 20.0
+    # A measurement takes at least so many seconds.
+    _MEASURES_S = 1.0
+    # Timers are not precise: so many seconds' worth may start at once.
+    _GRAIN_S = 0.02
 
     def __init__(self) -> None:
-        self._mean: float | None = None
-        self._deviation = 0.0
+        self.rate = math.inf
+        self._best = 0.0
+        self._misses = 0
+        # Seconds at which the first refusal came, and the last one that was measured.
+        self._first = self._since = math.inf
+        self._answered = 0
+        self._next = 0.0
 
-    def expect(self, most: int) -> float:
-        return most if self._mean is None else most * min(1.0, self._mean + 2 * self._deviation)
+    def delay(self, now: float) -> float:
+        return self._next - now
 
-    def learn(self, most: int, used: int) -> None:
-        share = used / max(1, most)
-        if self._mean is None:
-            self._mean = share
-        self._deviation += 0.1 * (abs(share - self._mean) - self._deviation)
-        self._mean += 0.1 * (share - self._mean)
+    def start(self, now: float) -> None:
+        rate = self.rate * (1 + (max(0.0, now - self._since) / self._DOUBLES_S) ** 2)
+        self._next = max(self._next, now - self._GRAIN_S) + 1 / rate
+
+    def answered(self, started: float) -> None:
+        """The call that started at `started` was answered. What a server grants as a first burst doesn't count."""
+        self._answered += started >= self._first
+
+    def refused(self, started: float, now: float) -> None:
+        """The call that started at `started` was refused. Those from before the last measurement tell nothing new."""
+        if self._first == math.inf:
+            self._first = self._since = now
+        elapsed = now - self._since
+        if started < self._since or elapsed < self._MEASURES_S:
+            return
+        measured = self._answered / elapsed
+        self._misses = 0 if measured >= self._AS_GOOD * self._best else self._misses + 1
+        self._best = max(self._best, measured)
+        if self._misses == self._MISSES:
+            self._best = 0.0
+        self.rate = self._BELOW * self._best or math.inf
+        self._since, self._answered = now, 0
 
 
 @dataclass(slots=True)
 class Call:
-    """One attempt's way through the limiter: `with await limiter.start(most) as call`."""
+    """One attempt's way through the limiter: `with await limiter.start(most) as call`. `used`: tokens, set at its end."""
 
     limiter: Limiter
-    number: int
     started: float
     most: int
+    # What had been taken from the announced quotas when it started.
     taken: dict[str, float]
-    # What its pace said when it started.
-    paced: int
     used: int = 0
-
-    def heard(self, headers: Mapping[str, str]) -> None:
-        self.limiter.heard(self, headers)
 
     def __enter__(self) -> Self:
         return self
@@ -127,21 +143,17 @@ class Limiter:
 
     def __init__(self, bound: int, rpm: float | None = None, tpm: float | None = None) -> None:
         self.window = float(bound)
-        self.pace = Pace()
         self._bound = bound
         self._active = 0
-        self._busy_s = 0.0
-        self._busy_since = 0.0
-        self._numbers = itertools.count()
-        self._cut_at = 0
-        self._synced_at = -1
-        self._paused_until = -math.inf
-        self._usage = Usage()
-        self._told = {kind: Bucket() for kind in rate_limit_headers.KINDS}
-        self._fixed = {"requests": _minute(rpm), "tokens": _minute(tpm)}
-        self._learned = Bucket()
-        self._waiting: deque[tuple[asyncio.Future[Call], int]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._cut_at = self._synced_at = self._paused_until = -math.inf
+        # The share of its worst case that a call uses: a moving mean.
+        self._share: float | None = None
+        self._announced = {kind: Bucket() for kind in rate_limit_headers.KINDS}
+        self._fixed = {"requests": _per_minute(rpm), "tokens": _per_minute(tpm)}
+        self.learned = LearnedRate()
+        # The waiting call that is next holds it; an asyncio.Lock wakes in the order of arrival.
+        self._next = asyncio.Lock()
+        self._call_ended = asyncio.Event()
 
     def widen(self, bound: int, rpm: float | None, tpm: float | None) -> None:
         """One more model shares this limiter: the higher bound counts, and the lower of fixed rates."""
@@ -150,132 +162,96 @@ class Limiter:
             self._bound = bound
         for kind, limit in (("requests", rpm), ("tokens", tpm)):
             if limit and limit / 60 < self._fixed[kind].rate:
-                self._fixed[kind] = _minute(limit)
+                self._fixed[kind] = _per_minute(limit)
 
     async def start(self, most: int) -> Call:
         """Wait until a call of at most `most` tokens, prompt and answer, may start."""
-        now = time.monotonic()
-        if not self._waiting and not self._active:
-            self._busy_since = now
-        if not self._waiting and self._active < int(self.window) and self._delay(most, now) <= 0:
-            return self._grant(most, now)
-        waiter: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
-        self._waiting.append((waiter, most))
-        if self._timer is None:
-            self._serve()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.end(waiter.result(), None)
-            raise
+        async with self._next:
+            while (delay := self._delay(most)) > 0:
+                self._call_ended.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(delay, _SHORTEST_WAIT_S)):
+                        await self._call_ended.wait()
+            self._active += 1
+            now = time.monotonic()
+            for buckets in (self._announced, self._fixed):
+                buckets["requests"].take(1)
+                buckets["tokens"].take(self._expected(most))
+            self.learned.start(now)
+            return Call(self, now, most, {kind: bucket.taken for kind, bucket in self._announced.items()})
 
-    def pause(self, seconds: float) -> None:
-        """Nobody starts for so long."""
-        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
-
-    def heard(self, call: Call, headers: Mapping[str, str]) -> None:
-        """Take over what the server says of its limits, unless a later call has told already."""
-        if call.number <= self._synced_at:
-            return
-        now = time.monotonic()
-        for kind, told in rate_limit_headers.read(headers).items():
-            self._synced_at = call.number
-            self._told[kind].sync(told, call.started, call.taken[kind], now)
-
-    def end(self, call: Call, error: BaseException | None) -> None:
-        """A call is over, well or with `error`."""
-        self._active -= 1
-        if call.used:
-            self._usage.learn(call.most, call.used)
-        refused = isinstance(error, Transient) and error.status == 429
-        if refused or (isinstance(error, Transient) and (error.status in (503, 529) or error.reason == "timed_out")):
-            self._congested(call, refused=refused)
-        else:
-            self.pace.let_in(self._busy())
-            # A window that nobody fills says nothing of what the server can bear.
-            if self._active + 1 > self.window / 2:
-                self.window = min(self._bound, self.window + self._bound * _STEP / self.window)
-        if self.pace.rate < math.inf or self._learned.rate < math.inf:
-            self._learned.change(self.pace.rate, self.pace.rate * _GRAIN_S, time.monotonic())
-        self._serve()
-        if not self._active and not self._waiting:
-            self._busy_s += time.monotonic() - self._busy_since
-
-    def _busy(self) -> float:
-        """Seconds so far in which calls were under way or held back."""
-        return self._busy_s + time.monotonic() - self._busy_since
-
-    def _congested(self, call: Call, *, refused: bool) -> None:
-        counts = call.number >= self._cut_at
-        paced = self._told["requests"].rate < math.inf or self.pace.rate < math.inf
-        if refused:
-            self.pace.refused(self._busy(), call.paced, counts=counts)
-        if not counts:
-            return
-        self._cut_at = next(self._numbers)
-        # With a pace known it is that which was too high; cutting the window as well would starve slow calls.
-        if not (refused and paced) or self.pace.overrun:
-            self.window = max(1.0, self.window * _CUT)
-
-    def _delay(self, most: int, now: float) -> float:
-        if now < self._paused_until:
-            return self._paused_until - now
-        tokens = self._usage.expect(most)
-        told = self._told["requests"].rate < math.inf
+    def _delay(self, most: int) -> float:
+        """Seconds until the pause and all rates let a call start; infinite while the window is full."""
+        if self._active >= int(self.window):
+            return math.inf
+        now, tokens = time.monotonic(), self._expected(most)
         return max(
-            self._told["requests"].delay(1, now),
-            self._told["tokens"].delay(tokens, now),
-            self._fixed["requests"].delay(1, now),
-            self._fixed["tokens"].delay(tokens, now),
-            # A server that tells its limits need not be learned.
-            0.0 if told else self._learned.delay(1, now),
+            self._paused_until - now,
+            self.learned.delay(now),
+            *(buckets["requests"].delay(1, now) for buckets in (self._announced, self._fixed)),
+            *(buckets["tokens"].delay(tokens, now) for buckets in (self._announced, self._fixed)),
         )
 
-    def _grant(self, most: int, now: float) -> Call:
-        self._active += 1
-        tokens = self._usage.expect(most)
-        for buckets in (self._told, self._fixed):
-            buckets["requests"].take(1)
-            buckets["tokens"].take(tokens)
-        self._learned.take(1)
-        taken = {kind: bucket.taken for kind, bucket in self._told.items()}
-        return Call(self, next(self._numbers), now, most, taken, self.pace.started())
+    def _expected(self, most: int) -> float:
+        """The tokens of a call, from what earlier ones used, with a margin; at most `most`."""
+        return most if self._share is None else most * min(1.0, _MARGIN * self._share)
 
-    def _serve(self) -> None:
-        """Start as many waiters as may; if time holds the first back, come again when it has passed."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        while self._waiting:
-            waiter, most = self._waiting[0]
-            if waiter.done():
-                self._waiting.popleft()
-                continue
-            if self._active >= int(self.window):
-                return
-            now = time.monotonic()
-            delay = self._delay(most, now)
-            if delay > 0:
-                self._timer = asyncio.get_running_loop().call_later(max(delay, _SHORTEST_S), self._serve)
-                return
-            self._waiting.popleft()
-            waiter.set_result(self._grant(most, now))
+    def pause(self, seconds: float) -> None:
+        """Let no call start for so long."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+    def on_headers(self, call: Call, headers: Mapping[str, str]) -> None:
+        """Adopt the limits that the server announces, unless a later call has brought newer ones."""
+        if call.started <= self._synced_at:
+            return
+        for kind, quota in rate_limit_headers.read(headers).items():
+            self._synced_at = call.started
+            self._announced[kind].sync(quota, call.started, call.taken[kind], time.monotonic())
+
+    def end(self, call: Call, error: BaseException | None) -> None:
+        """A call has ended, successfully or with `error`."""
+        self._active -= 1
+        self._call_ended.set()
+        if call.used:
+            share = call.used / max(1, call.most)
+            self._share = share if self._share is None else self._share + 0.1 * (share - self._share)
+        failure = error if isinstance(error, Transient) else None
+        if failure and failure.retry_after:
+            self.pause(failure.retry_after)
+        refused = failure is not None and failure.status == 429
+        if refused:
+            self.learned.refused(call.started, time.monotonic())
+        else:
+            self.learned.answered(call.started)
+        # A known rate was too high, and is corrected: cutting the window as well would starve slow calls.
+        rate_known = min(self.learned.rate, self._announced["requests"].rate) < math.inf
+        if (refused and not rate_known) or (failure and _overloaded(failure)):
+            # Calls that were under way when the window was cut don't cut it again.
+            if call.started > self._cut_at:
+                self._cut_at = time.monotonic()
+                self.window = max(1.0, self.window / 2)
+        elif not refused and self._active + 1 > self.window / 2:
+            # Only a window that is in use shows that the server can bear it.
+            self.window = min(self._bound, self.window + self._bound * _STEP / self.window)
 
 
-def _minute(limit: float | None) -> Bucket:
+def _overloaded(failure: Transient) -> bool:
+    return failure.status in (503, 529) or failure.reason == "timed_out"
+
+
+def _per_minute(limit: float | None) -> Bucket:
     """A fixed limit a minute, of which at most a second's worth starts at once."""
     return Bucket(limit / 60, limit / 60) if limit else Bucket()
 
 
 _limiters: WeakValueDictionary[str, Limiter] = WeakValueDictionary()
-_making = threading.Lock()
+_lock = threading.Lock()
 
 
 def limiter_for(identity: Mapping[str, object], bound: int, rpm: float | None, tpm: float | None) -> Limiter:
-    """The one limiter of this process for a model at an address, made or widened."""
+    """This process's one limiter for a model at an address, created or widened."""
     key = digest(identity)
-    with _making:
+    with _lock:
         limiter = _limiters.get(key)
         if limiter is None:
             limiter = _limiters[key] = Limiter(bound, rpm, tpm)

@@ -1,12 +1,12 @@
-"""What can go wrong with a call, in our own words, whichever SDK or gateway said it.
+"""What can go wrong with a call, whichever SDK or gateway reports it.
 
     Transient          worth another try: 408 409 429 5xx, connection, time-out, a 200 that is no answer
     UselessAnswer      a RowReject that was paid for: refusal, content filter, empty
     RowReject          this row alone: 400 404 422
     ProviderStopped    every call: 401 402 403, no quota left
 
-Both SDKs come from one generator, so their exceptions share names and attributes; `translate` serves both. They end here:
-they hold the request, and with it the key.
+Both SDKs come from one generator, so their exceptions share names and attributes; `translate` serves both. SDK exceptions
+never leave `models/`: they hold the request, and with it the key.
 """
 
 from __future__ import annotations
@@ -14,34 +14,33 @@ from __future__ import annotations
 import email.utils
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.text import one_line
+from pipeline.models.journal import Answer
+from pipeline.text import one_line, replace_surrogates
 
-if TYPE_CHECKING:
-    from pipeline.models.journal import Answer
-
-SURROGATE = re.compile("[\ud800-\udfff]")
+# A server's absurd Retry-After (hours) is cut to this.
+LONGEST_WAIT_S = 120.0
 _TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
-# The gateway gave up waiting; the model behind it may have gone on, and been billed.
-_GAVE_UP = (504, 524)
+# A gateway's time-out: the model behind it may have gone on, and been billed.
+_GATEWAY_TIMEOUTS = (504, 524)
 # Azure's and OpenAI's codes for a prompt that their filter stops.
 _FILTERED = ("content_filter", "content_policy_violation")
-# httpx's and aiohttp's names for a connection that never came about.
+# httpx's and aiohttp's names for a connection that was never established.
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror")
 
 
 class Transient(Exception):
-    """Worth another try. `reason` becomes the row's reject reason when tries run out; `retry_after` is in seconds.
+    """Worth another try. `reason` becomes the row's reject reason after the last attempt.
 
-    maybe_billed: the call was sent and nothing tells what it cost.
+    retry_after: seconds that the server asks to wait, here at most LONGEST_WAIT_S. maybe_billed: the call was sent and
+    its cost is unknown.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Transient(Exception):
     ) -> None:
         super().__init__(message)
         self.reason = reason
-        self.retry_after = retry_after
+        self.retry_after = None if retry_after is None else min(retry_after, LONGEST_WAIT_S)
         self.status = status
         self.maybe_billed = maybe_billed
 
@@ -67,42 +66,17 @@ class UselessAnswer(RowReject):
         super().__init__(reason, **evidence)
         self.usage = usage
 
-    def to_keep(self) -> Answer:
-        """For the journal: what was paid for once is not asked again. `finish` is the reason, `text` the evidence as JSON."""
+    def to_journal(self) -> Answer:
+        """For the journal, so that it is not paid for again. `finish` is the reason, `text` the evidence as JSON."""
         return replace(self.usage, finish=self.reason, text=json.dumps(self.evidence))
 
     @classmethod
-    def kept(cls, answer: Answer) -> UselessAnswer:
+    def from_journal(cls, answer: Answer) -> UselessAnswer:
         return cls(answer.finish, answer, **json.loads(answer.text))
 
 
-def not_an_answer(content: Any) -> Transient:
-    """Status 200 with something else than the API's answer, as proxies and login pages give; the SDKs let it through.
-
-    content: its JSON, or its text.
-    """
-    body = content if isinstance(content, str) else str(content)
-    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = isinstance(content, dict) and content.get("usage") is not None
-    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
-
-
-@contextmanager
-def shaped(body: Any) -> Iterator[None]:
-    """For reading `body`, a response or its text: no SDK checks its shape, so what isn't where it belongs is missed here."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-        told = f"status 200 with JSON of another shape: {snippet(getattr(body, 'text', body))}"
-        # What it cost isn't known.
-        raise Transient("malformed_answer", told, maybe_billed=True) from None
-
-
 def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
-    """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own.
-
-    SDK exceptions end here: they hold the request, and with it the key.
-    """
+    """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own."""
     status = getattr(error, "status_code", None)
     if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
         code = getattr(error, "code", None) or getattr(error, "type", None)
@@ -112,7 +86,7 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
         return Transient("malformed_answer", f"status 200 with broken JSON: {body}", maybe_billed=True)
     if isinstance(error, sdk.APIResponseValidationError):
         return Transient("malformed_answer", "status 200 with JSON of another shape", maybe_billed=True)
-    # A refused connection, too, comes as APITimeoutError from one of the backends: the chain of causes tells.
+    # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
     causes = list(_causes(error))
     sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
     if any(isinstance(cause, TimeoutError) for cause in causes):
@@ -129,7 +103,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def from_status(status: int, code: str | None, message: str, model: str, *, wait_s: float | None = None) -> Exception:
-    """Our exception for a refusal, of a call or of one request in a batch."""
+    """Our exception for a refusal of a call, or of one request in a batch."""
     message = snippet(f"{code or ''} {message}")
     if status in (401, 402, 403) or code == "insufficient_quota":
         return ProviderStopped(
@@ -138,7 +112,8 @@ def from_status(status: int, code: str | None, message: str, model: str, *, wait
         )
     if status in _TRANSIENT or status >= 500:
         reason = _TRANSIENT.get(status, "server_error")
-        return Transient(reason, f"status {status}: {message}", wait_s, status=status, maybe_billed=status in _GAVE_UP)
+        billed = status in _GATEWAY_TIMEOUTS
+        return Transient(reason, f"status {status}: {message}", wait_s, status=status, maybe_billed=billed)
     reason = "content_filter" if code in _FILTERED else "bad_request"
     return RowReject(reason, model=model, status=status, error=message)
 
@@ -151,9 +126,9 @@ def _message(error: Any) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks us to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date.
+    """Seconds that the server asks to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date.
 
-    0 for a date that our clock has passed; None when it says nothing that can be read.
+    0 for a date in the past; None when there is nothing that can be read.
     """
     milliseconds, text = _seconds(headers.get("retry-after-ms")), headers.get("retry-after")
     if milliseconds is not None:
@@ -168,12 +143,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _seconds(text: str | None) -> float | None:
     with suppress(ValueError):
         number = float(text or "")
-        # Not a number compares as nothing.
+        # NaN compares as false.
         return number if number >= 0 else None
     return None
 
 
+def reason_of(error: Exception) -> str:
+    """One line on why a call failed; a reject's own text is its reason alone."""
+    return str(error.evidence.get("error", error)) if isinstance(error, RowReject) else str(error)
+
+
 def without_keys(text: str) -> str:
+    """The text with the values of the environment's API keys and tokens struck out."""
     for name, value in os.environ.items():
         if name.endswith(("_API_KEY", "_TOKEN")) and len(value) >= 8:
             text = text.replace(value, "[key]")
@@ -181,5 +162,5 @@ def without_keys(text: str) -> str:
 
 
 def snippet(text: str, length: int = 160) -> str:
-    """One short line of a text that may be anything, also a gateway's that repeats the key it was given."""
-    return one_line(SURROGATE.sub("\ufffd", without_keys(text)), length)
+    """One short line of any text, without keys: gateways repeat the one that was sent."""
+    return one_line(replace_surrogates(without_keys(text))[0], length)

@@ -1,70 +1,86 @@
 """The two SDKs, each behind one coroutine: request in, Answer out, every failure as one of our own exceptions.
 
-A client belongs to one event loop: the shared one of `loop.py`.
+A client belongs to one event loop: the shared one of `event_loop.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from types import ModuleType
+from typing import Any
 
+from pipeline.models.chat import ChatRequest, OnHeaders
 from pipeline.models.journal import Answer
-from pipeline.models.provider_errors import (
-    SURROGATE,
-    Transient,
-    UselessAnswer,
-    not_an_answer,
-    shaped,
-    snippet,
-    translate,
-)
+from pipeline.models.provider_errors import Transient, UselessAnswer, snippet, translate
+from pipeline.text import replace_surrogates
 
-if TYPE_CHECKING:
-    from pipeline.models.chat import ChatRequest
-
-# That API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to sampling
-# parameters, at any value.
+# Anthropic's API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to
+# sampling parameters, at any value.
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
-# Why an answer ends too early: our limit, or the model's own; something broke at the server (vLLM, OpenRouter).
+# Why an answer ends too early: our limit or the model's own; a failure at the server (vLLM, OpenRouter).
 _CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
-_GIVEN_UP = ("error", "abort")
+_SERVER_FAILED = ("error", "abort")
 _MOST_TOKENS = 10**9
 _MOST_LOGPROBS = 64
-# Gets the headers of whatever the server answers to the call of the current task.
-on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar("on_headers", default=None)
 
 
-class Provider(Protocol):
-    """Who answers. `batched`: it gathers requests and answers in hours, so no limit on calls at a time applies to it."""
+class SdkProvider:
+    """What both SDKs have in common. `create`: the SDK's method that sends a request and returns the raw response."""
 
-    batched: bool
+    request_id_header: str
 
-    async def complete(self, request: ChatRequest) -> Answer: ...
+    def __init__(
+        self, sdk: ModuleType, client: Any, create: Callable[..., Awaitable[Any]], model: str, timeout_s: float
+    ) -> None:
+        self.model = model
+        self._sdk = sdk
+        self._client = client
+        self._create = create
+        # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
+        self._timeout_s = timeout_s
 
-    async def close(self) -> None: ...
+    def custom_id(self, request: ChatRequest) -> None:
+        """Live calls have no name in a batch."""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = (await self._create(**self.arguments(request))).http_response
+                content = _content(response)
+        except Exception as error:
+            if refusal := getattr(error, "response", None):
+                on_headers(refusal.headers)
+            raise self.translate(error) from None
+        on_headers(response.headers)
+        with shaped(response.text):
+            return self.read(content, request.max_tokens, response.headers.get(self.request_id_header))
+
+    def translate(self, error: Exception) -> Exception:
+        return translate(self._sdk, error, self.model)
+
+    def arguments(self, request: ChatRequest) -> dict[str, Any]:
+        """The arguments of the SDK's method."""
+        raise NotImplementedError
+
+    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
+        """The JSON of a response as an answer. Raises RowReject or Transient."""
+        raise NotImplementedError
 
 
-class Batched(Provider, Protocol):
-    """A provider that gathers requests: each has a name, under which money may be held for it."""
-
-    def custom_id(self, request: ChatRequest) -> str: ...
-
-
-class OpenAIProvider:
+class OpenAIProvider(SdkProvider):
     """OpenAI's Chat Completions API, or any server that speaks it. `official`: the address is OpenAI's own."""
 
-    batched = False
+    request_id_header = "x-request-id"
 
     def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float, *, official: bool) -> None:
         import openai
 
-        self._sdk = openai
-        self.model = model
-        # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
-        self._timeout_s = timeout_s
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
         self._limit = "max_completion_tokens" if official else "max_tokens"
         self.client = openai.AsyncOpenAI(
@@ -74,29 +90,17 @@ class OpenAIProvider:
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(),
         )
-        self.url = str(self.client.base_url.join("chat/completions"))
-
-    async def close(self) -> None:
-        await self.client.close()
-
-    async def complete(self, request: ChatRequest) -> Answer:
-        completion, response = await _posted(self, self.arguments(request))
-        with shaped(response):
-            return self.read(completion, request.max_tokens, response.headers.get("x-request-id"))
+        create = self.client.chat.completions.with_raw_response.create
+        super().__init__(openai, self.client, create, model, timeout_s)
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
-        """The request's body, by the names of the SDK's method."""
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
 
-    def translate(self, error: Exception) -> Exception:
-        return translate(self._sdk, error, self.model)
-
-    def read(self, completion: Any, max_tokens: int, request_id: str | None) -> Answer:
-        """The JSON of a completion as an answer. Raises RowReject or Transient."""
-        choices = _part(completion, "choices")
+    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
+        choices = _part(content, "choices")
         if choices is None:
-            raise not_an_answer(completion)
-        usage = _part(completion, "usage")
+            raise _not_an_answer(content)
+        usage = _part(content, "usage")
         details = _part(usage, "prompt_tokens_details")
         prompt, answer = _tokens(usage, "prompt_tokens", "completion_tokens")
         counted = Answer(
@@ -115,18 +119,14 @@ class OpenAIProvider:
         return _answer(counted, message.get("content"), choices[0]["finish_reason"], message.get("refusal"))
 
 
-class AnthropicProvider:
+class AnthropicProvider(SdkProvider):
     """Anthropic's Messages API."""
 
-    batched = False
+    request_id_header = "request-id"
 
     def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float) -> None:
         import anthropic
 
-        self._sdk = anthropic
-        self.model = model
-        # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
-        self._timeout_s = timeout_s
         self.client = anthropic.AsyncAnthropic(
             base_url=base_url,
             api_key=api_key,
@@ -134,18 +134,9 @@ class AnthropicProvider:
             max_retries=0,
             http_client=anthropic.DefaultAioHttpClient(),
         )
-        self.url = str(self.client.base_url.join("v1/messages"))
-
-    async def close(self) -> None:
-        await self.client.close()
-
-    async def complete(self, request: ChatRequest) -> Answer:
-        message, response = await _posted(self, self.arguments(request))
-        with shaped(response):
-            return self.read(message, request.max_tokens, response.headers.get("request-id"))
+        super().__init__(anthropic, self.client, self.client.messages.with_raw_response.create, model, timeout_s)
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
-        """The request's body, by the names of the SDK's method."""
         params = {k: v for k, v in request.params.items() if k not in _NOT_ANTHROPIC}
         system = "\n\n".join(m["content"] for m in request.messages if m["role"] == "system")
         turns = [m for m in request.messages if m["role"] != "system"]
@@ -155,14 +146,10 @@ class AnthropicProvider:
             params["output_config"] = {"format": {"type": "json_schema", "schema": schema["schema"]}}
         return {"model": self.model, "messages": turns, "max_tokens": request.max_tokens, **params}
 
-    def translate(self, error: Exception) -> Exception:
-        return translate(self._sdk, error, self.model)
-
-    def read(self, message: Any, max_tokens: int, request_id: str | None) -> Answer:
-        """The JSON of a message as an answer. Raises RowReject or Transient."""
-        if _part(message, "content") is None:
-            raise not_an_answer(message)
-        usage = message["usage"]
+    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
+        if _part(content, "content") is None:
+            raise _not_an_answer(content)
+        usage = content["usage"]
         prompt, answer = _tokens(usage, "input_tokens", "output_tokens")
         (cached,), (written,) = _tokens(usage, "cache_read_input_tokens"), _tokens(usage, "cache_creation_input_tokens")
         counted = Answer(
@@ -176,25 +163,54 @@ class AnthropicProvider:
             cache_write_tokens=written,
             request_id=request_id,
         )
-        text = "".join(block["text"] for block in message["content"] if block["type"] == "text")
-        return _answer(counted, text, message.get("stop_reason"), None)
+        text = "".join(block["text"] for block in content["content"] if block["type"] == "text")
+        return _answer(counted, text, content.get("stop_reason"), None)
 
 
-def _part(told: Any, name: str) -> Any:
-    """What an object of the answer has by that name; None when it has none, or is none."""
-    return told.get(name) if isinstance(told, dict) else None
+@contextmanager
+def shaped(body: str) -> Iterator[None]:
+    """Reads a response whose shape no SDK checks: what isn't where it belongs becomes a Transient that quotes `body`."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
+        message = f"status 200 with JSON of another shape: {snippet(body)}"
+        # What it cost isn't known.
+        raise Transient("malformed_answer", message, maybe_billed=True) from None
+
+
+def _content(response: Any) -> Any:
+    """The body's JSON, whatever its content type; the text when a proxy or a login page answers instead."""
+    try:
+        return response.json()
+    except ValueError:
+        if "json" in response.headers.get("content-type", ""):
+            raise
+        return response.text
+
+
+def _not_an_answer(content: Any) -> Transient:
+    """Status 200 with something else than the API's answer, as from proxies and login pages."""
+    body = content if isinstance(content, str) else str(content)
+    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
+    paid = isinstance(content, dict) and content.get("usage") is not None
+    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
+
+
+def _part(value: Any, name: str) -> Any:
+    """The value's member of that name; None when it has none, or is no JSON object."""
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def _tokens(usage: Any, *names: str) -> tuple[int, ...]:
-    """Counts that belong together, as the server tells them. All 0, which stands for unknown, when one is no count."""
+    """The server's counts of these names. All 0, which stands for unknown, when one of them is no count."""
     counts = [_part(usage, name) for name in names]
     known = all(isinstance(n, int) and 0 <= n < _MOST_TOKENS for n in counts)
     return tuple(counts) if known else (0,) * len(names)
 
 
-def _logprobs(told: Any) -> list[list[list[Any]]] | None:
-    """Of the first tokens each: itself, then its alternatives. None where a server gave none, or none that can be read."""
-    content = _part(told, "content")
+def _logprobs(value: Any) -> list[list[list[Any]]] | None:
+    """Of each of the first tokens, itself and then its alternatives. None where there are none, or none that can be read."""
+    content = _part(value, "content")
     if not isinstance(content, list):
         return None
     listed = ([token, *(_part(token, "top_logprobs") or [])] for token in content[:_MOST_LOGPROBS])
@@ -210,49 +226,10 @@ def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str 
         raise UselessAnswer("refused", counted, answer=snippet(refusal or text or ""))
     if finish == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text or ""))
-    if finish in _GIVEN_UP:
+    if finish in _SERVER_FAILED:
         raise Transient("server_error", f"status 200, and the server gave up: {finish}", maybe_billed=True)
     if not text or not text.strip():
         raise UselessAnswer("empty_answer", counted, finish=finish)
     # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
-    text = SURROGATE.sub("\ufffd", text)
+    text = replace_surrogates(text)[0]
     return replace(counted, text=text, finish="length" if finish in _CUT else "stop")
-
-
-async def _posted(provider: OpenAIProvider | AnthropicProvider, arguments: dict[str, Any]) -> tuple[Any, Any]:
-    """The answer's JSON, or the text of what isn't JSON, and the response that it came in.
-
-    `client.post` is the SDKs' documented way to send a body as it stands. Their typed methods do the same, and walk request and
-    answer by their type hints on the way, without a check of their shape: a third of the CPU time that a call then takes.
-    """
-    import httpx2
-
-    body = {**arguments, **arguments.get("extra_body", {})}
-    body.pop("extra_body", None)
-    try:
-        async with asyncio.timeout(provider._timeout_s):
-            response = await provider.client.post(provider.url, cast_to=httpx2.Response, body=body)
-            content = _content(response)
-    except Exception as error:
-        _hear(error)
-        raise provider.translate(error) from None
-    _hear(response)
-    return content, response
-
-
-def _content(response: Any) -> Any:
-    """The body's JSON, whatever type it is said to have; the text of what a proxy or a login page says instead."""
-    try:
-        return response.json()
-    except ValueError:
-        if "json" in response.headers.get("content-type", ""):
-            raise
-        return response.text
-
-
-def _hear(answered: Any) -> None:
-    """Pass on the headers of a response, or of the one that an SDK's exception holds."""
-    headers = getattr(answered, "headers", None) or getattr(getattr(answered, "response", None), "headers", None)
-    listener = on_headers.get()
-    if listener and headers is not None:
-        listener(headers)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 KINDS = ("requests", "tokens")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# Longer than a month is no limit of a provider's, and would stop a run for ever.
+# No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One limit as it was when a call was let in: `rate` a second, `remaining` now, `capacity` when all is given back."""
+    """One limit as it was when a call was admitted: `rate` a second, `remaining` now, `capacity` when full."""
 
     rate: float
     remaining: float
@@ -25,19 +27,15 @@ class Quota:
 
 
 def read(headers: Mapping[str, str]) -> dict[str, Quota]:
-    """The limits that a response tells, by kind: `requests`, `tokens`. What is missing or unreadable is left out."""
-    found = {}
+    """The limits in a response's headers, by kind: `requests`, `tokens`. What is missing or unreadable is left out."""
+    quotas = {}
     for kind in KINDS:
-        if f"x-ratelimit-limit-{kind}" in headers:
-            values = (headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset"))
-        elif f"anthropic-ratelimit-{kind}-limit" in headers:
-            values = (headers.get(f"anthropic-ratelimit-{kind}-{part}") for part in ("limit", "remaining", "reset"))
-        else:
-            continue
-        quota = _quota(*values)
-        if quota:
-            found[kind] = quota
-    return found
+        for pattern in ("x-ratelimit-{part}-{kind}", "anthropic-ratelimit-{kind}-{part}"):
+            values = [headers.get(pattern.format(part=part, kind=kind)) for part in ("limit", "remaining", "reset")]
+            if quota := _quota(*values):
+                quotas[kind] = quota
+                break
+    return quotas
 
 
 def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota | None:
@@ -45,30 +43,27 @@ def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota
         most, left = float(limit or ""), max(0.0, float(remaining or ""))
     except ValueError:
         return None
-    if not 0 < most < float("inf") or not left < float("inf"):
+    if not 0 < most < math.inf or not left < math.inf:
         return None
     rate = most / 60
     seconds = _seconds(reset)
     if seconds and seconds < _LONGEST_S:
-        # Some limits that look like a minute's are a day's: the time until they are whole again tells. A bucket that holds
-        # less than a minute's worth looks faster than it is, so the slower of the two counts.
+        # A limit that looks like a minute's may be a day's: the time until it is full again says so. A bucket that holds
+        # less than a minute's worth looks faster than it is, so the slower of the two rates counts.
         rate = min(rate, max(most - left, 1.0) / seconds)
         return Quota(rate, left, min(most, left + rate * seconds))
     return Quota(rate, left, max(left, 1.0))
 
 
 def _seconds(reset: str | None) -> float | None:
-    """Seconds until a limit is whole again: `6m0s`, `12ms`, `1.5`, or a time in RFC 3339."""
+    """Seconds until a limit is full again: `6m0s`, `12ms`, `1.5`, or a time in RFC 3339."""
     if not reset:
         return None
     parts = _DURATION.findall(reset)
     if parts and "".join(number + unit for number, unit in parts) == reset.strip():
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    try:
+    with suppress(ValueError):
         return max(0.0, float(reset))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError, OverflowError):
         return max(0.0, datetime.fromisoformat(reset).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
+    return None

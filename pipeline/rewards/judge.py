@@ -61,9 +61,9 @@ class _Judge(RewardModel):
             messages = [{"role": "user", "content": prompt}]
             return read(await self._model.ask("judge", ChatRequest(messages, self._settings.max_tokens, self._params)))
 
-        with self._model.turn:
+        with self._model.shard_lock:
             scores = each_row(prompts, ask, workers=self._model.concurrency)
-            self._model.insist()
+            self._model.raise_if_all_failed()
         return scores
 
 

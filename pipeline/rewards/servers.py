@@ -30,7 +30,7 @@ from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
-from pipeline.models.retry import LONGEST_WAIT_S, Breaker, retrying
+from pipeline.models.retry import Breaker, retrying
 from pipeline.rewards.base import Item, RewardModel, Score
 from pipeline.schema import digest
 from pipeline.text import one_line
@@ -135,7 +135,7 @@ class ServerReward(RewardModel):
         identity = {"provider": self._spec.provider, "model": self._spec.name, "base_url": self._api.url}
         self._limiter = limiter_for(identity, settings.concurrency, settings.rpm, settings.tpm)
         self.name = str(self._spec)
-        self._breaker = Breaker(self.name, "requests")
+        self._breaker = Breaker(self.name, "requests", "the address")
         template = digest(str(self._tokenizer.chat_template) if self._tokenizer else "transcript")
         self.digest = digest(CODE, self._spec.name, list(self._api), settings.label, template)
         self.facts = {"kind": "reward server", **identity, "template": template[:16]}
@@ -146,7 +146,7 @@ class ServerReward(RewardModel):
         size = 1 if self._api.one_per_request else self._settings.batch_size
         batches = [items[start : start + size] for start in range(0, len(items), size)]
         results = each_row(batches, self._score_batch, workers=self._settings.concurrency)
-        self._breaker.insist()
+        self._breaker.raise_if_all_failed()
         return [score for scores in results for score in scores]  # type: ignore[union-attr]  # no batch is a reject
 
     async def _score_batch(self, items: Sequence[Item]) -> list[Score]:
@@ -175,20 +175,8 @@ class ServerReward(RewardModel):
 
     async def _send_with_retries(self, body: dict[str, Any]) -> Any:
         """The server's response as JSON. Raises RowReject or ProviderStopped."""
-        try:
-            response: Any = await retrying(self._settings.attempts)(self._send, body)
-        except Transient as error:
-            self._breaker.fails(str(error))
-            raise RowReject(error.reason, model=self.name, error=str(error)).passing() from None
-        except RowReject as reject:
-            # The address is wrong, not the row.
-            if reject.evidence.get("status") == 404:
-                self._breaker.fails(f"status 404: {reject.evidence['error']} (check the address)")
-                raise reject.passing() from None
-            self._breaker.works()
-            raise
-        self._breaker.works()
-        return response
+        with self._breaker.watch():
+            return await retrying(self._settings.attempts)(self._send, body)
 
     async def _send(self, body: dict[str, Any]) -> Any:
         import httpx2
@@ -209,10 +197,8 @@ class ServerReward(RewardModel):
             except (httpx2.HTTPError, OSError) as error:
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
-                wait = retry_after(response.headers)
-                if wait:
-                    self._limiter.pause(min(wait, LONGEST_WAIT_S))
-                raise from_status(response.status_code, None, response.text, self.name, wait_s=wait)
+                wait_s = retry_after(response.headers)
+                raise from_status(response.status_code, None, response.text, self.name, wait_s=wait_s)
             try:
                 return json.loads(response.content)
             except (ValueError, RecursionError):

@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from pipeline.models.provider_errors import SURROGATE
 from pipeline.prompts import json_object, response_format
+from pipeline.text import replace_surrogates
 
 _TEXT = {"type": "string"}
 FORMAT = response_format("edits", {"edits": {"type": "array", "items": json_object({"find": _TEXT, "replace": _TEXT})}})
@@ -122,7 +122,7 @@ def apply_edits(draft: str, edits: Sequence[Any], leaks: Callable[[str], bool] =
 
 def _malformed(edit: Any) -> str | None:
     texts = [edit.get("find"), edit.get("replace")] if isinstance(edit, dict) else [None]
-    good = all(isinstance(text, str) and not SURROGATE.search(text) for text in texts)
+    good = all(isinstance(text, str) and not replace_surrogates(text)[1] for text in texts)
     return None if good else "malformed"
 
 

@@ -68,11 +68,11 @@ def revise(
         reason, revisions = await _RowReviser(row, settings, prompts, reviser, notes).revisions()
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revisions}
 
-    with reviser.turn:
+    with reviser.shard_lock:
         results = each_row(
             table, correct, workers=reviser.concurrency, done=lambda rejected: on_progress(1, int(rejected))
         )
-        reviser.insist()
+        reviser.raise_if_all_failed()
     revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
     chosen = [0] * len(revised)
     if choose:

@@ -33,14 +33,14 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
             raise RowReject("truncated", max_tokens=request.max_tokens).keeping(initial=response.text)
         return {"policy_model": policy.name, "initial": response.text.strip()}
 
-    with policy.turn:
+    with policy.shard_lock:
         results = each_row(
             rows.select(["id", "messages"]).to_pylist(),
             answer,
             workers=policy.concurrency,
             done=lambda rejected: on_progress(1, int(rejected)),
         )
-        policy.insist()
+        policy.raise_if_all_failed()
     on_progress(0, _reject_duplicates(rows, results))
     return collect(rows, schema.SAMPLE, results)
 

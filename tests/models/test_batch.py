@@ -17,7 +17,7 @@ from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.ledger import unfinished
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.cost import price_of
-from pipeline.models.event_loop import each_row
+from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
 from tests.loopback import ChatRequest, LoopbackServer, Reply
 from tests.loopback.batches import BROKEN, CANCELLED, EXPIRED, MISSING, ODD, BatchDesk
@@ -218,7 +218,7 @@ def test_further_parameters_stand_in_the_body(loopback: Start, journal: Journal)
     for provider in PROVIDERS:
         model = model_in_batches(address(server, provider), journal, provider)
         asked = chat.ChatRequest(turns, 33, {"temperature": 0.5, "extra_body": {"top_k": 4}})
-        chat.event_loop.run(model.ask("sample", asked))
+        run(model.ask("sample", asked))
     for request in seen:
         assert (request.system, request.user_turns, request.max_tokens) == ("Be brief.", ["Blue?"], 33)
         assert request.params["top_k"] == 4 and "extra_body" not in request.params

@@ -18,6 +18,7 @@ from pipeline.models.batch import ledger as batch_ledger
 from pipeline.models.batch.ledger import BatchLedger
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.cost import Budget
+from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
 from pipeline.run.context import Context
 from tests.loopback import LoopbackServer
@@ -175,7 +176,7 @@ def test_the_ledger_holds_until_the_journal_has_the_cost(tmp_path: Path) -> None
     assert ledger.finish("k") == ["c"]
     ledger.forget("b")
     assert batch_ledger.holds(journal.path) == {"a": 1.0}
-    chat.event_loop.run(journal.keep("key", "sample", "m", Answer("x", "stop", 10), 0.5, custom_id="a"))
+    run(journal.keep("key", "sample", "m", Answer("x", "stop", 10), 0.5, custom_id="a"))
     assert batch_ledger.holds(journal.path) == {} and journal.spent() == 0.5
 
 

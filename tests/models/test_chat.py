@@ -10,7 +10,8 @@ import pytest
 from tenacity import wait_none
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import chat, retry
+from pipeline.models import chat, provider_errors, retry
+from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.retry import BREAKER
 from tests.loopback import ChatRequest, FaultPlan, LoopbackServer, Reply, faults
@@ -80,7 +81,7 @@ def test_system_turns_and_further_parameters_arrive(loopback: Start, journal: Jo
     for provider in PROVIDERS:
         model = model_at(address(server, provider), journal, provider)
         params = {"temperature": 0.5, "response_format": {"type": "json_object"}, "extra_body": {"top_k": 4}}
-        chat.event_loop.run(model.ask("sample", chat.ChatRequest(turns, 33, params)))
+        run(model.ask("sample", chat.ChatRequest(turns, 33, params)))
     for request in seen:
         assert (request.system, request.user_turns, request.max_tokens) == ("Be brief.", ["Blue?"], 33)
         assert (request.model, request.params["top_k"]) == ("model-1", 4)
@@ -174,8 +175,7 @@ def test_an_absurd_wish_is_capped(
     fault: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (chat, retry):
-        monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(provider_errors, "LONGEST_WAIT_S", 0.2)
     server = loopback(faults=FaultPlan.listed([fault], retry_after=5000))
     assert isinstance(caught(model_at(server.openai_url, journal)), Answer)
     first, second = server.calls

@@ -11,7 +11,7 @@ import pytest
 from tenacity import wait_none
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import chat, retry
+from pipeline.models import provider_errors, retry
 from pipeline.models.cost import Price
 from pipeline.models.journal import Answer, Journal
 from tests.loopback import ALL_FAULTS, ChatRequest, FaultPlan, LoopbackServer, Reply, faults
@@ -67,8 +67,7 @@ CASES = [(fault, provider) for fault in ALL_FAULTS for provider in PROVIDERS]
 @pytest.fixture(autouse=True)
 def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_backoff", wait_none())
-    for module in (chat, retry):
-        monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(provider_errors, "LONGEST_WAIT_S", 0.01)
     for variable in KEYS.values():
         monkeypatch.setenv(variable, CANARY)
 
@@ -111,7 +110,7 @@ def test_every_fault_ends_as_the_policy_says(
     journal = Journal(tmp_path / "journal.db")
     model = model_at(address(server, provider), journal, provider, attempts=ATTEMPTS, timeout_s=0.25 if slow else 20)
     # A dollar a token.
-    model._price = Price(1e6, 1e6, 1e6)
+    model.price = Price(1e6, 1e6, 1e6)
     ended = caught(model)
     reason, calls = expected(fault, provider)
     if reason == STOPPED:

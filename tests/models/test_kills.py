@@ -95,7 +95,7 @@ def test_interrupted_calls_count_as_spent(tmp_path: Path, calls: int) -> None:
     with LoopbackServer(latency=lambda asked: 0.0 if "quick" in asked.last_user else 30.0, key=None) as server:
         journal = Journal(tmp_path / "journal.db")
         model = model_at(server.openai_url, journal, concurrency=calls, timeout_s=60)
-        model._price = Price(10, 10, 10)
+        model.price = Price(10, 10, 10)
         texts = [f"{'quick' if index % 2 else 'slow'} {index}" for index in range(calls)]
 
         def stop_soon(rejected: bool) -> None:
@@ -122,7 +122,7 @@ from tests.models.asking import ask_all, model_at
 url, cap = sys.argv[1], float(sys.argv[3])
 journal = Journal(Path(sys.argv[2]))
 model = model_at(url, journal, budget=Budget(cap, journal.spent()), concurrency=8)
-model._price = Price(0, 0, 10)
+model.price = Price(0, 0, 10)
 try:
     # Each answer is as long as it may be: the most that a call can cost is what it does cost.
     ask_all(model, [f"{index:048}" for index in range(400)], workers=8, max_tokens=12)

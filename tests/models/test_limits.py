@@ -14,8 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from pipeline.models import rate_limit_headers
 from pipeline.models.event_loop import run
-from pipeline.models.limiter import Bucket, Call, Limiter, limiter_for
-from pipeline.models.pace import Pace
+from pipeline.models.limiter import Call, Limiter, limiter_for
 from pipeline.models.provider_errors import Transient, retry_after
 from pipeline.models.retry import retry_wait
 
@@ -43,8 +42,6 @@ def test_one_congestion_halves_once_however_many_calls_it_hits(error: Transient)
             for call in calls:
                 limiter.end(call, error)
             windows.append(limiter.window)
-            limiter.pace = Pace()
-            limiter._learned = Bucket()
         return windows
 
     assert go(work()) == [8, 4]
@@ -58,6 +55,18 @@ def test_other_failures_are_no_congestion() -> None:
         return limiter.window
 
     assert go(work()) == 16
+
+
+def test_a_refusal_at_a_known_rate_lowers_that_rate_alone() -> None:
+    """A small window would starve slow calls."""
+
+    async def work() -> tuple[float, float]:
+        limiter = Limiter(16)
+        limiter.learned.rate = 1000.0
+        limiter.end(await limiter.start(10), REFUSED)
+        return limiter.window, limiter.learned.rate
+
+    assert go(work()) == (16, 1000.0)
 
 
 def test_the_window_grows_back_step_by_step_but_not_beyond_its_bound_nor_below_one() -> None:
@@ -170,18 +179,18 @@ def openai_headers(**values: str) -> dict[str, str]:
     ],
 )
 def test_openai_headers(reset: str, rate: float) -> None:
-    told = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
-    assert told.keys() == {"requests"}
-    assert told["requests"].rate == pytest.approx(rate)
-    assert told["requests"].remaining == 0
+    quotas = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    assert quotas.keys() == {"requests"}
+    assert quotas["requests"].rate == pytest.approx(rate)
+    assert quotas["requests"].remaining == 0
 
 
 def test_anthropic_headers() -> None:
     full = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
     names = {"limit": "6000", "remaining": "3000", "reset": full}
-    told = rate_limit_headers.read({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
-    assert told["tokens"].rate == pytest.approx(100, rel=0.05)
-    assert told["tokens"].capacity == pytest.approx(6000, rel=0.05)
+    quotas = rate_limit_headers.read({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
+    assert quotas["tokens"].rate == pytest.approx(100, rel=0.05)
+    assert quotas["tokens"].capacity == pytest.approx(6000, rel=0.05)
 
 
 @pytest.mark.parametrize("value", ["", "many", "nan", "inf", "-1", "0", "1e400"])
@@ -198,11 +207,11 @@ def test_what_the_server_tells_counts_calls_that_it_had_not_seen() -> None:
         calls = await started(limiter, 10)
         # Told to the third call: seven more were on their way by then, so three of ten are left.
         headers = openai_headers(limit_requests="10", remaining_requests="10", reset_requests="0s")
-        calls[2].heard(headers)
+        limiter.on_headers(calls[2], headers)
         # What an earlier call is told is older news.
-        calls[1].heard(openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s"))
+        limiter.on_headers(calls[1], openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s"))
         free = 0
-        while limiter._delay(10, time.monotonic()) <= 0:
+        while limiter._delay(10) <= 0:
             await limiter.start(10)
             free += 1
         return free, len(calls)
@@ -216,7 +225,7 @@ def test_a_learned_use_of_tokens_replaces_the_worst_case() -> None:
         for _ in range(60):
             with await limiter.start(1000) as call:
                 call.used = 100
-        return limiter._usage.expect(1000)
+        return limiter._expected(1000)
 
     assert 100 <= go(work()) < 150
 
@@ -246,5 +255,5 @@ def test_a_wish_is_kept_and_now_is_none(asked: float | None, least: float, most:
 
 @pytest.mark.parametrize("reset", ["inf", "1e300", "99999999d", "nan"])
 def test_a_reset_that_no_provider_has_is_not_waited_for(reset: str) -> None:
-    told = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
-    assert told["requests"].rate == pytest.approx(10)
+    quotas = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    assert quotas["requests"].rate == pytest.approx(10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import gc
 import threading
 import time
 
@@ -132,20 +131,3 @@ def test_the_loop_serves_on_after_cancel_all() -> None:
     event_loop.cancel_all()
     assert event_loop.run(asyncio.sleep(0, "still here")) == "still here"
     assert each_row([1, 2, 3], work, workers=2) == [1, 2, 3]
-
-
-def test_what_is_made_for_good_is_not_collected_and_the_rest_is_again() -> None:
-    frozen = gc.get_freeze_count()
-    try:
-        with event_loop.made_for_good():
-            assert not gc.isenabled()
-            made = [[] for _ in range(1000)]
-        assert gc.isenabled()
-        assert gc.get_freeze_count() >= frozen + len(made)
-        gc.disable()
-        with event_loop.made_for_good():
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
-        gc.unfreeze()

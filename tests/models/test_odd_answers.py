@@ -85,7 +85,7 @@ def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(server: LoopbackServer, provider: str, body: object, journal: Journal) -> Answer | Exception:
     SAID.update(body=body, times=0)
     model = model_at(f"{address(server, 'anthropic')}/odd", journal, provider, attempts=2)
-    model._price = Price(1, 1, 1)
+    model.price = Price(1, 1, 1)
     return caught(model)
 
 

@@ -252,3 +252,11 @@ def test_a_revision_that_comes_no_nearer_to_the_reference_goes_where_that_is_ask
     assert reject.evidence == {"rouge_gain": pytest.approx(4 / 6 - 5 / 6), "at_least": 0.0}
     assert reject.columns["edit_distance"] > 0
     assert the_reject(run(row(0), min_rouge_gain=0.2)).evidence["rouge_gain"] == pytest.approx(1 / 6)
+
+
+def test_long_runs_of_symbols_take_no_quadratic_time() -> None:
+    # Minutes where a pattern looks at each place of the run again.
+    for run in ("\n" * 300_000, " - " * 100_000, "\n\t" * 150_000):
+        check_text(f"An answer.{run}Its end.", "draft", "reference")
+        with pytest.raises(RowReject, match="meta_talk"):
+            check_text(f"{run}I have revised the draft.", "draft", "reference")

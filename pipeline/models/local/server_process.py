@@ -1,4 +1,4 @@
-"""The process around one llama.cpp server. `serve.py` starts it by path and talks to it through stdin and stdout.
+"""The process around one llama.cpp server. `server.py` starts it by path and talks to it through stdin and stdout.
 
     stdin    one line of JSON: the settings, key included (arguments would show it to `ps`); then nothing until the end
     stdout   one line of JSON: {"url": …} once the model is loaded, or {"missing": …} / {"failed": …}
@@ -19,20 +19,20 @@ from typing import Any, TextIO
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever C++ prints from here on must not be taken for an answer
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever C++ prints from here on must not be taken for a reply
     settings = json.loads(sys.stdin.readline())
     try:
         import xllamacpp
     except ImportError as error:
-        _tell(answers, {"missing": str(error)})
+        _reply(replies, {"missing": str(error)})
         return
     try:
         server = xllamacpp.Server(_parameters(xllamacpp, settings))
     except (RuntimeError, ValueError) as error:
-        _tell(answers, {"failed": str(error)})
+        _reply(replies, {"failed": str(error)})
         return
-    _tell(answers, {"url": server.listening_address})
+    _reply(replies, {"url": server.listening_address})
     sys.stdin.read()  # returns when the parent closes its end or dies
     os._exit(0)  # see above: an orderly end would wait for requests that nobody reads any more
 
@@ -50,7 +50,7 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.n_ctx = settings["context"]  # the total, shared out evenly among the slots
     params.kv_unified = False
     params.ctx_shift = False
-    params.fit_params = False  # take the settings as given instead of shrinking them to the free memory
+    params.fit_params = False  # use the settings unchanged instead of shrinking them to the free memory
     params.cache_ram_mib = 0  # up to 8 GB of old conversations otherwise; each slot keeps its own last prompt anyway
     params.cache_idle_slots = False
     # Its CPU kernel splits long contexts by thread, so that the text would depend on the number of threads; without it,
@@ -62,8 +62,8 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     return params
 
 
-def _tell(answers: TextIO, message: dict[str, str]) -> None:
-    print(json.dumps(message), file=answers, flush=True)
+def _reply(replies: TextIO, message: dict[str, str]) -> None:
+    print(json.dumps(message), file=replies, flush=True)
 
 
 if __name__ == "__main__":
