@@ -3,8 +3,6 @@
 Text of rows goes into the diffs alone, control characters made visible, every line indented: Markdown shows it as code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import textwrap
 from pathlib import Path

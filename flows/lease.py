@@ -5,8 +5,6 @@ it gone, another run's, or unchanged for half a minute stops its calls: a cancel
 the run that resumes it has the folder to itself.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading

@@ -1,7 +1,5 @@
 """What a flow run shows while it works: log lines with counts, one progress artifact per stage. Never row text, never keys."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

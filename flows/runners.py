@@ -5,8 +5,6 @@ workers gets 1/W of the calls at a time, of the fixed rate caps and of the money
 machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

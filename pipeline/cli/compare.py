@@ -3,8 +3,6 @@
 Compares settings, funnels, distributions, and rows gained, lost and changed.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

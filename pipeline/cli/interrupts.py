@@ -4,8 +4,6 @@ The first signal ends the run in order: calls in flight are cancelled, received 
 A second one, or four seconds, ends it at once, since what a stage computes can't be stopped. Either can be resumed.
 """
 
-from __future__ import annotations
-
 import atexit
 import errno
 import os

@@ -13,8 +13,6 @@ A command is a module beside this one:
 The modules import nothing heavy at their top.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

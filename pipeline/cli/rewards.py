@@ -4,8 +4,6 @@ Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected t
 --source names another source's format. Intervals are of 95 %.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from typing import Any

@@ -4,13 +4,11 @@ On a terminal: one live table with a line per stage. In a log: a plain line ever
 Text of rows is printed only by `diffs`, which makes control characters visible.
 """
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -38,7 +36,7 @@ class Terminal:
         self._bar = ExitStack()
         self._downloading, self._downloaded = "", 0
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,8 +3,6 @@
 Unknown keys are errors that name the nearest known one.
 """
 
-from __future__ import annotations
-
 import copy
 import difflib
 import json

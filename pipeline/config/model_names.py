@@ -1,10 +1,9 @@
 """How a model is named on the command line: `provider/model[@base_url]`."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
@@ -27,7 +26,7 @@ class ModelSpec:
     base_url: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> ModelSpec:
+    def parse(cls, text: str) -> Self:
         """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError."""
         # First, so that no other message repeats the password.
         if re.search(r"//[^/]*@", text):

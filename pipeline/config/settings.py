@@ -4,11 +4,9 @@ Fields marked `Operational` say how a run is executed, never what it produces: t
 one re-runs nothing.
 """
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -114,7 +112,7 @@ class ReviserSettings(Calls):
     seed: Seed = Field(0, description="Each row's own seed is derived from it")
 
     @model_validator(mode="after")
-    def _differing(self) -> ReviserSettings:
+    def _differing(self) -> Self:
         if self.candidates > 1 and self.temperature == 0:
             raise ValueError(f"{self.candidates} candidates need a temperature above 0, else they are all the same")
         return self
@@ -134,7 +132,7 @@ class FilterSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _band(self) -> FilterSettings:
+    def _band(self) -> Self:
         if self.min_distance >= self.max_distance:
             raise ValueError(f"min_distance {self.min_distance} must be below max_distance {self.max_distance}")
         return self

@@ -1,7 +1,5 @@
 """What the sections of the configuration consist of: their base classes, and the kinds of values that settings have."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Annotated, Any, Literal
