@@ -67,7 +67,8 @@ def share(config: CurationConfig, spent: float) -> CurationConfig:
     if run.runner == "threads":
         return config
     _check_cluster(config)
-    parts: dict[str, Any] = {role: _share_calls(config, role) for role in _called_roles(config)}
+    roles = ["policy", "reviser"] * config.needs_generation + ["reward"] * config.needs_rewards
+    parts: dict[str, Any] = {role: _share_calls(config, role) for role in roles}
     parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
     for role in parts.keys() & {"reviser", "reward"}:
         if prompts := parts[role].prompts:
@@ -112,11 +113,6 @@ def _cluster_size(runner: str) -> int:
     return int(
         ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
     )
-
-
-def _called_roles(config: CurationConfig) -> list[str]:
-    """The roles whose models the run calls."""
-    return ["policy", "reviser"] * config.needs_generation + ["reward"] * config.needs_rewards
 
 
 def _share_calls(config: CurationConfig, role: str) -> ModelSettings:

@@ -64,12 +64,14 @@ def _print(result: dict[str, Any]) -> None:
     from pipeline.dataset.facts import counts
 
     length, order, calibration, scores = (result[name] for name in ("length", "order", "calibration", "scores"))
+    known = length["correlation"] is not None
+    correlation = f"{length['correlation']:+.2f}" if known else "unknown, as one does not vary"
     rejected = f" ({counts(result['rejected'])})" if result["rejected"] else ""
     lines = [
         ("model", result["name"]),
         ("pairs", f"{result['scored']} scored of {result['pairs']}{rejected}"),
         ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
-        ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
+        ("length", f"rank correlation of margin and length {correlation}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
         ("", f"{_percent(length['accuracy_when_longer_is_better'])} where the better answer is the longer one"),
         ("", f"{_percent(length['accuracy_when_shorter_is_better'])} where it is the shorter one"),
@@ -99,7 +101,3 @@ def _percent(share: dict[str, Any]) -> str:
     if share["share"] is None:
         return "no pair"
     return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%}) of {share['of']}"
-
-
-def _signed(value: float | None) -> str:
-    return "unknown, as one does not vary" if value is None else f"{value:+.2f}"
