@@ -13,7 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.settings import PREFECT_API_URL
 
 from pipeline import schema
-from pipeline.cli.build import prefect_problem
+from pipeline.cli.prefect_server import prefect_problem
 from pipeline.curate import Outcome, Reporter
 from pipeline.errors import CurationError
 from pipeline.run import progress

@@ -27,8 +27,9 @@ from typing import Any, Protocol
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
+from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
-from pipeline.models.journal import Answer, Journal
+from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import Transient, UselessAnswer
 from pipeline.models.retry import Breaker, retrying

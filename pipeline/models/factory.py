@@ -12,6 +12,7 @@ from pipeline.config.model_names import OPENAI_URL, SCORERS, ModelSpec, base_url
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
+from pipeline.models.answer import Answer
 from pipeline.models.batch import ledger
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.api import BatchApi
@@ -20,7 +21,7 @@ from pipeline.models.batch.provider import BatchProvider
 from pipeline.models.chat import ChatModel, ChatRequest, OnHeaders, Provider
 from pipeline.models.cost import Budget, Price, price_of
 from pipeline.models.event_loop import worker_number
-from pipeline.models.journal import Answer, Journal
+from pipeline.models.journal import Journal
 from pipeline.models.limiter import limiter_for
 from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve

@@ -201,7 +201,7 @@ class Limiter:
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def on_headers(self, call: Call, headers: Mapping[str, str]) -> None:
-        """Adopt the limits that the server announces, unless a later call has brought newer ones."""
+        """Adopt the limits that the server announces, unless a later call's response came first."""
         if call.started <= self._synced_at:
             return
         for kind, quota in rate_limit_headers.read(headers).items():

@@ -12,8 +12,8 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatRequest, OnHeaders
-from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import Transient, UselessAnswer, snippet, translate
 from pipeline.text import replace_surrogates
 
