@@ -93,7 +93,7 @@ def _check_cluster(config: CurationConfig) -> None:
     if isinstance(config.out, RemotePath):
         raise ConfigError(
             f"run.budget_usd: workers at {run.runner_address} that write to {config.out} keep a journal on each machine, so "
-            "nobody knows the sum; use a shared disk for output.dir, or drop the budget"
+            "their sum is unknown; use a shared disk for output.dir, or drop the budget"
         )
     size = _cluster_size(run.runner)
     if size > run.workers:
