@@ -62,7 +62,7 @@ def _cancel(batch: Batch, out: TextIO) -> int:
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
-    from pipeline.models.provider_errors import Transient
+    from pipeline.models.provider_errors import Transient, reason_of
 
     if batch.id is None:
         print(f"{batch.model}: it isn't known whether this batch was sent; the next run finds out", file=sys.stderr)
@@ -80,8 +80,7 @@ def _cancel(batch: Batch, out: TextIO) -> int:
     try:
         event_loop.run(ask())
     except (Transient, RowReject, ProviderStopped) as error:
-        reason = getattr(error, "evidence", {}).get("error", str(error))
-        print(f"error: {batch.model}: not cancelled: {reason}", file=sys.stderr)
+        print(f"error: {batch.model}: not cancelled: {reason_of(error)}", file=sys.stderr)
         return 1
     print(f"{batch.model}: cancelling {batch_id}", file=out)
     return 0
