@@ -28,7 +28,7 @@ _DIFFS = 5
 _WIDTH = 80
 
 
-def tell(outcome: Outcome) -> None:
+def publish(outcome: Outcome) -> None:
     """Emit the event of a published data set, create its artifacts, and log the warnings of its summary."""
     content = outcome.manifest
     for warning in facts.warnings(content):
@@ -67,8 +67,8 @@ def _link(place: Path, text: str, key: str, about: str) -> None:
 
 def _funnel(content: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"stage": step.stage, "in": step.rows_in, "out": step.rows_out, "rejected": step.rejected}
-        for step in facts.funnel(content)
+        {"stage": step["stage"], "in": step["in"], "out": step["out"], "rejected": facts.counts(step["rejected"])}
+        for step in content["funnel"]
     ]
 
 

@@ -1,8 +1,8 @@
 """How the workers of a standing cluster learn that their run has ended, however it did: from a file beside the stage files.
 
-The flow's process writes `work/run.alive` every second while shards are out, and removes it behind them. A worker that
-finds it gone, another run's, or silent for half a minute stops its calls: a cancelled or killed run pays for nothing more,
-and the run that resumes it has the folder to itself.
+The flow's process writes `work/run.alive` every second while shards are out, and removes it at the end. A worker that sees
+it gone, another run's, or unchanged for half a minute stops its calls: a cancelled or killed run pays for nothing more, and
+the run that resumes it has the folder to itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from prefect.runtime import flow_run
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import StorageError
 from pipeline.models import event_loop
+from pipeline.run.progress import repeating
 from pipeline.run.shards import context_of, forget_contexts
 from pipeline.storage.atomic import write_text
 
@@ -29,35 +30,29 @@ _SILENCE_S = 30.0
 
 # By folder: whose shards this process worked on last.
 _latest: dict[Path, str] = {}
-_taking = threading.Lock()
+_latest_lock = threading.Lock()
 
 
 @contextmanager
 def held(config: CurationConfig) -> Iterator[str | None]:
-    """Keep the lease for as long as the block runs; gives its name. None with threads, which end with their process."""
+    """Keep the lease for as long as the block runs; yields its name. None with threads, which end with their process."""
     if config.run.runner == "threads":
         yield None
         return
     # A flow run that Prefect starts a second time is another run to workers that are still at the first.
-    run, ended = f"{flow_run.id}/{os.getpid()}", threading.Event()
+    run, beats = f"{flow_run.id}/{os.getpid()}", itertools.count(1)
     path = config.out / "work" / _NAME
     write_text(path, f"{run} 0")
 
     def renew() -> None:
-        for beat in itertools.count(1):
-            if ended.wait(_EVERY_S):
-                return
-            # What a full disk leaves undone is noticed by the stages.
-            with suppress(Exception):
-                write_text(path, f"{run} {beat}")
+        # A full disk is noticed by the stages.
+        with suppress(Exception):
+            write_text(path, f"{run} {next(beats)}")
 
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
     try:
-        yield run
+        with repeating(renew, _EVERY_S):
+            yield run
     finally:
-        ended.set()
-        thread.join()
         with suppress(OSError, StorageError):
             path.unlink()
 
@@ -69,38 +64,32 @@ def obeyed(config: CurationConfig, run: str | None) -> Iterator[None]:
         yield
         return
     _begin(config.out, run)
-    context, ended = context_of(config), threading.Event()
-    path = context.work / _NAME
+    context = context_of(config)
+    last, since = "", time.monotonic()
 
-    def watch() -> None:
-        last, since = "", time.monotonic()
-        while not ended.wait(_EVERY_S):
-            told = _read(path, last)
-            if told != last:
-                last, since = told, time.monotonic()
-            if not told.startswith(f"{run} ") or time.monotonic() - since > _SILENCE_S:
-                context.stopped.set()
-                event_loop.cancel_all()
+    def look() -> None:
+        nonlocal last, since
+        content = _read(context.work / _NAME, last)
+        if content != last:
+            last, since = content, time.monotonic()
+        if not content.startswith(f"{run} ") or time.monotonic() - since > _SILENCE_S:
+            context.stopped.set()
+            event_loop.cancel_all()
 
-    thread = threading.Thread(target=watch, name="lease", daemon=True)
-    thread.start()
-    try:
+    with repeating(look, _EVERY_S):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _begin(out: Path, run: str) -> None:
-    """A worker outlives runs: the journal and the money that it knows from an earlier one may not be there any more."""
-    with _taking:
+    """A worker outlives runs: the journal and the money that it knows from an earlier one may be out of date."""
+    with _latest_lock:
         if _latest.get(out) != run:
             forget_contexts()
             _latest[out] = run
 
 
 def _read(path: Path, last: str) -> str:
-    """What the file says; empty when it is gone, and as before when a network disk hiccups."""
+    """The file's content; empty when it is gone, and `last` when a network disk fails for a moment."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:

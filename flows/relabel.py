@@ -1,4 +1,4 @@
-"""Relabelling as a Prefect flow: the texts of a published data set with other token labels. No model is asked."""
+"""Relabelling as a Prefect flow: the texts of a published data set with other token labels, without a model call."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.artifacts import announce
 from pipeline.dataset.reader import read_manifest
-from pipeline.run.relabel import relabel as make
-from pipeline.run.relabel import relabel_settings
+from pipeline.run import relabel as relabelling
 from pipeline.storage.location import location
 
 
@@ -18,22 +17,21 @@ from pipeline.storage.location import location
 def relabel(
     data_dir: str, out: str, tokenizer: str | None = None, assignments: list[str] | None = None
 ) -> dict[str, Any]:
-    """Label a data set anew, as a data set of its own, and emit `figa.dataset.published`. Returns where it is and its rows.
+    """Label a data set's texts again, as a data set of its own, and emit `figa.dataset.published`. Returns its row counts.
 
     Args:
         data_dir: Folder of the published data set
         out: Folder of the new data set
         tokenizer: Folder or Hub id of the tokenizer of the model to train; default: the one in use
-        assignments: Settings such as labels.granularity=word; what is not given stays as it was
+        assignments: Settings such as labels.granularity=word; all others stay as they were
     """
-    config = relabel_settings(read_manifest(location(data_dir)), assignments or [], {"labels.tokenizer": tokenizer})
+    root, target = location(data_dir), location(out)
+    flags = {"labels.tokenizer": tokenizer}
+    labels = relabelling.relabel_settings(read_manifest(root), assignments or [], flags).labels
     log = get_run_logger()
-    made = make(
-        location(data_dir), location(out), config.labels, advance=_nothing, warn=functools.partial(log.warning, "%s")
+    manifest = relabelling.relabel(
+        root, target, labels, advance=lambda rows: None, warn=functools.partial(log.warning, "%s")
     )
-    log.info("%s: %s", out, made["rows"])
-    announce(location(out), made)
-    return {"out": out, "digest": made["digest"], **made["rows"]}
-
-
-def _nothing(rows: int) -> None: ...
+    log.info("%s: %s", out, manifest["rows"])
+    announce(target, manifest)
+    return {"out": out, "digest": manifest["digest"], **manifest["rows"]}

@@ -1,8 +1,8 @@
-"""Who works on the shards: threads of the flow's process, or the workers of a Dask or Ray cluster.
+"""What runs the shards: threads of the flow's process, or the workers of a Dask or Ray cluster.
 
-With Dask and Ray every worker is a process with clients of its own. What the configuration allows in all is shared out:
-each of W workers gets 1/W of the calls at a time, of the fixed rate caps and of the money. So local models have no more
-servers on a machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is.
+With Dask and Ray every worker is a process with clients of its own. What the configuration allows is divided: each of W
+workers gets 1/W of the calls at a time, of the fixed rate caps and of the money. So local models have no more servers on a
+machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from pipeline.errors import ConfigError
 from pipeline.models.factory import calls_at_a_time
 from pipeline.storage.remote import RemotePath
 
+ModelSettings = PolicySettings | ReviserSettings | RewardSettings
+
 
 @contextmanager
 def running_on(config: CurationConfig) -> Iterator[None]:
-    """Have the flow run that is going on submit its tasks to the runner that the configuration names.
+    """Make the current flow run submit its tasks to the runner that the configuration names.
 
     A flow's own runner is chosen before its parameters are known, and a deployment takes no other.
     """
-    mine = cast("FlowRunContext", FlowRunContext.get())
-    with task_runner(config) as runner, mine.model_copy(update={"task_runner": runner}):
+    current = cast("FlowRunContext", FlowRunContext.get())
+    with task_runner(config) as runner, current.model_copy(update={"task_runner": runner}):
         yield
 
 
 def task_runner(config: CurationConfig) -> TaskRunner[Any]:
     """The runner that `run.runner` names. Raises ConfigError when its package is not installed."""
-    run = config.run
+    run, address = config.run, config.run.runner_address
     if run.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=config.shards_at_a_time)
     try:
@@ -44,41 +46,37 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
             from prefect_dask import DaskTaskRunner
 
             cluster = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
-            runner: TaskRunner[Any] = DaskTaskRunner(
-                address=run.runner_address, cluster_kwargs=None if run.runner_address else cluster
-            )
-        else:
-            from prefect_ray import RayTaskRunner
+            return cast("TaskRunner[Any]", DaskTaskRunner(address=address, cluster_kwargs=None if address else cluster))
+        from prefect_ray import RayTaskRunner
 
-            local = {"num_cpus": run.workers, "include_dashboard": False, "configure_logging": False}
-            runner = RayTaskRunner(address=run.runner_address, init_kwargs=None if run.runner_address else local)
+        local = {"num_cpus": run.workers, "include_dashboard": False, "configure_logging": False}
+        return cast("TaskRunner[Any]", RayTaskRunner(address=address, init_kwargs=None if address else local))
     except ImportError:
         raise ConfigError(
             f"run.runner={run.runner} needs a package that is not installed: pip install -e '.[{run.runner}]'"
         ) from None
-    return runner
 
 
 def share(config: CurationConfig, spent: float) -> CurationConfig:
     """The configuration of one worker: its part of the calls at a time, and of the money that is left.
 
-    spent: US dollars spent in the folder so far. A worker counts what it spends itself on top of what it finds spent when
-    it begins, so that all together never pass the cap, also when a dead worker is replaced; one may stop below it.
-    Folders are made absolute: a worker may have been started anywhere. Raises ConfigError when there are fewer calls at a
-    time than workers, or more workers than the money is shared out among.
+    spent: US dollars spent in the folder so far. A worker adds what it spends to what was spent when it began, so that all
+    together never pass the cap, also when a dead worker is replaced; one may stop below it. Folders become absolute: a
+    worker may have been started anywhere. Raises ConfigError when there are fewer calls at a time than workers, or more
+    workers than the money is divided among.
     """
     run = config.run
     if run.runner == "threads":
         return config
     _check_cluster(config)
-    parts: dict[str, Any] = {role: _share_calls(config, role) for role in _asked(config)}
+    parts: dict[str, Any] = {role: _share_calls(config, role) for role in _called_roles(config)}
     parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
     for role in parts.keys() & {"reviser", "reward"}:
         if prompts := parts[role].prompts:
             parts[role] = parts[role].model_copy(update={"prompts": str(Path(prompts).absolute())})
     if run.budget_usd is not None:
-        mine = spent + max(0.0, run.budget_usd - spent) / run.workers
-        parts["run"] = run.model_copy(update={"budget_usd": mine})
+        budget = spent + max(0.0, run.budget_usd - spent) / run.workers
+        parts["run"] = run.model_copy(update={"budget_usd": budget})
     return config.model_copy(update=parts)
 
 
@@ -88,7 +86,7 @@ def _check_cluster(config: CurationConfig) -> None:
         return
     if tokenizer.is_dir() and not tokenizer.is_absolute():
         raise ConfigError(
-            f"labels.tokenizer {tokenizer}: the workers at {run.runner_address} may run in another folder; give its whole "
+            f"labels.tokenizer {tokenizer}: the workers at {run.runner_address} may run in another folder; set its whole "
             f"path, {tokenizer.absolute()}"
         )
     if run.budget_usd is None:
@@ -98,15 +96,15 @@ def _check_cluster(config: CurationConfig) -> None:
             f"run.budget_usd: workers at {run.runner_address} that write to {config.out} keep a journal on each machine, so "
             "nobody knows the sum; use a shared disk for output.dir, or drop the budget"
         )
-    there = _workers_of_cluster(run.runner)
-    if there > run.workers:
+    size = _cluster_size(run.runner)
+    if size > run.workers:
         raise ConfigError(
-            f"run.workers is {run.workers}, but the cluster at {run.runner_address} has {there} workers, any of which may get "
-            f"shards: a budget is shared out among all, so set run.workers to at least {there}"
+            f"run.workers is {run.workers}, but the cluster at {run.runner_address} has {size} workers, any of which may get "
+            f"shards: a budget is divided among all, so set run.workers to at least {size}"
         )
 
 
-def _workers_of_cluster(runner: str) -> int:
+def _cluster_size(runner: str) -> int:
     """Processes that may work on shards, now."""
     if runner == "dask":
         context = cast("FlowRunContext", FlowRunContext.get())
@@ -118,24 +116,20 @@ def _workers_of_cluster(runner: str) -> int:
     )
 
 
-def _asked(config: CurationConfig) -> tuple[str, ...]:
-    """The roles whose models may be asked: rows may enter behind them."""
-    return (
-        *(("policy", "reviser") if config.needs_generation else ()),
-        *(("reward",) if config.needs_rewards else ()),
-    )
+def _called_roles(config: CurationConfig) -> list[str]:
+    """The roles whose models the run calls."""
+    return ["policy", "reviser"] * config.needs_generation + ["reward"] * config.needs_rewards
 
 
-def _share_calls(config: CurationConfig, role: str) -> PolicySettings | ReviserSettings | RewardSettings:
-    settings: PolicySettings | ReviserSettings | RewardSettings = getattr(config, role)
-    asked: Sequence[PolicySettings | ReviserSettings | RewardSettings] = [settings]
+def _share_calls(config: CurationConfig, role: str) -> ModelSettings:
+    settings: ModelSettings = getattr(config, role)
+    called: Sequence[ModelSettings] = [settings]
     if isinstance(settings, RewardSettings):
-        asked = [
-            one for one in rewards.member_settings(settings) if rewards.reward_kind(one.model) in ("judge", "server")
-        ]
-    if not asked:
+        members = rewards.member_settings(settings)
+        called = [member for member in members if rewards.reward_kind(member.model) in ("judge", "server")]
+    if not called:
         return settings
-    workers, most = config.run.workers, min(map(calls_at_a_time, asked))
+    workers, most = config.run.workers, min(map(calls_at_a_time, called))
     if most < workers:
         raise ConfigError(
             f"{role}.model {settings.model} takes {most} calls at a time here, but run.runner={config.run.runner} has "

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from pipeline.cli.progress_bar import counting
+from pipeline.cli.console import progress_bar
 from pipeline.dataset.verify import verify as check
 from pipeline.errors import StorageError
 from pipeline.text import visible
@@ -25,7 +25,7 @@ def verify(data_dir: str, sample: int | None = None, tokenizer: str | None = Non
         sample: Check the labels of so many rows only; all else is checked whole
         tokenizer: Folder or Hub id of the labels' tokenizer, where the recorded name is of no use
     """
-    result = check(data_dir, sample=sample, tokenizer=tokenizer, progress=counting)
+    result = check(data_dir, sample=sample, tokenizer=tokenizer, progress=progress_bar)
     log = get_run_logger()
     for note in result.notes:
         log.warning("%s", visible(note))

@@ -19,7 +19,6 @@ from pipeline.models import event_loop
 from pipeline.models.local import catalog
 from pipeline.run import record
 from pipeline.run.context import Context
-from pipeline.run.inputs import run_inputs
 from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
@@ -37,7 +36,7 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Shows the run: warnings, downloads, and the stages while they work."""
 
     def warn(self, message: str) -> None: ...
@@ -64,25 +63,25 @@ class Outcome:
         return self.context is None
 
 
-def curate(config: CurationConfig, execute: Executor, watcher: Watcher) -> Outcome:
+def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    config, source, adapters = open_source(config, watcher.warn)
-    with run_lock(config.out, watcher.warn):
-        inputs = run_inputs(config, source.digest)
+    config, source, adapters = open_source(config, reporter.warn)
+    with run_lock(config.out, reporter.warn):
+        inputs = record.run_inputs(config, source.digest)
         run_digest = digest(*inputs.values())
-        if current := find_current(config.out, run_digest, watcher.warn):
+        if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)
-        plan = plan_shards(config, source, adapters, config.out / "work", watcher.warn)
-        record.remember(config, run_digest, short_digests(inputs), _unpriced(config, watcher))
-        config = with_local_models(config, watcher)
+        plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn)
+        record.remember(config, run_digest, short_digests(inputs), _unpriced(config, reporter))
+        config = with_local_models(config, reporter)
         run = context_of(config, rebuild=True)
         if run.journal.warning:
-            watcher.warn(run.journal.warning)
+            reporter.warn(run.journal.warning)
         calls_before = run.journal.all_calls()
-        with watcher.watching(run):
+        with reporter.watching(run):
             thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)
-        _warn_of_failures(manifest, run, watcher)
+        _warn_of_failures(manifest, run, reporter)
         return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
 
 
@@ -97,24 +96,24 @@ def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards:
     return thresholds
 
 
-def _unpriced(config: CurationConfig, watcher: Watcher) -> list[str]:
+def _unpriced(config: CurationConfig, reporter: Reporter) -> list[str]:
     names = unpriced(config)
     if names and config.run.budget_usd is not None:
-        watcher.warn(
+        reporter.warn(
             f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
         )
     return names
 
 
-def _warn_of_failures(manifest: dict[str, Any], run: Context, watcher: Watcher) -> None:
+def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter) -> None:
     if manifest["unanswered"]:
-        watcher.warn(
+        reporter.warn(
             f"{manifest['unanswered']} rows were rejected only because a provider failed or did not respond "
             "(see rejected/); the same command again calls for these alone"
         )
     for model in run.models:
         if model.refusal:
-            watcher.warn(
+            reporter.warn(
                 f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
                 "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
                 "a judge that gives no token probabilities reward.logprobs=false"
@@ -140,15 +139,15 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
             raise
 
 
-def with_local_models(config: CurationConfig, watcher: Watcher) -> CurationConfig:
+def with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
     """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
     from pipeline.models.local.download import fetch, fetch_or_fallback
 
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
     if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
-        fetch(catalog.get(policy.name), progress=watcher.download, warn=watcher.warn)
+        fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
     if config.needs_generation and reviser.provider == "local":
-        model, _ = fetch_or_fallback(reviser.name, progress=watcher.download, warn=watcher.warn)
+        model, _ = fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config

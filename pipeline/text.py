@@ -48,7 +48,7 @@ def describe_error(error: BaseException, limit: int = 200) -> str:
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The end of a message about an unknown word: the nearest known one, or nothing."""
     near = difflib.get_close_matches(word, list(known), 1, cutoff)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def visible(text: str) -> str:

@@ -13,7 +13,9 @@ import pytest
 
 from pipeline.config.loading import load_config
 from pipeline.config.settings import CurationConfig
-from tests.loopback import LoopbackServer
+from pipeline.curate import curate, in_threads
+from pipeline.run import shards
+from tests.loopback import LoopbackServer, behaviours
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 
 CHAT_TEMPLATE = (
@@ -68,12 +70,29 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
+def write_rows(path: Path) -> Path:
+    """Write the first forty conversations of the bundled sample."""
+    path.write_text("".join(SAMPLE.read_text("utf-8").splitlines(keepends=True)[:40]), "utf-8")
+    return path
+
+
+def against(server: LoopbackServer, rows: Path, tokenizer: Path, out: Path) -> dict[str, Any]:
+    """The flags of a run of these rows whose models are the server."""
+    return {
+        "source.input": str(rows),
+        "policy.model": f"openai/policy@{server.openai_url}",
+        "reviser.model": f"openai/reviser@{server.openai_url}",
+        "labels.tokenizer": str(tokenizer),
+        "output.dir": str(out),
+        # The scripted texts are not what the embedded reward head was trained on: here it must not decide.
+        "filter.min_reward_gain": -100,
+    }
+
+
 @pytest.fixture
 def rows_file(tmp_path: Path) -> Path:
     """The first forty conversations of the bundled sample."""
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(SAMPLE.read_text("utf-8").splitlines(keepends=True)[:40]), "utf-8")
-    return path
+    return write_rows(tmp_path / "rows.jsonl")
 
 
 @pytest.fixture
@@ -85,27 +104,34 @@ def settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., CurationConfig]:
     """Make a configuration whose models are the loopback server; its `server` attribute is that server."""
-    from tests.loopback.behaviours import pipeline as behaviour
-
-    server = loopback(behaviour)
+    server = loopback(behaviours.pipeline)
     monkeypatch.setenv("OPENAI_API_KEY", server.key or "none")
 
     def make(out: str = "out", **flags: Any) -> CurationConfig:
-        values = {
-            "source.input": str(rows_file),
-            "policy.model": f"openai/policy@{server.openai_url}",
-            "reviser.model": f"openai/reviser@{server.openai_url}",
-            "labels.tokenizer": str(tiny_tokenizer),
-            "output.dir": str(tmp_path / out),
-            "source.shard_rows": 16,
-            # The scripted texts are not what the embedded reward head was trained on: here it must not decide.
-            "filter.min_reward_gain": -100,
-            **{key.replace("__", "."): value for key, value in flags.items()},
-        }
-        return load_config(flags=values)
+        values = against(server, rows_file, tiny_tokenizer, tmp_path / out) | {"source.shard_rows": 16}
+        return load_config(flags=values | {key.replace("__", "."): value for key, value in flags.items()})
 
     make.server = server  # type: ignore[attr-defined]
     return make
+
+
+@pytest.fixture(scope="session")
+def published(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set that a run against a loopback server published, for tests that only read it: copy it to change it.
+
+    Two files. Every pair whose revision passes the filter is in it.
+    """
+    folder = tmp_path_factory.mktemp("published")
+    with LoopbackServer(behaviour=behaviours.pipeline) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", server.key or "none")
+        values = against(server, write_rows(folder / "rows.jsonl"), tiny_tokenizer, folder / "out")
+        off = {f"selection.eta{number}": "off" for number in (1, 2, 3)}
+        config = load_config(flags=values | off | {"output.rows_per_file": 20})
+        shards.forget_contexts()
+        outcome = curate(config, in_threads, Silent())
+        shards.forget_contexts()
+    assert outcome.manifest["rows"]["published"] >= 24
+    return outcome.out
 
 
 def as_arguments(config: CurationConfig) -> list[str]:
@@ -125,7 +151,7 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 class Silent:
-    """A watcher that keeps what it is told."""
+    """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []

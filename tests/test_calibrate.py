@@ -13,7 +13,7 @@ from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.models import cost as money
-from pipeline.report import NAME
+from pipeline.report.page import NAME
 from pipeline.run import calibration
 from tests.conftest import Silent
 

@@ -16,7 +16,7 @@ from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome
 from pipeline.errors import ConfigError
 from pipeline.run.estimate import estimate
-from pipeline.run.inputs import planned_columns
+from pipeline.run.plan import planned_columns
 from pipeline.stages.table import columns_after
 from tests.sources.rejects import DUPLICATES, REJECTS, path
 from tests.test_run import run

@@ -1,14 +1,23 @@
-"""Arguments that several commands take, and types of those that are numbers."""
+"""Arguments that several commands take, and types of numbers and folders."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config.settings import CurationConfig
+
+from pipeline.storage.location import location
+from pipeline.storage.remote import RemotePath
 
 
 def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str, text: str) -> Any:
@@ -27,22 +36,36 @@ positive_number = partial(_number, float, lambda n: 0 < n < math.inf, "a number 
 nats = partial(_number, float, lambda n: n >= 0, "a number from 0, or inf")
 
 
+def folder(text: str) -> Path:
+    """An output folder: a path, or the URL of a store."""
+    try:
+        return location(text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def local_folder(text: str) -> Path:
+    """An output folder on this machine."""
+    path = folder(text)
+    if isinstance(path, RemotePath):
+        raise ArgumentTypeError(f"{text}: here a folder on this machine is needed")
+    return path
+
+
+def add_dir(p: argparse.ArgumentParser, help: str = "output folder of a finished run") -> None:
+    p.add_argument("dir", metavar="DIR", type=folder, help=help)
+
+
 def add_set(p: argparse.ArgumentParser, help: str) -> None:
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=f"{help}; repeatable")
 
 
-def add_json(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
-
-
 def add_tokenizer(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, where the recorded name is of no use"
-    )
+    p.add_argument("--tokenizer", metavar="PATH_OR_ID", help="the labels' tokenizer, if not where it is recorded")
 
 
 def add_run_settings(p: argparse.ArgumentParser) -> None:
-    """The flags and settings that describe a run; `run_config` makes its configuration of them."""
+    """The flags and settings that describe a run, for `run_config`."""
     p.add_argument("--source", metavar="NAME", help="adapter, or several with commas")
     p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="file, folder, glob, URL or Hub id instead of its own")
     p.add_argument("--limit", metavar="N", help="read at most N rows")
@@ -60,12 +83,9 @@ def add_run_settings(p: argparse.ArgumentParser) -> None:
     p.add_argument("--require-full-source", action="store_true", help="fail rather than use the bundled sample")
 
 
-def run_config(arguments: argparse.Namespace) -> Any:
-    """The CurationConfig of the arguments of `add_run_settings`. Raises ConfigError, also when no source is named."""
-    import os
-
+def run_config(arguments: argparse.Namespace) -> CurationConfig:
+    """The configuration by the arguments of `add_run_settings`. Raises ConfigError, also when no source is named."""
     from pipeline.config.loading import load_config
-    from pipeline.errors import ConfigError
 
     flags = {
         "source.name": arguments.source,

@@ -12,29 +12,30 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_json, add_run_settings, run_config
+from pipeline.cli.arguments import add_run_settings, run_config
+from pipeline.cli.interrupts import print_error
+from pipeline.cli.prefect_server import prefect_problem
+from pipeline.errors import CurationError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
-    from pipeline.curate import Outcome, Watcher
+    from pipeline.curate import Outcome, Reporter
 
 HELP_WHEN_BARE = True
 INTERRUPTED = "run the same command again to go on"
-EPILOG = """\
-examples:
-  figa build --source hh-rlhf --limit 96
-  figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run
-  figa build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5
-
-exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 3 budget reached (resumable)
-130 interrupted · 143 terminated (both resumable; a second Ctrl-C leaves at once)
-"""
+EXAMPLES = (
+    "figa build --source hh-rlhf --limit 96",
+    "figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run",
+    "figa build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5",
+)
+EXIT_CODES = """\
+0 done · 1 failed · 2 bad usage, setting or input · 3 budget reached (resumable)
+130 interrupted · 143 terminated (both resumable; a second Ctrl-C leaves at once)"""
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_run_settings(p)
     p.add_argument("--dry-run", action="store_true", help="print the plan with calls and cost, spend nothing")
-    add_json(p)
     p.add_argument(
         "--prefect",
         choices=("auto", "server", "ephemeral", "off"),
@@ -43,49 +44,80 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from pipeline.cli import terminal
-    from pipeline.errors import CurationError
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
+    from pipeline.cli.terminal import Terminal
 
     config = run_config(arguments)
-    with terminal.Terminal(to_stderr=arguments.json) as screen:
+    with Terminal() as screen:
         if arguments.dry_run:
             from pipeline.run.estimate import estimate
 
-            screen.estimate(estimate(config, screen.warn), as_json=arguments.json)
-            return 0
+            plan = estimate(config, screen.warn)
+            if not arguments.json:
+                screen.estimate(plan)
+            return 0, plan.as_dict()
         try:
             outcome = _run(config, arguments.prefect, screen)
         except (KeyboardInterrupt, CurationError) as error:
-            _tell_of_batches(config.out)
-            if arguments.json:
-                screen.stopped(config.out, error)
-            raise
-        screen.summary(outcome, as_json=arguments.json)
-        _tell_of_batches(config.out, finished=True)
-        return 0
+            _print_batches(config.out, "The same command collects them")
+            code = print_error(error, INTERRUPTED)
+            return code, _incomplete(config.out, str(error), code) if arguments.json else None
+        screen.summary(outcome)
+        _print_batches(config.out, "No row asks for them, and --budget counts their worst case")
+        return 0, _result(outcome)
 
 
-def _tell_of_batches(out: Path, *, finished: bool = False) -> None:
-    """What a run leaves at a provider, and how to call it off: when it has `finished`, what no row asks for any more."""
+def _result(outcome: Outcome) -> dict[str, object]:
+    """The object of --json: counts per stage, and the paths."""
+    out, manifest = outcome.out, outcome.manifest
+    return {
+        "out": str(out),
+        "manifest": str(out / "manifest.json"),
+        "report": str(out / "report.html"),
+        "already_done": outcome.already_done,
+        "calls": outcome.calls,
+        "cost_usd": manifest["cost_usd"],
+        "unpriced": manifest.get("unpriced", []),
+        "unanswered": manifest.get("unanswered", 0),
+        "rows": manifest["rows"],
+        "stages": manifest["funnel"],
+        "source": manifest["source"],
+        "reward_check": manifest.get("reward_check"),
+        "files": [str(out / entry["path"]) for entry in manifest["files"]],
+        "rejected_files": [str(out / entry["path"]) for entry in manifest["rejected_files"]],
+    }
+
+
+def _incomplete(out: Path, error: str, exit_code: int) -> dict[str, object]:
+    """The object of --json for a run that ended early: why, and what is there."""
+    from pipeline.run.status import folder_state
+
+    state = folder_state(out)
+    return {
+        "out": str(out),
+        "error": error or "interrupted",
+        "exit_code": exit_code,
+        "calls": sum(state.calls.values()),
+        "cost_usd": state.cost_usd,
+        "stages": [{"stage": stage.stage, "out": stage.rows, "rejected": stage.rejected} for stage in state.stages],
+    }
+
+
+def _print_batches(out: Path, fate: str) -> None:
+    """Print what the run leaves at a provider, and how to cancel it."""
     from pipeline.models.batch.ledger import unfinished
 
-    if left := unfinished(out / "work"):
-        requests = sum(batch.size for batch in left)
-        fate = (
-            "No row asks for them, and --budget counts their worst case"
-            if finished
-            else "The same command collects them"
-        )
+    if batches := unfinished(out / "work"):
+        requests = sum(batch.size for batch in batches)
         print(
-            f"batches still at the provider: {len(left)}, with {requests} requests. {fate}; "
+            f"batches still at the provider: {len(batches)}, with {requests} requests. {fate}; "
             f"figa cancel {shlex.quote(str(out))} cancels them",
             file=sys.stderr,
         )
 
 
-def _run(config: CurationConfig, prefect: str, screen: Watcher) -> Outcome:
-    if prefect == "ephemeral" or (prefect != "off" and _server_answers(insist=prefect == "server")):
+def _run(config: CurationConfig, prefect: str, screen: Reporter) -> Outcome:
+    if prefect == "ephemeral" or (prefect != "off" and _server_answers(required=prefect == "server")):
         _prepare_prefect(ephemeral=prefect == "ephemeral")
         from flows.curate import run_with_prefect
 
@@ -96,7 +128,7 @@ def _run(config: CurationConfig, prefect: str, screen: Watcher) -> Outcome:
 
 
 def _prepare_prefect(*, ephemeral: bool) -> None:
-    """Prefect reads these when it is imported. Its console log would repeat the display, and print tracebacks."""
+    """Set what Prefect reads when it is imported. Its console log would repeat the display, and print tracebacks."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if ephemeral:
         os.environ.pop("PREFECT_API_URL", None)
@@ -105,17 +137,11 @@ def _prepare_prefect(*, ephemeral: bool) -> None:
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
-def _server_answers(*, insist: bool) -> bool:
+def _server_answers(*, required: bool) -> bool:
     """Whether a Prefect server answers at PREFECT_API_URL. Raises UsageError when it must and doesn't."""
-    from pipeline.cli.prefect_server import trouble
-    from pipeline.errors import UsageError
-
     url = os.environ.get("PREFECT_API_URL")
-    why = trouble(url) if url else "PREFECT_API_URL is not set"
-    if why is None:
-        return True
-    if url:
-        why = f"no Prefect server answers at {url} ({why})"
-    if insist:
-        raise UsageError(f"--prefect server: {why}; start one with `prefect server start`, or use --prefect off")
-    return False
+    problem = prefect_problem(url) if url else "PREFECT_API_URL is not set"
+    if problem and required:
+        at = f"no Prefect server answers at {url} ({problem})" if url else problem
+        raise UsageError(f"--prefect server: {at}; start one with `prefect server start`, or use --prefect off")
+    return problem is None

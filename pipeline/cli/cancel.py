@@ -1,86 +1,70 @@
 """`figa cancel DIR`: cancel the batches that an interrupted run has left at a provider's batch API.
 
-What is answered by then is paid for: the run's next start collects it, and sends the rest again.
+Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import TYPE_CHECKING, TextIO
 
-from pipeline.cli.arguments import add_json
-from pipeline.storage.location import argument
-
-if TYPE_CHECKING:
-    from pipeline.models.batch.ledger import Batch
+from pipeline.cli.arguments import add_dir
 
 _TIMEOUT_S = 60.0
-
-
 INTERRUPTED = "run the same command again for the batches that are left"
-EPILOG = """\
-example:
-  figa cancel out/hh-rlhf --yes
-
-exit codes: 0 cancelled, or nothing to cancel · 1 a batch could not be cancelled · 2 bad usage · 130 interrupted
-"""
+EXAMPLES = ("figa cancel out/hh-rlhf --yes",)
+EXIT_CODES = "0 cancelled, or nothing to cancel · 1 a batch could not be cancelled · 2 bad usage · 130 interrupted"
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="the run's output folder")
+    add_dir(p, "the run's output folder")
     p.add_argument("--yes", action="store_true", help="don't ask")
-    add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.models.batch.ledger import unfinished
 
     batches = unfinished(arguments.dir / "work")
-    out = sys.stderr if arguments.json else sys.stdout
     if not batches:
-        print(f"{arguments.dir}: no batch is at a provider", file=out)
+        print(f"{arguments.dir}: no batch is at a provider")
     for batch in batches:
-        print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}", file=out)
-    agreed = bool(batches) and (arguments.yes or _agreed())
-    codes = [_cancel(batch, out) for batch in batches] if agreed else []
-    if arguments.json:
-        print(json.dumps({"batches": len(batches), "cancelled": codes.count(0), "failed": len(codes) - codes.count(0)}))
-    return max(codes, default=0)
+        print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
+    confirmed = bool(batches) and (arguments.yes or _confirmed())
+    cancelled = [_cancel(batch.model, batch.id) for batch in batches] if confirmed else []
+    failed = cancelled.count(False)
+    return int(failed > 0), {"batches": len(batches), "cancelled": cancelled.count(True), "failed": failed}
 
 
-def _agreed() -> bool:
+def _confirmed() -> bool:
     try:
         return input("cancel? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # Nobody is there to be asked: not done is not success.
+    except EOFError:  # Nobody answers: that nothing was cancelled is no success.
         raise KeyboardInterrupt from None
 
 
-def _cancel(batch: Batch, out: TextIO) -> int:
-    """Ask the provider to stop a batch; the exit code."""
+def _cancel(model: str, batch_id: str | None) -> bool:
+    """Have the provider stop a batch; returns whether it will."""
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
     from pipeline.models.provider_errors import Transient, reason_of
 
-    if batch.id is None:
-        print(f"{batch.model}: it isn't known whether this batch was sent; the next run finds out", file=sys.stderr)
-        return 1
-    batch_id = batch.id
+    if batch_id is None:
+        print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
+        return False
 
-    async def ask() -> None:
-        # Made on the loop that it will be used on.
-        api = factory.batch_api(ModelSpec.parse(batch.model), _TIMEOUT_S)
+    async def cancel() -> None:
+        # Created on the loop that it will be used on.
+        api = factory.batch_api(ModelSpec.parse(model), _TIMEOUT_S)
         try:
             await api.cancel(batch_id)
         finally:
             await api.close()
 
     try:
-        event_loop.run(ask())
+        event_loop.run(cancel())
     except (Transient, RowReject, ProviderStopped) as error:
-        print(f"error: {batch.model}: not cancelled: {reason_of(error)}", file=sys.stderr)
-        return 1
-    print(f"{batch.model}: cancelling {batch_id}", file=out)
-    return 0
+        print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
+        return False
+    print(f"{model}: cancelling {batch_id}")
+    return True

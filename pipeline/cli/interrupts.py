@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: the first one ends the run in order, a second one, or four seconds, at once. Either can be resumed.
+"""How a command ends: its exit code, its errors in one line, Ctrl-C and SIGTERM.
 
-In order means: calls in flight are cancelled, answers that were received are journalled, shards at work end or are given up,
-the lock is let go. What a stage computes meanwhile can't be stopped, so the process leaves when the time is up. Nor does it
-take the interpreter down object by object, which lasts a second, and ten on a busy machine.
+The first signal ends the run in order: calls in flight are cancelled, received answers are journalled, shards at work end or
+are abandoned, the lock is released. A second signal, or four seconds, ends it at once, since what a stage computes can't be
+stopped. Either can be resumed. The interpreter's own teardown, which takes a second and more, is skipped.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from pipeline.cli.streams import drop
+from pipeline.cli.console import discard
 from pipeline.errors import CurationError, StorageError
 
 _PATIENCE_S = 4.0
 # A pager was left, or the disk that standard output goes to is full.
-_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STREAM_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO)
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end. exit_code: 128 + the signal's number."""
+    """A signal asks the process to end. exit_code: 128 + the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -40,59 +39,61 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked: list[int] = []
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if received:
             _leave(number)
-        asked.append(number)
+        received.append(number)
         timer = threading.Timer(_PATIENCE_S, _leave, [number])
         timer.daemon = True
         timer.start()
         raise Stopped(number)
 
-    # Runs when all threads have ended, the journal's among them, and behind whatever is registered later.
-    atexit.register(_end, asked)
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    # Runs when all threads have ended, the journal's among them, and after whatever is registered later.
+    atexit.register(_end, received)
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        # Once asked to end, the process does: a second Ctrl-C counts until the interpreter is gone.
-        if not asked:
-            for number, handler in before.items():
+        # After a signal the process ends: a second Ctrl-C counts until the interpreter is gone.
+        if not received:
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
 def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
-    """The exit code of a command's work that can be stopped; its errors in one line. interrupted: what is said then."""
+    """The exit code of a command's work. interrupted: what the user reads after a signal."""
     code = 130
     try:
         with stoppable():
             code = work()
             sys.stdout.flush()
             return code
-    except CurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        return interrupt.exit_code if isinstance(interrupt, Stopped) else 130
+    except (CurationError, KeyboardInterrupt) as error:
+        return print_error(error, interrupted)
     except OSError as error:
-        if error.filename is not None or error.errno not in _OF_STREAMS:
+        if error.filename is not None or error.errno not in _STREAM_ERRORS:
             raise
-        drop(sys.stdout)
+        discard(sys.stdout)
         if error.errno == errno.EPIPE:
             return code
         print(f"error: output can't be written: {error.strerror}", file=sys.stderr)
         return StorageError.exit_code
 
 
-def _end(asked: list[int]) -> None:
-    if asked:
+def print_error(error: BaseException, interrupted: str) -> int:
+    """Print why a command ended, on one line; returns the exit code."""
+    print(f"error: {error}" if isinstance(error, CurationError) else f"interrupted; {interrupted}", file=sys.stderr)
+    return int(getattr(error, "exit_code", 130))
+
+
+def _end(received: list[int]) -> None:
+    if received:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(128 + asked[0])
+        os._exit(128 + received[0])
 
 
 def _leave(number: int) -> None:

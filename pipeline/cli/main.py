@@ -1,57 +1,68 @@
-"""`figa COMMAND`: finds the command's file, parses, runs it, and turns its ending into an exit code.
+"""`figa COMMAND`: finds the command's file, parses, runs it, and turns how it ends into an exit code.
 
-A command is a module beside this one with `add_arguments(parser)` and `run(arguments) -> exit code`. Its docstring is its
-help; EPILOG has examples and exit codes; INTERRUPTED is what the user reads after Ctrl-C; HELP_WHEN_BARE prints
-the help where no argument is given. The modules import nothing heavy.
+A command is a module beside this one:
+
+    docstring               its help; the first line is `figa NAME …`: and what it does
+    EXAMPLES                command lines
+    EXIT_CODES              where they are not the usual ones
+    INTERRUPTED             what the user reads after Ctrl-C; default: nothing was changed
+    HELP_WHEN_BARE          print the help where no argument is given
+    add_arguments(parser)
+    run(arguments)          → exit code and the result, which --json prints; its other output then goes to standard error
+
+The modules import nothing heavy at their top.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
 from pipeline import __version__
+from pipeline.cli.console import accept_any_text
 from pipeline.cli.interrupts import exit_code_of
-from pipeline.cli.streams import take_any_text
+from pipeline.text import did_you_mean
 
 COMMANDS = (
     "build check settings show status report verify relabel export merge compare calibrate rewards train push cancel"
 ).split()
-_EXIT_CODES = "exit codes: 0 done · 1 failed · 2 bad usage, setting or input · 130 interrupted · 143 terminated\n"
+_EXIT_CODES = "0 done · 1 failed · 2 bad usage, setting or input · 130 interrupted · 143 terminated"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser; a flag that it doesn't know gets the nearest one that it does."""
+    """argparse's parser; the message about an unknown flag names the nearest known one."""
 
     def error(self, message: str) -> NoReturn:
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, 1) if unknown else []
-        self.exit(2, f"error: {message}{f'; did you mean {near[0]}?' if near else ''}\nhelp: {self.prog} --help\n")
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
+        near = did_you_mean(unknown, (flag for flag in self._option_string_actions if flag.startswith("--")))
+        self.exit(2, f"error: {message}{near}\nhelp: {self.prog} --help\n")
 
 
 def parser_of(name: str) -> Parser:
-    command = import_module(f"pipeline.cli.{name}")
-    first, _, rest = (command.__doc__ or "").partition("\n")
-    epilog: str = getattr(command, "EPILOG", "")
+    command = _module(name)
+    does, _, rest = _docstring(command)
+    examples = "\n".join(f"  {example}" for example in command.EXAMPLES)
     parser = Parser(
         prog=f"figa {name}",
-        description="\n\n".join(part for part in (_sentence(first), rest.strip()) if part),
-        epilog=epilog if "exit codes:" in epilog else f"{epilog}\n{_EXIT_CODES}",
+        description=f"{does}\n\n{rest.strip()}".strip(),
+        epilog=f"examples:\n{examples}\n\nexit codes: {getattr(command, 'EXIT_CODES', _EXIT_CODES)}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    if name != "show":  # Its --json prints an object per row.
+        parser.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    take_any_text()
+    accept_any_text()
     name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())
@@ -60,27 +71,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"figa-pipeline {__version__}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: no command {name!r}{hint}\nhelp: figa --help", file=sys.stderr)
+        print(f"error: no command {name!r}{did_you_mean(name, COMMANDS)}\nhelp: figa --help", file=sys.stderr)
         return 2
-    parser = parser_of(name)
-    command: ModuleType = import_module(f"pipeline.cli.{name}")
-    if not arguments and getattr(command, "HELP_WHEN_BARE", False):
+    command, parser = _module(name), parser_of(name)
+    if not arguments and hasattr(command, "HELP_WHEN_BARE"):
         parser.print_help(sys.stderr)
         return 2
     parsed = parser.parse_args(arguments)
-    return exit_code_of(lambda: command.run(parsed), command.INTERRUPTED)
+    return exit_code_of(lambda: _run(command, parsed), getattr(command, "INTERRUPTED", "nothing was changed"))
+
+
+def _run(command: ModuleType, arguments: argparse.Namespace) -> int:
+    as_json = getattr(arguments, "json", False)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        code, result = command.run(arguments)
+    if as_json and result is not None:
+        print(json.dumps(result, ensure_ascii=False))
+    return int(code)
 
 
 def _overview() -> str:
     lines = ["usage: figa COMMAND ...", "", "Create and use fine-grained preference data (FIGA).", "", "commands:"]
-    for name in COMMANDS:
-        first = (import_module(f"pipeline.cli.{name}").__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:<10} {_sentence(first)}")
+    lines += [f"  {name:<10} {_docstring(_module(name))[0]}" for name in COMMANDS]
     return "\n".join([*lines, "", "`figa COMMAND --help` has examples and exit codes; `figa --version` the version."])
 
 
-def _sentence(first: str) -> str:
-    """The first line of a command's docstring without its usage."""
-    return first.partition("`: ")[2]
+def _module(name: str) -> ModuleType:
+    return import_module(f"pipeline.cli.{name}")
+
+
+def _docstring(command: ModuleType) -> tuple[str, str, str]:
+    """What a command does, in a line without its usage, and the rest of its docstring."""
+    return (command.__doc__ or "").partition("`: ")[2].partition("\n")

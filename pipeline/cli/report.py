@@ -6,36 +6,29 @@ One file, which loads nothing.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
-from pipeline.cli.arguments import add_json, add_tokenizer
-from pipeline.storage.location import argument
+from pipeline.cli.arguments import add_dir, add_tokenizer
+from pipeline.cli.console import note, print_values, progress_bar
 
 INTERRUPTED = "an earlier report.html is untouched"
-EPILOG = """\
-example:
-  figa report out/hh-rlhf
-"""
+EXAMPLES = ("figa report out/hh-rlhf",)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
+    add_dir(p)
     add_tokenizer(p)
-    add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from pipeline.cli.progress_bar import counting
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
     from pipeline.report.page import write_report
 
     manifest = read_manifest(arguments.dir)
-    tokenizer, note = labels_tokenizer(manifest, arguments.tokenizer)
-    if note:
-        print(f"note: {note}", file=sys.stderr)
-    with counting(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
-        path = write_report(arguments.dir, manifest, tokenizer, note=note, advance=advance)
-    print(json.dumps({"report": str(path)}) if arguments.json else f"report  {path}")
-    return 0
+    tokenizer, problem = labels_tokenizer(manifest, arguments.tokenizer)
+    if problem:
+        note(problem)
+    with progress_bar(f"reading {arguments.dir}", manifest["rows"]["published"]) as advance:
+        path = write_report(arguments.dir, manifest, tokenizer, note=problem, advance=advance)
+    print_values(report=path)
+    return 0, {"report": str(path)}

@@ -7,41 +7,35 @@ Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import add_json, add_set, count
+from pipeline.cli.arguments import add_set, count
+from pipeline.cli.console import note
 
 if TYPE_CHECKING:
     from pipeline.config.reward import RewardSettings
     from pipeline.config.settings import CurationConfig
     from pipeline.models.chat import ChatModel
 
-INTERRUPTED = "nothing was changed"
-EPILOG = """\
-examples:
-  figa rewards check --pairs pairs.jsonl.gz
-  figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl
-  figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1
-"""
+EXAMPLES = (
+    "figa rewards check --pairs pairs.jsonl.gz",
+    "figa rewards check --model hf/OpenAssistant/reward-model-deberta-v3-large-v2 --pairs pairs.jsonl",
+    "figa rewards check --model openai/gpt-4o-mini --set reward.judge=pairwise --pairs pairs.jsonl --budget 1",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("command", choices=["check"])
     p.add_argument("--pairs", metavar="FILE", required=True, help="file, folder, glob, URL or Hub id")
     p.add_argument("--model", metavar="MODEL", help="as in reward.model; default: the embedded head")
-    p.add_argument(
-        "--source", metavar="NAME", help="format of the pairs, as in figa build; default: guessed from the rows"
-    )
+    p.add_argument("--source", metavar="NAME", help="format of the pairs, as in figa build; default: by the rows")
     p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
     add_set(p, "a setting, e.g. reward.judge=pairwise")
     p.add_argument("--budget", type=float, metavar="USD", help="most that judges may cost")
-    add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import rewards
     from pipeline.config.loading import load_config
     from pipeline.rewards.check import check, concerns, read_pairs
@@ -51,19 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
     rewards.check_settings(config.reward, config.run.budget_usd)
-    pairs, without = read_pairs(config.source, arguments.limit or None, _note)
+    pairs, without = read_pairs(config.source, arguments.limit or None, note)
     result = check(rewards.load_reward(config.reward, lambda each: _open_chat(each, config)), pairs)
     result |= {"rows_without_a_pair": without}
     result["concerns"] = concerns(result)
-    if arguments.json:
-        print(json.dumps(result, ensure_ascii=False))
-    else:
+    if not arguments.json:
         _print(result)
-    return 0
-
-
-def _note(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    return 0, result
 
 
 def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
@@ -79,10 +67,13 @@ def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from pipeline.dataset.facts import counts
+
     length, order, calibration, scores = (result[name] for name in ("length", "order", "calibration", "scores"))
+    rejected = f" ({counts(result['rejected'])})" if result["rejected"] else ""
     lines = [
         ("model", result["name"]),
-        ("pairs", f"{result['scored']} scored of {result['pairs']}{_in_brackets(result['rejected'])}"),
+        ("pairs", f"{result['scored']} scored of {result['pairs']}{rejected}"),
         ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
         ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
@@ -108,10 +99,6 @@ def _print(result: dict[str, Any]) -> None:
     lines += [("concern", concern) for concern in result["concerns"]]
     for name, text in lines:
         print(f"{name:<13}{text}")
-
-
-def _in_brackets(reasons: dict[str, int]) -> str:
-    return f" ({', '.join(f'{count} {reason}' for reason, count in reasons.items())})" if reasons else ""
 
 
 def _percent(share: dict[str, Any]) -> str:

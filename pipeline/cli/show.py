@@ -13,69 +13,66 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.arguments import add_tokenizer, count
-from pipeline.storage.location import argument
+from rich.text import Text
+
+from pipeline.cli.arguments import add_dir, add_tokenizer, count
+from pipeline.cli.console import Console, note
+from pipeline.errors import UsageError
 from pipeline.text import visible
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from pipeline.dataset.measures import Files
     from pipeline.labels.tokenizer import LabelTokenizer
 
-INTERRUPTED = "nothing was changed"
-EPILOG = """\
-examples:
-  figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'
-  figa show out/hh-rlhf --rejected --where 'reason=too_different'
-  figa show out/hh-rlhf --row 1ad1b9395c257bc4
-"""
+EXAMPLES = (
+    "figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'",
+    "figa show out/hh-rlhf --rejected --where 'reason=too_different'",
+    "figa show out/hh-rlhf --row 1ad1b9395c257bc4",
+)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dir", metavar="DIR", type=argument, help="output folder of a finished run")
+    add_dir(p)
     p.add_argument("--row", metavar="ID", help="this row, published or rejected")
     p.add_argument("--rejected", action="store_true", help="rejected rows, with their reasons")
-    p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see below")
+    p.add_argument("--where", metavar="CONDITION", default="", help="only rows for which it holds; see above")
     p.add_argument("--limit", metavar="N", type=count, default=10, help="at most so many rows (default 10, 0: all)")
     add_tokenizer(p)
-    p.add_argument("--json", action="store_true", help="print one JSON object per row")
+    p.add_argument("--json", dest="json_rows", action="store_true", help="print one JSON object per row")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    from pipeline.cli.console import Console
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import read_manifest
-    from pipeline.errors import UsageError
     from pipeline.labels.loading import labels_tokenizer
 
     manifest = read_manifest(arguments.dir)
     files = files_of(arguments.dir, manifest)
-    found = _found(files, arguments)
+    rows = _rows(files, arguments)
     if arguments.row and not arguments.rejected:
-        first = next(found, None)
+        first = next(rows, None)
         arguments.rejected = first is None
-        found = _found(files, arguments) if first is None else iter([first])
-    tokenizer, note = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
-    if note:
-        print(f"note: {note}", file=sys.stderr)
+        rows = _rows(files, arguments) if first is None else iter([first])
+    tokenizer, problem = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
+    if problem:
+        note(problem)
     console = Console(soft_wrap=True)
     shown = 0
-    for row in islice(found, arguments.limit or None):
-        if arguments.json:
+    for row in islice(rows, arguments.limit or None):
+        if arguments.json_rows:
             print(json.dumps(row, ensure_ascii=False, default=list))
         else:
             console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
         shown += 1
     if not shown and arguments.row:
         raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
-    more = f"; --limit {arguments.limit} was reached" if shown == arguments.limit and next(found, None) else ""
+    more = f"; --limit {arguments.limit} was reached" if shown == arguments.limit and next(rows, None) else ""
     print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{more}", file=sys.stderr)
-    return 0
+    return 0, None
 
 
-def _found(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows that were asked for, one batch in memory at a time. Raises UsageError for a condition that can't be read."""
+def _rows(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The requested rows, one batch in memory at a time. Raises UsageError for a condition that can't be read."""
     from pipeline import schema
     from pipeline.dataset import query
     from pipeline.dataset.reader import batches, open_file
@@ -100,8 +97,6 @@ def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool)
 
 
 def _reject(row: dict[str, Any]) -> Text:
-    from rich.text import Text
-
     from pipeline.report.diffs import append_query
 
     text = Text(f"\n{visible(str(row['id']))}", "bold")
@@ -115,9 +110,8 @@ def _reject(row: dict[str, Any]) -> Text:
 
 
 def _scores(row: dict[str, Any]) -> str:
-    """What is known of a row's rewards, and where it is from."""
-
+    """The known rewards of a row, and where it is from."""
     known = [(name, row[f"reward_{name}"]) for name in ("reference", "initial", "revised")]
-    told = [f"{name} {value:.2f}" for name, value in known if value is not None]
-    rewards = [f"rewards    {', '.join(told)}"] if told else []
-    return "\n".join([*rewards, f"source     {visible(str(row['source']))}, row {row['source_row']}"])
+    rewards = ", ".join(f"{name} {value:.2f}" for name, value in known if value is not None)
+    source = f"source     {visible(str(row['source']))}, row {row['source_row']}"
+    return f"rewards    {rewards}\n{source}" if rewards else source

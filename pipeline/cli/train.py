@@ -1,70 +1,45 @@
 """`figa train DIR --model ID --out DIR2`: train a causal language model on a data set with FIGA's loss.
 
 The defaults are the recipe that FIGA's authors released: learning rate 1e-5, constant, no weight decay, 5 epochs, 128 pairs
-per step, bfloat16 where the device has it. Unlike theirs, sequences are never cut. On several devices:
-`torchrun --nproc-per-node=8 -m pipeline train …`, with the same result as on one, up to rounding; only where an epoch's last
-step has fewer pairs than devices × micro-batch does Trainer repeat some to fill it.
+per step, bfloat16 where the device has it. Unlike theirs, sequences are never cut. On several devices, with the same result
+up to rounding: `torchrun --nproc-per-node=8 -m pipeline train …`. Trainer repeats pairs to fill an epoch's last step where
+that has fewer than devices × micro-batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import sys
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.cli.arguments import add_json, count, nats, positive_integer, positive_number
-from pipeline.storage.location import argument, local_argument
+from pipeline.cli.arguments import add_dir, count, local_folder, nats, positive_integer, positive_number
+from pipeline.errors import UsageError
 
 INTERRUPTED = "--resume goes on from the last whole epoch"
-EPILOG = """\
-example:
-  figa train out/hh-rlhf --model org/my-sft-model --out out/trained --epochs 3
-
-exit codes: 0 trained · 1 failed · 2 bad usage, setting or input · 130 interrupted, 143 terminated (both: --resume)
-"""
+EXAMPLES = ("figa train out/hh-rlhf --model org/my-sft-model --out out/trained --epochs 3",)
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dataset", metavar="DIR", type=argument, help="output folder of a finished run")
-    p.add_argument(
-        "--model", metavar="ID", required=True, help="folder or Hub id of the model whose tokenizer the labels have"
-    )
-    p.add_argument(
-        "--out", metavar="DIR2", type=local_argument, required=True, help="a new folder for the trained model"
-    )
+    add_dir(p)
+    p.add_argument("--model", metavar="ID", required=True, help="folder or Hub id; its tokenizer is that of the labels")
+    p.add_argument("--out", metavar="DIR2", type=local_folder, required=True, help="a new folder for the model")
     p.add_argument("--epochs", type=positive_number, default=5.0)
     p.add_argument("--max-steps", type=positive_integer, help="optimiser steps; overrides --epochs")
     p.add_argument("--lr", type=positive_number, default=1e-5, help="learning rate, constant")
-    p.add_argument(
-        "--batch-size", type=positive_integer, default=128, help="pairs an optimiser step, on all devices together"
-    )
-    p.add_argument(
-        "--micro-batch-size",
-        type=positive_integer,
-        default=4,
-        help="pairs at a time on a device; does not change the result",
-    )
-    p.add_argument(
-        "--max-length", type=positive_integer, help="leave out pairs with more tokens; default: as the data set records"
-    )
-    p.add_argument("--gate", type=nats, help="confidence gate in nats, or inf; default: as the data set records")
-    p.add_argument(
-        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 on devices that have it"
-    )
+    p.add_argument("--batch-size", type=positive_integer, default=128, help="pairs per optimiser step, on all devices")
+    p.add_argument("--micro-batch-size", type=positive_integer, default=4, help="pairs at a time; changes no result")
+    p.add_argument("--max-length", type=positive_integer, help="leave out longer pairs; default: the data set's")
+    p.add_argument("--gate", type=nats, help="confidence gate in nats, or inf; default: the data set's")
+    p.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where it works")
     p.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
     p.add_argument("--seed", type=count, default=0)
     p.add_argument("--resume", action="store_true", help="go on from the last epoch saved in --out")
-    add_json(p)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import open_dataset
-    from pipeline.errors import UsageError
 
     missing = [name for name in ("torch", "accelerate") if find_spec(name) is None]
     if missing:
@@ -75,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             "same tokenizer, as a folder or Hub id"
         )
     _check_out(arguments.out, resume=arguments.resume)
-    dataset = open_dataset(arguments.dataset)
+    dataset = open_dataset(arguments.dir)
     # Advice for developers would hide the progress; errors still show.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin while they wait for each other make a small model many times slower on cores that are shared.
@@ -83,16 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.training.recipe import Recipe, train
 
     names = {field.name for field in fields(Recipe)}
-    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
-        summary = train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
-    if arguments.json and os.environ.get("RANK", "0") == "0":
-        print(json.dumps(summary))
-    return 0
+    summary = train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
+    # Every device has a process of its own; one prints the result.
+    return 0, summary if os.environ.get("RANK", "0") == "0" else None
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
-    from pipeline.errors import UsageError
-
     if (out / "config.json").exists():
         raise UsageError(f"--out {out}: holds a trained model already; name a new folder")
     saved = any(out.glob("checkpoint-*"))

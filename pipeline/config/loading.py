@@ -1,4 +1,4 @@
-"""A run's settings from defaults < YAML file < environment (`FIGA_REVISER__MODEL=…`) < `--set reviser.model=…` and flags.
+"""A run's settings from defaults < YAML file < environment (`FIGA_REVISER__MODEL=…`) < `--set reviser.model=…` < flags.
 
 Unknown keys are errors that name the nearest known one.
 """
@@ -11,14 +11,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config.sections import Section
 from pipeline.config.settings import CurationConfig
-from pipeline.config.values import Operational
+from pipeline.config.values import Operational, Section
 from pipeline.errors import ConfigError
 from pipeline.text import one_line
 
@@ -32,9 +31,9 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> CurationConfig:
-    """Merge the YAML `file`, or the sections of `base` in its place, `FIGA_…` variables, `key.sub=value` assignments and flags
-    (dotted key → value).
+    """Merge the YAML `file`, or `base` in its place, the `FIGA_…` variables of `environ`, assignments and flags.
 
+    assignments: texts `key.sub=value`; flags: values by dotted key, None for those that are not set.
     Raises ConfigError with one line that names the setting, what was expected and the nearest known key.
     """
     merged: dict[str, Any] = _read_yaml(file) if file else copy.deepcopy(dict(base or {}))
@@ -58,7 +57,7 @@ def load_config(
 def _scalar(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # The latter for a date that no calendar has.
+    except (yaml.YAMLError, ValueError):  # ValueError for a date that no calendar has.
         raise ConfigError(f"{where}: {text!r} is not a YAML value; quote it if it is text") from None
 
 
@@ -73,7 +72,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"--config {file}: expected sections such as `reviser:`, got {type(content).__name__}")
-    # A section whose lines are all commented out is an empty one.
+    # A section whose lines are all commented out is None.
     return {key: {} if value is None else value for key, value in content.items()}
 
 
@@ -88,13 +87,16 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line for the first of pydantic's complaints, with the nearest known key for an unknown one."""
+    """The first error in one line, with the nearest known key for an unknown one."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
-        known = _known_keys()
-        # Two that are as good as each other are both named: model and mode.
+        known = [
+            *_sections(),
+            *(f"{name}.{key}" for name, section in _sections().items() for key in section.model_fields),
+        ]
+        # Equally near ones are both named: model and mode.
         near = difflib.get_close_matches(name, known, 2, 0.9) or difflib.get_close_matches(name, known, 1, 0.5)
         near = near or [key for key in known if key.split(".")[-1] == path[-1]][:1]
         guess = " or ".join(near)
@@ -107,33 +109,24 @@ def _explain(error: ValidationError) -> str:
     return re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line)
 
 
-def _known_keys() -> list[str]:
-    sections = CurationConfig.model_fields.items()
-    keys = [f"{name}.{key}" for name, field in sections for key in getattr(field.annotation, "model_fields", {})]
-    return [*CurationConfig.model_fields, *keys]
-
-
 def listed_settings() -> list[dict[str, Any]]:
     """Every setting: name, type, default as JSON, meaning, and whether it is operational."""
     definitions = CurationConfig.model_json_schema()["$defs"]
-    rows = []
-    for section, field in CurationConfig.model_fields.items():
-        model = field.annotation
-        if not (isinstance(model, type) and issubclass(model, Section)):
-            continue
-        properties = definitions[model.__name__]["properties"]
-        for name, setting in model.model_fields.items():
-            default = setting.get_default(call_default_factory=True)
-            rows.append(
-                {
-                    "name": f"{section}.{name}",
-                    "type": _type(properties[name]),
-                    "default": json.dumps(default, ensure_ascii=False, default=list),
-                    "description": setting.description or "",
-                    "operational": section == "run" or Operational in setting.metadata,
-                }
-            )
-    return rows
+    return [
+        {
+            "name": f"{name}.{key}",
+            "type": _type(definitions[section.__name__]["properties"][key]),
+            "default": json.dumps(setting.get_default(call_default_factory=True), ensure_ascii=False, default=list),
+            "description": setting.description or "",
+            "operational": name == "run" or Operational in setting.metadata,
+        }
+        for name, section in _sections().items()
+        for key, setting in section.model_fields.items()
+    ]
+
+
+def _sections() -> dict[str, type[Section]]:
+    return {name: cast("type[Section]", field.annotation) for name, field in CurationConfig.model_fields.items()}
 
 
 def _type(schema: Mapping[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
+from pipeline.text import did_you_mean
 
 PROVIDERS = ("openai", "anthropic", "local", "hf")
 # Reward models alone; the last three are servers, and need an address.
@@ -29,15 +29,14 @@ class ModelSpec:
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
         """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError."""
-        # First of all, so that no other complaint repeats it.
+        # First, so that no other message repeats the password.
         if re.search(r"//[^/]*@", text):
             raise ConfigError("a model's address must not hold a password: keys live in the environment alone")
         provider, slash, rest = text.strip().partition("/")
         name, at, url = rest.partition("@")
         if provider not in (*PROVIDERS, *SERVERS):
-            near = difflib.get_close_matches(provider, (*PROVIDERS, *SERVERS), 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{hint}")
+            near = did_you_mean(provider, (*PROVIDERS, *SERVERS))
+            raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{near}")
         if not slash or not name:
             raise ConfigError(f"model {text!r}: expected provider/model[@base_url], for example openai/gpt-4o-mini")
         if at and not _is_address(url):

@@ -1,4 +1,4 @@
-"""Every setting of a run, as one frozen model: `CurationConfig`. Where its values come from: `config_loading.py`.
+"""Every setting of a run, as one frozen model: `CurationConfig`. `loading.py` reads its values.
 
 Fields marked `Operational` say how a run is executed, never what it produces: they stay out of every digest, so changing
 one re-runs nothing.
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config.reward import RewardSettings
-from pipeline.config.sections import Calls, Section
 from pipeline.config.values import (
+    Calls,
     Finite,
     Folder,
+    Json,
     Model,
     Operational,
-    Share,
+    Positives,
+    Section,
+    Seed,
     SourceNames,
+    Temperature,
     Threshold,
-    comma_list,
-    json_only,
+    Words,
 )
 from pipeline.storage.location import location
 
@@ -38,42 +41,33 @@ class SourceSettings(Section):
     name: SourceNames = Field("hh-rlhf", description="Adapter, or several with commas: hh-rlhf,openorca")
     input: str | None = Field(
         None,
-        description="Local file, folder, glob, s3:// or other URL, or Hub id (owner/name[@revision]); for several sources "
-        "one each with commas, empty for a source's own; default: the adapter's own data set",
+        description="File, folder, glob, URL or Hub id (owner/name[@revision]); several sources: one each with commas, "
+        "empty for a source's own; default: the adapter's own data set",
     )
     enters_at: Literal["auto", "sample", "filter"] = Field(
-        "auto", description="sample: answers are made; filter: rows bring both; auto: as the source has them"
+        "auto", description="sample: the policy writes answers; filter: rows are pre-made pairs; auto: by the source"
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
     fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
-    mix: Annotated[tuple[Share, ...] | None, BeforeValidator(comma_list)] = Field(
-        None, description="Shares of several sources, e.g. 0.7,0.3; default: equal"
-    )
+    mix: Positives | None = Field(None, description="Shares of several sources, e.g. 0.7,0.3; default: equal")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
     limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Read at most so many rows")
-    shard_rows: int = Field(
-        512, ge=1, le=1_000_000, description="Rows a shard, the unit of work and of resume; doubles every 128 shards"
-    )
+    shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows per shard; doubles every 128 shards")
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
     # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
     min_query_chars: int = Field(1, ge=0, description="Reject queries (all messages together) shorter than this")
     max_query_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
     min_reference_chars: int = Field(1, ge=0, description="Reject references shorter than this")
     max_reference_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
-    languages: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
-        (), description="Keep only queries in these languages (ISO 639-1, e.g. en,de); needs the extra curation"
-    )
+    languages: Words = Field((), description="Keep only queries in these languages, e.g. en,de; extra curation")
     near_duplicates: float | None = Field(
         None, gt=0, le=1, description="Reject queries this similar (Jaccard, e.g. 0.8) to one before; extra curation"
     )
-    decontaminate: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
-        (), description="Files of evaluation sets; rows that share an n-gram of words with one are rejected"
-    )
+    decontaminate: Words = Field((), description="Files of evaluation sets; rows that share an n-gram are rejected")
     decontaminate_words: int = Field(13, ge=1, le=100, description="Words of that n-gram")
-    plugins: Annotated[tuple[str, ...], BeforeValidator(comma_list)] = Field(
-        (),
-        description="module:function each, called as f(messages, reference); returns None, or why the row is rejected",
+    plugins: Words = Field(
+        (), description="module:function, of (messages, reference); returns a reason to reject, or None"
     )
 
 
@@ -82,18 +76,16 @@ class PolicySettings(Calls):
 
     model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
     system: str | None = Field(
-        None, description="System prompt put before queries without one; default: an embedded model's own; empty: none"
+        None, description="System prompt for queries without one; default: an embedded model's own; empty: none"
     )
-    temperature: float | None = Field(
-        0.3, ge=0, le=2, description="Randomness of the answers; null: not sent, for models that refuse it"
-    )
+    temperature: Temperature = Field(0.3, description="Randomness; null: not sent, for models that refuse it")
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
     max_tokens: int = Field(192, ge=1, description="Longer answers are rejected as truncated")
-    samples: int = Field(1, ge=1, le=1024, description="Answers a query")
+    samples: int = Field(1, ge=1, le=1024, description="Answers per query")
     pick: Literal["first", "worst", "best", "median", "all"] = Field(
-        "first", description="Which of a query's answers goes on, by its reward; the others are rejects: not_picked"
+        "first", description="Which answer to a query goes on, by its reward; the others are rejected: not_picked"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
+    seed: Seed = Field(0, description="Each row's own seed is derived from it")
 
 
 class SelectionSettings(Section):
@@ -111,22 +103,15 @@ class ReviserSettings(Calls):
     style: Literal["auto", "rewrite", "edits", "sentences"] = Field(
         "auto", description="rewrite: whole answers; edits: only changes; auto: sentences if local, else rewrite"
     )
-    structured: bool = Field(True, description="Ask for JSON by schema; false: for models or servers that refuse one")
+    structured: bool = Field(True, description="Request JSON by schema; false: for models that refuse one")
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
-    temperature: float | None = Field(
-        0.0, ge=0, le=2, description="Randomness of the revisions; null: not sent, for models that refuse it"
-    )
+    temperature: Temperature = Field(0.0, description="Randomness; null: not sent, for models that refuse it")
     max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
-    candidates: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="Revisions asked for a row; the one of highest reward that the filter lets through stays",
-    )
+    candidates: int = Field(1, ge=1, le=64, description="Revisions per row; the accepted one of highest reward stays")
     max_repetition: float | None = Field(
-        0.5, ge=0, le=1, description="Drafts that loop are not revised: share of runs of four words that came before"
+        0.5, ge=0, le=1, description="Answers that loop are not revised: share of repeated runs of four words"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Each row's own seed is made from it")
+    seed: Seed = Field(0, description="Each row's own seed is derived from it")
 
     @model_validator(mode="after")
     def _differing(self) -> ReviserSettings:
@@ -140,14 +125,12 @@ class FilterSettings(Section):
 
     min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
-    min_reward_gain: Finite | None = Field(
-        None, description="R(Ỹ) − R(Ŷ) must reach this; default: 0, but answers that the source brings are not scored"
-    )
+    min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
         None,
         ge=-1,
         le=1,
-        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0.25 for style sentences, else off",
+        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0.25 for sentences, else off",
     )
 
     @model_validator(mode="after")
@@ -162,23 +145,18 @@ class LabelSettings(Section):
 
     tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
     template: Literal["chat", "alpaca", "plain"] = Field("chat", description="How a query becomes a prompt")
-    template_options: Annotated[dict[str, Any], BeforeValidator(json_only)] = Field(
-        default_factory=dict,
-        description="Variables of the chat template, e.g. enable_thinking: false; give them to the trainer",
-    )
-    date: datetime.date | None = Field(
-        None, description="The day that a chat template which writes the date shall write"
-    )
+    template_options: Json = Field({}, description="Variables of the chat template, such as enable_thinking: false")
+    date: datetime.date | None = Field(None, description="The day for chat templates that write the date")
     system: str | None = Field(
-        None, description="System prompt put before queries that have none; default: policy.system; empty: none"
+        None, description="System prompt for queries that have none; default: policy.system; empty: none"
     )
-    alpha: Finite = Field(1.0, ge=0, description="Weight of tokens that the revision brought in")
-    beta: Finite = Field(0.5, ge=0, description="Weight against tokens that it took out")
-    gamma: Finite = Field(0.0, ge=0, description="Weight of tokens that it kept")
+    alpha: Finite = Field(1.0, ge=0, description="Weight of tokens that the revision adds")
+    beta: Finite = Field(0.5, ge=0, description="Weight against tokens that it removes")
+    gamma: Finite = Field(0.0, ge=0, description="Weight of tokens that it keeps")
     eos_weight: Finite | None = Field(None, ge=0, description="Weight of the EOS of the revised answer; default: alpha")
     gate: Finite = Field(0.6, ge=0, description="Confidence gate of the loss, in nats; recorded for the trainer")
     signal: Signal = Field("levenshtein", description="What makes a token good or bad")
-    granularity: Granularity = Field("token", description="token; word or phrase: an edit marks the whole of it")
+    granularity: Granularity = Field("token", description="token; word or phrase: an edit marks all of it")
     phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
     max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
     overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
@@ -193,12 +171,8 @@ class RunSettings(Section):
     """How the run is executed; nothing here changes the data."""
 
     workers: int = Field(2, ge=1, le=256, description="Shards in work at a time")
-    runner: Literal["threads", "dask", "ray"] = Field(
-        "threads", description="Who works on shards; dask and ray: Prefect"
-    )
-    runner_address: str | None = Field(
-        None, description="Address of a standing Dask or Ray cluster; default: a local one"
-    )
+    runner: Literal["threads", "dask", "ray"] = Field("threads", description="Who runs shards; dask, ray: by Prefect")
+    runner_address: str | None = Field(None, description="A standing Dask or Ray cluster; default: a local one")
     budget_usd: Finite | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
 
 
@@ -237,7 +211,7 @@ class CurationConfig(Section):
 
     @property
     def batched(self) -> bool:
-        """Whether any model is asked through a batch API."""
+        """Whether any model is called through a batch API."""
         return "batch" in (self.policy.mode, self.reviser.mode, self.reward.mode)
 
     @property

@@ -1,12 +1,12 @@
-"""Kinds of values that settings have: what may be written for them, and what is kept."""
+"""What the sections of the configuration consist of: their base classes, and the kinds of values that settings have."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
@@ -67,30 +67,63 @@ def json_only(value: object) -> object:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        raise ValueError(
-            "expected values that JSON has: text, finite numbers, true, false, null, lists, mappings"
-        ) from None
+        raise ValueError("expected values of JSON: text, finite numbers, true, false, null, lists, mappings") from None
     return value
 
 
-def comma_list(value: object) -> object:
+def split_at_commas(value: object) -> object:
     """`0.7,0.3` or `en, de`, as typed on a command line, is a list."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")] if value.strip() else []
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _told(pattern: str) -> Any:
-    """What JSON Schema can say of a value's text: Prefect refuses the others when a run is submitted, naming the field."""
-    return Field(json_schema_extra={"pattern": f"^{pattern}$"})
+def pattern(expression: str) -> Any:
+    """A pattern for the JSON schema, so that Prefect's form refuses bad values and names the field."""
+    return Field(json_schema_extra={"pattern": f"^{expression}$"})
 
 
 _NAMES = "|".join(SOURCE_NAMES)
-SourceNames = Annotated[str, _told(f"({_NAMES})(, *({_NAMES}))*")]
-Threshold = Annotated[float | str | None, BeforeValidator(threshold), _told(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
-Model = Annotated[str, BeforeValidator(model_spec), _told(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
 _REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^@,]+(@https?://[^,]+)?"
-Rewards = Annotated[str, BeforeValidator(reward_specs), _told(f"{_REWARD}(, *{_REWARD})*")]
+SourceNames = Annotated[str, pattern(f"({_NAMES})(, *({_NAMES}))*")]
+Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
+Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
+Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float | None, Field(ge=0, le=2)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
+Words = Annotated[tuple[str, ...], BeforeValidator(split_at_commas)]
+Numbers = Annotated[tuple[Finite, ...], BeforeValidator(split_at_commas)]
+Positives = Annotated[tuple[Positive, ...], BeforeValidator(split_at_commas)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def data_settings(self) -> dict[str, Any]:
+        """The settings that change the data, ready for a digest."""
+        keep = {name for name, field in type(self).model_fields.items() if Operational not in field.metadata}
+        return self.model_dump(mode="json", include=keep)
+
+
+class Calls(Section):
+    """How a language model is called."""
+
+    concurrency: Annotated[int, Operational] = Field(16, ge=1, le=1024, description="Calls at a time, at most")
+    timeout_s: Annotated[Positive, Operational] = Field(120.0, description="Seconds until a call is abandoned")
+    attempts: Annotated[int, Operational] = Field(6, ge=1, le=50, description="Tries of one call, the first included")
+    rpm: Annotated[Positive | None, Operational] = Field(
+        None, description="Requests per minute, at most; default: as the server allows"
+    )
+    tpm: Annotated[Positive | None, Operational] = Field(None, description="Tokens per minute, prompts and answers")
+    mode: Annotated[Literal["live", "batch"], Operational] = Field(
+        "live", description="batch: the provider's batch API, at half the price, with answers within a day"
+    )
+    batch_poll_s: Annotated[Positive, Operational] = Field(30.0, description="Seconds between two polls of a batch")
+    batch_quiet_s: Annotated[Positive, Operational] = Field(
+        5.0, description="A batch is sent when no further request came for so many seconds"
+    )
+    extra: Json = Field({}, description="Further request parameters that this server understands")

@@ -109,8 +109,8 @@ def render(manifest: dict[str, Any]) -> str:
     labels, rows = manifest["labels"], manifest["rows"]
     origin = [f"| {cell(name)} | {cell(value)} |" for name, value in facts.origin(manifest)]
     funnel = [
-        f"| {cell(step.stage)} | {step.rows_in} | {step.rows_out} | {cell(step.rejected)} |"
-        for step in facts.funnel(manifest)
+        f"| {cell(step['stage'])} | {step['in']} | {step['out']} | {cell(facts.counts(step['rejected']))} |"
+        for step in manifest["funnel"]
     ]
     system = "no system prompt is put before a query"
     if labels.get("system"):

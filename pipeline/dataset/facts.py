@@ -5,7 +5,7 @@ A fact is a name and a text of one line. Renderers escape both for their medium.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +26,6 @@ _CALLS = {
 }
 
 
-class Step(NamedTuple):
-    """A stage in the funnel. rejected, notes: counts by reason, as text."""
-
-    stage: str
-    rows_in: int
-    rows_out: int
-    rejected: str
-    notes: str
-
-
 def title(manifest: Manifest) -> str:
     """Names the source of the rows. The bundled sample stands in for a source, and has none of its rows."""
     source = manifest["source"]
@@ -49,15 +39,8 @@ def headline(manifest: Manifest) -> str:
     return f"{rows['read']:,} read = {rows['published']:,} published + {rows['rejected']:,} rejected"
 
 
-def funnel(manifest: Manifest) -> list[Step]:
-    """Where the rows went, stage by stage."""
-    return [
-        Step(step["stage"], step["in"], step["out"], counts(step["rejected"]), counts(step.get("notes", {})))
-        for step in manifest["funnel"]
-    ]
-
-
 def counts(values: dict[str, int]) -> str:
+    """The reasons of a stage's rejects, or its notes, each with its number of rows."""
     return ", ".join(f"{count} {name}" for name, count in values.items())
 
 

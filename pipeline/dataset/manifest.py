@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,13 @@ def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
         raise StorageError(
             f"{path}: not readable as a manifest ({error}); run the same command again to publish again"
         ) from error
+
+
+def load_or_none(out: Path) -> dict[str, Any] | None:
+    """The manifest; None when there is none, or a damaged one."""
+    with suppress(StorageError):
+        return load(out)
+    return None
 
 
 def find_current(out: Path, run_digest: str) -> dict[str, Any] | None:

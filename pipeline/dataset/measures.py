@@ -33,7 +33,6 @@ _REJECT_COLUMNS = ["id", "stage", "reason", "edit_distance", "reward_initial", "
 class Files:
     """The data set's Parquet files. published, rejected: paths in the manifest's order."""
 
-    root: Path
     published: list[Path]
     rejected: list[Path]
 
@@ -69,7 +68,7 @@ def files_of(root: Path, manifest: dict[str, Any]) -> Files:
     """The files that the manifest names. Raises StorageError when one is missing or of another size or shape."""
     published = reader.check_files(root, manifest, "sizes")
     rejected = file_entries(root, manifest, "rejected_files")
-    return Files(root, [file.path for file in published], [entry.path for entry in rejected])
+    return Files([file.path for file in published], [entry.path for entry in rejected])
 
 
 def measure(files: Files, advance: Callable[[int], None] = lambda rows: None) -> Measures:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,17 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.dataset import manifest
 from pipeline.dataset.reader import SUPERSEDED
-from pipeline.errors import StorageError
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import move, remove, replacing
 from pipeline.storage.stage_files import StageFile
 
+# What the manifest says of one file.
+Entry = dict[str, Any]
 # Small row groups compress badly, large ones must fit into a writer's memory: a group ends at the first of these.
 _GROUP_ROWS, _GROUP_BYTES = 1024, 64_000_000
 
 
-def publish_rows(
-    out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str]
-) -> list[dict[str, Any]]:
+def publish_rows(out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str]) -> list[Entry]:
     """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
     tables = (stage_files.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for file in files)
     return write_rows(out, tables, sum(file.rows for file in files), rows_per_file, metadata)
@@ -37,7 +37,7 @@ def publish_rows(
 
 def write_rows(
     out: Path, tables: Iterable[pa.Table], total: int, rows_per_file: int, metadata: dict[str, str]
-) -> list[dict[str, Any]]:
+) -> list[Entry]:
     """Like publish_rows, for tables with `total` rows together, however these are divided among them."""
     count = max(1, -(-total // rows_per_file))
     parts = itertools.groupby(_cut(tables, -(-total // count)), key=lambda part: part[0])
@@ -45,9 +45,7 @@ def write_rows(
     return entries or [write_part(out, 0, 1, [], metadata)]
 
 
-def write_part(
-    out: Path, number: int, count: int, tables: Iterable[pa.Table], metadata: dict[str, str]
-) -> dict[str, Any]:
+def write_part(out: Path, number: int, count: int, tables: Iterable[pa.Table], metadata: dict[str, str]) -> Entry:
     """Write file `number` of `count` files of published rows, streaming; returns the manifest's entry."""
     path = out / "data" / f"train-{number:05d}-of-{count:05d}.parquet"
     return _write(out, path, tables, schema.PUBLISHED.with_metadata({**metadata, "figa.part": path.stem}))
@@ -55,14 +53,13 @@ def write_part(
 
 def publish_rejects(
     out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES
-) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
+) -> tuple[list[Entry], dict[str, Counter[str]]]:
     """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage."""
-    return write_ledgers(out, {stage: _rejects(work, stage, shards) for stage in stages})
+    tables = {stage: map(partial(stage_files.read_rejects, work, stage), range(shards)) for stage in stages}
+    return write_ledgers(out, tables)
 
 
-def write_ledgers(
-    out: Path, ledgers: Mapping[str, Iterable[pa.Table]]
-) -> tuple[list[dict[str, Any]], dict[str, Counter[str]]]:
+def write_ledgers(out: Path, ledgers: Mapping[str, Iterable[pa.Table]]) -> tuple[list[Entry], dict[str, Counter[str]]]:
     """Like publish_rejects, for tables of rejects by stage. A stage without any has no file."""
     entries = []
     reasons: dict[str, Counter[str]] = {}
@@ -80,7 +77,7 @@ def forget_superseded(out: Path) -> None:
         remove(path)
 
 
-def supersede(out: Path, named: list[dict[str, Any]]) -> None:
+def supersede(out: Path, named: list[Entry]) -> None:
     """Set aside the Parquet files that the manifest just written doesn't name: readers may be using them."""
     keep = {out / entry["path"] for entry in named}
     for folder in ("data", "rejected"):
@@ -100,10 +97,6 @@ def _cut(tables: Iterable[pa.Table], size: int) -> Iterator[tuple[int, pa.Table]
             row, done = row + part.num_rows, done + part.num_rows
 
 
-def _rejects(work: Path, stage: str, shards: int) -> Iterator[pa.Table]:
-    return (stage_files.read_rejects(work, stage, shard) for shard in range(shards))
-
-
 def _counted(tables: Iterable[pa.Table], reasons: Counter[str]) -> Iterator[pa.Table]:
     for table in tables:
         if table.num_rows:
@@ -111,14 +104,14 @@ def _counted(tables: Iterable[pa.Table], reasons: Counter[str]) -> Iterator[pa.T
             yield table
 
 
-def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
+def write_ledger(out: Path, stage: str, tables: Iterable[pa.Table]) -> Entry:
     """Write rejected/<stage>.parquet; returns the manifest's entry."""
     return _write(out, out / "rejected" / f"{stage}.parquet", tables, schema.REJECTED)
 
 
-def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema) -> dict[str, Any]:
+def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema) -> Entry:
     rows = 0
-    entry: dict[str, Any] = {}
+    entry: Entry = {}
 
     def choose_path(finished: Path) -> Path:
         # The file is hashed while it is on this machine: a remote one would have to be fetched again.
@@ -145,10 +138,7 @@ def name_for(out: Path, path: Path, sha256: str) -> Path:
     `path` in a first publication. Later, the name of the current file with the same bytes, or else a new one: readers of
     the current manifest must find the bytes that it names.
     """
-    try:
-        current = manifest.load(out)
-    except StorageError:
-        current = None
+    current = manifest.load_or_none(out)
     if current is None:
         return path
     known = [*current.get("files", ()), *current.get("rejected_files", ())]

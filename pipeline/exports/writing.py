@@ -106,7 +106,7 @@ def _no_renderer(messages: Messages) -> str:
 def _check_free(out: Path, root: Path) -> None:
     if out.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.glob("*"))):
         raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
 
 

@@ -4,12 +4,9 @@ Costs are what revising the selected rows would take if they were like the run's
 like its scored rows by the estimate of --dry-run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,18 +26,14 @@ _ESTIMATED = 1000  # rows
 _DEFAULTS = ["q0.2,q0.5,0", "q0.3,q0.5,0", "q0.5,q0.5,0", "q0.5,q0.3,0", "q0.7,q0.3,0", "q0.9,off,0"]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """given: η1 η2 η3 as typed; numbers: as resolved over the rows, None for off. cost_usd: None when not known."""
 
     given: tuple[str, ...]
-    numbers: tuple[float | None, float | None, float | None]
+    numbers: tuple[float | None, ...]
     rows: int
     share: float
     cost_usd: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def scored_rows(out: Path) -> pa.Table:
@@ -68,17 +61,13 @@ def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list
     results = []
     for text in wanted or _DEFAULTS:
         given, settings = _parsed(text)
-        eta = resolve(settings, [table])
-        kept = np.ones(len(table), bool)
-        if eta.eta1 is not None:
-            kept &= initial < eta.eta1
-        if eta.eta2 is not None:
-            kept &= reference > eta.eta2
-        if eta.eta3 is not None:
-            kept &= reference - initial > eta.eta3
-        rows = int(kept.sum())
+        numbers = tuple(resolve(settings, [table]).as_dict().values())
+        # A condition that is off passes every score.
+        high = np.inf if numbers[0] is None else numbers[0]
+        low, difference = (-np.inf if number is None else number for number in numbers[1:])
+        rows = int(np.sum((initial < high) & (reference > low) & (reference - initial > difference)))
         cost = None if price is None else rows * price
-        results.append(Choice(given, (eta.eta1, eta.eta2, eta.eta3), rows, rows / max(1, len(table)), cost))
+        results.append(Choice(given, numbers, rows, rows / max(1, len(table)), cost))
     return results
 
 
@@ -93,10 +82,6 @@ def price_of_revision(out: Path) -> tuple[float | None, str]:
     paid = content.get("cost_usd_by_call", {})
     if revised and paid and not content.get("unpriced"):
         return sum(paid.get(call, 0.0) for call in ("diagnose", "revise")) / revised, "as this run's own revisions"
-    return _estimated_price(out)
-
-
-def _estimated_price(out: Path) -> tuple[float | None, str]:
     settings = record.recall(out).get("settings")
     if not settings:
         return None, "the run's settings are not in its folder work/"
@@ -112,7 +97,7 @@ def _estimated_price(out: Path) -> tuple[float | None, str]:
 def _scored_files(out: Path) -> list[StageFile | None]:
     """The scored shards of the plan; None for those not scored yet. A longer, earlier plan may have left more."""
     planned = plan.read(out / "work")
-    return [stage_files.inspect(out / "work", "score", shard) for shard in range(planned[0].shards if planned else 0)]
+    return [stage_files.inspect(out / "work", "score", shard) for shard in range(planned.shards if planned else 0)]
 
 
 def _parsed(text: str) -> tuple[tuple[str, ...], SelectionSettings]:

@@ -1,25 +1,15 @@
 """What a process needs to work on shards: journal, budget, models, reward, tokenizer, prompts; each created once."""
 
-from __future__ import annotations
-
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline import rewards
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import (
-    CurationConfig,
-    FilterSettings,
-    LabelSettings,
-    PolicySettings,
-    ReviserSettings,
-)
+from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.errors import ConfigError
 from pipeline.labels.loading import open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -34,7 +24,6 @@ from pipeline.rewards.base import RewardModel
 from pipeline.stages import sentences
 from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several, style_of
-from pipeline.stages.table import BY_NAME, Inputs, Thresholds
 from pipeline.storage.location import journal_of
 
 # Each row that waits for a batch keeps about 16 kB in memory.
@@ -72,20 +61,13 @@ class Context:
         self.stopped = threading.Event()
         self._places = threading.BoundedSemaphore(config.run.workers)
         self._waiting = RowsInFlight(_ROWS_IN_BATCHES)
-        self._inputs: dict[tuple[str, str], Inputs] = {}
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
         """Holds one of the `run.workers` places while a stage works; a stage that waits for a batch holds none."""
-        config = self.config
-        stages: dict[str, list[PolicySettings | ReviserSettings | RewardSettings]] = {
-            "sample": [config.policy],
-            "score": [config.reward],
-            # The best of several revisions is chosen by the reward.
-            "revise": [config.reviser, config.reward],
-            "filter": [config.reward],
-        }
-        batched = any(settings.mode == "batch" for settings in stages.get(stage, []))
-        return self._waiting.holding(rows) if batched else self._places
+        policy, reviser, reward = self.config.policy.mode, self.config.reviser.mode, self.config.reward.mode
+        # The best of several revisions is chosen by the reward.
+        modes = {"sample": [policy], "score": [reward], "revise": [reviser, reward], "filter": [reward]}
+        return self._waiting.holding(rows) if "batch" in modes.get(stage, []) else self._places
 
     @cached_property
     def journal(self) -> Journal:
@@ -136,7 +118,7 @@ class Context:
     def tokenizer_fingerprint(self) -> str:
         return self.tokenizer.fingerprint
 
-    def prepare(self) -> Context:
+    def prepare(self) -> Self:
         """Create everything now: before the first call is paid, and before threads could each create their own."""
         _ = self.prompts, self.tokenizer_fingerprint, self.journal, self.budget, self.reward
         if self.config.needs_generation:
@@ -159,13 +141,6 @@ class Context:
             return None
         return chooser(self.filter_settings, self.tokenizer, self.reward)
 
-    def inputs(self, stage: str, thresholds: Thresholds | None) -> Inputs:
-        """All that determines a stage's output but its rows, by name."""
-        key = (stage, json.dumps(thresholds))
-        if key not in self._inputs:
-            self._inputs[key] = BY_NAME[stage].inputs(self, thresholds)
-        return self._inputs[key]
-
 
 def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
     """The name of the labels' tokenizer, and the label settings with the system prompt that prompts are rendered with.
@@ -174,9 +149,9 @@ def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
     """
     labels, policy = config.labels, config.policy
     name = str(policy_tokenizer(config)) if labels.tokenizer == "policy" else labels.tokenizer
-    system = factory.system_prompt(policy) if config.needs_generation else policy.system
-    if labels.system is not None:
-        system = labels.system
+    system = labels.system
+    if system is None:
+        system = factory.system_prompt(policy) if config.needs_generation else policy.system
     return name, labels.model_copy(update={"system": system or None})
 
 
@@ -203,11 +178,8 @@ def check(config: CurationConfig) -> None:
         )
     if config.needs_rewards:
         rewards.check_settings(config.reward, config.run.budget_usd)
-        if (
-            config.selection.eta2 is not None
-            and rewards.compares_with_reference(config.reward)
-            and config.needs_generation
-        ):
+        selects = config.needs_generation and config.selection.eta2 is not None
+        if selects and rewards.compares_with_reference(config.reward):
             raise ConfigError(
                 "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
                 "of that: set selection.eta2=off"

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
@@ -25,7 +25,6 @@ from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, Re
 from pipeline.models.cost import in_dollars, price_of, prices_as_of
 from pipeline.models.journal import Answer
 from pipeline.prompts import JudgePrompts, Prompts
-from pipeline.run.intake import Rejected
 from pipeline.run.plan import first_rows, open_source
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
@@ -35,7 +34,7 @@ from pipeline.stages.sample import build_request
 _READ_ROWS = 20_000
 # Rows whose prompts are rendered.
 _RENDERED_ROWS = 1000
-_BYTES_PER_TOKEN = 4.0
+_BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.
 _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
@@ -43,6 +42,14 @@ _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
 _MARK = 1
 
 Row = dict[str, Any]
+
+
+class Turn(NamedTuple):
+    """A number of calls, and the mean tokens of prompt and response of one."""
+
+    calls: int
+    prompt: float
+    response: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +76,8 @@ class Estimate:
         return None if None in costs else sum(cost or 0.0 for cost in costs)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "dry_run": True,
-            "plan": self.facts,
-            "calls": [asdict(c) for c in self.calls],
-            "cost_usd": self.cost_usd,
-        }
+        calls = [asdict(stage) for stage in self.calls]
+        return {"dry_run": True, "plan": self.facts, "calls": calls, "cost_usd": self.cost_usd}
 
 
 def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
@@ -84,15 +87,16 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     rows, taken, rejects = first_rows(config, adapters, records, _READ_ROWS)
     read = taken + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, taken))
+    policy, reviser, selection = config.policy, config.reviser, config.selection
     share = _selected_share(config)
-    selection = config.selection
+    reasons = ", ".join(reason for reason, _ in Counter(reject.reason for reject in rejects).most_common(5))
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
-        "to ask": f"{usable:,} rows{_times(config.policy.samples)}; {read - usable:,} would be rejected before any call"
-        + _reasons(rejects),
-        "policy": f"{config.policy.model}{_how(config.policy.mode)}",
+        "to ask": f"{usable:,} rows{f' × {policy.samples} samples' if policy.samples > 1 else ''}; "
+        f"{read - usable:,} would be rejected before any call{f' (as {reasons})' if reasons else ''}",
+        "policy": f"{policy.model}{_how(policy.mode)}",
         "reward": config.reward.model + (_how(config.reward.mode) if rewards.judge_settings(config.reward) else ""),
-        "reviser": f"{config.reviser.model}{_how(config.reviser.mode)}, style {style_of(config.reviser)}",
+        "reviser": f"{reviser.model}{_how(reviser.mode)}, style {style_of(reviser)}",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
         "prices": f"as of {prices_as_of()}",
@@ -101,37 +105,21 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         reward = config.reward.model if config.needs_rewards else "none"
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _RENDERED_ROWS) or 1
-    going_on = usable * (config.policy.samples if config.policy.pick == "all" else 1)
-    result = Estimate(facts, _calls(config, rows[::step], usable, round(going_on * share)))
+    judged = usable * (policy.samples if policy.pick == "all" else 1)
+    result = Estimate(facts, _calls(config, rows[::step], usable, round(judged * share)))
     budget = config.run.budget_usd
     if budget is not None:
         short = (result.cost_usd or 0.0) > budget
-        facts["budget"] = in_dollars(budget) + (
-            ": less than the estimate, so the run would stop there, resumable" if short else ""
-        )
+        facts["budget"] = in_dollars(budget)
+        facts["budget"] += ": less than the estimate, so the run would stop there, resumable" if short else ""
     return result
 
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
     """Mean US dollars per row of diagnosing and revising `rows` (with `initial`); None when the price isn't known."""
-    price = price_of(ModelSpec.parse(config.reviser.model), config.reviser.mode)
-    if price is None or not rows:
-        return None
-    drafts, references = ([_tokens(row[name]) for row in rows] for name in ("initial", "reference"))
-    dollars = 0.0
-    for calls, prompt, answer in _revision(config, rows, drafts, references, len(rows)).values():
-        if calls:
-            dollars += calls * price.of(Answer("", "", 0, round(fmean(prompt)), round(fmean(answer))))
-    return dollars / len(rows)
-
-
-def _reasons(rejects: Rejected) -> str:
-    counted = Counter(reject.reason for _, reject in rejects).most_common(5)
-    return f" (as {', '.join(reason for reason, _ in counted)})" if counted else ""
-
-
-def _times(samples: int) -> str:
-    return f" × {samples} samples" if samples > 1 else ""
+    turns = _revision(config, rows, len(rows)).items() if rows else ()
+    costs = [_stage_calls(stage, config.reviser, turn).cost_usd for stage, turn in turns]
+    return None if not costs or None in costs else sum(cost or 0.0 for cost in costs) / len(rows)
 
 
 def _how(mode: str) -> str:
@@ -141,72 +129,62 @@ def _how(mode: str) -> str:
 def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> list[StageCalls]:
     policy, reviser = config.policy, config.reviser
     spec = ModelSpec.parse(policy.model)
-    references = [_tokens(row["reference"]) for row in rows]
-    drafts = [min(reference, policy.max_tokens) for reference in references]
-    queries = [_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows]
-    judging = rewards.judge_settings(config.reward)
-    judgements = (
-        _judging(config, rows, drafts, references, usable, selected * reviser.candidates) if judging else (0, [], [])
-    )
-    stages: list[tuple[str, PolicySettings | ReviserSettings | RewardSettings, int, list[int], list[int]]] = [
-        ("sample", policy, usable * policy.samples, queries, drafts),
-        *(("judge", judge, *judgements) for judge in judging),
-        *((stage, reviser, *turns) for stage, turns in _revision(config, rows, drafts, references, selected).items()),
+    # The reference stands in for the draft that isn't sampled yet.
+    rows = [row | {"initial": _beginning(row["reference"], policy.max_tokens)} for row in rows]
+    query = _mean(_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows)
+    sampling = Turn(usable * policy.samples, query, _mean(_tokens(row["initial"]) for row in rows))
+    judges = rewards.judge_settings(config.reward)
+    judging = _judging(config, rows, usable, selected * reviser.candidates) if judges else None
+    return [
+        _stage_calls("sample", policy, sampling),
+        *(_stage_calls("judge", judge, judging) for judge in judges if judging),
+        *(_stage_calls(stage, reviser, turn) for stage, turn in _revision(config, rows, selected).items()),
     ]
-    rows_of_calls = []
-    for stage, settings, calls, prompt, answer in stages:
-        prompt_tokens, answer_tokens = (round(calls * fmean(part)) if part else 0 for part in (prompt, answer))
-        price = price_of(ModelSpec.parse(settings.model), settings.mode)
-        cost = None if price is None else price.of(Answer("", "", 0, prompt_tokens, answer_tokens))
-        rows_of_calls.append(StageCalls(stage, settings.model, calls, prompt_tokens, answer_tokens, cost))
-    return rows_of_calls
 
 
-def _judging(
-    config: CurationConfig, rows: list[Row], drafts: list[int], references: list[int], usable: int, selected: int
-) -> tuple[int, list[int], list[int]]:
-    """Calls of one judge with the tokens of prompt and response: of all answers to a query, the reference, the revision."""
+def _stage_calls(stage: str, settings: PolicySettings | ReviserSettings | RewardSettings, turn: Turn) -> StageCalls:
+    prompt, completion = round(turn.calls * turn.prompt), round(turn.calls * turn.response)
+    price = price_of(ModelSpec.parse(settings.model), settings.mode)
+    cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
+    return StageCalls(stage, settings.model, turn.calls, prompt, completion, cost)
+
+
+def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> Turn:
+    """The calls of one judge: of all answers to a query, the reference, the revision."""
     settings = config.reward
     prompts = JudgePrompts(settings.judge, settings.prompts)
-    pairs = zip(drafts, references, strict=True)
-    empty = [_prompt([prompts.render(row["messages"], "")]) for row in rows]
+    empty = _mean(_prompt([prompts.render(row["messages"], "")]) for row in rows)
+    draft, reference = (_mean(_tokens(row[name]) for row in rows) for name in ("initial", "reference"))
+    answers = usable * config.policy.samples + selected
     if settings.judge == "pairwise":
-        calls = 2 * (usable * config.policy.samples + selected)
-        shown = [draft + reference for draft, reference in pairs]
-    else:
-        answers = usable * config.policy.samples + selected
-        calls = answers + usable
-        shown = [round((answers * draft + usable * reference) / max(1, calls)) for draft, reference in pairs]
-    return calls, [one + other for one, other in zip(empty, shown, strict=True)], [_MARK] * len(rows)
+        return Turn(2 * answers, empty + draft + reference, _MARK)
+    shown = (answers * draft + usable * reference) / max(1, answers + usable)
+    return Turn(answers + usable, empty + shown, _MARK)
 
 
-def _revision(
-    config: CurationConfig, rows: list[Row], drafts: list[int], references: list[int], selected: int
-) -> dict[str, tuple[int, list[int], list[int]]]:
-    """For the two calls of a revision: their number, and the tokens of prompt and response per rendered row."""
+def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[str, Turn]:
+    """The two calls of a revision."""
     settings, style = config.reviser, style_of(config.reviser)
     prompts = Prompts(settings.prompts)
-    # The reference stands in for a draft that isn't sampled yet.
-    texts = [
-        (row["messages"], row["reference"], row.get("initial", row["reference"][: 4 * config.policy.max_tokens]))
-        for row in rows
-    ]
+    texts = [(row["messages"], row["reference"], row["initial"]) for row in rows]
     if style == "sentences":
-        pieces = [min(sentences.MOST_REPAIRED, len(sentences.split(row["reference"]))) for row in rows]
-        shown = [_prompt([prompts.render("sentence", *three, reason=REASONS[0], sentence="")]) for three in texts]
-        parts = [draft // count for draft, count in zip(drafts, pieces, strict=True)]
-        each = round(selected * fmean(pieces)) if pieces else 0
+        pieces = [min(sentences.MOST_REPAIRED, len(sentences.split(reference))) for _, reference, _ in texts]
+        opening = _mean(_prompt([prompts.render("sentence", *t, reason=REASONS[0], sentence="")]) for t in texts)
+        part = _mean(_tokens(draft) // count for (_, _, draft), count in zip(texts, pieces, strict=True))
         # The program diagnoses without a call.
-        return {"diagnose": (0, [], []), "revise": (each, [s + p for s, p in zip(shown, parts, strict=True)], parts)}
-    opening = [_prompt([prompts.render("diagnose", *three)]) for three in texts]
-    diagnosis = (selected, opening, [_DIAGNOSIS] * len(rows))
+        return {"diagnose": Turn(0, 0, 0), "revise": Turn(round(selected * _mean(pieces)), opening + part, part)}
+    opening = _mean(_prompt([prompts.render("diagnose", *three)]) for three in texts)
     names = ["edits"] if style == "edits" else [f"revise_{reason}" for reason in REASONS]
-    turn = round(fmean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names))
-    prompts_of_turn = [first + _DIAGNOSIS + _TOKENS_PER_MESSAGE + turn for first in opening]
-    pairs = zip(drafts, references, strict=True)
-    lengths = [(_SCRIPT if style == "edits" else draft + _TAGS) + reference // 2 for draft, reference in pairs]
-    calls = selected * settings.candidates
-    return {"diagnose": diagnosis, "revise": (calls, prompts_of_turn, [min(n, settings.max_tokens) for n in lengths])}
+    second = _mean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names)
+    lengths = [
+        (_SCRIPT if style == "edits" else _tokens(draft) + _TAGS) + _tokens(reference) // 2
+        for _, reference, draft in texts
+    ]
+    response = _mean(min(length, settings.max_tokens) for length in lengths)
+    return {
+        "diagnose": Turn(selected, opening, _DIAGNOSIS),
+        "revise": Turn(selected * settings.candidates, opening + _DIAGNOSIS + _TOKENS_PER_MESSAGE + second, response),
+    }
 
 
 def _selected_share(config: CurationConfig) -> float:
@@ -227,3 +205,12 @@ def _prompt(messages: Iterable[str]) -> int:
 
 def _tokens(text: str) -> int:
     return round(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
+
+
+def _beginning(text: str, tokens: int) -> str:
+    return text.encode("utf-8", "surrogatepass")[: tokens * _BYTES_PER_TOKEN].decode("utf-8", "ignore")
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return fmean(values) if values else 0.0

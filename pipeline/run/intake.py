@@ -14,7 +14,8 @@ from pipeline.sources.checks.near_duplicates import NearDuplicates
 
 # Who wrote a pre-made pair is not known.
 _PRE_MADE = {"policy_model": "given", "reviser_model": "given", "diagnosis": "other"}
-Rejected = list[tuple[int, RowReject]]
+Row = dict[str, Any]
+TakenRow = tuple[Row, RowReject | None]
 
 
 class Intake:
@@ -32,25 +33,24 @@ class Intake:
         # Half a digest of each kept query, and the id of its row.
         self._kept: dict[int, int] = {}
 
-    def take(self, records: Iterable[Record]) -> tuple[list[dict[str, Any]], Rejected]:
-        """All records as rows of the source table, rejected ones too, and the rejects by their index."""
-        rows: list[dict[str, Any]] = []
-        rejects: Rejected = []
-        for index, record in enumerate(records):
+    def take(self, records: Iterable[Record]) -> list[TakenRow]:
+        """All records as rows of the source table, each with the reject if it is one."""
+        taken: list[TakenRow] = []
+        for record in records:
             number, where, split, _, source = record
-            row: dict[str, Any] = {"source": source, "split": split, "source_row": number, "sample_index": 0}
+            row: Row = {"source": source, "split": split, "source_row": number, "sample_index": 0}
             try:
                 self._fill(row, record)
+                taken.append((row, None))
             except RowReject as reject:
                 reject.evidence.setdefault("where", where)
-                # A traceback holds the frame, and with it every row of the shard.
-                rejects.append((index, reject.with_traceback(None)))
                 # Rows without a query still need an id in the ledger.
                 row.setdefault("id", row_id(source, split, [], number))
-            rows.append(row)
-        return rows, rejects
+                # A traceback holds the frame, and with it every row of the shard.
+                taken.append((row, reject.with_traceback(None)))
+        return taken
 
-    def _fill(self, row: dict[str, Any], record: Record) -> None:
+    def _fill(self, row: Row, record: Record) -> None:
         if isinstance(record.value, RowReject):
             raise record.value
         parsed = self.adapters[record.source].parse(record.value)

@@ -8,10 +8,7 @@ The output folder itself can be among them: the others are then added to it, as 
 all at once. Streams: memory holds some row groups, and 32 bytes per row for ids and their order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +27,6 @@ from pipeline.run import merged
 from pipeline.run import publish as publication
 from pipeline.schema import digest
 from pipeline.storage import stage_files
-from pipeline.storage.location import journal_of
 from pipeline.storage.lock import run_lock
 from pipeline.storage.stage_files import Reject
 
@@ -50,16 +46,9 @@ class MergeInput:
     files: tuple[PublishedFile, ...]
     parts: list[dict[str, Any]]
 
-
-@dataclass(frozen=True, slots=True)
-class DuplicateResolution:
-    """published: for each row of all data sets, the number of the row that is published with its id. Shape (rows,), int64."""
-
-    published: Numbers
-
-    def duplicates(self, rows: range) -> Numbers:
-        """Which of these rows are published as another row, counted from the first of them."""
-        return np.flatnonzero(self.published[rows.start : rows.stop] != np.arange(rows.start, rows.stop))
+    @property
+    def manifests(self) -> set[str]:
+        return {part["manifest"] for part in self.parts}
 
 
 def merge(
@@ -72,17 +61,23 @@ def merge(
     Raises InputError for a folder without a data set, StorageError for a damaged one, UsageError for data sets that don't go
     together and for an `out` that can't be used.
     """
-    current = _check_out(roots, out)
+    current = publication.check_out(out, [root for root in roots if not _same(root, out)], "merge")
     inputs = _distinct([_open(root, out) for root in roots], out, warn)
     merged.check_same([(data.root, data.content) for data in inputs])
     before = current["lineage"][-1] if current else None
-    keep = _rule(keep, before, out if any(_same(data.root, out) for data in inputs) else None)
     parts = [part for data in inputs for part in data.parts]
-    _check_known(before, parts, out)
+    if before:
+        _check_known(before, parts, out)
+        if any(_same(data.root, out) for data in inputs) and keep not in (None, before["keep"]):
+            raise UsageError(
+                f"--keep {keep}: {out} was merged with --keep {before['keep']}, and which rows that dropped can't be undone; "
+                "merge its data sets again into another folder"
+            )
+    keep = keep or (before["keep"] if before else "first")
     size = int(inputs[0].content["settings"]["output"]["rows_per_file"])
     run_digest = digest("merge", [p["manifest"] for p in parts], keep, size, schema.SCHEMA_VERSION, __version__)
     with run_lock(out, warn):
-        if current != _manifest(out):
+        if current != manifest.load_or_none(out):
             raise StorageError(f"{out}: was published again meanwhile; run the same command again")
         done = publication.find_current(out, run_digest, warn)
         return done or _write(inputs, parts, out, keep, size, run_digest, advance)
@@ -97,15 +92,13 @@ def _write(
     run_digest: str,
     advance: Advance,
 ) -> dict[str, Any]:
-    resolution = _resolve_duplicates(inputs, keep)
+    published = _resolve_duplicates(inputs, keep)
+    kept = np.unique(published)
     metadata = publication.file_metadata(inputs[0].content["labels"], run_digest)
-    kept = int(np.count_nonzero(resolution.published == np.arange(len(resolution.published))))
-    entries = write_rows(out, _kept(inputs, resolution, advance), kept, size, metadata)
+    entries = write_rows(out, _kept(inputs, published, advance), len(kept), size, metadata)
     stages = list(dict.fromkeys([*schema.STAGES, *(s["stage"] for d in inputs for s in d.content["funnel"]), "merge"]))
-    ledgers = {stage: _ledger(inputs, stage, resolution, parts) for stage in stages}
-    ledger, reasons = write_ledgers(out, ledgers)
-    ends = np.cumsum([part["published"] for part in parts])
-    counts = np.bincount(np.searchsorted(ends, np.unique(resolution.published), "right"), minlength=len(parts)).tolist()
+    ledger, reasons = write_ledgers(out, {stage: _ledger(inputs, stage, published, parts) for stage in stages})
+    counts = np.bincount(_part_of(kept, parts), minlength=len(parts)).tolist()
     lineage = [part | {"published": count} for part, count in zip(parts, counts, strict=True)]
     content = merged.content([data.content for data in inputs], reasons, entries, ledger)
     content["settings"]["output"]["rows_per_file"] = size
@@ -114,45 +107,19 @@ def _write(
     return publication.finish(out, content, tokenizer, note)
 
 
-def _manifest(out: Path) -> dict[str, Any] | None:
-    with suppress(StorageError):
-        return manifest.load(out)
-    return None
-
-
 def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
 
 
-def _check_out(roots: Sequence[Path], out: Path) -> dict[str, Any] | None:
-    """The merged data set that `out` holds, if any. Raises UsageError when it holds something else, or lies in a data set."""
-    for root in roots:
-        if not _same(root, out) and out.resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"--out {out}: lies in the folder of {root}; name one outside it")
-    there = _manifest(out)
-    if (there and publication.made_by(there) != "merge") or journal_of(out).exists():
-        raise UsageError(f"--out {out}: holds a data set that no merge wrote; name another folder")
-    return there
-
-
-def _check_known(before: dict[str, Any] | None, parts: list[dict[str, Any]], out: Path) -> None:
+def _check_known(before: dict[str, Any], parts: list[dict[str, Any]], out: Path) -> None:
     """A merge may replace one of older publications of the same folders, not one of other data sets."""
     named = {part["path"] for part in parts} | {part["manifest"] for part in parts}
-    gone = [p for p in (before or {}).get("merged", []) if not {p["path"], p["manifest"]} & named]
-    if gone:
-        raise UsageError(
-            f"--out {out}: holds a merge of other data sets, {gone[0]['path']} among them; to add to it, name {out} itself "
-            "as the first data set, or name another folder"
-        )
-
-
-def _rule(keep: Keep | None, before: dict[str, Any] | None, added_to: Path | None) -> Keep:
-    if before and added_to and keep not in (None, before["keep"]):
-        raise UsageError(
-            f"--keep {keep}: {added_to} was merged with --keep {before['keep']}, and which rows that dropped can't be undone; "
-            "merge its data sets again into another folder"
-        )
-    return keep or (before["keep"] if before else "first")
+    for part in before["merged"]:
+        if not {part["path"], part["manifest"]} & named:
+            raise UsageError(
+                f"--out {out}: holds a merge of other data sets, {part['path']} among them; to add to it, name {out} itself "
+                "as the first data set, or name another folder"
+            )
 
 
 def _open(root: Path, out: Path) -> MergeInput:
@@ -162,100 +129,93 @@ def _open(root: Path, out: Path) -> MergeInput:
         reader.check_bytes(entry)
     if _same(root, out):
         return MergeInput(root, content, files, content["lineage"][-1]["merged"])
-    named = {"path": str(root), "manifest": manifest.digest_of(content)}
-    named |= {name: content[name] for name in ("version", "run_digest", "rows", "thresholds")}
-    named |= {"published": content["rows"]["published"]}
-    named |= {"lineage": content["lineage"]} if "lineage" in content else {}
-    return MergeInput(root, content, files, [named])
+    part = {"path": str(root), "manifest": manifest.digest_of(content)}
+    part |= {name: content[name] for name in ("version", "run_digest", "rows", "thresholds")}
+    part |= {"published": content["rows"]["published"]}
+    part |= {"lineage": content["lineage"]} if "lineage" in content else {}
+    return MergeInput(root, content, files, [part])
 
 
 def _distinct(inputs: list[MergeInput], out: Path, warn: Warn) -> list[MergeInput]:
     """Without those that are there twice. Raises UsageError when only one is left."""
     # What is merged already comes first, else it would count as new.
     added_to = [data for data in inputs if _same(data.root, out)][:1]
-    seen = {part["manifest"] for data in added_to for part in data.parts}
+    seen = {name for data in added_to for name in data.manifests}
     distinct = []
     for data in inputs:
-        if data not in added_to and seen.issuperset(part["manifest"] for part in data.parts):
+        if data not in added_to and data.manifests <= seen:
             warn(f"{data.root}: is merged already, so nothing of it is added")
             continue
-        seen |= {part["manifest"] for part in data.parts}
+        seen |= data.manifests
         distinct.append(data)
     if sum(len(data.parts) for data in distinct) < 2:
         raise UsageError("merging needs at least two different data sets")
     return distinct
 
 
-def _resolve_duplicates(inputs: list[MergeInput], keep: Keep) -> DuplicateResolution:
+def _resolve_duplicates(inputs: list[MergeInput], keep: Keep) -> Numbers:
+    """For each row of all data sets, the number of the row that is published with its id. Shape (rows,)."""
     ids = np.concatenate([_ids(file) for data in inputs for file in data.files])
     order = np.argsort(ids, kind="stable")
     begins = np.flatnonzero(np.diff(ids[order], prepend=~ids[order[:1]]))
     ends = np.append(begins[1:], len(ids))[: len(begins)] - 1
     published = np.empty(len(ids), np.int64)
     published[order] = np.repeat(order[begins if keep == "first" else ends], ends - begins + 1)
-    return DuplicateResolution(published)
+    return published
 
 
 def _ids(file: PublishedFile) -> npt.NDArray[np.uint64]:
     """The ids of a file's rows, which are 16 hex digits, as numbers."""
-    batches = reader.batches(file.path, ["id"])
     try:
-        parts = [np.array([int(name, 16) for name in batch["id"].to_pylist()], np.uint64) for batch in batches]
+        names = (name for batch in reader.batches(file.path, ["id"]) for name in batch["id"].to_pylist())
+        return np.fromiter((int(name, 16) for name in names), np.uint64)
     except (ValueError, TypeError, OverflowError) as error:
         raise reader.damaged(file.path, f"column id: {error}") from None
-    return np.concatenate([np.empty(0, np.uint64), *parts])
+
+
+def _part_of(rows: Numbers, parts: list[dict[str, Any]]) -> Numbers:
+    """The index of the part that each of these rows, numbered over all data sets, comes from."""
+    return np.searchsorted(np.cumsum([part["published"] for part in parts]), rows, "right")
 
 
 def _tables(
-    inputs: list[MergeInput],
-    resolution: DuplicateResolution,
-    columns: Sequence[str] | None = None,
-    *,
-    only_duplicates: bool = False,
-) -> Iterator[tuple[pa.Table, Numbers, int]]:
-    """Published rows in order: a table, which of its rows are duplicates of others, and the number of its first row.
+    inputs: list[MergeInput], published: Numbers, duplicates_of: Sequence[str] | None = None
+) -> Iterator[tuple[pa.Table, Numbers]]:
+    """Published rows in order, each table with the numbers of its rows.
 
-    only_duplicates: leave out files without duplicates.
+    duplicates_of: only these columns, and only of files with rows that are published as another row.
     """
-    number = 0
+    numbers = np.arange(len(published))
     for file in (file for data in inputs for file in data.files):
-        end = number + file.rows
-        if not only_duplicates or len(resolution.duplicates(range(number, end))):
-            for batch in reader.batches(file.path, columns):
-                lost = resolution.duplicates(range(number, number + batch.num_rows))
-                yield pa.Table.from_batches([batch]), lost, number
-                number += batch.num_rows
-        number = end
+        own, numbers = numbers[: file.rows], numbers[file.rows :]
+        if duplicates_of is None or (published[own] != own).any():
+            for batch in reader.batches(file.path, duplicates_of):
+                yield pa.Table.from_batches([batch]), own[: batch.num_rows]
+                own = own[batch.num_rows :]
 
 
-def _kept(inputs: list[MergeInput], resolution: DuplicateResolution, advance: Advance) -> Iterator[pa.Table]:
-    for table, lost, _ in _tables(inputs, resolution):
-        yield table.take(pa.array(np.delete(np.arange(table.num_rows), lost))) if len(lost) else table
+def _kept(inputs: list[MergeInput], published: Numbers, advance: Advance) -> Iterator[pa.Table]:
+    for table, numbers in _tables(inputs, published):
+        yield table.filter(pa.array(published[numbers] == numbers))
         advance(table.num_rows)
 
 
 def _ledger(
-    inputs: list[MergeInput], stage: str, resolution: DuplicateResolution, parts: list[dict[str, Any]]
+    inputs: list[MergeInput], stage: str, published: Numbers, parts: list[dict[str, Any]]
 ) -> Iterator[pa.Table]:
     """The rejects of a stage, of all data sets in order; after those of `merge` the duplicates of this merge."""
     for data in inputs:
         for entry in manifest.file_entries(data.root, data.content, "rejected_files"):
             if entry.path.stem.split("-")[0] == stage:
                 yield from (pa.Table.from_batches([batch]) for batch in reader.batches(entry.path))
-    if stage == "merge":
-        yield from _duplicates(inputs, resolution, parts)
-
-
-def _duplicates(
-    inputs: list[MergeInput], resolution: DuplicateResolution, parts: list[dict[str, Any]]
-) -> Iterator[pa.Table]:
-    ends = np.cumsum([part["published"] for part in parts])
-
-    def named(rows: Numbers) -> list[dict[str, str]]:
-        places = (parts[number] for number in np.searchsorted(ends, rows, "right").tolist())
-        return [{"data_set": part["path"], "manifest": part["manifest"]} for part in places]
-
-    for table, lost, first in _tables(inputs, resolution, _CARRIED, only_duplicates=True):
-        places = zip(lost.tolist(), named(lost + first), named(resolution.published[lost + first]), strict=True)
-        rejects = [Reject(i, "duplicate_id", {"published": kept, "rejected": own}) for i, own, kept in places]
+    if stage != "merge":
+        return
+    names = [{"data_set": part["path"], "manifest": part["manifest"]} for part in parts]
+    for table, numbers in _tables(inputs, published, _CARRIED):
+        lost = np.flatnonzero(published[numbers] != numbers)
+        kept, rejected = (_part_of(rows, parts) for rows in (published[numbers[lost]], numbers[lost]))
+        rejects = [
+            Reject(index, "duplicate_id", {"published": names[one], "rejected": names[other]})
+            for index, one, other in zip(lost.tolist(), kept, rejected, strict=True)
+        ]
         yield stage_files.reject_table("merge", table, rejects)

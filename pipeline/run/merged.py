@@ -3,48 +3,46 @@
 Sees manifests only, neither files nor rows. What differs (sources, models, thresholds) is in `lineage`, per part.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import __version__, schema
 from pipeline.config.settings import LabelSettings
-from pipeline.errors import StorageError, UsageError
+from pipeline.errors import UsageError
+from pipeline.run.publish import account, funnel_step
 
 Manifest = dict[str, Any]
 
 
 def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
     """Raises UsageError naming the first thing in which schema or labels of two data sets differ."""
-    (first, one), *others = inputs
-    if one["schema_version"] != schema.SCHEMA_VERSION:
-        others.insert(0, (first, one))
-    for root, other in others:
+    first, one = inputs[0]
+    for root, other in inputs:
         if other["schema_version"] != schema.SCHEMA_VERSION:
             raise UsageError(
                 f"{root}: has schema version {other['schema_version']}, and this program writes {schema.SCHEMA_VERSION}; "
                 f"`figa relabel {root} --out DIR` publishes its rows in it"
             )
-        for name, mine, theirs in _labels(one["labels"], other["labels"]):
-            raise UsageError(
-                f"{first} and {root} are labelled differently: {name} is {mine} and {theirs}; `figa relabel` "
-                "labels one of them like the other"
-            )
+        theirs = _what_determines(other["labels"])
+        for name, value in _what_determines(one["labels"]).items():
+            if value != theirs[name]:
+                raise UsageError(
+                    f"{first} and {root} are labelled differently: {name} is {str(value)[:40]} and {str(theirs[name])[:40]}; "
+                    "`figa relabel` labels one of them like the other"
+                )
 
 
-def _labels(one: Manifest, other: Manifest) -> Iterable[tuple[str, Any, Any]]:
-    """Differences in what determines labels, as (name, one, other). Not the tokenizer's name, but its fingerprint."""
-    named = {f"labels.{name}": name for name in LabelSettings.model_fields if name != "tokenizer"}
-    for shown, name in (named | {"the end token": "eos_id", "the tokenizer's fingerprint": "fingerprint"}).items():
-        if one.get(name) != other.get(name):
-            yield shown, str(one.get(name))[:40], str(other.get(name))[:40]
-    # Other versions may choose another of several alignments of the same length.
-    mine, theirs = ((labels.get("libraries") or {}).get("rapidfuzz") for labels in (one, other))
-    if mine != theirs:
-        yield "the version of rapidfuzz", mine, theirs
+def _what_determines(labels: dict[str, Any]) -> dict[str, Any]:
+    """What determines labels, by its name in messages. Not the tokenizer's name, but its fingerprint."""
+    facts = {f"labels.{name}": labels.get(name) for name in LabelSettings.model_fields if name != "tokenizer"}
+    return facts | {
+        "the end token": labels.get("eos_id"),
+        "the tokenizer's fingerprint": labels.get("fingerprint"),
+        # Other versions may choose another of several alignments of the same length.
+        "the version of rapidfuzz": (labels.get("libraries") or {}).get("rapidfuzz"),
+    }
 
 
 def content(
@@ -54,23 +52,21 @@ def content(
     ledger: list[dict[str, Any]],
 ) -> Manifest:
     """The manifest, without `run_digest` and `lineage`. reasons: rejects by stage. Raises StorageError if a row is missing."""
-    read = sum(one["rows"]["read"] for one in inputs)
-    kept, lost = (sum(entry["rows"] for entry in files) for files in (entries, ledger))
-    if read != kept + lost:
-        raise StorageError(f"{read} rows were read, but {kept} + {lost} were written: a data set changed meanwhile")
+    rows = account(sum(one["rows"]["read"] for one in inputs), entries, ledger)
+    models = [one["models"] for one in inputs]
+    settings = [one["settings"] for one in inputs]
+    thresholds = [one["thresholds"] for one in inputs]
     return {
         "format": "figa-pipeline",
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
-        "rows": {"read": read, "published": kept, "rejected": lost},
-        "funnel": _funnel(inputs, reasons, read),
+        "rows": rows,
+        "funnel": _funnel(inputs, reasons, rows["read"]),
         "source": _joined([one["source"] for one in inputs]),
-        "models": {
-            role: _joined([one["models"][role] for one in inputs]) for role in _common([m["models"] for m in inputs])
-        },
-        "thresholds": inputs[0]["thresholds"] if _alike([one["thresholds"] for one in inputs]) else {},
+        "models": {role: _joined([each[role] for each in models]) for role in _common(models)},
+        "thresholds": thresholds[0] if _alike(thresholds) else {},
         "labels": inputs[0]["labels"],
-        "settings": _shared([one["settings"] for one in inputs]),
+        "settings": {section: _shared([each[section] for each in settings]) for section in _common(settings)},
         "prompts": _texts([one.get("prompts") for one in inputs]),
         "calls": _sum([one["calls"] for one in inputs]),
         **_money(inputs),
@@ -84,13 +80,10 @@ def _funnel(inputs: list[Manifest], reasons: dict[str, Counter[str]], rows: int)
     steps = [step for one in inputs for step in one["funnel"]]
     funnel = []
     for stage, counts in reasons.items():
-        if stage != "merge" and all(step["stage"] != stage for step in steps):
-            continue
-        notes = _sum([step.get("notes", {}) for step in steps if step["stage"] == stage])
-        ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-        funnel.append({"stage": stage, "in": rows, "out": rows - counts.total(), "rejected": ordered})
-        funnel[-1] |= {"notes": notes} if notes else {}
-        rows -= counts.total()
+        own = [step for step in steps if step["stage"] == stage]
+        if own or stage == "merge":
+            funnel.append(funnel_step(stage, rows, counts, _sum([step.get("notes", {}) for step in own])))
+            rows = funnel[-1]["out"]
     return funnel
 
 
@@ -112,14 +105,19 @@ def _common(values: list[dict[str, Any]]) -> list[str]:
     return [name for name in values[0] if all(name in value for value in values)]
 
 
+def _shared(values: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that all have."""
+    return {name: values[0][name] for name in _common(values) if _alike([value[name] for value in values])}
+
+
 def _sum(values: list[dict[str, Any]]) -> dict[str, Any]:
     names = sorted({name for value in values for name in value})
     return {name: round(sum(value.get(name, 0) for value in values), 6) for name in names}
 
 
-def _texts(values: list[Any]) -> str | None:
+def _texts(values: list[str | None]) -> str | None:
     """Different texts joined by a plus; None is none."""
-    parts = [part for value in values if value is not None for part in str(value).split(" + ")]
+    parts = [part for value in values if value is not None for part in value.split(" + ")]
     return " + ".join(dict.fromkeys(parts)) or None
 
 
@@ -137,12 +135,3 @@ def _joined(values: list[dict[str, Any]]) -> dict[str, Any]:
         elif _alike(own):
             joined[name] = own[0]
     return joined
-
-
-def _shared(settings: list[dict[str, Any]]) -> dict[str, Any]:
-    """The settings that all have, where they are the same."""
-    sections = {name: [value[name] for value in settings] for name in _common(settings)}
-    return {
-        name: {key: own[0][key] for key in _common(own) if _alike([value[key] for value in own])}
-        for name, own in sections.items()
-    }

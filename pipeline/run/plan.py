@@ -1,49 +1,70 @@
 """Plan: read the source once, cut it into shards, write each as the file that the first stage reads."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from pipeline import sources
+from pipeline import schema, sources
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, RowReject
 from pipeline.run import context, progress
-from pipeline.run.inputs import plan_inputs, planned_columns
-from pipeline.run.intake import Intake, Rejected
+from pipeline.run.intake import Intake, Row, TakenRow
+from pipeline.run.record import SOURCE_CONTENT
 from pipeline.schema import digest, row_id
-from pipeline.sources import Adapter, Record, ResolvedSource
-from pipeline.stages.table import short_digests
+from pipeline.sources import Adapter, Record, ResolvedSource, checks
+from pipeline.stages.table import BY_NAME, Inputs, short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove, write_text
 from pipeline.storage.stage_files import Reject
 from pipeline.text import redact_paths
 
+# Raise when the rows that are planned from the same source change.
+PLAN_VERSION = 2
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
 _DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
 _REPORT_EVERY_S = 10.0
 Warn = Callable[[str], None]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run works on. rows: read from the source, rejected ones included; a query counts once per sample.
 
-    replaced_surrogates: characters of the source that UTF-8 can't hold, replaced by U+FFFD.
+    replaced_surrogates: characters of the source that UTF-8 can't hold, replaced by U+FFFD. digest: of all that determines the
+    plan; inputs: short digests of it, by name.
     """
 
     shards: int
     rows: int
     replaced_surrogates: int = 0
+    digest: str = field(default="", compare=False)
+    inputs: dict[str, str] = field(default_factory=dict, compare=False)
+
+
+def plan_inputs(config: CurationConfig, source_digest: str) -> Inputs:
+    """All that determines the planned rows but the limit. Where files lie does not: what they hold is in two digests."""
+    settings = config.source.data_settings()
+    samples = config.policy.samples if config.needs_generation else 1
+    return {
+        "the program": PLAN_VERSION,
+        SOURCE_CONTENT: source_digest,
+        "source": {name: value for name, value in settings.items() if name not in ("input", "decontaminate")},
+        "curation checks": checks.identity(config.source),
+        "columns": planned_columns(config).names,
+        **({"policy.samples": samples} if samples > 1 else {}),
+    }
+
+
+def planned_columns(config: CurationConfig) -> pa.Schema:
+    """The columns of the planned rows: the source's, and for pre-made pairs those of the stages that are left out."""
+    left_out = [stage for stage in schema.STAGES[1:-2] if stage not in config.stages]
+    return pa.schema([*schema.SOURCE, *(field for stage in left_out for field in BY_NAME[stage].adds)])
 
 
 def plan_shards(
@@ -54,22 +75,22 @@ def plan_shards(
     Raises InputError when the source can't be read or no row of it is of the expected shape, ConfigError when a curation
     setting can't be met.
     """
-    settings = config.source
+    limit = config.source.limit
     inputs = plan_inputs(config, source.digest)
     determined = digest(*inputs.values())
-    wanted = digest(determined, settings.limit)
-    if current := _find_current(work, wanted):
+    wanted = digest(determined, limit)
+    current = read(work)
+    complete = current and all(stage_files.inspect(work, "source", shard) for shard in range(current.shards))
+    if current and complete and current.digest == wanted:
         return current
-    intake = Intake(settings, adapters)
-    records = itertools.islice(sources.records(source, warn=warn), settings.limit)
-    samples = config.policy.samples if config.needs_generation else 1
+    intake = Intake(config.source, adapters)
+    records = itertools.islice(sources.records(source, warn=warn), limit)
     # An earlier plan is void once its shards are overwritten, even if this one is never finished.
     remove(work / "plan.json")
-    shards, rows = _write_shards(config, work, determined, intake, records, samples, warn)
+    shards, rows = _write_shards(config, work, determined, intake, records, warn)
     progress.forget_from(work, shards)
-    plan = Plan(shards, rows, intake.replaced)
-    named = short_digests(inputs | {"source.limit": settings.limit})
-    write_text(work / "plan.json", json.dumps({"digest": wanted, **asdict(plan), "inputs": named}))
+    plan = Plan(shards, rows, intake.replaced, wanted, short_digests(inputs | {"source.limit": limit}))
+    write_text(work / "plan.json", json.dumps(asdict(plan)))
     if intake.replaced:
         warn(
             f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
@@ -79,25 +100,21 @@ def plan_shards(
 
 
 def _write_shards(
-    config: CurationConfig,
-    work: Path,
-    determined: str,
-    intake: Intake,
-    records: Iterator[Record],
-    samples: int,
-    warn: Warn,
+    config: CurationConfig, work: Path, determined: str, intake: Intake, records: Iterator[Record], warn: Warn
 ) -> tuple[int, int]:
     """Write all shards of the source; returns how many they are, and their rows. Raises InputError when no row is usable."""
     columns = planned_columns(config)
+    samples = config.policy.samples if config.needs_generation else 1
     shards = rows = 0
     first_bad: RowReject | None = None
     reported = time.monotonic()
     for size in shard_sizes(config.source.shard_rows):
-        taken, rejected = _repeat(*intake.take(itertools.islice(records, size)), samples)
+        taken = intake.take(itertools.islice(records, size))
         if not taken:
             break
-        first_bad = first_bad or (rejected[0][1] if rejected else None)
-        _commit(work, shards, digest(determined, rows, len(taken)), taken, rejected, columns)
+        first_bad = first_bad or next((reject for _, reject in taken if reject), None)
+        taken = _repeat(taken, samples)
+        _commit(work, shards, digest(determined, rows, len(taken)), taken, columns)
         shards, rows = shards + 1, rows + len(taken)
         if not intake.understood and rows >= _ALL_BAD_ROWS:
             break
@@ -120,20 +137,14 @@ def shard_sizes(first: int) -> Iterator[int]:
         size = max(size, min(2 * size, _LARGEST_SHARD))
 
 
-def read(work: Path) -> tuple[Plan, str] | None:
-    """The plan in a work folder, and its digest; None when none can be read."""
+def read(work: Path) -> Plan | None:
+    """The plan in a work folder; None when none can be read."""
     try:
         facts = json.loads((work / "plan.json").read_text("utf-8"))
-        return Plan(int(facts["shards"]), int(facts["rows"]), int(facts["replaced_surrogates"])), str(facts["digest"])
+        shards, rows, replaced = (int(facts[name]) for name in ("shards", "rows", "replaced_surrogates"))
+        return Plan(shards, rows, replaced, str(facts["digest"]), dict(facts.get("inputs", {})))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _find_current(work: Path, wanted: str) -> Plan | None:
-    """The plan of the digest `wanted` with all its shards, if it is there."""
-    plan, digest_of_plan = read(work) or (Plan(0, 0), "")
-    complete = all(stage_files.inspect(work, "source", shard) for shard in range(plan.shards))
-    return plan if digest_of_plan == wanted and complete else None
 
 
 def open_source(config: CurationConfig, warn: Warn) -> tuple[CurationConfig, ResolvedSource, dict[str, Adapter]]:
@@ -147,17 +158,17 @@ def open_source(config: CurationConfig, warn: Warn) -> tuple[CurationConfig, Res
 
 def first_rows(
     config: CurationConfig, adapters: Mapping[str, Adapter], records: Iterable[Record], most: int
-) -> tuple[list[Row], int, Rejected]:
+) -> tuple[list[Row], int, list[RowReject]]:
     """The usable ones of the first `most` records as rows, the number of records, and the rejects.
 
     Raises InputError when none is of the expected shape.
     """
     intake = Intake(config.source, adapters)
-    rows, rejects = intake.take(itertools.islice(records, most))
+    taken = intake.take(itertools.islice(records, most))
+    rejects = [reject for _, reject in taken if reject]
     if rejects and not intake.understood:
-        raise sources.all_bad(len(rows), rejects[0][1], adapters)
-    bad = {index for index, _ in rejects}
-    return [row for index, row in enumerate(rows) if index not in bad], len(rows), rejects
+        raise sources.all_bad(len(taken), rejects[0], adapters)
+    return [row for row, reject in taken if not reject], len(taken), rejects
 
 
 def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:
@@ -176,32 +187,29 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
     return config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})})
 
 
-def _repeat(rows: list[Row], rejects: Rejected, samples: int) -> tuple[list[Row], Rejected]:
+def _repeat(taken: list[TakenRow], samples: int) -> list[TakenRow]:
     """The rows once per sample of the policy, each with an id of its own; rejected ones once."""
     if samples == 1:
-        return rows, rejects
-    bad = dict(rejects)
-    repeated: list[Row] = []
-    kept_rejects: Rejected = []
-    for index, row in enumerate(rows):
-        if index in bad:
-            kept_rejects.append((len(repeated), bad[index]))
-        repeated.append(row)
-        if index not in bad:
+        return taken
+    repeated: list[TakenRow] = []
+    for row, reject in taken:
+        repeated.append((row, reject))
+        if not reject:
             name = row["source"], row["split"], row["messages"]
-            repeated += [row | {"id": row_id(*name, n), "sample_index": n} for n in range(1, samples)]
-    return repeated, kept_rejects
+            repeated += [(row | {"id": row_id(*name, n), "sample_index": n}, None) for n in range(1, samples)]
+    return repeated
 
 
-def _commit(work: Path, shard: int, wanted: str, rows: list[Row], rejected: Rejected, columns: pa.Schema) -> None:
+def _commit(work: Path, shard: int, wanted: str, taken: list[TakenRow], columns: pa.Schema) -> None:
     """Write a shard of the source, unless it is there."""
-    shard_progress = progress.StageProgress(work, "source", shard, len(rows))
+    shard_progress = progress.StageProgress(work, "source", shard, len(taken))
+    # The error of a source whose rows are all bad has the whole path; the ledger has not.
+    rejects = [
+        Reject(index, reject.reason, redact_paths(reject.evidence)) for index, (_, reject) in enumerate(taken) if reject
+    ]
     done = stage_files.inspect(work, "source", shard)
     if done is None or done.digest != wanted:
-        # The error of a source whose rows are all bad has the whole path; the ledger has not.
-        rejects = [Reject(index, reject.reason, redact_paths(reject.evidence)) for index, reject in rejected]
-        table = pa.Table.from_pylist(rows, columns)
-        bad = {reject.index for reject in rejects}
-        kept = table.take(pa.array([i for i in range(len(rows)) if i not in bad], pa.int64()))
+        table = pa.Table.from_pylist([row for row, _ in taken], columns)
+        kept = table.filter(pa.array([not reject for _, reject in taken]))
         stage_files.commit(work, "source", shard, wanted, kept, stage_files.reject_table("source", table, rejects))
-    shard_progress.finish(len(rejected))
+    shard_progress.finish(len(rejects))

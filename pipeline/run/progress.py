@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,3 +77,22 @@ def read(work: Path) -> dict[str, Counts]:
             stage.rejected += counts.rejected
             stage.total += counts.total
     return stages
+
+
+@contextmanager
+def repeating(action: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call `action` every `every_s` seconds, in a thread of its own, until the block ends."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            action()
+
+    # Prefect's artifacts belong to the flow run of the context that creates them.
+    thread = threading.Thread(target=copy_context().run, args=(repeat,), name="repeating", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

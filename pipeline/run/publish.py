@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, manifest
 from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UsageError
 from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
@@ -27,7 +27,10 @@ from pipeline.sources import ResolvedSource
 from pipeline.stages.table import Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove_temporaries, write_text
+from pipeline.storage.location import journal_of
 from pipeline.text import redact_paths
+
+_LOST = "a stage file is not of this run. Delete the folder work/ but for journal.db and run again; answers are not paid twice"
 
 
 def publish(
@@ -45,7 +48,7 @@ def publish(
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
-        "rows": _account(plan, entries, ledger),
+        "rows": account(plan.rows, entries, ledger, _LOST),
         "funnel": _funnel(plan, reasons, run),
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
@@ -56,7 +59,10 @@ def publish(
         "prompts": run.prompts.digest,
         "calls": run.journal.calls(),
         **_money(run),
-        "unanswered": _unanswered(run, plan),
+        # Rows rejected only because a provider failed.
+        "unanswered": sum(
+            file.unanswered for stage in config.stages for file in stage_files.inspect_all(run.work, stage, plan.shards)
+        ),
         "files": entries,
         "rejected_files": ledger,
     }
@@ -80,7 +86,7 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     """
     from pipeline.report.page import write_report
 
-    content = numbered(out, content)
+    content = _numbered(out, content)
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
@@ -89,23 +95,34 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     return written
 
 
-def numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
+def _numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
     """`content` with its publication's number, after `format`."""
-    try:
-        before = manifest.load(out)
-    except StorageError:
-        before = None
+    before = manifest.load_or_none(out) or {}
+    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
     number = before.get("publication", 1) if before else 0
-    known = {key: value for key, value in (before or {}).items() if key not in ("publication", "digest")}
-    if known != json.loads(json.dumps(content)):
-        number += 1
+    number += known != json.loads(json.dumps(content))
     return {"format": content["format"], "publication": number, **content}
 
 
-def made_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
+def written_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
     """Which command wrote the data set of a manifest."""
     last = content.get("lineage", [])[-1:]
     return ("merge" if "merged" in last[0] else "relabel") if last else "build"
+
+
+def check_out(out: Path, roots: Sequence[Path], command: Literal["relabel", "merge"]) -> dict[str, Any] | None:
+    """The manifest of the data set that `command` wrote in `out`; None without one.
+
+    Raises UsageError when `out` holds a data set of another command, or lies in one of `roots`.
+    """
+    for root in roots:
+        if out.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"--out {out}: lies in the folder of {root}; name one outside it")
+    current = manifest.load_or_none(out)
+    if (current and written_by(current) != command) or journal_of(out).exists():
+        wrote = "merge" if command == "merge" else "relabelling"
+        raise UsageError(f"--out {out}: holds a data set that no {wrote} wrote; name another folder")
+    return current
 
 
 def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
@@ -159,36 +176,37 @@ def _check_reward(run: Context, plan: Plan) -> dict[str, Any]:
     return {"reward_check": diagnostics.measure(stage_files.read(file, diagnostics.COLUMNS) for file in files)}
 
 
-def _unanswered(run: Context, plan: Plan) -> int:
-    """Rows rejected only because a provider failed: what makes the same command worth running again."""
-    return sum(
-        file.unanswered for stage in run.config.stages for file in stage_files.inspect_all(run.work, stage, plan.shards)
-    )
-
-
-def _account(plan: Plan, entries: list[dict[str, Any]], ledger: list[dict[str, Any]]) -> dict[str, int]:
+def account(
+    read: int,
+    entries: list[dict[str, Any]],
+    ledger: list[dict[str, Any]],
+    reason: str = "the data set changed meanwhile",
+) -> dict[str, int]:
+    """The manifest's counts of rows. Raises StorageError, with the likely reason, if a row is missing."""
     published, rejected = (sum(entry["rows"] for entry in group) for group in (entries, ledger))
-    if plan.rows != published + rejected:
+    if read != published + rejected:
         raise StorageError(
-            f"{plan.rows} rows were read but {published} published + {rejected} rejected are on disk: a stage file is "
-            "not of this run. Delete the folder work/ but for journal.db and run again; answers are not paid twice"
+            f"{read} rows were read but {published} published + {rejected} rejected are on disk: {reason}"
         )
-    return {"read": plan.rows, "published": published, "rejected": rejected}
+    return {"read": read, "published": published, "rejected": rejected}
+
+
+def funnel_step(stage: str, rows: int, reasons: Counter[str], notes: Mapping[str, float]) -> dict[str, Any]:
+    """One stage of the funnel: rows in, rows out, the others by reason, and the stage's notes, if any."""
+    rejected = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+    step = {"stage": stage, "in": rows, "out": rows - reasons.total(), "rejected": rejected}
+    return step | ({"notes": dict(sorted(notes.items()))} if notes else {})
 
 
 def _funnel(plan: Plan, reasons: dict[str, Counter[str]], run: Context) -> list[dict[str, Any]]:
-    """One entry per stage: rows in, rows out, the others by reason, and the stage's notes, if any."""
     rows = plan.rows
     funnel = []
     for stage in run.config.stages:
-        left = sum(reasons[stage].values())
-        counts = dict(sorted(reasons[stage].items(), key=lambda item: (-item[1], item[0])))
         notes: Counter[str] = Counter()
         for file in stage_files.inspect_all(run.work, stage, plan.shards):
             notes.update(file.notes)
-        funnel.append({"stage": stage, "in": rows, "out": rows - left, "rejected": counts})
-        funnel[-1] |= {"notes": dict(sorted(notes.items()))} if notes else {}
-        rows -= left
+        funnel.append(funnel_step(stage, rows, reasons[stage], notes))
+        rows = funnel[-1]["out"]
     return funnel
 
 
@@ -202,15 +220,8 @@ def _describe_source(config: CurationConfig, source: ResolvedSource, plan: Plan)
 
 
 def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
-    return {
-        "name": name,
-        "resolved": source.resolved,
-        "location": source.location,
-        "revision": source.revision,
-        "split": source.split,
-        "licence": source.licence,
-        "digest": source.digest,
-    }
+    shown = ("resolved", "location", "revision", "split", "licence", "digest")
+    return {"name": name, **{key: getattr(source, key) for key in shown}}
 
 
 def _describe_models(run: Context) -> dict[str, Any]:

@@ -1,19 +1,27 @@
-"""work/run.json: the settings of the last run in a folder, for `figa status`. No digest and no published file depends on it."""
+"""What determines a run, and work/run.json: the settings of the last run in a folder, for `figa status`.
 
-from __future__ import annotations
+No digest and no published file depends on run.json.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, schema
+from pipeline import __version__, rewards, schema
 from pipeline.config.loading import load_config
+from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, UsageError
+from pipeline.labels.model_files import folder_digest
+from pipeline.models import factory
+from pipeline.prompts import Prompts
+from pipeline.sources import checks
+from pipeline.stages.table import STAGES, Inputs
 from pipeline.storage.atomic import write_text
 
 _NAME = "run.json"
+SOURCE_CONTENT = "the source's content"
 
 
 def data_settings(config: CurationConfig) -> dict[str, Any]:
@@ -21,6 +29,30 @@ def data_settings(config: CurationConfig) -> dict[str, Any]:
     settings = {name: getattr(config, name).data_settings() for name in type(config).model_fields if name != "run"}
     del settings["output"]["dir"]
     return settings
+
+
+def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
+    """All that determines what a run publishes: the content of source, prompts and models, the limit, and the settings.
+
+    A tokenizer or reward model on the Hub is known by its name alone: listing its files takes longer than a run with nothing
+    to do.
+    """
+    settings = data_settings(config)
+    del settings["reviser"]["prompts"], settings["reward"]["prompts"]
+    # What these files hold is in the digests of the source and of its checks.
+    del settings["source"]["input"], settings["source"]["decontaminate"]
+    files: list[object] = [folder_digest(config.labels.tokenizer, weights=False)]
+    files += [rewards.identify_models(config.reward)] if config.needs_rewards else []
+    return {
+        SOURCE_CONTENT: source_digest,
+        "curation checks": checks.identity(config.source),
+        "source.limit": config.source.limit,
+        "settings": settings,
+        "the reviser's prompts": Prompts(config.reviser.prompts).digest,
+        "the models": [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)],
+        "the files of tokenizer and reward model": files,
+        "the program": [__version__, schema.SCHEMA_VERSION, {stage.name: stage.version for stage in STAGES}],
+    }
 
 
 def settings(config: CurationConfig) -> dict[str, Any]:
@@ -35,9 +67,9 @@ def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], un
 
     inputs: short digests of what determines it; unpriced: models without a known price, in any run in this folder.
     """
-    made_by = {"version": __version__, "schema_version": schema.SCHEMA_VERSION}
     facts = {
-        **made_by,
+        "version": __version__,
+        "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
         "settings": settings(config),
         "inputs": inputs,

@@ -1,36 +1,35 @@
 """Relabel: a published data set's texts with other token labels, as a data set of its own. No model is called.
 
-Streams batch by batch, file by file: file k of the new data set holds the rows of file k of the old one but those
-that the new tokenizer can't label. These go to the new reject ledger, so in = published + rejected, where in is what the old
-data set published; its own rejects stay with it.
+File k of the new data set holds the rows of file k of the old one but those that the new tokenizer can't label. These go to
+the new reject ledger, so in = published + rejected, where in is what the old data set published; its own rejects stay with
+it. Streams batch by batch: memory holds some row groups and the rejects of one file.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
 from pipeline.config.loading import load_config
 from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.dataset import manifest, reader
-from pipeline.dataset.writer import name_for, write_part
-from pipeline.errors import ConfigError, StorageError, UsageError
+from pipeline.dataset.reader import PublishedFile
+from pipeline.dataset.writer import write_ledgers, write_part
+from pipeline.errors import ConfigError, UsageError
 from pipeline.labels.columns import ANY_DISTANCE, label_texts
 from pipeline.labels.loading import describe, open_tokenizer, settings_of
-from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
 from pipeline.schema import digest
 from pipeline.storage import stage_files
-from pipeline.storage.atomic import replacing
-from pipeline.storage.location import journal_of, local_side
+from pipeline.storage.location import local_side
 from pipeline.storage.lock import run_lock
+from pipeline.storage.stage_files import StageOutput
 
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
@@ -71,73 +70,45 @@ def relabel(
         if current := publication.find_current(out, run_digest, warn):
             return current
         metadata = publication.file_metadata(described, run_digest)
-        entries = []
-        with _Rejects(out) as rejects:
-            for number, file in enumerate(files):
-                tables = _labelled(file.path, tokenizer, distance or ANY_DISTANCE, rejects, advance)
-                entries.append(write_part(out, number, len(files), tables, metadata))
-        content = _content(parent, described, settings, run_digest, entries, rejects)
+        entries: list[dict[str, Any]] = []
+        label = partial(label_texts, tokenizer=tokenizer, gate=distance or ANY_DISTANCE)
+        ledger, reasons = write_ledgers(out, {"label": _write_files(out, files, label, metadata, entries, advance)})
+        content = _content(parent, described, settings, run_digest, entries, ledger, reasons["label"])
         return publication.finish(out, content, tokenizer)
 
 
 def _check_out(root: Path, out: Path) -> None:
-    if out.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
-    there = None
-    with suppress(StorageError):
-        there = manifest.load(out)
-    if (there is not None and publication.made_by(there) != "relabel") or journal_of(out).exists():
-        raise UsageError(f"--out {out}: holds a data set that no relabelling wrote; name another folder")
+    current = publication.check_out(out, [root], "relabel")
     # An interrupted run leaves its lock; a folder with neither lock nor manifest is somebody else's.
-    ours = there is not None or (local_side(out / "work") / "run.lock").exists()
+    ours = current is not None or (local_side(out / "work") / "run.lock").exists()
     if not ours and (out.is_file() or any(out.glob("*"))):
         raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
 
 
-def _labelled(
-    path: Path, tokenizer: LabelTokenizer, distance: FilterSettings, rejects: _Rejects, advance: Advance
+def _write_files(
+    out: Path,
+    files: Sequence[PublishedFile],
+    label: Callable[[pa.Table], StageOutput],
+    metadata: dict[str, str],
+    entries: list[dict[str, Any]],
+    advance: Advance,
 ) -> Iterator[pa.Table]:
-    for batch in reader.batches(path, rows=_BATCH):
-        table = pa.Table.from_batches([batch])
-        labelled = label_texts(table, tokenizer, distance)
-        # A reject's distance is that of the new tokens.
-        rejects.add(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), labelled.rejects))
-        yield labelled.rows
-        advance(table.num_rows)
+    """Write the new data files and add their `entries` of the manifest; yields the rejects of each when it is written."""
+    rejects: list[pa.Table] = []
 
+    def labelled(file: PublishedFile) -> Iterator[pa.Table]:
+        for batch in reader.batches(file.path, rows=_BATCH):
+            table = pa.Table.from_batches([batch])
+            output = label(table)
+            # A reject's distance is that of the new tokens.
+            rejects.append(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), output.rejects))
+            yield output.rows
+            advance(table.num_rows)
 
-class _Rejects:
-    """The new reject ledger, written as rejects come; no file when none does."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.path = out / "rejected" / "label.parquet"
-        self.reasons: Counter[str] = Counter()
-        self.entries: list[dict[str, Any]] = []
-        self._open = ExitStack()
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> _Rejects:
-        return self
-
-    def __exit__(self, *failure: Any) -> None:
-        self._open.__exit__(*failure)
-
-    def add(self, rejects: pa.Table) -> None:
-        if not rejects.num_rows:
-            return
-        if self._writer is None:
-            temporary = self._open.enter_context(replacing(self.path, choose_path=self._named))
-            options = schema.parquet_options(schema.REJECTED)
-            self._writer = self._open.enter_context(pq.ParquetWriter(temporary, schema.REJECTED, **options))
-        self._writer.write_table(rejects)
-        self.reasons.update(rejects["reason"].to_pylist())
-
-    def _named(self, finished: Path) -> Path:
-        entry = manifest.file_entry(finished.parent, finished, self.reasons.total())
-        path = name_for(self.out, self.path, entry["sha256"])
-        self.entries = [entry | {"path": path.relative_to(self.out).as_posix()}]
-        return path
+    for number, file in enumerate(files):
+        entries.append(write_part(out, number, len(files), labelled(file), metadata))
+        yield from rejects
+        rejects.clear()
 
 
 def _content(
@@ -146,28 +117,25 @@ def _content(
     settings: dict[str, Any],
     run_digest: str,
     entries: list[dict[str, Any]],
-    rejects: _Rejects,
+    ledger: list[dict[str, Any]],
+    reasons: Counter[str],
 ) -> dict[str, Any]:
     """The new manifest: the parent's, but for what relabelling replaces."""
-    read, lost = parent["rows"]["published"], rejects.reasons.total()
-    kept = sum(entry["rows"] for entry in entries)
-    if read != kept + lost:
-        raise StorageError(f"{read} rows were read, but {kept} + {lost} were written: the data set changed meanwhile")
-    reasons = dict(sorted(rejects.reasons.items(), key=lambda item: (-item[1], item[0])))
+    rows = publication.account(parent["rows"]["published"], entries, ledger)
     ancestor = {name: parent[name] for name in ("version", "run_digest", "rows", "labels")}
     return {
         **{name: value for name, value in parent.items() if name not in _NOT_INHERITED},
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
-        "rows": {"read": read, "published": kept, "rejected": lost},
-        "funnel": [{"stage": "label", "in": read, "out": kept, "rejected": reasons}],
+        "rows": rows,
+        "funnel": [publication.funnel_step("label", rows["read"], reasons, {})],
         "labels": labels,
         "settings": {**parent["settings"], **settings},
         "calls": {},
         "cost_usd": 0.0,
         "files": entries,
-        "rejected_files": rejects.entries,
+        "rejected_files": ledger,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
     }
 

@@ -14,8 +14,8 @@ from pipeline.labels.loading import open_tokenizer
 from pipeline.models.local import catalog
 from pipeline.models.local.download import cache_folder
 from pipeline.run.context import Context, tokenizer_settings
-from pipeline.run.inputs import plan_inputs, run_inputs
-from pipeline.run.plan import resolve_entry_stage
+from pipeline.run.plan import plan_inputs, resolve_entry_stage
+from pipeline.run.record import run_inputs
 from pipeline.schema import digest
 from pipeline.stages.table import UNKNOWN, Inputs, Stage, short_digests
 from pipeline.storage.stage_files import StageFile
@@ -33,9 +33,6 @@ class LightContext(Context):
     def __init__(self, config: CurationConfig, entry_stage: str) -> None:
         """entry_stage: where rows enter if that can't be read from the source; see `source.enters_at`."""
         self.source_digest: Any = UNKNOWN
-        super().__init__(self._resolved(config, entry_stage))
-
-    def _resolved(self, config: CurationConfig, entry_stage: str) -> CurationConfig:
         with suppress(OSError, ValueError, CurationError):
             if config.source.input is not None and Path(config.source.input).exists():
                 source = sources.resolve_source(config.source, _ignore)
@@ -44,7 +41,7 @@ class LightContext(Context):
         if config.source.enters_at == "auto":
             source_settings = config.source.model_copy(update={"enters_at": entry_stage})
             config = config.model_copy(update={"source": source_settings})
-        return config
+        super().__init__(config)
 
     @cached_property
     def reward_digest(self) -> Any:
@@ -70,8 +67,7 @@ def _ignore(message: str) -> None: ...
 def changed_in_run(context: LightContext, known: dict[str, str]) -> tuple[list[str], str | None]:
     """Names of the run's inputs that differ from those `known` by short digests; and the run's digest, None if unknown."""
     inputs = run_inputs(context.config, context.source_digest)
-    changed = [name for name, value in short_digests(inputs).items() if known.get(name, value) != value]
-    return changed, None if UNKNOWN in inputs.values() else digest(*inputs.values())
+    return _changed(short_digests(inputs), known), None if UNKNOWN in inputs.values() else digest(*inputs.values())
 
 
 def changed_in_plan(context: LightContext, known: dict[str, str], *, limited: bool) -> list[str]:
@@ -79,7 +75,7 @@ def changed_in_plan(context: LightContext, known: dict[str, str], *, limited: bo
     inputs = plan_inputs(context.config, context.source_digest)
     if limited:
         inputs["source.limit"] = context.config.source.limit
-    return [name for name, value in short_digests(inputs).items() if known.get(name, value) != value]
+    return _changed(short_digests(inputs), known)
 
 
 def changed_in_shard(facts: StageFile, stage: Stage, inputs: Inputs, source: StageFile) -> list[str]:
@@ -87,6 +83,9 @@ def changed_in_shard(facts: StageFile, stage: Stage, inputs: Inputs, source: Sta
     known = UNKNOWN not in inputs.values()
     if known and facts.digest == digest(stage.digest(inputs), source.content):
         return []
-    named = stage.short_digests(inputs, source.content)
-    changed = [name for name, value in named.items() if facts.inputs.get(name, value) != value]
+    changed = _changed(stage.short_digests(inputs, source.content), facts.inputs)
     return changed or (["the stage's inputs"] if known else [])
+
+
+def _changed(inputs: dict[str, str], known: dict[str, str]) -> list[str]:
+    return [name for name, value in inputs.items() if known.get(name, value) != value]

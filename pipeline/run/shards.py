@@ -1,7 +1,5 @@
 """Run one stage on one shard: read its input, do it unless it is done, commit the result."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -60,15 +58,15 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
 
     A file with rows that a provider left unanswered is written again: the journal has the responses of the others.
     """
-    stages, record = context.config.stages, BY_NAME[stage]
+    stages, definition = context.config.stages, BY_NAME[stage]
     previous = stages[stages.index(stage) - 1]
     source = stage_files.inspect(context.work, previous, shard)
     if source is None:
         raise StorageError(
             f"{stage_files.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it"
         )
-    inputs = context.inputs(stage, thresholds)
-    wanted = digest(record.digest(inputs), source.content)
+    inputs = definition.inputs(context, thresholds)
+    wanted = digest(definition.digest(inputs), source.content)
     done = stage_files.inspect(context.work, stage, shard)
     progress = StageProgress(context.work, stage, shard, source.rows)
     if done is None or done.digest != wanted or done.unanswered:
@@ -76,7 +74,7 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
             if context.stopped.is_set():
                 raise CancelledError
             rows = stage_files.read(source)
-            output = record.run(rows, context, thresholds or {}, progress.add)
+            output = definition.run(rows, context, thresholds or {}, progress.add)
         rejects = stage_files.reject_table(stage, rows, output.rejects)
         unanswered = sum(reject.unanswered for reject in output.rejects)
         done = stage_files.commit(
@@ -88,7 +86,7 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
             rejects,
             unanswered=unanswered,
             notes=output.notes,
-            inputs=record.short_digests(inputs, source.content),
+            inputs=definition.short_digests(inputs, source.content),
         )
     progress.finish(done.rejected)
     return done

@@ -5,10 +5,11 @@ Reads facts and scores, never texts, and calls no model; works on folders that a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ from pipeline import __version__, schema
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import manifest
 from pipeline.errors import ConfigError, StorageError, UsageError
+from pipeline.models.batch.ledger import unfinished
+from pipeline.models.journal import dollars, totals
+from pipeline.run import plan, record
 from pipeline.run import publish as publication
-from pipeline.run import record
 from pipeline.run.rerun import LightContext, changed_in_plan, changed_in_run, changed_in_shard
 from pipeline.run.shards import resolve_thresholds
 from pipeline.stages.table import BY_NAME, UNKNOWN, Inputs, short_digests
 from pipeline.storage import stage_files
+from pipeline.storage.location import journal_of
 
 
 @dataclass(slots=True)
 class StageState:
-    """Shards of one stage. damaged: files that can't be used; stale: made from another input or other settings.
+    """Shards of one stage. damaged: files that can't be used; stale: of another input or other settings.
 
     why: names of the inputs that differ from those of the stale shards, with the number of shards.
     """
@@ -40,6 +44,19 @@ class StageState:
     rejected: int = 0
     unanswered: int = 0
     why: dict[str, int] = field(default_factory=dict)
+
+    def steps(self, shards: int, *, last: bool) -> list[str]:
+        """What a rerun with so many shards would do in this stage."""
+        steps = []
+        if (missing := shards - self.done - self.stale) > 0:
+            damaged = f", {self.damaged} of which are damaged" if self.damaged else ""
+            steps.append(f"{self.stage}: make {_shards(missing)} of {shards}{damaged}")
+        if self.stale:
+            follows = "" if last else ", and what follows from it"
+            steps.append(f"{self.stage}: make {_shards(self.stale)} again: {_changed(list(self.why))}{follows}")
+        if self.unanswered:
+            steps.append(f"{self.stage}: call again for {self.unanswered} rows that a provider left unanswered")
+        return steps
 
 
 @dataclass(slots=True)
@@ -84,21 +101,8 @@ class State:
             return [f"plan the source and run every stage: {why or lacking}{paid}"]
         steps = [f"source: plan again, keeping shards of the same rows: {_changed(self.replan)}"] if self.replan else []
         for stage in self.stages:
-            steps += self._steps(stage, self.shards, last=stage is self.stages[-1])
+            steps += stage.steps(self.shards, last=stage is self.stages[-1])
         return steps or [f"publish: all shards are done{why and '; '}{why}"]
-
-    @staticmethod
-    def _steps(stage: StageState, shards: int, *, last: bool) -> list[str]:
-        steps = []
-        if (missing := shards - stage.done - stage.stale) > 0:
-            damaged = f", {stage.damaged} of which are damaged" if stage.damaged else ""
-            steps.append(f"{stage.stage}: make {_shards(missing)} of {shards}{damaged}")
-        if stage.stale:
-            follows = "" if last else ", and what follows from it"
-            steps.append(f"{stage.stage}: make {_shards(stage.stale)} again: {_changed(list(stage.why))}{follows}")
-        if stage.unanswered:
-            steps.append(f"{stage.stage}: call again for {stage.unanswered} rows that a provider left unanswered")
-        return steps
 
 
 def _shards(count: int) -> str:
@@ -113,21 +117,34 @@ def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
     """The state of an output folder. wanted: the settings that a rerun would have; None: those of the last run."""
     work, state, last_run = out / "work", State(str(out)), record.recall(out)
     content = _read_manifest(out, state)
-    last = last_run.get("settings") or (content or {}).get("settings")
-    if wanted is None and last and state.made_by == "build":
-        wanted = _of_last_run(last, out, state)
-    state.stands &= content is not None and last_run.get("run_digest", content["run_digest"]) == content["run_digest"]
-    planned = _read_plan(work, state)
-    context = None
-    if wanted and state.made_by == "build":
-        context = LightContext(wanted, (last or {}).get("source", {}).get("enters_at", "auto"))
-        _compare_run(context, last_run, content, state)
-        if state.shards is not None:
-            state.replan = changed_in_plan(context, planned, limited="limit" in (last or {}).get("source", ()))
-    _read_stages(work, _stages(work, content, wanted) if state.made_by == "build" else [], context, state)
-    _read_money(work, state)
+    planned = plan.read(work)
+    if planned:
+        state.shards = planned.shards
+    elif (work / "plan.json").exists():
+        state.problems.append(f"{work / 'plan.json'}: damaged; a run that needs it plans again")
+    if state.made_by == "build":
+        last = last_run.get("settings") or (content or {}).get("settings") or {}
+        context = _rerun_context(last, wanted, out, state)
+        if context:
+            _compare_run(context, last_run, content, state)
+        if context and planned:
+            state.replan = changed_in_plan(context, planned.inputs, limited="limit" in last.get("source", ()))
+        _read_stages(work, _stages(work, content, context.config if context else None), context, state)
+    if content:
+        state.stands &= last_run.get("run_digest", content["run_digest"]) == content["run_digest"]
+    _read_money(out, state)
     state.owner = _owner(work / "run.owner")
     return state
+
+
+def _rerun_context(last: dict[str, Any], wanted: CurationConfig | None, out: Path, state: State) -> LightContext | None:
+    """A context with the settings `wanted`, else with those of the `last` run; None when neither is known."""
+    try:
+        config = wanted or (record.rerun_of(last, [], out) if last else None)
+    except ConfigError as error:
+        state.problems.append(str(error))
+        return None
+    return LightContext(config, last.get("source", {}).get("enters_at", "auto")) if config else None
 
 
 def _compare_run(context: LightContext, last_run: dict[str, Any], content: dict[str, Any] | None, state: State) -> None:
@@ -153,9 +170,10 @@ def _read_manifest(out: Path, state: State) -> dict[str, Any] | None:
         if content is None:
             return None
         state.published, state.publication = content["rows"], content.get("publication", 1)
-        state.made_by = publication.made_by(content)
+        state.made_by = publication.written_by(content)
         entries = [*content["files"], *content["rejected_files"]]
-        wrong = [out / e["path"] for e in entries if not _is_of_size(out / e["path"], e["bytes"])]
+        paths = {out / entry["path"]: entry["bytes"] for entry in entries}
+        wrong = [path for path, size in paths.items() if not path.is_file() or path.stat().st_size != size]
         state.problems += [f"{path}: missing, or not of the size that the manifest says" for path in wrong]
         state.stands = not wrong and bool(content["run_digest"])
         return content
@@ -165,32 +183,6 @@ def _read_manifest(out: Path, state: State) -> dict[str, Any] | None:
         state.problems.append(f"{out / manifest.NAME}: damaged: it lacks {error}")
     state.published = None
     return None
-
-
-def _is_of_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
-def _of_last_run(last: dict[str, Any], out: Path, state: State) -> CurationConfig | None:
-    try:
-        return record.rerun_of(last, [], out)
-    except ConfigError as error:
-        state.problems.append(str(error))
-        return None
-
-
-def _read_plan(work: Path, state: State) -> dict[str, str]:
-    """The short digests of the plan's inputs; fills in the number of shards."""
-    path = work / "plan.json"
-    try:
-        facts = json.loads(path.read_text("utf-8"))
-        state.shards, inputs = int(facts["shards"]), dict(facts.get("inputs", {}))
-        return inputs
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        state.problems.append(f"{path}: damaged ({error!r}); a run that needs it plans again")
-    return {}
 
 
 def _stages(work: Path, content: dict[str, Any] | None, wanted: CurationConfig | None) -> list[str]:
@@ -243,17 +235,10 @@ def _read_stage(work: Path, stage: str, previous: str | None, state: State, inpu
     return result
 
 
-def _read_money(work: Path, state: State) -> None:
+def _read_money(out: Path, state: State) -> None:
     """Calls and US dollars from the journal, opened for reading only: also while a run writes it."""
-    import sqlite3
-    from contextlib import closing
-
-    from pipeline.models.batch.ledger import unfinished
-    from pipeline.models.journal import dollars, totals
-    from pipeline.storage.location import journal_of
-
-    state.batches = sum(batch.size for batch in unfinished(work))
-    path = journal_of(work.parent)
+    state.batches = sum(batch.size for batch in unfinished(out / "work"))
+    path = journal_of(out)
     if not path.exists():
         return
     try:
@@ -271,12 +256,12 @@ def _owner(path: Path) -> str | None:
         return None
     text = path.read_text("utf-8", "replace").partition("\n")[0]
     owner = re.fullmatch(r"process (\d+) on (.+)", text)
-    if not owner or owner[2] != socket.gethostname():
-        return f"{text}, if that still runs"
     try:
-        os.kill(int(owner[1]), 0)
+        if owner and owner[2] == socket.gethostname():
+            os.kill(int(owner[1]), 0)
+            return text
     except ProcessLookupError:
         return f"nobody: {text} ended without tidying up, and the next run takes over"
     except (OSError, OverflowError):
-        return f"{text}, if that still runs"
-    return text
+        pass
+    return f"{text}, if that still runs"

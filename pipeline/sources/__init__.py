@@ -7,8 +7,6 @@
 This package knows nothing of stages, models or output files. Importing it loads neither datasets nor pyarrow.
 """
 
-from __future__ import annotations
-
 from pipeline.sources.adapters import ADAPTERS, get
 from pipeline.sources.adapters.jsonl import bind
 from pipeline.sources.mixing import all_bad, open_adapters, parts, records, resolve, resolve_source

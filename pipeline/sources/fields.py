@@ -12,8 +12,6 @@ revised      reply at the end of `messages`, the revision is the reference too
 transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "rejected"}
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -105,11 +103,17 @@ def read(raw: Mapping[str, Any], fields: Fields) -> SourceRow:
     if "transcript" in fields:
         return hh_rlhf.parse({"chosen": raw.get(fields["transcript"]), "rejected": raw.get(fields["rejected"])})
     initial, revised = _pair(raw, fields) if "revised" in fields else (None, None)
-    context, reference = _query_and_reference(raw, fields, revised)
-    rejected = _rejected(raw, fields, context)
+    turns = turns_of(raw, fields["messages"]) if "messages" in fields else _prompt(raw, fields)
+    if "reference" in fields:
+        _, reference = _reply(raw, fields["reference"])
+    elif revised is not None and ("prompt" in fields or turns[-1][0] == "user"):
+        reference = revised
+    else:
+        turns, reference = split_at_reply(turns)
+    rejected = _rejected(raw, fields, turns)
     if system := _optional(raw, fields, "system"):
-        context = [("system", system), *context]
-    return SourceRow(query(context), reply(reference), rejected, initial=initial, revised=revised)
+        turns = [("system", system), *turns]
+    return SourceRow(query(turns), reply(reference), rejected, initial=initial, revised=revised)
 
 
 def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
@@ -147,21 +151,11 @@ def text_of(raw: Mapping[str, Any], name: str) -> str:
 
 
 def _pair(raw: Mapping[str, Any], fields: Fields) -> tuple[str, str]:
-    initial, revised = (_reply(raw, fields[part]) for part in ("initial", "revised"))
+    initial, revised = (_reply(raw, fields[part])[1] for part in ("initial", "revised"))
     for part, text in (("initial", initial), ("revision", revised)):
         if not text.strip():
             raise RowReject(f"empty_{part}", expected="an answer in words", got=snippet(text))
     return initial, revised
-
-
-def _query_and_reference(raw: Mapping[str, Any], fields: Fields, revised: str | None) -> tuple[Turns, str]:
-    """The turns before the reference, and the reference; `revised` where the row has no other."""
-    turns = turns_of(raw, fields["messages"]) if "messages" in fields else _prompt(raw, fields)
-    if "reference" in fields:
-        return turns, _reply(raw, fields["reference"])
-    if revised is not None and ("prompt" in fields or turns[-1][0] == "user"):
-        return turns, revised
-    return split_at_reply(turns)
 
 
 def _prompt(raw: Mapping[str, Any], fields: Fields) -> Turns:
@@ -175,35 +169,27 @@ def _prompt(raw: Mapping[str, Any], fields: Fields) -> Turns:
 
 def _rejected(raw: Mapping[str, Any], fields: Fields, context: Turns) -> str | None:
     """The worse reply, or None: one that is unusable, or replies to another query, doesn't cost the row."""
-    name = fields.get("rejected")
-    if name is None:
+    if "rejected" not in fields:
         return None
     try:
-        if isinstance(raw.get(name), list):
-            before, text = split_at_reply(turns_of(raw, name))
-            if before not in ([], context):
-                return None
-        else:
-            text = text_of(raw, name)
+        before, text = _reply(raw, fields["rejected"])
     except RowReject:
         return None
-    return text if text.strip() else None
+    return text if text.strip() and before in ([], context) else None
 
 
-def _reply(raw: Mapping[str, Any], name: str) -> str:
-    """A reply as text, or as the last assistant turn of a conversation."""
+def _reply(raw: Mapping[str, Any], name: str) -> tuple[Turns, str]:
+    """A reply as text, or as the last assistant turn of a conversation; with the turns before it."""
     if isinstance(raw.get(name), list):
-        return split_at_reply(turns_of(raw, name))[1]
-    return text_of(raw, name)
+        return split_at_reply(turns_of(raw, name))
+    return [], text_of(raw, name)
 
 
-def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str | None:
-    """Text that a row may lack; None when it is blank."""
+def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str:
+    """Text that a row may lack; empty when it is blank."""
     name = fields.get(part)
-    if name is None or raw.get(name) is None:
-        return None
-    text = text_of(raw, name)
-    return text if text.strip() else None
+    text = "" if name is None or raw.get(name) is None else text_of(raw, name)
+    return text if text.strip() else ""
 
 
 def _first(names: tuple[str, ...], present: Collection[str]) -> str | None:

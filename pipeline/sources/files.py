@@ -1,32 +1,63 @@
-"""Which files an input means, in which order, and which splits their names tell."""
+"""Which files an input means, in which order, and which splits their names tell: local ones, or behind a URL by fsspec.
 
-from __future__ import annotations
+Remote files are not downloaded whole but read by blocks. Their addresses are recorded in the manifest: a query string, which
+may be a signature, is used but not shown.
+"""
 
 import glob
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
-from pipeline.sources import remote
-from pipeline.sources.remote import RemoteFile
-from pipeline.storage.filesystems import is_url
+from pipeline.storage.filesystems import Stream, attempt, content_tag, filesystem, holds_secrets, is_url
 from pipeline.text import shown, snippet
 
 PACKED = (".gz", ".zst", ".bz2")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
-Location = Path | RemoteFile
 Warn = Callable[[str], None]
+_WEB = ("http", "https")
 _SPLIT_OF = (
     dict.fromkeys(("train", "training"), "train")
     | dict.fromkeys(("test", "testing", "eval", "evaluation"), "test")
     | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file behind a URL; like a Path, it has a name and opens.
+
+    size: bytes, -1 if unknown. tag: the store's own hash or version of the content, if it has one.
+    """
+
+    url: str
+    size: int = -1
+    tag: str | None = None
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(query="", fragment="")) if parts.scheme in _WEB else self.url
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(str(self)).name
+
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        """The bytes. Whatever the protocol's library raises, here and later, is an OSError."""
+        fs, path = attempt(lambda: filesystem(self.url))
+        return io.BufferedReader(Stream(attempt(lambda: fs.open(path, mode))), 1 << 20)
+
+
+Location = Path | RemoteFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +74,9 @@ def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
     A path that exists goes before a glob of the same letters. InputError says in one line what is wrong with an input.
     """
     if is_url(input):
-        place, listed = remote.find(input)
+        listed = _find_remote(input)
         # A single file may have any name.
-        names = list(listed) if len(listed) == 1 else _data_names(place, listed, warn)
+        names = list(listed) if len(listed) == 1 else _data_names(RemoteFile(input), listed, warn)
         return tuple(SourceFile(listed[name], split_of(name)) for name in names)
     try:
         path = Path(input).expanduser()
@@ -65,9 +96,7 @@ def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
 def _walk(root: Path) -> list[str]:
     """The relative names of all files, and of links to folders, below a folder."""
     if not root.is_dir():
-        raise InputError(
-            f"{shown(root)}: neither a regular file nor a folder; give a JSON Lines file or a folder of them"
-        )
+        raise InputError(f"{shown(root)}: neither a regular file nor a folder; give a data file or a folder of them")
     names: list[str] = []
     for folder, subfolders, files in os.walk(root, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -89,6 +118,43 @@ def _match(pattern: Path) -> tuple[Path, list[str]]:
     for match in matches:
         _refuse_escape(match, base)
     return base, [match.relative_to(base).as_posix() for match in matches]
+
+
+def _find_remote(url: str) -> dict[str, RemoteFile]:
+    """Every file that a URL means, by its name below it; a glob's matches likewise. InputError when there is none."""
+    if holds_secrets(url):
+        raise InputError("an input's URL may hold no user name, password or '::'; give credentials in the environment")
+    try:
+        return attempt(lambda: _list(url))
+    except FileNotFoundError as error:
+        message = f"{shown(RemoteFile(url))}: no such file or folder, or nothing answers at that address"
+        raise InputError(message) from error
+    except OSError as error:
+        raise InputError(f"{shown(RemoteFile(url))}: can't be reached ({shown(error)})") from error
+
+
+def _list(url: str) -> dict[str, RemoteFile]:
+    fs, root = filesystem(url)
+    if urlsplit(url).scheme in _WEB:
+        # Listing a web page means following its links, wherever they lead.
+        return {RemoteFile(url).name: _remote_file(url, fs.info(root))}
+    base = root.rpartition("/")[0]
+    if glob.has_magic(root):
+        base = re.split(r"[*?\[]", root, maxsplit=1)[0].rpartition("/")[0]
+        entries = fs.glob(root, detail=True)
+    elif fs.isfile(root):
+        entries = {root: fs.info(root)}
+    else:
+        base, entries = root.rstrip("/"), fs.find(root, detail=True)
+    files = {name: info for name, info in sorted(entries.items()) if info.get("type") == "file"}
+    if not files:
+        raise FileNotFoundError(url)
+    return {name.removeprefix(base).lstrip("/"): _remote_file(fs.unstrip_protocol(name), files[name]) for name in files}
+
+
+def _remote_file(url: str, info: dict[str, Any]) -> RemoteFile:
+    size = info.get("size")
+    return RemoteFile(url, -1 if size is None else int(size), content_tag(info))
 
 
 def is_data_name(name: str) -> bool:
@@ -145,10 +211,8 @@ def _data_names(place: object, names: Iterable[str], warn: Warn) -> list[str]:
         listed = ", ".join(snippet(name) for name in foreign[:5]) + (", …" if len(foreign) > 5 else "")
         warn(f"{shown(place)}: skipped {len(foreign)} entries that are not data files: {listed}")
     if not data:
-        wanted = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-        raise InputError(
-            f"{shown(place)}: no data file in this folder; expected {wanted}, plain or with {', '.join(PACKED)}"
-        )
+        wanted = f"*{', *'.join(SUFFIXES)}, plain or with {', '.join(PACKED)}"
+        raise InputError(f"{shown(place)}: no data file in this folder; expected {wanted}")
     return data
 
 

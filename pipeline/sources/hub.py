@@ -1,15 +1,10 @@
-"""The Hugging Face Hub: one commit of a data set, streamed through `datasets`.
-
-What happens when the Hub doesn't answer is decided in `resolve.py`.
-"""
-
-from __future__ import annotations
+"""The Hugging Face Hub: one commit of a data set, streamed through `datasets`."""
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.sources.row import RawRow
 from pipeline.text import describe_error
 
 TIMEOUT_S = 5.0
@@ -33,13 +28,13 @@ def pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
     try:
         info = HfApi().dataset_info(hub_id, revision=revision, timeout=TIMEOUT_S)
     except hub.RevisionNotFoundError as error:
-        message = f"Hub data set {hub_id}: no revision {revision!r}; give a commit, branch or tag it has"
-        raise InputError(message) from error
+        raise InputError(f"Hub data set {hub_id}: no revision {revision!r}; give its commit, branch or tag") from error
     except hub.GatedRepoError as error:
         raise InputError(f"Hub data set {hub_id} is gated; accept its terms at its page, then set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
-        message = f"no Hub data set {hub_id} (or it is private: set HF_TOKEN), and no file or folder of that name"
-        raise InputError(message) from error
+        raise InputError(
+            f"no Hub data set {hub_id} (if it is private, set HF_TOKEN), nor a file of that name"
+        ) from error
     except hub.HFValidationError as error:
         raise InputError(f"{hub_id!r} is neither a file, a folder nor a Hub id (owner/name)") from error
     except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
@@ -50,18 +45,17 @@ def pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
     return info.sha, licence if isinstance(licence, str) else None
 
 
-def rows(hub_id: str, sha: str, split: str) -> Iterator[dict[str, Any]]:
-    """Every row of one split of one commit, in its order; InputError says how many came before a failure."""
+def rows(hub_id: str, sha: str, split: str) -> Iterator[tuple[int, RawRow]]:
+    """(number from 1, row) of one split of one commit, in its order; InputError says how many came before a failure."""
     import datasets
 
     count = 0
     try:
         for row in datasets.load_dataset(hub_id, split=split, revision=sha, streaming=True):
-            yield row
+            yield count + 1, row
             count += 1
     except Exception as error:
         raise InputError(
-            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {describe_error(error)}; "
-            f"{count} rows were read before that. "
-            "Check the split and try again, or download the files and give their folder as --input"
+            f"Hub data set {hub_id} at {sha[:12]}, split {split!r}: {describe_error(error)}; {count} rows were read before "
+            "that. Check the split and try again, or download the files and give their folder as --input"
         ) from error

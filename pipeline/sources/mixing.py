@@ -4,13 +4,10 @@ Each row of a mix comes from a source drawn by its weight, from those that still
 each source in its own order. The draws depend on the seed alone, so a longer mix begins with the same rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
 import random
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from pipeline.config.settings import SourceSettings
@@ -28,8 +25,7 @@ _GUESS_ROWS = 1000
 
 def resolve_source(settings: SourceSettings, warn: Warn) -> ResolvedSource:
     """`resolve` with the values of a run's settings."""
-    names = ("split", "revision", "require_full", "mix", "seed")
-    options = {name: getattr(settings, name) for name in names}
+    options = {name: getattr(settings, name) for name in ("split", "revision", "require_full", "mix", "seed")}
     return resolve(settings.name, settings.input, warn=warn, **options)
 
 
@@ -55,28 +51,24 @@ def resolve(
         return resolve_one(names[0], input, split, revision, require_full, warn)
     if revision is not None:
         raise ConfigError(
-            "source.revision is for one source; of several, give each its own: --input owner/name@revision"
+            "source.revision is for one source; give each of several its own: --input owner/name@revision"
         )
     inputs = [""] * len(names) if input is None else [part.strip() for part in input.split(",")]
-    for what, values in (("--input", inputs), ("source.mix", mix or names)):
-        if len(values) != len(names):
-            raise ConfigError(
-                f"{what} has {len(values)} parts for {len(names)} sources ({', '.join(names)}); give one each, with commas"
-            )
-    resolved = tuple(
-        resolve_one(part, where or None, split, None, require_full, warn)
-        for part, where in zip(names, inputs, strict=True)
-    )
-    return _mixed(resolved, mix or (1.0,) * len(names), seed)
+    weights = mix or (1.0,) * len(names)
+    for what, got in (("--input", len(inputs)), ("source.mix", len(weights))):
+        if got != len(names):
+            expected = f"{len(names)} sources ({', '.join(names)})"
+            raise ConfigError(f"{what} has {got} parts for {expected}; give one each, with commas")
+    pairs = zip(names, inputs, strict=True)
+    resolved = [resolve_one(part, where or None, split, None, require_full, warn) for part, where in pairs]
+    return _mixed(tuple(resolved), weights, seed)
 
 
 def parts(source: ResolvedSource) -> dict[str, ResolvedSource]:
     """The sources of a run, one or several, by the name that their records carry."""
-    times: Counter[str] = Counter()
-    named = {}
+    named: dict[str, ResolvedSource] = {}
     for part in source.parts or (source,):
-        times[part.adapter] += 1
-        number = times[part.adapter]
+        number = 1 + sum(other.adapter == part.adapter for other in named.values())
         named[part.adapter if number == 1 else f"{part.adapter}-{number}"] = part
     return named
 
@@ -95,9 +87,8 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
 
 
 def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
-    """The adapter of each source by the name its records carry; a generic one bound to its fields.
+    """The adapter of each source by the name its records carry; a generic one bound to `source.fields`, or to a guess.
 
-    `source.fields` is for the generic sources of a mix; without it, their fields are guessed from their first rows.
     ConfigError when there are fields and no generic source.
     """
     mixed = parts(source)

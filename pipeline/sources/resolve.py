@@ -1,14 +1,10 @@
-"""What the name and the input of one source mean, and every row of it.
-
-`resolve_one` decides what to read; `records_of` reads it. Between them stands a `ResolvedSource`, whose digest covers all
-that determines the rows: a file's bytes, or the Hub's commit. Several sources in one run: `mixing.py`.
-"""
+"""What the name and the input of one source mean, and every row of it. Several sources in one run: `mixing.py`."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,8 +12,7 @@ from pipeline import resources
 from pipeline.errors import InputError
 from pipeline.sources import files, hub, rows
 from pipeline.sources.adapters import get
-from pipeline.sources.files import Location, SourceFile, Warn
-from pipeline.sources.remote import RemoteFile
+from pipeline.sources.files import RemoteFile, SourceFile, Warn
 from pipeline.sources.row import Adapter, RawRow
 from pipeline.storage.filesystems import is_url
 from pipeline.text import shown
@@ -27,10 +22,10 @@ _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSource:
-    """What will be read. `location` is a path, URL or Hub id; `revision` is the Hub's commit, None for files.
+    """What will be read; `digest` covers all that determines the rows: the files' bytes, or the Hub's commit.
 
-    `split` is the one that was requested or is read, "all" when every file is read whatever split its name tells.
-    A mix has `parts`, as many `weights`, and the names and places of its parts with commas.
+    `location` is a path, URL or Hub id; `revision` is the Hub's commit, None for files. `split` is the one that was requested
+    or is read, "all" when every file is read whatever split its name tells. A mix has `parts` and as many `weights`.
     """
 
     adapter: str
@@ -70,9 +65,7 @@ def resolve_one(
     adapter = get(name)
     if input is None:
         if adapter.hub_id is None:
-            raise InputError(
-                f"source {name!r} has no data set of its own; give a file, a folder or a Hub id with --input"
-            )
+            raise InputError(f"source {name!r} has no data of its own; give a file, a folder or a Hub id with --input")
         try:
             return _from_hub(adapter, adapter.hub_id, split, revision)
         except (hub.HubUnreachable, InputError) as error:
@@ -82,22 +75,17 @@ def resolve_one(
         if revision is not None:
             raise InputError(f"{shown(input)}: these are files; source.revision is for Hub data sets, leave it out")
         return _from_files(adapter, input, inputs, split, warn)
+    nothing = f"{shown(input[:200])}: no such file or folder"
     named = _HUB_ID.fullmatch(input)
     if not named or files.is_data_name(input):
-        raise InputError(
-            f"{shown(input[:200])}: no such file or folder; "
-            "--input takes a file, a folder, a glob, a URL or a Hub id (owner/name)"
-        )
+        raise InputError(f"{nothing}; --input takes a file, a folder, a glob, a URL or a Hub id (owner/name)")
     hub_id, pinned = named.groups()
     if pinned and revision and pinned != revision:
         raise InputError(f"{shown(input)}: source.revision says {revision!r}; give one of the two")
     try:
         return _from_hub(adapter, hub_id, split, pinned or revision)
     except hub.HubUnreachable as error:
-        raise InputError(
-            f"{shown(input)}: no such file or folder, and the Hub can't be asked for a data set of that name "
-            f"({error}); check the path, or try again online"
-        ) from error
+        raise InputError(f"{nothing}, nor an answer from the Hub ({error}); check the path, or try online") from error
 
 
 def records_of(source: ResolvedSource, label: str, warn: Warn) -> Iterator[Record]:
@@ -105,34 +93,27 @@ def records_of(source: ResolvedSource, label: str, warn: Warn) -> Iterator[Recor
 
     InputError when the source as a whole can't be read further, or holds no row at all.
     """
-    index = -1
-    for index, (where, split, value) in enumerate(_located_rows(source, warn)):
-        yield Record(index, where, split, value, label)
-    if index < 0:
-        expected = get(source.adapter).expected
-        raise InputError(f"{source.location}: no rows in it; expected {expected}, one JSON object a line")
-
-
-def _located_rows(source: ResolvedSource, warn: Warn) -> Iterator[tuple[str, str, RawRow]]:
-    """(where, split, row) for every row of a source."""
-    for file in source.files:
-        for number, value in rows.rows(file.path, warn):
-            yield f"{shown(file.path)}:{number}", file.split or "train", value
-    if source.resolved != "hub":
-        return
-    sha, adapter = source.revision or "", get(source.adapter)
-    numbered: Iterable[tuple[int, RawRow]]
-    if adapter.hub_file and (source.location, source.split) == (adapter.hub_id, adapter.hub_split):
-        # `datasets` would hold the whole of a JSON array, in eight times its size.
-        numbered = rows.rows(RemoteFile(f"hf://datasets/{source.location}@{sha}/{adapter.hub_file}"), warn)
-    else:
-        numbered = enumerate(hub.rows(source.location, sha, source.split), 1)
-    for number, value in numbered:
-        yield f"{source.location}@{sha[:12]}:{source.split}:{number}", source.split, value
+    adapter, sha = get(source.adapter), source.revision or ""
+    streams = [(shown(file.path), file.split or "train", rows.rows(file.path, warn)) for file in source.files]
+    if source.resolved == "hub":
+        if adapter.hub_file and (source.location, source.split) == (adapter.hub_id, adapter.hub_split):
+            # `datasets` would hold the whole of a JSON array, in eight times its size.
+            one = RemoteFile(f"hf://datasets/{source.location}@{sha}/{adapter.hub_file}")
+            numbered = rows.rows(one, warn)
+        else:
+            numbered = hub.rows(source.location, sha, source.split)
+        streams.append((f"{source.location}@{sha[:12]}:{source.split}", source.split, numbered))
+    count = 0
+    for place, split, numbered in streams:
+        for number, value in numbered:
+            yield Record(count, f"{place}:{number}", split, value, label)
+            count += 1
+    if not count:
+        raise InputError(f"{source.location}: no rows in it; expected {adapter.expected}, one JSON object a line")
 
 
 def _from_sample(adapter: Adapter, why: str, revision: str | None, require_full: bool, warn: Warn) -> ResolvedSource:
-    """The sample that ships with the project, where nothing else is asked for."""
+    """The sample that ships with the project, unless more is requested."""
     sample = resources.folder("data") / f"{adapter.name}-sample.jsonl"
     if revision is not None:
         raise InputError(f"{why}, and the sample is no substitute for revision {revision!r}; try online")
@@ -141,18 +122,17 @@ def _from_sample(adapter: Adapter, why: str, revision: str | None, require_full:
     if not sample.is_file():
         raise InputError(f"{why}, and no sample is installed; try online, or give a local copy with --input")
     warn(f"{why}; using the bundled sample {sample.name} instead (--require-full-source makes this an error)")
-    file = SourceFile(sample, "sample")
-    digest = _digest(adapter, _identity([("sample", sample)]))
-    return ResolvedSource(adapter.name, sample.name, "bundled-sample", None, "sample", "Apache-2.0", digest, (file,))
+    read = (SourceFile(sample, "sample"),)
+    digest = _file_digest(adapter, read)
+    return ResolvedSource(adapter.name, sample.name, "bundled-sample", None, "sample", "Apache-2.0", digest, read)
 
 
 def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | None) -> ResolvedSource:
     sha, licence = hub.pin(hub_id, revision)
-    own = hub_id == adapter.hub_id
-    split = split or (adapter.hub_split if own else "train")
-    licence = licence or (adapter.licence if own else "unknown")
+    own_split, own_licence = (adapter.hub_split, adapter.licence) if hub_id == adapter.hub_id else ("train", "unknown")
+    split = split or own_split
     digest = _digest(adapter, ["hub", hub_id, sha, split])
-    return ResolvedSource(adapter.name, hub_id, "hub", sha, split, licence, digest)
+    return ResolvedSource(adapter.name, hub_id, "hub", sha, split, licence or own_licence, digest)
 
 
 def _from_files(
@@ -168,23 +148,17 @@ def _from_files(
         raise InputError(f"{place}: empty, 0 bytes; expected {adapter.expected}, one JSON object a line")
     for path in empty:
         warn(f"{shown(path)}: empty, 0 bytes; it adds no row")
-    read = [(file.split or split or "train", file.path) for file in kept if file.path not in empty]
-    splits = {label for label, _ in read}
-    return ResolvedSource(
-        adapter=adapter.name,
-        location=place,
-        resolved="file",
-        revision=None,
-        split=splits.pop() if len(splits) == 1 else "all",
-        licence="unknown",
-        digest=_digest(adapter, _identity(read)),
-        files=tuple(SourceFile(path, label) for label, path in read),
+    read = tuple(SourceFile(file.path, file.split or split or "train") for file in kept if file.path not in empty)
+    splits = {file.split or "" for file in read}
+    label = splits.pop() if len(splits) == 1 else "all"
+    return ResolvedSource(adapter.name, place, "file", None, label, "unknown", _file_digest(adapter, read), read)
+
+
+def _file_digest(adapter: Adapter, read: tuple[SourceFile, ...]) -> str:
+    """Of the files' splits and content in reading order, without names and places: moving a file changes no row."""
+    return _digest(
+        adapter, ["files", *(part for file in read for part in (file.split or "", files.content(file.path)))]
     )
-
-
-def _identity(read: list[tuple[str, Location]]) -> list[str]:
-    """The files' splits and content in reading order. Names and places are left out: moving a file changes no row."""
-    return ["files", *(part for split, path in read for part in (split, files.content(path)))]
 
 
 def _digest(adapter: Adapter, parts: list[str]) -> str:

@@ -1,7 +1,5 @@
 """What an adapter is, what it makes of a raw row, and which conversations can be a query."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple

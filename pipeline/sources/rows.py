@@ -4,14 +4,10 @@ JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content fi
 the size of a file: rows are read under a cap, and what exceeds it is skipped.
 """
 
-from __future__ import annotations
-
 import contextlib
-import io
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import PurePath
-from typing import cast
 
 from pipeline.errors import InputError
 from pipeline.sources.files import PACKED, WANTED, Location, Warn, bare_name
@@ -23,9 +19,8 @@ MAX_ROW_BYTES = 10_000_000
 
 _BOM = b"\xef\xbb\xbf"
 _MAGIC = unpacking.MAGIC | {b"PAR1": "parquet"}
-_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz"} | dict.fromkeys(
-    (b"\xff\xfe", b"\xfe\xff"), "UTF-16 text"
-)
+_UTF_16 = dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text")
+_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz"} | _UTF_16
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -45,18 +40,16 @@ def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
                 count += 1
                 yield row
     except (OSError, EOFError, zlib.error) as error:
-        raise Damaged(
-            f"{shown(path)}: damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that"
-        ) from error
+        what = f"damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that"
+        raise Damaged(f"{shown(path)}: {what}") from error
     except json_rows.BrokenArray as error:
-        raise Damaged(
-            f"{shown(path)}: a JSON array that breaks off after element {count}: {error}; {count} rows were read"
-        ) from error
+        what = f"a JSON array that breaks off after element {count}: {error}; {count} rows were read"
+        raise Damaged(f"{shown(path)}: {what}") from error
 
 
 def _rows(path: Location, warn: Warn) -> Generator[tuple[int, RawRow], None, None]:
     with contextlib.ExitStack() as opened:
-        file = opened.enter_context(cast(io.BufferedReader, path.open("rb", 1 << 18)))
+        file = opened.enter_context(path.open("rb"))
         kind = _kind(file.peek(8)[:8], path, warn)
         if kind == "parquet":
             yield from parquet_rows.rows(path, MAX_ROW_BYTES)
@@ -69,7 +62,7 @@ def _rows(path: Location, warn: Warn) -> Generator[tuple[int, RawRow], None, Non
         if suffix in _DELIMITERS:
             yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES)
         elif may_be_array and stream.peek(64).lstrip().startswith(b"["):
-            yield from json_rows.ArrayReader(stream, MAX_ROW_BYTES).rows()
+            yield from json_rows.array(stream, MAX_ROW_BYTES)
         else:
             yield from json_rows.lines(stream, path, MAX_ROW_BYTES)
 
@@ -88,9 +81,7 @@ def _kind(head: bytes, path: Location, warn: Warn) -> str:
     if packed.lower() in PACKED:
         is_table = bare_name(path.name).endswith(tuple(_DELIMITERS))
         if not is_table and not head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
-            raise InputError(
-                f"{shown(path)}: not a {packed} file, nor JSON Lines (it begins with {snippet(head)}); "
-                "get the file again"
-            )
+            what = f"not a {packed} file, nor JSON Lines (it begins with {snippet(head)})"
+            raise InputError(f"{shown(path)}: {what}; get the file again")
         warn(f"{shown(path)}: the name ends with {packed} but the file is not packed; read as plain text")
     return "plain"

@@ -48,26 +48,6 @@ def location(text: str | Path) -> Path:
     return RemotePath(text)
 
 
-def argument(text: str) -> Path:
-    """`location` as the type of a command line's argument."""
-    from argparse import ArgumentTypeError
-
-    try:
-        return location(text)
-    except ConfigError as error:
-        raise ArgumentTypeError(str(error)) from None
-
-
-def local_argument(text: str) -> Path:
-    """The type of an argument that has to be a folder on this machine."""
-    from argparse import ArgumentTypeError
-
-    path = argument(text)
-    if isinstance(path, RemotePath):
-        raise ArgumentTypeError(f"{text}: here a folder on this machine is needed")
-    return path
-
-
 def local_side(work: Path) -> Path:
     """Where on this machine a work folder's journal, progress and lock are: in it, unless it is remote."""
     if not isinstance(work, RemotePath):

@@ -14,7 +14,7 @@ import functools
 import io
 import os
 import posixpath
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,13 +106,16 @@ class RemotePath(_Base):
         return os.stat_result((0, 0, 0, 0, 0, 0, int(info["size"]), 0, 0, 0))
 
     def glob(self, pattern: str, **_: object) -> Iterator[RemotePath]:  # type: ignore[override]
-        return self._list(lambda fs, path: fs.glob(f"{path}/{pattern}"))
+        try:
+            paths = self._do("listed", lambda fs, path: list(map(fs.unstrip_protocol, fs.glob(f"{path}/{pattern}"))))
+        except FileNotFoundError:
+            return
+        for path in paths:
+            # Keep this path's spelling of the protocol: s3a:// is listed as s3://.
+            yield RemotePath(self.parts[0] + "/" + path.partition("://")[2].lstrip("/"))
 
     def rglob(self, pattern: str, **_: object) -> Iterator[RemotePath]:  # type: ignore[override]
         return self.glob(f"**/{pattern}")
-
-    def iterdir(self) -> Generator[RemotePath, None, None]:
-        yield from self._list(lambda fs, path: fs.ls(path, detail=False))
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
@@ -134,15 +137,6 @@ class RemotePath(_Base):
 
     def resolve(self, strict: bool = False) -> RemotePath:
         return RemotePath(posixpath.normpath(PurePosixPath(*self.parts)))
-
-    def _list(self, names_of: Callable[[Any, str], list[str]]) -> Iterator[RemotePath]:
-        try:
-            names = self._do("listed", lambda fs, path: [fs.unstrip_protocol(name) for name in names_of(fs, path)])
-        except FileNotFoundError:
-            return
-        for name in names:
-            # Keep this path's spelling of the protocol: s3a:// is listed as s3://.
-            yield RemotePath(self.parts[0] + "/" + name.partition("://")[2].lstrip("/"))
 
     def _info(self) -> dict[str, Any] | None:
         try:

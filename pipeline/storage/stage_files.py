@@ -134,13 +134,10 @@ def inspect(work: Path, stage: str, shard: int) -> StageFile | None:
 
 def inspect_all(work: Path, stage: str, shards: int) -> list[StageFile]:
     """The JSON of all shards. Raises StorageError naming one that is missing."""
-    files = []
-    for shard in range(shards):
-        file = inspect(work, stage, shard)
-        if file is None:
-            raise StorageError(f"{file_path(work, stage, shard)}: gone or damaged; run again to rebuild it")
-        files.append(file)
-    return files
+    files = [inspect(work, stage, shard) for shard in range(shards)]
+    if None in files:
+        raise StorageError(f"{file_path(work, stage, files.index(None))}: gone or damaged; run again to rebuild it")
+    return [file for file in files if file]
 
 
 def read(file: StageFile, columns: list[str] | None = None) -> pa.Table:

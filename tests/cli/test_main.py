@@ -49,7 +49,7 @@ def test_figa_alone_prints_help_and_a_bare_build_its_own(capsys: pytest.CaptureF
     [
         (["verfy", "x"], "did you mean verify?"),
         (["build", "--limt", "3"], "did you mean --limit?"),
-        (["build", "--source", "hhrlhf"], "did you mean 'hh-rlhf'?"),
+        (["build", "--source", "hhrlhf"], "did you mean hh-rlhf?"),
         (["build", "--source", "hh-rlhf", "--set", "reviser.max_token=3"], "did you mean reviser.max_tokens?"),
         (["build", "--source", "hh-rlhf", "--set", "policy.model=opnai/x"], "did you mean openai?"),
         (["status", "x", "--sett", "a=b"], ""),

@@ -1,5 +1,5 @@
-"""The server's and the worker's fixtures, for every test of this folder."""
+"""The fixtures of this folder: a Prefect server, its deployments and a worker, as long as its tests run."""
 
-from tests.flows.server import prefect, worker
+from tests.flows.server import deployed, prefect, worker
 
-__all__ = ["prefect", "worker"]
+__all__ = ["deployed", "prefect", "worker"]

@@ -45,22 +45,28 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
                 child.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which a fresh Prefect server answers."""
     with prefect_server(tmp_path_factory.mktemp("prefect")) as (environment, _):
         yield environment
 
 
-@pytest.fixture(scope="session")
-def worker(prefect: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which all deployments are made and a worker waits for their runs."""
+@pytest.fixture(scope="package")
+def deployed(prefect: dict[str, str]) -> dict[str, str]:
+    """The environment in which all deployments are on the server."""
     environment = prefect | {"OPENAI_API_KEY": KEY}
     run([*PREFECT, "work-pool", "create", "figa", "--type", "process"], environment)
     run([*PREFECT, "--no-prompt", "deploy", "--all"], environment)
+    return environment
+
+
+@pytest.fixture(scope="package")
+def worker(deployed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which a worker waits for the deployments' runs."""
     command = [*PREFECT, "worker", "start", "--pool", "figa"]
-    with process(command, environment, tmp_path_factory.mktemp("worker") / "worker.log"):
-        yield environment
+    with process(command, deployed, tmp_path_factory.mktemp("worker") / "worker.log"):
+        yield deployed
 
 
 @contextmanager

@@ -33,6 +33,7 @@ def test_the_command_line_through_a_server_gives_the_same_bytes(
     assert "curate-hh-rlhf-all" in {item["name"] for item in listed}
 
 
+@pytest.mark.slow
 def test_the_deployment_runs_on_a_worker(
     settings: Callable[..., CurationConfig], worker: dict[str, str], tmp_path: Path
 ) -> None:
@@ -47,13 +48,13 @@ def test_the_deployment_runs_on_a_worker(
     wait_for(lambda: warned in said_by(worker, ended["id"]))
 
 
-def test_the_form_of_a_deployment_explains_every_setting(worker: dict[str, str]) -> None:
-    (deployment,) = ask(worker, "deployments/filter", deployments={"name": {"any_": ["hh-rlhf"]}})
+def test_the_form_of_a_deployment_explains_every_setting(deployed: dict[str, str]) -> None:
+    (deployment,) = ask(deployed, "deployments/filter", deployments={"name": {"any_": ["hh-rlhf"]}})
     sections = deployment["parameter_openapi_schema"]["definitions"]
     settings = {f"{name}.{key}": v for name, s in sections.items() for key, v in s.get("properties", {}).items()}
     unexplained = [name for name, value in settings.items() if not (value.get("description") or "$ref" in str(value))]
     assert len(settings) > 40 and not unexplained
-    made = ask(worker, "deployments/filter")
+    made = ask(deployed, "deployments/filter")
     names = {"hh-rlhf", "sharegpt", "shp", "synthetic-gptj", "openorca", "paper-mix", "relabel", "verify"}
     assert {each["name"] for each in made} == names
     assert all(not schedule["active"] for each in made for schedule in each["schedules"])
@@ -71,16 +72,23 @@ def test_the_form_of_a_deployment_explains_every_setting(worker: dict[str, str])
         ("reviser", "modle", "openai/gpt-4o-mini"),
     ],
 )
-def test_a_bad_parameter_is_refused_at_submit(worker: dict[str, str], section: str, field: str, value: object) -> None:
-    (deployment,) = ask(worker, "deployments/filter", deployments={"name": {"any_": ["hh-rlhf"]}})
+def test_a_bad_parameter_is_refused_at_submit(
+    deployed: dict[str, str], section: str, field: str, value: object
+) -> None:
+    (deployment,) = ask(deployed, "deployments/filter", deployments={"name": {"any_": ["hh-rlhf"]}})
     with pytest.raises(HTTPError) as refused:
-        ask(worker, f"deployments/{deployment['id']}/create_flow_run", parameters={"config": {section: {field: value}}})
+        ask(
+            deployed,
+            f"deployments/{deployment['id']}/create_flow_run",
+            parameters={"config": {section: {field: value}}},
+        )
     said = json.load(refused.value)["detail"]
     assert refused.value.code == 409 and f"config.{section}" in said and field in said, said
 
 
-def test_prefect_tells_of_a_bad_parameter(worker: dict[str, str]) -> None:
+@pytest.mark.slow
+def test_prefect_tells_of_a_bad_parameter(deployed: dict[str, str]) -> None:
     command = [*PREFECT, "deployment", "run", "curate/hh-rlhf", "--param", 'config={"filter": {"max_distance": 7}}']
-    done = subprocess.run(command, capture_output=True, text=True, env=worker, cwd=ROOT, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=deployed, cwd=ROOT, timeout=60, check=False)
     assert done.returncode != 0
     assert "config.filter.max_distance" in "".join((done.stdout + done.stderr).split())

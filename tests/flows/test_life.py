@@ -89,6 +89,7 @@ def test_logs_have_row_counts_but_neither_texts_nor_keys(
     assert [text for text in texts if len(text) > 20 and text[:40] in log] == []
 
 
+@pytest.mark.slow
 def test_the_page_of_a_flow_run_is_readable(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
 ) -> None:

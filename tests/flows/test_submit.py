@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.submit import each_part, parts
+from flows.curate import each_part, parts
 
 
 @pytest.mark.parametrize("shards", [1, 20, 1024, 1025, 3_700, 1_000_000])

@@ -19,8 +19,10 @@ Settings = Callable[..., CurationConfig]
 
 @pytest.mark.parametrize(
     ("signals", "code"),
-    [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)],
-    ids=["terminated", "ctrl-c twice"],
+    [
+        pytest.param([signal.SIGTERM], 143, id="terminated"),
+        pytest.param([signal.SIGINT, signal.SIGINT], 130, id="ctrl-c twice", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signalled_run_ends_soon_and_goes_on(settings: Settings, signals: list[int], code: int) -> None:
     server = settings.server  # type: ignore[attr-defined]

@@ -81,6 +81,7 @@ def test_a_judge_in_batches_gives_the_same_bytes(at_desk: Settings, desk: BatchD
     assert live.manifest["calls"] == batched.manifest["calls"]
 
 
+@pytest.mark.slow
 def test_killed_interrupted_and_cancelled(
     at_desk: Settings, desk: BatchDesk, server: LoopbackServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,8 +36,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def run(config: CurationConfig) -> tuple[Outcome, list[str]]:
     shards.forget_contexts()
-    watcher = Silent()
-    return curate(config, in_threads, watcher), watcher.warnings
+    reporter = Silent()
+    return curate(config, in_threads, reporter), reporter.warnings
 
 
 def calls(settings: Settings) -> list[Any]:
@@ -241,7 +241,7 @@ def test_what_was_answered_before_its_price_was_known_stays_unknown(
     assert len(before["unpriced"]) == 2 and before["cost_usd"] == 0
     set_prices(tmp_path / "prices.json", settings, monkeypatch, 1.0)
     shards.forget_contexts()
-    watcher = Silent()
-    after = curate(settings("out", run__budget_usd=1.0), in_threads, watcher).manifest
+    reporter = Silent()
+    after = curate(settings("out", run__budget_usd=1.0), in_threads, reporter).manifest
     assert after["unpriced"] == before["unpriced"] and after["cost_usd"] > 0
-    assert any("before the price was known" in told for told in watcher.warnings)
+    assert any("before the price was known" in told for told in reporter.warnings)

@@ -32,8 +32,9 @@ def share_out(source_input: str | None, limit: int, count: int) -> Shared:
     adapter = get("hh-rlhf")
     source = resolve("hh-rlhf", source_input, require_full=True, warn=_warn)
     read = list(islice(records(source, warn=_warn), READ))
-    taken, rejects = Intake(settings, {"hh-rlhf": adapter}).take(read)
-    refused = {index for index, _ in rejects}
+    results = Intake(settings, {"hh-rlhf": adapter}).take(read)
+    taken = [row for row, _ in results]
+    refused = {index for index, (_, reject) in enumerate(results) if reject}
     held = [i for i in range(HELD_OUT_FROM, len(read)) if i not in refused][:count]
     if len(held) < count or limit > HELD_OUT_FROM:
         raise InputError(

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import SAMPLE
-from tests.exports.published import published
 
 pytest.importorskip("torch")
 
@@ -20,7 +19,6 @@ from tests.replication.policy import Policy
 from tests.replication.training import Budget
 from tests.training.tiny import tiny_llama
 
-__all__ = ["published"]
 pytestmark = pytest.mark.slow
 PLAN = experiment.Plan(Budget(2, 4, 1e-3, 512), seeds=1, layers=1, temperature=0.7, most_tokens=4)
 

@@ -197,7 +197,7 @@ def test_a_runs_summary_report_card_and_manifest_say_so(
     outcome = curate(settings(reward__model=f"openrlhf/short@{url}"), in_threads, Silent())
     assert outcome.manifest["reward_check"]["length_correlation"] == pytest.approx(-1.0, abs=1e-3)
     with Terminal() as terminal:
-        terminal.summary(outcome, as_json=False)
+        terminal.summary(outcome)
     assert "is mostly explained by length: shorter answers score higher" in capsys.readouterr().out
     assert "is mostly explained by length: shorter answers score higher" in (outcome.out / "report.html").read_text(
         "utf-8"

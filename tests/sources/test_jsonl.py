@@ -90,7 +90,7 @@ def test_given_messages_with_a_reference_are_the_whole_query():
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        ({"promt": "q"}, "did you mean 'prompt'"),
+        ({"promt": "q"}, "did you mean prompt"),
         ({"prompt": "q"}, "needs source.fields.reference"),
         ({"reference": "r"}, "exactly one of"),
         ({"prompt": "q", "messages": "m"}, "exactly one of"),

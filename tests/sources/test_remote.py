@@ -18,7 +18,7 @@ import zstandard
 
 from pipeline import sources
 from pipeline.errors import InputError
-from pipeline.sources import remote
+from pipeline.sources import files
 from pipeline.storage import filesystems
 
 LINES = b"".join(json.dumps({"prompt": f"q{n}", "response": "r"}).encode() + b"\n" for n in range(50))
@@ -118,7 +118,7 @@ def test_a_store_that_fails_in_the_middle(store: Any, monkeypatch: pytest.Monkey
 def test_no_secret_of_an_address_is_shown() -> None:
     assert "password" in refused("s3://key:hunter2@bucket/a.jsonl")
     assert "hunter2" not in refused("s3://key:hunter2@bucket/a.jsonl")
-    signed = remote.RemoteFile("https://host/path/a.jsonl.gz?X-Signature=hunter2", 5)
+    signed = files.RemoteFile("https://host/path/a.jsonl.gz?X-Signature=hunter2", 5)
     assert (str(signed), signed.name) == ("https://host/path/a.jsonl.gz", "a.jsonl.gz")
     assert "hunter2" not in refused("http://127.0.0.1:1/a.jsonl?sig=hunter2")
 

@@ -64,7 +64,7 @@ def test_a_path_of_a_store(root: RemotePath) -> None:
     assert sorted(path.name for path in (root / "data").glob("*.parquet")) == ["a.parquet", "b.parquet"]
     assert sorted(path.name for path in root.rglob("*.parquet")) == ["a.parquet", "b.parquet", "c.parquet"]
     assert [str(path) for path in root.glob("data/*.json")] == [f"{root}/data/a.json"]
-    assert [str(path) for path in root.glob("*")] == [str(path) for path in root.iterdir()] == [f"{root}/data"]
+    assert [str(path) for path in root.glob("*")] == [f"{root}/data"]
     assert not list((root / "none").glob("*")) and root.is_dir() and not root.is_file()
     assert str(pickle.loads(pickle.dumps(root / "a"))) == f"{root}/a"
     assert (root / "data" / "a.json").relative_to(root).as_posix() == "data/a.json"
@@ -126,9 +126,9 @@ def test_a_run_gives_the_same_bytes_in_a_store(root: RemotePath, settings: Setti
 def test_a_lost_journal_is_told(root: RemotePath, settings: Settings, tmp_path: Path, monkeypatch: Any) -> None:
     curate(settings(output__dir=str(root)), in_threads, Silent())
     monkeypatch.setenv("FIGA_STATE", str(tmp_path / "other"))
-    watcher = Silent()
-    curate(settings(output__dir=str(root), source__limit=3), in_threads, watcher)
-    assert any("is not on this machine" in warning for warning in watcher.warnings)
+    reporter = Silent()
+    curate(settings(output__dir=str(root), source__limit=3), in_threads, reporter)
+    assert any("is not on this machine" in warning for warning in reporter.warnings)
 
 
 def test_one_run_at_a_time(root: RemotePath, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.exports.published import published
 from tests.training.tiny import EOS, pairs, tiny_llama
-
-__all__ = ["published"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,15 +4,12 @@ A Hub data set is read at its newest revision, which the manifest records, unles
 adapter's docstring says of which revision the format is described.
 """
 
-from __future__ import annotations
-
 from pipeline.errors import ConfigError
 from pipeline.sources.adapters import (
     alpaca,
     hh_rlhf,
     jsonl,
     openorca,
-    parquet,
     sharegpt,
     shp,
     spa,
@@ -22,8 +19,9 @@ from pipeline.sources.adapters import (
 from pipeline.sources.row import Adapter
 from pipeline.text import did_you_mean
 
-_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, jsonl, parquet)
-ADAPTERS: dict[str, Adapter] = {module.ADAPTER.name: module.ADAPTER for module in _MODULES}
+_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, jsonl)
+_ALL: list[Adapter] = [*(module.ADAPTER for module in _MODULES), jsonl.PARQUET]
+ADAPTERS = {adapter.name: adapter for adapter in _ALL}
 
 
 def get(name: str) -> Adapter:

@@ -12,8 +12,6 @@ as a prompt, and is ignored.
 - An output such as "<nooutput>" is no answer: rejected (`empty_reference`).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -35,10 +33,5 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     return row
 
 
-ADAPTER = Adapter(
-    name="alpaca",
-    reader=parse,
-    expected='{"instruction": "…", "input": "…" (may be empty), "output": "…"}',
-    hub_id="tatsu-lab/alpaca",
-    licence="CC-BY-NC-4.0",
-)
+EXPECTED = '{"instruction": "…", "input": "…" (may be empty), "output": "…"}'
+ADAPTER = Adapter("alpaca", parse, EXPECTED, hub_id="tatsu-lab/alpaca", licence="CC-BY-NC-4.0")

@@ -16,8 +16,6 @@ gives the query Hi / Hello! / 2 + 2?, the reference "4." and the rejected reply 
   Who speaks is then unknown, so such a row is rejected (`marker_in_message`), never repaired.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -92,11 +90,4 @@ def _refuse_marker(text: str) -> None:
             raise RowReject("marker_in_message", expected="no speaker's label inside a turn", got=got)
 
 
-ADAPTER = Adapter(
-    name="hh-rlhf",
-    reader=parse,
-    expected=EXPECTED,
-    hub_id="Anthropic/hh-rlhf",
-    licence="MIT",
-    version=2,
-)
+ADAPTER = Adapter("hh-rlhf", parse, EXPECTED, hub_id="Anthropic/hh-rlhf", licence="MIT", version=2)

@@ -1,12 +1,11 @@
-"""Anyone's JSON Lines, JSON, CSV or TSV, under a mapping of fields that is set or guessed (`fields.py`).
+"""Anyone's JSON Lines, JSON, CSV, TSV or Parquet, under a mapping of fields that is set or guessed (`fields.py`).
 
     {"question": "2 + 2?", "answer": "4."}
 
 gives, guessed or with `--set source.fields.prompt=question --set source.fields.reference=answer`, the query "2 + 2?"
-and the reference "4.". Texts are kept exactly.
+and the reference "4.". Texts are kept exactly. Parquet's conversations are list<struct<role: string, content: string>>; the
+published files of a run of this project are readable too: their pairs enter at the filter stage.
 """
-
-from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,21 +28,19 @@ def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[obje
     """The adapter to use for a whole run, and the line to print about its fields (None: nothing to say).
 
     The mapping of `jsonl` and `parquet` is that of the settings, else that of most of the rows which yield a query under
-    their own guess; it then holds for every row. All `rows`, parsed records, are read, so pass a bounded part of a source.
+    their own guess. All `rows`, parsed records, are read, so pass a bounded part of a source.
     """
     if adapter.reader is not parse:
         if any(fields.values()):
-            raise ConfigError(
-                f"source.fields is for sources jsonl and parquet; {adapter.name!r} knows its own fields, leave it out"
-            )
+            raise ConfigError(f"source.fields is for jsonl and parquet; {adapter.name!r} knows its own fields, omit it")
         return adapter, None
     if mapping := from_settings(fields):
         return _bound(adapter, mapping), f"fields given: {describe(mapping)}"
     mappings: dict[str, Fields] = {}
     votes: Counter[str] = Counter()
     for raw in rows:
-        with suppress(RowReject):
-            if isinstance(raw, dict):
+        if isinstance(raw, dict):
+            with suppress(RowReject):
                 mapping = guess(raw)
                 read(raw, mapping)
                 votes[describe(mapping)] += 1
@@ -60,4 +57,5 @@ def _bound(adapter: Adapter, mapping: Fields) -> Adapter:
     return replace(adapter, reader=partial(read, fields=mapping), expected=expected, gives_pairs="revised" in mapping)
 
 
-ADAPTER = Adapter(name="jsonl", reader=parse, expected=SHAPES)
+ADAPTER = Adapter("jsonl", parse, SHAPES)
+PARQUET = replace(ADAPTER, name="parquet", expected=SHAPES.replace("an object with", "a row with", 1))

@@ -9,17 +9,11 @@ gives the query system / 2 + 2? and the reference "4.". An empty `system_prompt`
 rejected reply.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter
 
-ADAPTER = Adapter(
-    name="openorca",
-    reader=partial(read, fields={"prompt": "question", "system": "system_prompt", "reference": "response"}),
-    expected='{"system_prompt": "…", "question": "…", "response": "…"}',
-    hub_id="Open-Orca/OpenOrca",
-    licence="MIT",
-)
+EXPECTED = '{"system_prompt": "…", "question": "…", "response": "…"}'
+_READER = partial(read, fields={"prompt": "question", "system": "system_prompt", "reference": "response"})
+ADAPTER = Adapter("openorca", _READER, EXPECTED, hub_id="Open-Orca/OpenOrca", licence="MIT")

@@ -16,8 +16,6 @@ and what the user said after it is left out.
   isn't what was said: such a row is rejected (`html_remnants`), never repaired.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

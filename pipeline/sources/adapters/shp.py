@@ -15,8 +15,6 @@ pan …".
 - A deleted comment is no reply: as reference it is rejected (`deleted_comment`), as rejected reply it is dropped (None).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.errors import RowReject
@@ -52,9 +50,4 @@ def _refuse_contradiction(raw: dict[str, Any], label: int) -> None:
         raise RowReject("label_contradicts_scores", expected="a preferred comment with the higher score", got=got)
 
 
-ADAPTER = Adapter(
-    name="shp",
-    reader=parse,
-    expected=EXPECTED,
-    hub_id="stanfordnlp/SHP",
-)
+ADAPTER = Adapter("shp", parse, EXPECTED, hub_id="stanfordnlp/SHP")

@@ -11,8 +11,6 @@ answer `original_output` and its revision `revised_output`. Both answers exist, 
 sampled, scored, selected or revised. A row of this project's own `spa` export reads back the same.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from pipeline.sources.fields import read

@@ -8,8 +8,6 @@ gives the query `prompt`, the reference `chosen` and the rejected reply `rejecte
 `chosen`, is no worse reply (None).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.sources.fields import read
@@ -24,9 +22,5 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     return row._replace(rejected=None) if row.rejected == row.reference else row
 
 
-ADAPTER = Adapter(
-    name="synthetic-gptj",
-    reader=parse,
-    expected='{"prompt": "…", "chosen": "…", "rejected": "…"}',
-    hub_id="Dahoas/synthetic-instruct-gptj-pairwise",
-)
+EXPECTED = '{"prompt": "…", "chosen": "…", "rejected": "…"}'
+ADAPTER = Adapter("synthetic-gptj", parse, EXPECTED, hub_id="Dahoas/synthetic-instruct-gptj-pairwise")

@@ -14,8 +14,6 @@ gives the query "2 + 2?", the reference "4." and the rejected reply "5.". `messa
 - Some replies are empty; as reference they are rejected (`empty_reference`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.sources.fields import read

@@ -1,7 +1,6 @@
-"""Which rows leave before money is spent on them: one file per check, each reject with its reason and evidence.
+"""Which rows leave before money is spent on them, each with a reason and evidence.
 
-    length               too short, too long
-    language             in another language than those wanted
+    basic                too short, too long, in another language than those wanted
     plugins              whatever a user's own functions refuse
     decontaminate        shares a run of words with an evaluation set
     near_duplicates      says nearly what an earlier row says
@@ -9,14 +8,12 @@
 Exact duplicates are rejected where rows get their ids (`run/intake.py`). This package reads no source and writes no file.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.config.settings import SourceSettings
 from pipeline.sources import files
-from pipeline.sources.checks import decontaminate, language, length, plugins
+from pipeline.sources.checks import basic, decontaminate, plugins
 from pipeline.sources.checks.common import Check
 
 # Raise when a check decides otherwise about the same row.
@@ -25,7 +22,13 @@ CODE = 2
 
 def checks(settings: SourceSettings) -> list[Check]:
     """The checks that the settings name, cheapest first. UsageError for what can't be loaded or read."""
-    return [check for module in (length, language, plugins, decontaminate) for check in module.checks(settings)]
+    named = [basic.length(settings)]
+    if settings.languages:
+        named.append(basic.language(settings))
+    named += [plugins.check(name) for name in settings.plugins]
+    if settings.decontaminate:
+        named.append(decontaminate.check(settings))
+    return named
 
 
 def identity(settings: SourceSettings) -> list[Any]:
@@ -44,6 +47,3 @@ def _version(package: str) -> list[str]:
         return [package, version(package)]
     except PackageNotFoundError:  # the check itself says what to install
         return [package]
-
-
-__all__ = ["Check", "checks", "identity"]

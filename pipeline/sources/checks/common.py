@@ -1,7 +1,5 @@
 """What the checks share: their type, optional libraries, and text as words and n-grams of words."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import unicodedata

@@ -4,8 +4,6 @@ Brown et al., Language Models are Few-Shot Learners, 2020, appendix C: an overla
 aside. A text with fewer words matches only as a whole, and only from five words on: "Yes." proves nothing.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +18,8 @@ from pipeline.text import replace_surrogates, shown
 LEAST_WORDS = 5
 
 
-def checks(settings: SourceSettings) -> Iterator[Check]:
-    """A check against all evaluation files, when some are set. InputError when one can't be read whole."""
-    if not settings.decontaminate:
-        return
+def check(settings: SourceSettings) -> Check:
+    """A check against all evaluation files. InputError when one can't be read whole."""
     n = settings.decontaminate_words
     # Every n-gram of the evaluation sets, and where it stands first.
     known: dict[str, str] = {}
@@ -32,7 +28,7 @@ def checks(settings: SourceSettings) -> Iterator[Check]:
             for ngram in _ngrams(text, n):
                 known.setdefault(ngram, f"{shown(path.name)}:{number}")
 
-    def check(row: SourceRow) -> None:
+    def refuse(row: SourceRow) -> None:
         queries = (message["content"] for message in row.messages)
         for text in (row.reference, *queries, row.initial or "", row.revised or ""):
             for ngram in _ngrams(text, n):
@@ -40,7 +36,7 @@ def checks(settings: SourceSettings) -> Iterator[Check]:
                     expected = f"no {n} words of an evaluation set"
                     raise RowReject("contaminated", expected=expected, got=ngram, seen_in=known[ngram])
 
-    yield check
+    return refuse
 
 
 def paths(entry: str) -> list[Location]:

@@ -6,8 +6,6 @@ different system messages have nothing in common, and the system message itself 
 that many rows share would make them all alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

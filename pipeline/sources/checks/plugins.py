@@ -6,18 +6,15 @@ then counts, or a sentence, which goes into the evidence. Importing a module run
 only ever taken from the run's settings, never from data.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.sources import SourceRow
 from pipeline.sources.checks.common import Check
@@ -52,14 +49,11 @@ def identity(name: str) -> list[str]:
     return [name, hashlib.sha256(content).hexdigest()]
 
 
-def checks(settings: SourceSettings) -> Iterator[Check]:
-    """One check per plug-in, in the order of the settings."""
-    for name in settings.plugins:
-        yield _check(name, load(name))
+def check(name: str) -> Check:
+    """The check by the plug-in of that name."""
+    plugin = load(name)
 
-
-def _check(name: str, plugin: Plugin) -> Check:
-    def check(row: SourceRow) -> None:
+    def refuse(row: SourceRow) -> None:
         try:
             answer = plugin(copy.deepcopy(row.messages), row.reference)
         except Exception as error:  # the user's code may raise anything
@@ -67,8 +61,8 @@ def _check(name: str, plugin: Plugin) -> Check:
         if answer is None:
             return
         if not isinstance(answer, str) or not answer:
-            message = f"source.plugins: {name} must return None or a reason as text, it returned {answer!r:.80}"
-            raise ConfigError(message)
+            got = f"it returned {answer!r:.80}"
+            raise ConfigError(f"source.plugins: {name} must return None or a reason as text, {got}")
         raise RowReject(answer if _REASON.fullmatch(answer) else "plugin", plugin=name, got=answer[:200])
 
-    return check
+    return refuse

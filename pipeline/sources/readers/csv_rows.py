@@ -1,7 +1,5 @@
 """The rows of a CSV or TSV file whose first row names the fields (RFC 4180, by the standard library's parser)."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterator
@@ -29,10 +27,10 @@ def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_byte
                 yield begins, _row(header, cells)
             begins = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(
-            f"{shown(path)}:{reader.line_num}: not CSV ({error}); is a quote left open, or not doubled, before this line, or "
-            "are fields separated by something else than a comma?"
-        ) from error
+        hint = (
+            "is a quote left open, or not doubled, before it, or are fields separated by something else than a comma?"
+        )
+        raise InputError(f"{shown(path)}:{reader.line_num}: not CSV ({error}); {hint}") from error
 
 
 def _capped(text: io.TextIOWrapper, most: int) -> Iterator[str]:
@@ -44,9 +42,8 @@ def _capped(text: io.TextIOWrapper, most: int) -> Iterator[str]:
 
 def _header(names: list[str], path: Location) -> list[str]:
     if len(names) == 1 and any(separator in names[0] for separator in ";\t|"):
-        raise InputError(
-            f"{shown(path)}:1: the first row is one name, {snippet(names[0])}: separate fields by commas, or by tabs in a .tsv"
-        )
+        what = f"the first row is one name, {snippet(names[0])}"
+        raise InputError(f"{shown(path)}:1: {what}: separate fields by commas, or by tabs in a .tsv")
     twice = [name for name in names if names.count(name) > 1]
     if twice or not any(names):
         got = f"{snippet(twice[0])} twice" if twice else "none"

@@ -7,8 +7,6 @@ An array is read a megabyte at a time, because ShareGPT comes as one of 670 MB. 
 brackets close, whatever is in it, so a faulty element costs only itself.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -26,11 +24,10 @@ MAX_BLANK_LINES = 1_000_000  # one after the other
 MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
 MAX_DIGITS = 4300  # Python's own default limit, which the environment can change
 _READ_BYTES = 1 << 20
-_WHITE_SPACE = re.compile(rb"[ \t\r\n]*+")
-# What goes on until the next byte that matters: within a string, within brackets, between brackets.
-_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-_IN_BRACKETS = re.compile(rb'[^"\[\]{}]*+')
-_BARE = re.compile(rb'[^"\[\]{},]*+')
+_WHITE_SPACE = b" \t\r\n"
+_MARK = re.compile(rb'["\[\]{},]')
+_STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_OPENING, _CLOSING, _ENDS = (b"[", b"{"), (b"]", b"}"), (b",", b"]", b"}")
 
 
 def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
@@ -41,7 +38,7 @@ def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int) -> Iter
         if len(line) > max_row_bytes and not line.endswith(b"\n"):
             size = len(line) + _skip_line(stream, path, number)
             last = number
-            yield number, RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=f"{size:,} bytes")
+            yield number, _too_large(size, max_row_bytes)
         elif not line.isspace():
             last = number
             value = decode(line)
@@ -60,9 +57,8 @@ def _skip_line(stream: io.BufferedReader, path: Location, number: int) -> int:
         if part.endswith(b"\n"):
             break
         if skipped > MAX_SKIP_BYTES:
-            raise InputError(
-                f"{shown(path)}:{number}: one row of over {MAX_SKIP_BYTES:,} bytes; expected one JSON object a line"
-            )
+            where = f"{shown(path)}:{number}"
+            raise InputError(f"{where}: one row of over {MAX_SKIP_BYTES:,} bytes; expected one JSON object a line")
     return skipped
 
 
@@ -70,88 +66,65 @@ class BrokenArray(Exception):
     """The array can't be followed any further; the text says why."""
 
 
-class ArrayReader:
-    """Reads one array. Memory: twice `max_row_bytes` at most, and that only where an element is so large."""
+def array(stream: io.BufferedReader, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
+    """(number from 1, object or reject) for every element; BrokenArray where the array itself breaks off.
 
-    def __init__(self, stream: io.BufferedReader, max_row_bytes: int) -> None:
-        self._stream, self._max_row_bytes = stream, max_row_bytes
-        # What was read; before `_at` it is used.
-        self._data, self._at = b"", 0
-
-    def rows(self) -> Iterator[tuple[int, RawRow]]:
-        """(number from 1, object or reject) for every element; BrokenArray where the array itself breaks off."""
-        number = 0
-        self._next()
-        self._at += 1  # the opening bracket
-        while self._next() != b"]":
-            number += 1
-            yield number, self._element()
-            if self._next() == b",":
-                self._at += 1
-            elif self._next() != b"]":
-                raise BrokenArray(f"expected ',' or ']', got {self._here()}")
-        self._at += 1
-        if self._next(may_end=True):
-            raise BrokenArray(f"more text after its end: {self._here()}")
-
-    def _next(self, *, may_end: bool = False) -> bytes:
-        """Pass white space; the byte behind it, which stays unused."""
-        while True:
-            self._at = _end(_WHITE_SPACE, self._data, self._at)
-            if self._at < len(self._data):
-                return self._data[self._at : self._at + 1]
-            if not self._read():
-                if may_end:
-                    return b""
-                raise BrokenArray("the file ends")
-
-    def _here(self) -> str:
-        return snippet(self._data[self._at : self._at + 20].decode(errors="replace"))
-
-    def _read(self) -> bool:
-        """Drop what is used and read on; whether there was more."""
-        data = self._stream.read1(_READ_BYTES)
-        self._data, self._at = self._data[self._at :] + data, 0
-        return bool(data)
-
-    def _element(self) -> RawRow:
-        """Pass one element. Of one that is too large nothing is kept while it is passed."""
-        at, dropped, depth, in_string = self._at, 0, 0, False
-        is_string = self._data[at : at + 1] == b'"'
-        ended = False
-        while not ended:
-            at = _end(_IN_STRING if in_string else _IN_BRACKETS if depth else _BARE, self._data, at)
-            mark = self._data[at : at + 1]
-            if not mark or mark == b"\\":  # all that was read is passed, but for a backslash whose character is missing
-                if at - self._at > self._max_row_bytes:
-                    dropped, self._at = dropped + at - self._at, at
-                at -= self._at
-                if not self._read():
-                    raise BrokenArray("the file ends within an element")
+    The first byte that isn't white space is the opening bracket. Memory: at most `max_row_bytes` and two reads.
+    """
+    while stream.read(1) not in (b"[", b""):
+        pass
+    number = depth = size = 0
+    element, closed = bytearray(), False  # the bytes of the current element, and whether its brackets are closed
+    pieces = _pieces(stream)
+    for piece, mark in pieces:
+        text = piece
+        if not closed:
+            bare = not depth and mark in _ENDS  # the mark behind a bare value isn't part of it
+            text = (text if size else text.lstrip(_WHITE_SPACE)) + (b"" if bare else mark)
+            size += len(text)
+            element += text if size <= max_row_bytes else b""
+            depth += 0 if bare else (mark in _OPENING) - (mark in _CLOSING)
+            closed = bare or (mark in _CLOSING and not depth)
+            if closed and (size or mark == b","):
+                number += 1
+                yield number, decode(bytes(element)) if size <= max_row_bytes else _too_large(size, max_row_bytes)
+            if not bare:
                 continue
-            if mark == b'"':
-                in_string = not in_string
-                ended = is_string and not in_string
-            elif mark in b"[{":
-                depth += 1
-            elif depth:
-                depth -= 1
-                ended = not depth
-            else:  # the comma or bracket behind a bare value isn't part of it
-                break
-            at += 1
-        size, element = dropped + at - self._at, self._data[self._at : at]
-        self._at = at
-        if size > self._max_row_bytes:
-            limit = f"at most {self._max_row_bytes:,} bytes"
-            return RowReject("row_too_large", expected=limit, got=f"{size:,} bytes")
-        return decode(element)
+            text = b""
+        if text.strip(_WHITE_SPACE) or mark not in (b"", b",", b"]"):
+            raise BrokenArray(f"expected ',' or ']', got {_shown(text + mark)}")
+        if mark == b"]":
+            break
+        if mark == b",":
+            element, size, closed = bytearray(), 0, False
+    else:
+        raise BrokenArray("the file ends")
+    if more := next((text + mark for text, mark in pieces if (text + mark).strip(_WHITE_SPACE)), b""):
+        raise BrokenArray(f"more text after its end: {_shown(more)}")
 
 
-def _end(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
-    """Where the match ends that begins at `start`; each of these patterns matches everywhere."""
-    match = pattern.match(data, start)
-    return match.end() if match else start
+def _pieces(stream: io.BufferedReader) -> Iterator[tuple[bytes, bytes]]:
+    """All bytes in pieces: text, and the quote, or the bracket or comma outside of quotes, that follows it (if any)."""
+    in_string, rest = False, b""
+    while read := stream.read1(_READ_BYTES):
+        data, at = rest + read, 0
+        unpaired = (len(data) - len(data.rstrip(b"\\"))) % 2  # a backslash whose character is not read yet
+        data, rest = data[: len(data) - unpaired], data[len(data) - unpaired :]
+        while at < len(data):
+            match = _STRING_END.match(data, at) if in_string else _MARK.search(data, at)
+            end = match.end() if match else len(data)
+            mark = data[end - 1 : end] if match else b""
+            yield data[at : end - len(mark)], mark
+            in_string ^= mark == b'"'
+            at = end
+
+
+def _shown(text: bytes) -> str:
+    return snippet(text.strip(_WHITE_SPACE)[:20].decode(errors="replace"))
+
+
+def _too_large(size: int, most: int) -> RowReject:
+    return RowReject("row_too_large", expected=f"at most {most:,} bytes", got=f"{size:,} bytes")
 
 
 def decode(raw: bytes) -> RawRow:

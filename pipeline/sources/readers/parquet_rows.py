@@ -4,19 +4,15 @@ A file of 2 kB can hold a hundred million repeated values, so a footer that anno
 refused before any of them is read.
 """
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources.files import Location, size
 from pipeline.sources.row import RawRow
 from pipeline.text import one_line, shown, snippet
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # A column of one repeated value, in pages of the usual size, holds 80 to 270 values a byte; a bomb tens of thousands.
 VALUES_A_BYTE = 500
@@ -32,29 +28,19 @@ _BATCH_BYTES = 256_000_000
 def rows(path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
     """(row number from 1, row or reject). InputError for a bomb, OSError for a damaged file."""
     import pyarrow as pa
-
-    number = 0
-    try:
-        for batch in _batches(path):
-            for value in _values(batch, max_row_bytes):
-                number += 1
-                yield number, value
-    except (pa.ArrowException, OverflowError, ValueError) as error:  # of the names in a damaged footer, too
-        raise OSError(one_line(error)) from error
-
-
-def _batches(path: Location) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    with (
-        path.open("rb") as raw,
-        pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True) as file,
-    ):
-        names = file.schema_arrow.names
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"{shown(path)}: two columns named {snippet(twice)}; expected each name once")
-        largest = _refuse_bomb(path, file.metadata)
-        yield from file.iter_batches(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))))
+    options = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
+    try:
+        with path.open("rb") as raw, pq.ParquetFile(raw, **options) as file:
+            names = file.schema_arrow.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise InputError(f"{shown(path)}: two columns named {snippet(twice)}; expected each name once")
+            largest = _refuse_bomb(path, file.metadata)
+            batches = file.iter_batches(max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1))))
+            yield from enumerate(itertools.chain.from_iterable(_values(batch, max_row_bytes) for batch in batches), 1)
+    except (pa.ArrowException, OverflowError, ValueError) as error:  # of the names in a damaged footer, too
+        raise OSError(one_line(error)) from error
 
 
 def _refuse_bomb(path: Location, footer: Any) -> int:
@@ -71,14 +57,13 @@ def _refuse_bomb(path: Location, footer: Any) -> int:
         ("unpacked bytes in one column chunk", largest, MAX_CHUNK_BYTES),
     ):
         if announced > allowed:
-            raise InputError(
-                f"{shown(path)}: refused: {on_disk:,} bytes of Parquet announce {announced:,} {what}; "
-                f"expected at most {allowed:,}. If the data is real, write it without so much repetition"
-            )
+            announces = f"{on_disk:,} bytes of Parquet announce {announced:,} {what}; expected at most {allowed:,}"
+            hint = "If the data is real, write it without so much repetition"
+            raise InputError(f"{shown(path)}: refused: {announces}. {hint}")
     return largest
 
 
-def _values(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[RawRow]:
+def _values(batch: Any, max_row_bytes: int) -> Iterator[RawRow]:
     if batch.nbytes <= max_row_bytes:
         with suppress(Exception):  # of one of these rows: below, each is read alone
             yield from batch.to_pylist()
@@ -86,15 +71,15 @@ def _values(batch: pa.RecordBatch, max_row_bytes: int) -> Iterator[RawRow]:
     yield from (_value(batch.slice(index, 1), max_row_bytes) for index in range(batch.num_rows))
 
 
-def _value(row: pa.RecordBatch, max_row_bytes: int) -> RawRow:
+def _value(row: Any, max_row_bytes: int) -> RawRow:
     if row.nbytes > max_row_bytes:
         return RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=f"{row.nbytes:,} bytes")
     try:
-        value: dict[str, Any] = row.to_pylist()[0]
-        return value
+        [value] = row.to_pylist()
     except UnicodeDecodeError as error:
         got = repr(error.object[error.start : error.start + 12])
         return RowReject("invalid_utf8", expected="UTF-8", byte=error.start, got=got)
     except Exception as error:  # a date in the year 100,000, an unknown time zone: each library has its own
         expected = "values that Python can hold; leave out the columns that aren't needed"
         return RowReject("unreadable_value", expected=expected, got=f"{type(error).__name__}: {snippet(str(error))}")
+    return dict(value)

@@ -3,8 +3,6 @@
 A few kilobytes can unpack to any number of gigabytes, so there is a cap: in proportion to the bytes that were read.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io
@@ -43,10 +41,9 @@ class _Capped(io.RawIOBase):
         buffer[: len(data)] = data
         self._unpacked += len(data)
         if self._unpacked > ALLOWED_BYTES and self._unpacked > UNPACKED_A_BYTE * self._file.tell():
-            raise InputError(
-                f"{shown(self._path)}: refused: its first {self._file.tell():,} bytes unpack to over {self._unpacked:,}; "
-                f"expected at most {UNPACKED_A_BYTE} a byte. If the data is real, unpack it yourself"
-            )
+            what = f"its first {self._file.tell():,} bytes unpack to over {self._unpacked:,}"
+            wanted = f"expected at most {UNPACKED_A_BYTE} a byte. If the data is real, unpack it yourself"
+            raise InputError(f"{shown(self._path)}: refused: {what}; {wanted}")
         return len(data)
 
 
@@ -63,19 +60,15 @@ class _Zstd:
         except OSError:
             if self._most == 1 or not self._file.seekable():
                 raise
-            self._byte_by_byte()
+            # That read lost what it had already unpacked: start again where it began, byte by byte.
+            self._failed = self._stream  # it would close the file when garbage collected
+            self._file.seek(0)
+            self._stream, self._most, left = _arrow(self._file), 1, self._unpacked
+            while left:
+                left -= len(self._stream.read(min(left, _BUFFER)))
             return self.read1(size)
         self._unpacked += len(data)
         return data
-
-    def _byte_by_byte(self) -> None:
-        """Start again where the failed read began, because that read lost what it had already unpacked."""
-        self._failed = self._stream  # it would close the file when garbage collected
-        self._file.seek(0)
-        self._stream, left = _arrow(self._file), self._unpacked
-        while left:
-            left -= len(self._stream.read(min(left, _BUFFER)))
-        self._most = 1
 
 
 def _arrow(file: io.BufferedReader) -> Any:

@@ -1,0 +1,115 @@
+"""What a flow run shows while it works: log lines with counts, one progress artifact per stage. Never row text, never keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.settings import PREFECT_API_URL
+
+from pipeline import schema
+from pipeline.cli.prefect_server import prefect_problem
+from pipeline.curate import Outcome, Reporter
+from pipeline.errors import CurationError
+from pipeline.run import progress
+from pipeline.run.context import Context
+
+_ARTIFACTS_EVERY_S = 5.0
+_DOWNLOAD_EVERY_S = 10.0
+
+
+@dataclass
+class Caller:
+    """The process that started the flow, when it is not a deployment: its display, and how the run ended, once it has."""
+
+    display: Reporter
+    endings: list[Outcome | CurationError] = field(default_factory=list)
+
+
+# Only functions of this module may read it: Dask and Ray pickle a flow by value with every variable that it names.
+caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+def keep(ending: Outcome | CurationError) -> None:
+    """Hand over how the run ended, also when the server doesn't take it."""
+    if current := caller.get():
+        current.endings.append(ending)
+
+
+def flow_reporter() -> Reporter:
+    """The log and artifacts of the current flow run, and the caller's display where there is one."""
+    current = caller.get()
+    return FlowReporter(get_run_logger(), current.display if current else None)
+
+
+def server_answers() -> bool:
+    """Whether the Prefect server answers; True as well without an address: then the server is this process's own."""
+    url = PREFECT_API_URL.value()
+    return not url or prefect_problem(url) is None
+
+
+class FlowReporter:
+    """Writes to the flow run's log what a terminal would show, and keeps the flow run's progress artifacts.
+
+    display: the terminal of the process that started the flow, which shows the same.
+    """
+
+    def __init__(self, logger: Any, display: Reporter | None = None) -> None:
+        self._logger = logger
+        self._display = display
+        self._logged = 0.0
+        self._artifacts: dict[str, UUID] = {}
+        self._shown: dict[str, progress.Counts] = {}
+
+    def warn(self, message: str) -> None:
+        self._logger.warning(message)
+        if self._display:
+            self._display.warn(message)
+
+    def download(self, what: str, done: int, total: int) -> None:
+        if self._display:
+            self._display.download(what, done, total)
+        if done >= total or time.monotonic() - self._logged > _DOWNLOAD_EVERY_S:
+            self._logged = time.monotonic()
+            self._logger.info("%s: %d of %d MB", what, done // 1_000_000, total // 1_000_000)
+
+    @contextmanager
+    def watching(self, context: Context) -> Iterator[None]:
+        """Show the stages of a run until the block ends."""
+        display = self._display.watching(context) if self._display else nullcontext()
+        try:
+            with progress.repeating(lambda: self._show(context), _ARTIFACTS_EVERY_S), display:
+                yield
+        finally:
+            self._show(context)
+            counts = progress.read(context.work)
+            for stage in (stage for stage in schema.STAGES if stage in counts):
+                self._logger.info("%s: %d rows, %d rejected", stage, counts[stage].done, counts[stage].rejected)
+
+    def _show(self, context: Context) -> None:
+        """Create or update the artifacts of the stages that got on."""
+        counts = progress.read(context.work)
+        changed = {s: c for s, c in counts.items() if s in schema.STAGES[1:] and self._shown.get(s) != c}
+        if not changed or not server_answers():
+            return
+        for stage, c in changed.items():
+            percent = 100.0 * c.done / c.total if c.total else 100.0
+            text = f"{stage}: {c.done} of {c.total} rows, {c.rejected} rejected"
+            try:
+                if stage in self._artifacts:
+                    update_progress_artifact(self._artifacts[stage], progress=percent, description=text)
+                else:
+                    artifact = create_progress_artifact(percent, key=f"figa-{stage}", description=text)
+                    self._artifacts[stage] = cast("UUID", artifact)
+            except Exception as error:
+                # Whatever a server that just went away raises: a display must not stop the run that it shows.
+                self._logger.debug("the progress artifact of %s: %s", stage, error)
+                return
+            self._shown[stage] = c
