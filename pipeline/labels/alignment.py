@@ -14,8 +14,6 @@ Optimal alignments are not unique, so the one that `rapidfuzz.distance.Levenshte
 version is pinned and recorded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args

@@ -9,8 +9,6 @@ token for six control characters and for unassigned code points above U+40000: b
 makes of the bytes beside such a code point can differ.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 import os

@@ -3,8 +3,6 @@
 The description is in the manifest and in every Parquet file: enough to check the labels and to make them again.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from importlib.metadata import version

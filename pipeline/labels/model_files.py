@@ -1,7 +1,5 @@
 """Facts about a model or tokenizer before it is loaded: what its folder holds, whether the Hub responds."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A word is a run of word characters, with apostrophes inside it, a run of white s
 not the tokenizer's own words: the tokenizers of Llama 2's family don't split a text into words.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from collections.abc import Sequence

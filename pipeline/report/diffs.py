@@ -3,8 +3,6 @@
 Control characters never reach the terminal: they are made visible.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@
 better answer is known, and diagnostics.py measures how far scores can be trusted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

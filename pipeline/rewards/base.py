@@ -1,7 +1,5 @@
 """What all reward models have in common, and the one way to call them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

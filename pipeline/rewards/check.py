@@ -1,7 +1,5 @@
 """Behind `figa rewards check`: compare a reward model with pairs of which the better answer is known."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

@@ -8,8 +8,6 @@ variance.
 A margin is the score of the better answer of a pair minus that of the worse one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

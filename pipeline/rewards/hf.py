@@ -5,8 +5,6 @@ OpenAssistant's `reward-model-deberta-v3-large-v2` was trained. A model whose ch
 that is not trusted, would give random scores and is refused.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -8,8 +8,6 @@ pairwise    R(X, Y) is how much Y is preferred to the row's reference, from −1
 A judgement that can't be read is a reject (judgement_unreadable), as is a failed call.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence

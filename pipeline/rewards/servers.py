@@ -12,8 +12,6 @@ Stage files hold the scores, so nothing is journalled. A score that is missing, 
 as does a failed request; a server that never answers stops the run. `REWARD_API_KEY`, if set, is sent as bearer token.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

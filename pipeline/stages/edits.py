@@ -16,8 +16,6 @@ memory, so each edit is checked against the draft; one that fails is dropped wit
 Pure: sees text, never a model, and evaluates nothing that it reads.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

@@ -3,8 +3,6 @@
 Cheap tests come first. The pair is tokenised here, once: the distance is over the ids that are published.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence

@@ -13,8 +13,6 @@ Style `sentences`, for small models, replaces 2 and 3: the program plans and dia
 (`sentences.py`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Score: R(X, Y) and R(X, Ŷ), by the same model, with the same template."""
 
-from __future__ import annotations
-
 import math
 
 import pyarrow as pa

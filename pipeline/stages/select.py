@@ -3,8 +3,6 @@
 Of several answers to a query one is picked first, by its score. Thresholds that are quantiles are those of the picked rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 

@@ -17,8 +17,6 @@ The result is a splice of draft and reference with a small model's repairs, and 
 plan's as well: the small model names the same fault for nearly every draft. Pure: sees text, never a model.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

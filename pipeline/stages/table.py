@@ -8,8 +8,6 @@ A stage's digest is made of its inputs (`Stage.digest`), and `figa status` expla
 (`short_digests`). No other place lists them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
