@@ -5,8 +5,6 @@ between prompt and response is found by character offsets. A pair for which that
 never shifted: tokenising the prompt alone can put labels one token off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +65,7 @@ class LabelTokenizer:
     Raises ConfigError when the tokenizer has no EOS, no offsets, or no usable template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings, name: str) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings, name: str) -> None:
         self.name = name
         self.settings = settings
         self._tokenizer = tokenizer

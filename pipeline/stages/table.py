@@ -24,16 +24,15 @@ from pipeline.models.chat import ChatModel
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
-from pipeline.stages import select as selection
 from pipeline.stages.common import OnProgress
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
 from pipeline.stages.sample import sample
 from pipeline.stages.score import score
+from pipeline.stages.select import Thresholds, select
 from pipeline.storage.stage_files import StageOutput
 
-Thresholds = Mapping[str, float | None]
 Inputs = dict[str, Any]
 # An input that `figa status` can't determine without loading a model or asking a server.
 UNKNOWN = object()
@@ -135,7 +134,7 @@ def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
 
 
 def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
-    return selection.select(rows, selection.Thresholds(**thresholds), on_progress, context.config.policy.pick)
+    return select(rows, thresholds, on_progress, context.config.policy.pick)
 
 
 def _select_inputs(context: StageContext, thresholds: Thresholds | None) -> Inputs:
