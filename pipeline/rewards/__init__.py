@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.config.model_names import SERVERS, ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
+from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
 from pipeline.prompts import JudgePrompts

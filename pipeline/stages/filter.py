@@ -58,8 +58,6 @@ _REFUSAL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-
-
 # What a revision is judged by.
 COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
 
@@ -77,9 +75,9 @@ def filter_revisions(
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
     reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.
     """
-    results = judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward)
-    on_progress(len(results), sum(isinstance(result, RowReject) for result in results))
-    return collect(rows, schema.FILTER, results)
+    output = collect(rows, schema.FILTER, judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward))
+    on_progress(rows.num_rows, len(output.rejects))
+    return output
 
 
 def judge(
@@ -160,10 +158,8 @@ def rouge_l(text: str, reference: str) -> float:
 def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
     """Raises RowReject when the revision came no nearer to the reference; no reward model takes part."""
     least = settings.min_rouge_gain
-    if least is None:
-        return
     gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
-    if gain < least:
+    if least is not None and gain < least:
         raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).keeping(edit_distance=distance)
 
 

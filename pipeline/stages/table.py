@@ -4,8 +4,7 @@ determines its output, by name.
     source ──► sample ──► score ──► select ──► revise ──► filter ──► label      rows with a query and a reference
     source ──► (score) ─────────────────────────────────► filter ──► label      pre-made pairs
 
-A stage's digest is made of its inputs (`Stage.digest`), and `figa status` explains a rerun by short digests of the same inputs
-(`short_digests`). No other place lists them.
+A stage's digest is made of its inputs, and `figa status` explains a rerun by short digests of the same; no other place lists them.
 """
 
 from collections.abc import Callable, Mapping
