@@ -29,7 +29,7 @@ from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
 from pipeline.run.shards import context_of, run_stages
-from pipeline.stages.table import Thresholds
+from pipeline.stages.select import Thresholds
 from pipeline.text import describe_error
 
 # Of a phase. Sources up to 13 million rows have fewer shards than this; beyond, a task takes several.

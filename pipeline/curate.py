@@ -22,7 +22,8 @@ from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
 from pipeline.stages import select
-from pipeline.stages.table import Thresholds, short_digests
+from pipeline.stages.select import Thresholds
+from pipeline.stages.table import short_digests
 from pipeline.storage.lock import run_lock
 
 
@@ -91,8 +92,8 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
 def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards: int) -> Thresholds:
     """Run both phases; returns the thresholds that rows were selected by."""
     if not config.needs_generation:
-        execute(config, shards, config.stages[1:], select.OFF.as_dict())
-        return select.OFF.as_dict()
+        execute(config, shards, config.stages[1:], select.OFF)
+        return select.OFF
     execute(config, shards, ("sample", "score"), None)
     thresholds = resolve_thresholds(config, run.work, shards)
     execute(config, shards, ("select", "revise", "filter", "label"), thresholds)

@@ -3,8 +3,6 @@
 The filter stage calls `tokenize_pair`, the label stage `label_columns`; `verify` and `relabel` call `label_texts`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

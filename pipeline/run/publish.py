@@ -21,7 +21,7 @@ from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import Plan
 from pipeline.sources import ResolvedSource
-from pipeline.stages.table import Thresholds
+from pipeline.stages.select import Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove_temporaries, write_text
 from pipeline.storage.location import journal_of

@@ -13,7 +13,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, UsageError
-from pipeline.labels.model_files import folder_digest
+from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.prompts import Prompts
 from pipeline.sources import checks

@@ -10,7 +10,8 @@ from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
 from pipeline.schema import digest
 from pipeline.stages import select
-from pipeline.stages.table import BY_NAME, Thresholds
+from pipeline.stages.select import Thresholds
+from pipeline.stages.table import BY_NAME
 from pipeline.storage import stage_files
 from pipeline.storage.stage_files import StageFile
 
@@ -93,4 +94,4 @@ def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thres
     """η1 η2 η3 as numbers, over the scores of all shards."""
     files = stage_files.inspect_all(work, "score", shards)
     tables = (select.picked(stage_files.read(file, select.SCORES), config.policy.pick) for file in files)
-    return select.resolve(config.selection, tables).as_dict()
+    return select.resolve(config.selection, tables)

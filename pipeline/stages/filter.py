@@ -3,8 +3,6 @@
 Cheap tests come first. The pair is tokenised here, once: the distance is over the ids that are published.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -60,8 +58,6 @@ _REFUSAL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-
-
 # What a revision is judged by.
 COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
 
@@ -79,9 +75,9 @@ def filter_revisions(
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
     reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.
     """
-    results = judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward)
-    on_progress(len(results), sum(isinstance(result, RowReject) for result in results))
-    return collect(rows, schema.FILTER, results)
+    output = collect(rows, schema.FILTER, judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward))
+    on_progress(rows.num_rows, len(output.rejects))
+    return output
 
 
 def judge(

@@ -1,7 +1,5 @@
 """Sample: the SFT model answers every query, Ŷ ~ π(·|X)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa
