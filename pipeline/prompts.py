@@ -7,8 +7,6 @@ Text from the data is only ever a *value*: the one rendering pass inserts it, an
 Each text stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
