@@ -3,8 +3,6 @@
 Downloads no model, calls none and writes nothing. What it refuses, `figa build` with the same settings refuses as well.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline.cli.arguments import add_run_settings, run_config
