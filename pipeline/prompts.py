@@ -33,7 +33,13 @@ class _Templates:
 
     def __init__(self, folder: str | None, names: Sequence[str], example: Mapping[str, Any]) -> None:
         root = Path(folder) if folder else resources.folder("prompts")
-        texts = {name: _read(root / f"{name}.md", names) for name in names}
+        texts = {}
+        for name in names:
+            try:
+                texts[name] = (root / f"{name}.md").read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                expected = f"expected the files {', '.join(names)} (.md)"
+                raise ConfigError(f"{root / name}.md: prompt can't be read ({error}); {expected}") from None
         self.digest = digest(texts)
         # Prompts are plain text: nothing to escape for HTML.
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
@@ -60,10 +66,8 @@ class Prompts(_Templates):
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
         """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
         reason, in `sentence` also sentence."""
-        mark = fence(messages, reference, draft)
-        return self._fill(
-            name, messages=messages, reference=reference, draft=draft, fence=mark, reasons=REASONS, **more
-        )
+        values = {"messages": messages, "reference": reference, "draft": draft, "reasons": REASONS, **more}
+        return self._fill(name, fence=fence(messages, reference, draft), **values)
 
 
 class JudgePrompts(_Templates):
@@ -99,11 +103,3 @@ def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _read(path: Path, names: Sequence[str]) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        expected = ", ".join(names)
-        raise ConfigError(f"{path}: prompt can't be read ({error}); expected the files {expected} (.md)") from None
