@@ -58,7 +58,7 @@ class Recipe:
 def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     """Train; write model, tokenizer and training.json into `recipe.out`; return the latter's content.
 
-    Raises UsageError for settings that don't fit together, ConfigError when the labels are for another tokenizer,
+    Raises UsageError for settings that don't fit together, ConfigError for a model with another tokenizer,
     ModelUnavailable when the model can't be loaded, CurationError when the loss is no longer a number.
     """
     devices = _devices()
@@ -93,9 +93,9 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
 
 
 def training_pairs(dataset: PairDataset, max_length: int) -> "tuple[datasets.Dataset, int]":
-    """The columns that the collator reads, and how many pairs are left out: those with a sequence over `max_length` tokens.
+    """The columns that the collator reads, without pairs over `max_length` tokens, and how many those are.
 
-    A pair is left out whole; no sequence is cut. Raises UsageError when nothing is left.
+    Raises UsageError when nothing is left.
     """
     pairs = dataset.to_datasets(COLUMNS)
     fit = np.flatnonzero(_lengths(pairs) <= max_length)
@@ -114,8 +114,8 @@ def _lengths(pairs: "datasets.Dataset") -> Any:
 def _check_tokenizer(dataset: PairDataset, model: str) -> None:
     """Raise ConfigError for a model whose tokenizer is not the labels'.
 
-    Equal fingerprints settle it. They also differ for harmless reasons, such as another version of the library; then up to
-    64 pairs, spread over the data set, are tokenised again and must give the stored ids.
+    Fingerprints also differ for harmless reasons, such as another version of the library; then up to 64 pairs, spread over
+    the data set, are tokenised again and must give the stored ids.
     """
     labels = dataset.manifest["labels"]
     try:
@@ -142,7 +142,7 @@ def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tens
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    parts: dict[str, list[torch.Tensor]] = {"good": [], "bad": []}
+    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     with torch.inference_mode():
         for batch in batches:
             on_device = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -151,10 +151,10 @@ def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tens
             logits = model(**on_device, use_cache=False).logits[:, :-1][weighted].float()
             logprobs = -functional.cross_entropy(logits, labels[:, 1:][weighted], reduction="none")
             good = weights[:, 1:][weighted] > 0
-            parts["good"].append(logprobs[good])
-            parts["bad"].append(logprobs[~good])
+            parts.append((logprobs[good], logprobs[~good]))
     model.train(was_training)
-    return {name: torch.cat(values).mean().item() if values else float("nan") for name, values in parts.items()}
+    means = [torch.cat(values).mean().item() for values in zip(*parts, strict=True)] or [math.nan, math.nan]
+    return dict(zip(("good", "bad"), means, strict=True))
 
 
 def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:
@@ -230,8 +230,7 @@ def _load(name: str, pairs: "datasets.Dataset") -> Any:
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = one_line(error)
-        raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {reason}") from None
+        raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {one_line(error)}") from None
     longest, positions = int(_lengths(pairs).max()), getattr(model.config, "max_position_embeddings", None)
     if positions and longest > positions:
         raise UsageError(
