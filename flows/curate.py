@@ -8,8 +8,6 @@ Tasks keep no results at Prefect (nothing is pickled) and are never cached there
 run with the same parameters does only what isn't done. That is also how a crashed or cancelled run is resumed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from queue import SimpleQueue

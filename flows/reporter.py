@@ -1,7 +1,5 @@
 """What a flow run shows while it works: log lines with counts, one progress artifact per stage. Never row text, never keys."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +13,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.settings import PREFECT_API_URL
 
 from pipeline import schema
-from pipeline.cli.build import prefect_problem
+from pipeline.cli.prefect_server import prefect_problem
 from pipeline.curate import Outcome, Reporter
 from pipeline.errors import CurationError
 from pipeline.run import progress
@@ -33,7 +31,7 @@ class Caller:
     endings: list[Outcome | CurationError] = field(default_factory=list)
 
 
-# Only functions of this module may read it: Dask and Ray pickle a flow by value with every variable that it names.
+# Flows and tasks must not name it: Dask and Ray pickle them by value with every variable that they name.
 caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 

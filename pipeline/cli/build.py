@@ -9,13 +9,12 @@ import argparse
 import os
 import shlex
 import sys
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_run_settings, run_config
 from pipeline.cli.interrupts import print_error
+from pipeline.cli.prefect_server import prefect_problem
 from pipeline.errors import CurationError, UsageError
 
 if TYPE_CHECKING:
@@ -146,15 +145,3 @@ def _server_answers(*, required: bool) -> bool:
         at = f"no Prefect server answers at {url} ({problem})" if url else problem
         raise UsageError(f"--prefect server: {at}; start one with `prefect server start`, or use --prefect off")
     return problem is None
-
-
-def prefect_problem(url: str) -> str | None:
-    """Why no server answers at this API address within three seconds; None when one does.
-
-    Asks without Prefect, whose client would wait for a minute.
-    """
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as response:  # noqa: S310 - the user's own address
-            return None if response.status == 200 else f"status {response.status}"
-    except (OSError, ValueError, HTTPException) as error:
-        return str(error)

@@ -68,7 +68,11 @@ Batch = dict[str, Column]
 
 
 def to_numpy(table: pa.Table) -> Batch:
-    """Copies of the columns by name: `Ragged` for lists of numbers, else arrays, of objects for texts and nested values."""
+    """Copies of the columns by name, for B rows.
+
+    Numbers: array (B,) of the stored dtype; texts and messages: array (B,) of str, or of lists of {"role", "content"}; token
+    lists: `Ragged`, values (total,) and offsets (B + 1,) int64, where ragged[i] is row i.
+    """
     return {name: _column(table[name]) for name in table.column_names}
 
 
@@ -134,14 +138,34 @@ def permutation(count: int, seed: int, epoch: int, stream: int) -> Index:
     return np.argsort(keys, kind="stable")
 
 
+def check_arguments(
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    worker: int,
+    num_workers: int,
+    seed: int,
+    epoch: int,
+    start_row: int,
+) -> None:
+    """Raises ValueError for a reader of an epoch that can't be."""
+    if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers:
+        raise ValueError(
+            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}: at least 1, "
+            "and ranks and workers count from 0"
+        )
+    if min(seed, epoch, start_row) < 0:
+        raise ValueError(f"seed {seed}, epoch {epoch}, start_row {start_row}: must not be negative")
+
+
 def share(
     rows: int,
     batch_size: int,
-    *,
     rank: int = 0,
     world_size: int = 1,
     worker: int = 0,
     num_workers: int = 1,
+    *,
     drop_last: bool = False,
     start_row: int = 0,
 ) -> list[range]:

@@ -107,51 +107,35 @@ class PairDataset:
         pad: bool | int = False,
         pad_id: int | None = None,
     ) -> Iterator[Batch]:
-        """One epoch's batches: dicts from column name to rows.
+        """One epoch's batches: dicts from column name to rows, as numpy arrays (`batches.to_numpy` says of which shape).
 
-        columns: None is all; naming those that are needed is faster. Values by the column's type, B rows:
-            numbers            array (B,), the stored dtype
-            texts, messages    array (B,) of str, or of lists of {"role", "content"}
-            token lists        `Ragged`: values (total,) and offsets (B + 1,) int64; ragged[i] is row i
-                               with pad=True an array (B, longest), with pad=N (B, N), filled on the right: ids with pad_id
-                               (None: the EOS), labels with −100, weights with 0, ops with −1
-        shuffle: a new order every epoch, the same for the same (seed, epoch) on every machine; see `pipeline.dataset.batches`.
-        rank, world_size: this process among those that train together: every row goes to one of them.
-        worker, num_workers: likewise among the data workers of a rank. None: inside a worker of torch's DataLoader,
-            that worker; else alone. Return the batches from the `__iter__` of an IterableDataset, batch_size=None.
-        drop_last: full batches only, and the same number on every rank, as synchronous training needs.
-        start_row: continue an epoch after this rank took so many rows; the other arguments as before.
-
-        Raises ValueError for arguments that make no sense, UsageError for an unknown column, StorageError for a file that
-        was damaged after it was checked.
+        columns: None is all; naming those that are needed is faster. shuffle: a new order every epoch, the same for the same
+        (seed, epoch) on every machine. rank, world_size: this process among those that train together; every row goes to one of
+        them. worker, num_workers: likewise among the data workers of a rank; None: inside a worker of torch's DataLoader, that
+        worker, else alone (return the batches from the `__iter__` of an IterableDataset, batch_size=None). drop_last: full
+        batches only, the same number on every rank. start_row: continue after this rank took so many rows. pad: True pads token
+        lists to the longest of the batch, a number to that length: ids with pad_id (None: the EOS), labels with −100, weights
+        with 0, ops with −1.
+        Raises ValueError for arguments that make no sense, UsageError for an unknown column, StorageError for a file that was
+        damaged after it was checked.
         """
-        if (worker is None) != (num_workers is None):
-            raise ValueError("worker and num_workers are given together or not at all")
-        if worker is None or num_workers is None:
+        if worker is None and num_workers is None:
             worker, num_workers = _data_worker()
-        if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers:
-            raise ValueError(
-                f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}: at least 1, "
-                "and ranks and workers count from 0"
-            )
-        if min(seed, epoch, start_row) < 0:
-            raise ValueError(f"seed {seed}, epoch {epoch}, start_row {start_row}: must not be negative")
+        if worker is None or num_workers is None:
+            raise ValueError("worker and num_workers are given together or not at all")
+        reader = (rank, world_size, worker, num_workers)
+        batches.check_arguments(batch_size, *reader, seed, epoch, start_row)
         self._check(columns)
-        share = batches.share(
-            len(self),
-            batch_size,
-            rank=rank,
-            world_size=world_size,
-            worker=worker,
-            num_workers=num_workers,
-            drop_last=drop_last,
-            start_row=start_row,
-        )
-        ragged = (batches.to_numpy(table) for table in self._tables(share, seed if shuffle else None, epoch, columns))
+        share = batches.share(len(self), batch_size, *reader, drop_last=drop_last, start_row=start_row)
+        tables = self._tables(share, seed if shuffle else None, epoch, columns)
+        return (self._to_numpy(table, pad, pad_id) for table in tables)
+
+    def _to_numpy(self, table: pa.Table, pad: bool | int, pad_id: int | None) -> Batch:
+        batch = batches.to_numpy(table)
         if pad is False:
-            return ragged
+            return batch
         fill = self.manifest["labels"]["eos_id"] if pad_id is None else pad_id
-        return (batches.padded(batch, None if pad is True else pad, fill) for batch in ragged)
+        return batches.padded(batch, None if pad is True else pad, fill)
 
     def _tables(
         self, wanted: list[range], seed: int | None, epoch: int, columns: Sequence[str] | None

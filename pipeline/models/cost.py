@@ -15,7 +15,7 @@ import yaml
 from pipeline import resources
 from pipeline.config.model_names import ANTHROPIC_URL, OPENAI_URL, ModelSpec, base_url
 from pipeline.errors import BudgetReached, ConfigError
-from pipeline.models.journal import Answer
+from pipeline.models.answer import Answer
 from pipeline.text import one_line
 
 # Of the live price, where a table doesn't say.

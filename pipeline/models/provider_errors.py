@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models.journal import Answer
+from pipeline.models.answer import Answer
 from pipeline.text import one_line, replace_surrogates
 
 # A server's absurd Retry-After (hours) is cut to this.

@@ -154,7 +154,7 @@ class ServerReward(RewardModel):
                 )
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
-                return [reject.like() for _ in items]
+                return [reject.copy_with() for _ in items]
             # One item, too long perhaps, must not reject the others.
             return [(await self._score_batch([item]))[0] for item in items]
         return _read_scores(response, len(items), self._api, self._settings.label)

@@ -61,31 +61,28 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
     """
     stages, definition = context.config.stages, BY_NAME[stage]
     previous = stages[stages.index(stage) - 1]
-    source = stage_files.inspect(context.work, previous, shard)
+    work = context.work
+    source = stage_files.inspect(work, previous, shard)
     if source is None:
-        raise StorageError(
-            f"{stage_files.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it"
-        )
+        raise StorageError(f"{stage_files.file_path(work, previous, shard)}: gone or damaged; run again to rebuild it")
     inputs = definition.inputs(context, thresholds)
     wanted = digest(definition.digest(inputs), source.content)
-    done = stage_files.inspect(context.work, stage, shard)
-    progress = StageProgress(context.work, stage, shard, source.rows)
+    done = stage_files.inspect(work, stage, shard)
+    progress = StageProgress(work, stage, shard, source.rows)
     if done is None or done.digest != wanted or done.unanswered:
         with context.place(stage, source.rows):
             if context.stopped.is_set():
                 raise CancelledError
             rows = stage_files.read(source)
             output = definition.run(rows, context, thresholds or {}, progress.add)
-        rejects = stage_files.reject_table(stage, rows, output.rejects)
-        unanswered = sum(reject.unanswered for reject in output.rejects)
         done = stage_files.commit(
-            context.work,
+            work,
             stage,
             shard,
             wanted,
             output.rows,
-            rejects,
-            unanswered=unanswered,
+            stage_files.reject_table(stage, rows, output.rejects),
+            unanswered=sum(reject.unanswered for reject in output.rejects),
             notes=output.notes,
             inputs=definition.short_digests(inputs, source.content),
         )

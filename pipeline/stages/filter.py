@@ -160,18 +160,18 @@ def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings)
     least = settings.min_rouge_gain
     gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
     if least is not None and gain < least:
-        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).keeping(edit_distance=distance)
+        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).with_columns(edit_distance=distance)
 
 
 def _gate_reward(result: dict[str, Any], revised: Score, initial: float, settings: FilterSettings) -> RowResult:
     """The result with R(X, Ỹ), when that is a number and gains enough on R(X, Ŷ)."""
     distance = result["edit_distance"]
     if isinstance(revised, RowReject):
-        return revised.like(score="reward_revised").keeping(edit_distance=distance)
+        return revised.copy_with(score="reward_revised").with_columns(edit_distance=distance)
     if not math.isfinite(revised):
-        return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=distance)
+        return RowReject("bad_reward", reward_revised=str(revised)).with_columns(edit_distance=distance)
     gain, least = revised - initial, settings.min_reward_gain or 0.0
     if gain < least:
         reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=least)
-        return reject.keeping(edit_distance=distance, reward_revised=revised)
+        return reject.with_columns(edit_distance=distance, reward_revised=revised)
     return {**result, "reward_revised": revised}

@@ -145,7 +145,7 @@ class _RowReviser:
         response = await self._reviser.ask("revise", ChatRequest(turns, self._settings.max_tokens, params))
         if response.finish == "length":
             reject = RowReject("revision_truncated", max_tokens=self._settings.max_tokens)
-            raise reject.keeping(diagnosis=reason, revised=response.text)
+            raise reject.with_columns(diagnosis=reason, revised=response.text)
         return read_revision(response.text, self._mark)
 
     async def _edit(self, reason: str, params: dict[str, Any]) -> str:

@@ -35,5 +35,5 @@ def _row(name: str, reference: Score, initial: Score) -> RowResult:
         return {"reward_model": name, **known}
     for side, value in sides.items():
         if isinstance(value, RowReject):
-            return value.like(score=side).keeping(**known)
+            return value.copy_with(score=side).with_columns(**known)
     return RowReject("bad_reward", **{side: str(value) for side, value in sides.items()})

@@ -23,7 +23,7 @@ STORY = {"role": "user", "content": "Write a long story about a cat."}
 
 @pytest.fixture(scope="module")
 def server(smollm2: Path) -> LocalServer:
-    return serve(smollm2, parallel=2, context=1024, threads=1)
+    return serve(smollm2, context=512)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_nobody_gets_in_without_the_key(server: LocalServer) -> None:
         stranger.chat.completions.create(model="x", messages=[STORY], max_tokens=1)  # type: ignore[list-item]
 
 
-def test_the_context_is_a_slots_own_and_nothing_is_shifted_out(server: LocalServer, client: OpenAI) -> None:
+def test_nothing_is_shifted_out_of_the_context(server: LocalServer, client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="exceeds the available context size"):
         client.chat.completions.create(model="x", messages=[{"role": "user", "content": "fruit " * 520}], max_tokens=1)
     answer = client.chat.completions.create(
@@ -63,10 +63,7 @@ def test_the_context_is_a_slots_own_and_nothing_is_shifted_out(server: LocalServ
 
 def test_one_server_for_the_same_settings_also_from_many_threads(server: LocalServer, smollm2: Path) -> None:
     found: list[LocalServer] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(serve(smollm2, parallel=2, context=1024, threads=1)))
-        for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(serve(smollm2, context=512))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -75,11 +72,11 @@ def test_one_server_for_the_same_settings_also_from_many_threads(server: LocalSe
 
 
 def test_the_same_seed_gives_the_same_text_in_any_order(smollm2: Path) -> None:
-    """The promise of parallel=1 without the prefix cache, over two processes of the server."""
+    """The promise without the prefix cache, over two processes of the server."""
     questions = ["Why is the sky blue?", "How do I boil an egg?", "Tell me about Rome."]
     texts: list[dict[str, str | None]] = []
     for order in (questions, questions[::-1]):
-        server = LocalServer(smollm2, parallel=1, context=512, threads=1)
+        server = LocalServer(smollm2, context=512)
         client = OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
         answers = {}
         for question in order:
@@ -98,12 +95,12 @@ def test_the_same_seed_gives_the_same_text_in_any_order(smollm2: Path) -> None:
 
 
 def test_a_server_that_died_is_replaced(smollm2: Path) -> None:
-    first = serve(smollm2, parallel=1, context=256, threads=1)
+    first = serve(smollm2, context=256)
     first._child.kill()
     first._child.wait()
     with pytest.raises(APIConnectionError):
         OpenAI(base_url=first.base_url, api_key=first.api_key, max_retries=0).models.list()
-    second = serve(smollm2, parallel=1, context=256, threads=1)
+    second = serve(smollm2, context=256)
     assert second is not first
     assert second.running
     second.close()
@@ -115,7 +112,7 @@ import os, signal, sys, threading, time
 from pathlib import Path
 from openai import OpenAI
 from pipeline.models.local.server import serve
-server = serve(Path(sys.argv[1]), parallel=1, context=2048, threads=1)
+server = serve(Path(sys.argv[1]), context=2048)
 client = OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
 def ask():
     story = [{"role": "user", "content": "Write a long story."}]
@@ -157,7 +154,7 @@ def test_it_ends_with_the_process_while_a_request_runs(smollm2: Path, ending: st
 
 
 def test_nothing_reaches_the_terminal(smollm2: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    LocalServer(smollm2, parallel=1, context=256, threads=1).close()
+    LocalServer(smollm2, context=256).close()
     assert capfd.readouterr() == ("", "")
 
 
@@ -180,10 +177,8 @@ def test_what_cannot_be_served_is_told_in_one_line(tmp_path: Path, smollm2: Path
         half.write_bytes(whole.read(3_000_000))
     for path, reason in ((tmp_path / "none.gguf", "No such file"), (text, "not a GGUF model"), (half, "can't serve")):
         with pytest.raises(ModelUnavailable, match=reason) as caught:
-            serve(path, parallel=1, context=256, threads=1)
+            serve(path, context=256)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="parallel=0"):
-        serve(smollm2, parallel=0)
 
 
 def test_a_missing_runtime_names_the_extra(
@@ -194,7 +189,7 @@ def test_a_missing_runtime_names_the_extra(
     (tmp_path / "xllamacpp.py").write_text("raise ImportError('No module named xllamacpp')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ModelUnavailable, match=r"pip install -e '\.\[local\]'"):
-        serve(smollm2, parallel=1, context=256, threads=1)
+        serve(smollm2, context=256)
 
 
 def test_cores_heed_affinity_and_never_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look
 from pipeline.models.batch.ledger import Batch
-from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import Transient, from_status
 from pipeline.models.providers import AnthropicProvider
 

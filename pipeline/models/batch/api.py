@@ -6,13 +6,13 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipeline.models.answer import Answer
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.chat import ChatRequest
-from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import without_keys
 from pipeline.models.providers import SdkProvider, shaped
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 TRANSFER_S = 900.0
 # How far apart the provider's clock and ours may be.
 _CLOCKS_S = 3600.0
-_GROUP = 500
+_CHUNK = 1 << 20
 Line = tuple[str, dict[str, Any]]
 """A request as it is sent: custom id and body."""
 
@@ -122,35 +122,29 @@ class BatchApi(ABC):
 
     async def results(self, file: str, wanted: set[str]) -> AsyncGenerator[list[tuple[str, str]]]:
         """A result file's lines for the `wanted` custom ids, as groups of (custom id, JSON) without keys, in any order."""
-        group: list[tuple[str, str]] = []
-        async with aclosing(self._lines(file)) as lines:
-            async for line in lines:
-                text = without_keys(line.decode("utf-8", "replace"))
-                with suppress(ValueError, TypeError, KeyError, RecursionError):
-                    custom_id = json.loads(text)["custom_id"]
-                    if custom_id in wanted:
-                        group.append((custom_id, text))
-                if len(group) >= _GROUP:
-                    yield group
-                    group = []
-        if group:
-            yield group
-
-    async def _lines(self, file: str) -> AsyncGenerator[bytes]:
-        """By the byte: JSON strings may hold what text counts as line ends."""
         rest = b""
         async with self.within(None), self.stream(file) as response:
-            async for chunk in response.iter_bytes():
+            async for chunk in response.iter_bytes(_CHUNK):
+                # By the byte: JSON strings may hold what text counts as line ends.
                 *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield line
-        if rest.strip():
-            yield rest
+                yield _parse(lines, wanted)
+        yield _parse([rest], wanted)
 
     def read_kept(self, text: str, max_tokens: int) -> Answer:
         """A result line of the ledger as an answer. Raises what a live call raises."""
         with shaped(text):
             return self.read(json.loads(text), max_tokens)
+
+
+def _parse(lines: Iterable[bytes], wanted: set[str]) -> list[tuple[str, str]]:
+    results = []
+    for line in lines:
+        text = without_keys(line.decode("utf-8", "replace"))
+        with suppress(ValueError, TypeError, KeyError, RecursionError):
+            custom_id = json.loads(text)["custom_id"]
+            if custom_id in wanted:
+                results.append((custom_id, text))
+    return results
 
 
 def refusal(custom_id: str, code: str, message: str) -> str:

@@ -29,12 +29,12 @@ from typing import Any, TypeVar
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ProviderStopped, RowReject
+from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
 from pipeline.models.batch.waiting import WaitingRequests
-from pipeline.models.chat import ChatRequest, OnHeaders
+from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
-from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import Transient, reason_of
 from pipeline.models.retry import retrying
 from pipeline.schema import digest
@@ -75,7 +75,7 @@ class BatchProvider:
         # A body may lack the seed, as Anthropic's does: samples of one query are requests of their own all the same.
         return digest(self.target, self.api.body(request), request.params.get("seed"))
 
-    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         custom_id = self.custom_id(request)
         text = await self._result(custom_id, request)
         try:
@@ -228,7 +228,7 @@ class BatchProvider:
             await self.api.discard(look)
         for one in self._waiting.in_batch(key):
             error = Transient("batch_item_missing", f"the batch is {look.state}, without a result for this request")
-            self._waiting.fail(one, error)
+            self._waiting.pop(one).fail(error)
 
     async def _ended(self, key: str) -> Look:
         """Look at a batch until it has ended; the ledger keeps its progress."""
@@ -245,13 +245,12 @@ class BatchProvider:
 
     async def _collect(self, key: str, file: str) -> bool:
         """Keep a file's results and wake those who wait for them; whether there was any of this batch."""
-        wanted = set(self.ledger.custom_ids(key))
-        any_result = False
-        async with aclosing(self.api.results(file, wanted)) as groups:
+        count = 0
+        async with aclosing(self.api.results(file, set(self.ledger.custom_ids(key)))) as groups:
             async for group in groups:
                 self._waiting.keep(key, group)
-                any_result = True
-        return any_result
+                count += len(group)
+        return count > 0
 
     async def _failed(self, key: str, problems: Sequence[Problem]) -> None:
         """The provider took none of a batch's requests: those that it names are refused, the others are sent again."""

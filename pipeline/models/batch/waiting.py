@@ -38,7 +38,7 @@ class Waiting:
             self.future.exception()
 
 
-class WaitingRequests:
+class WaitingRequests(dict[str, Waiting]):
     """One model's waiting requests by custom id."""
 
     def __init__(self, api: BatchApi, ledger: BatchLedger, budget: Budget, price: Price) -> None:
@@ -46,23 +46,16 @@ class WaitingRequests:
         self._ledger = ledger
         self._budget = budget
         self._price = price
-        self._requests: dict[str, Waiting] = {}
-
-    def __getitem__(self, custom_id: str) -> Waiting:
-        return self._requests[custom_id]
-
-    def __contains__(self, custom_id: str) -> bool:
-        return custom_id in self._requests
 
     def add(self, custom_id: str, request: ChatRequest, batch: str | None) -> None:
-        self._requests[custom_id] = Waiting(self._api, request, self._price, batch)
+        self[custom_id] = Waiting(self._api, request, self._price, batch)
 
     def in_batch(self, key: str) -> list[str]:
-        return [one for one, waiting in self._requests.items() if waiting.batch == key]
+        return [one for one, waiting in self.items() if waiting.batch == key]
 
     async def result(self, custom_id: str) -> str:
         """Wait for the result line of a request. Raises Transient when it must be sent again."""
-        waiting = self._requests[custom_id]
+        waiting = self[custom_id]
         try:
             # Of several that wait for one result, each may be cancelled alone.
             return await asyncio.shield(waiting.future)
@@ -72,26 +65,23 @@ class WaitingRequests:
                 self._budget.hold(custom_id, waiting.most)
             raise
 
-    def fail(self, custom_id: str, error: BaseException) -> None:
-        self._requests.pop(custom_id).fail(error)
-
     def fail_all(self, error: BaseException) -> None:
-        requests, self._requests = self._requests, {}
-        for waiting in requests.values():
+        for waiting in self.values():
             # A copy: thousands of callers that raise one exception would each add to its traceback.
             waiting.fail(copy.copy(error) if isinstance(error, CurationError) else error)
+        self.clear()
 
     def keep(self, key: str, results: list[tuple[str, str]]) -> None:
         """Keep a batch's results, (custom id, JSON), and wake those who wait for them."""
         self._ledger.keep(key, results)
         costs = []
         for custom_id, text in results:
-            if custom_id not in self._requests and (cost := self._cost(text)) is not None:
+            if custom_id not in self and (cost := self._cost(text)) is not None:
                 costs.append((custom_id, cost))
                 self._budget.hold(custom_id, cost)
         self._ledger.hold(costs)
         for custom_id, text in results:
-            waiting = self._requests.pop(custom_id, None)
+            waiting = self.pop(custom_id, None)
             if waiting and not waiting.future.done():
                 waiting.future.set_result(text)
 

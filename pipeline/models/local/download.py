@@ -150,19 +150,19 @@ def _is_verified(path: Path, model: LocalModel) -> bool:
     return True
 
 
-def _state(path: Path, model: LocalModel) -> dict[str, object]:
-    seen = path.stat()
-    return {"size": seen.st_size, "mtime_ns": seen.st_mtime_ns, "sha256": model.sha256}
+def _mark(path: Path, model: LocalModel) -> None:
+    # Without a marker the file is hashed again at the next start.
+    with suppress(OSError):
+        write_json(_marker(path), _state(path, model))
 
 
 def _marker(path: Path) -> Path:
     return path.with_name(path.name + ".verified")
 
 
-def _mark(path: Path, model: LocalModel) -> None:
-    # Without a marker the file is hashed again at the next start.
-    with suppress(OSError):
-        write_json(_marker(path), _state(path, model))
+def _state(path: Path, model: LocalModel) -> dict[str, object]:
+    seen = path.stat()
+    return {"size": seen.st_size, "mtime_ns": seen.st_mtime_ns, "sha256": model.sha256}
 
 
 def _sha256(path: Path) -> str:

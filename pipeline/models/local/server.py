@@ -1,15 +1,15 @@
 """Serve one GGUF file to this process: llama.cpp's own HTTP server, on the loopback, behind a random key.
 
-    serve(path, parallel=…, context=…, threads=…) -> LocalServer    one per process for the same file and settings
-    LocalServer.base_url, .api_key                                  what an OpenAI client needs
+    serve(path, context=…) -> LocalServer    one per process for the same file, context and replica number
+    LocalServer.base_url, .api_key           what an OpenAI client needs
 
 Promise: it listens on 127.0.0.1 alone, on a port that the system picks, and refuses requests without the key (except the
-health check and the list of models); it writes nothing to the terminal; a prompt longer than its slot is an HTTP 400, an
-answer that fills the slot stops with finish_reason "length", and nothing is ever shifted out of the context; it ends
-with this process, also while requests run, also after kill −9.
+health check and the list of models); it writes nothing to the terminal; a prompt longer than the context is an HTTP 400, an
+answer that fills it stops with finish_reason "length", and nothing is ever shifted out of the context; it ends with this
+process, also while requests run, also after kill −9. It answers one request at a time, on one thread: without a cached prompt
+the same seed gives the same text, and beside other work more threads are slower than one.
 Cost: a child process (50 MB); the file is mapped, not copied (servers of the same file share it); the context's memory
-(SmolLM2: 23 kB per token, Qwen 1.5B: 29 kB). One thread is the default: beside other work, more are slower than one.
-Not promised: the same text from the same seed when requests are answered side by side (`parallel` > 1).
+(SmolLM2: 23 kB per token, Qwen 1.5B: 29 kB).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _CHILD = Path(__file__).with_name("server_process.py")
 _START_TIMEOUT = 600.0  # seconds: a gigabyte from a cold network disk
 _ERRORS_ONLY = 1
 
-_servers: dict[tuple[Path, int, int, int, int], LocalServer] = {}
+_servers: dict[tuple[Path, int, int], LocalServer] = {}
 _lock = threading.Lock()
 
 
 class LocalServer:
     """A running server."""
 
-    def __init__(self, path: Path, *, parallel: int, context: int, threads: int) -> None:
+    def __init__(self, path: Path, *, context: int) -> None:
         self.path = path
         self.model = path.stem
         self.api_key = secrets.token_urlsafe(24)
-        settings = {"path": str(path), "model": self.model, "parallel": parallel, "context": context}
-        settings |= {"threads": threads, "key": self.api_key, "verbosity": _verbosity()}
-        self._child, url = _start(settings)
+        verbosity = int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
+        settings = {"path": str(path), "model": self.model, "context": context, "key": self.api_key}
+        self._child, url = _start(settings | {"verbosity": verbosity})
         self.base_url = f"{url}/v1"
 
     @property
@@ -56,20 +56,15 @@ class LocalServer:
         _end(self._child)
 
 
-def serve(path: Path, *, parallel: int = 1, context: int = 4096, threads: int = 1, replica: int = 0) -> LocalServer:
-    """The server for `path` with these settings: the running one, else a new one.
+def serve(path: Path, *, context: int = 4096, replica: int = 0) -> LocalServer:
+    """The server for `path` with so many tokens of context, prompt and answer together: the running one, else a new one.
 
-    `context` is the total: each of the `parallel` slots holds `context // parallel` tokens, prompt and answer together.
     Another `replica` number is another server. A start takes 0.3 s for SmolLM2 and 1–3 s for Qwen 1.5B.
     """
-    if parallel < 1 or context < parallel or threads < 1:
-        raise ValueError(
-            f"parallel={parallel}, context={context}, threads={threads}: context >= parallel >= 1 <= threads"
-        )
-    key = (path.absolute(), parallel, context, threads, replica)
+    key = (path.absolute(), context, replica)
     with _lock:
         if key not in _servers or not _servers[key].running:
-            _servers[key] = LocalServer(key[0], parallel=parallel, context=context, threads=threads)
+            _servers[key] = LocalServer(key[0], context=context)
         return _servers[key]
 
 
@@ -90,10 +85,6 @@ def cores() -> int:
         return max(1, min(usable, round(int(limit) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit
         return usable
-
-
-def _verbosity() -> int:
-    return int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
 
 
 def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
@@ -141,8 +132,8 @@ def _why(reply: dict[str, str], settings: dict[str, Any], status: int, noise: IO
     reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
     reason = reason or reply.get("failed") or f"its process ended with status {status}"
     return (
-        f"llama.cpp can't serve {settings['path']} with {settings['context']} tokens of context in "
-        f"{settings['parallel']} slots: {reason[:200]}; FIGA_LLAMA_LOG=4 shows its own log"
+        f"llama.cpp can't serve {settings['path']} with {settings['context']} tokens of context: {reason[:200]}; "
+        "FIGA_LLAMA_LOG=4 shows its own log"
     )
 
 

@@ -46,8 +46,8 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.api_keys = [settings["key"]]
     params.ui = False
     params.endpoint_slots = False
-    params.n_parallel = settings["parallel"]
-    params.n_ctx = settings["context"]  # the total, shared out evenly among the slots
+    params.n_parallel = 1
+    params.n_ctx = settings["context"]
     params.kv_unified = False
     params.ctx_shift = False
     params.fit_params = False  # use the settings unchanged instead of shrinking them to the free memory
@@ -56,8 +56,8 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     # Its CPU kernel splits long contexts by thread, so that the text would depend on the number of threads; without it,
     # generation is a tenth faster here and reading a prompt a tenth slower.
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.cpuparams.n_threads = settings["threads"]
-    params.cpuparams_batch.n_threads = settings["threads"]
+    params.cpuparams.n_threads = 1
+    params.cpuparams_batch.n_threads = 1
     params.verbosity = settings["verbosity"]
     return params
 
