@@ -24,6 +24,9 @@ _STRING, _ARRAY = 8, 9  # types of values; the others are numbers, here by their
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+_BPE = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")) | dict.fromkeys(
+    ("fuse_unk", "byte_fallback", "ignore_merges"), False
+)
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -62,13 +65,17 @@ def _tokenizer(fields: dict[str, Any], normalizer: dict[str, Any] | None, splits
         # The other kinds are padding up to the weights' width, which no text contains.
         if kind in (_NORMAL, _CONTROL, _USER_DEFINED):
             vocabulary[token] = number
+    merges = [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]]
     return {
         "version": "1.0",
+        "truncation": None,
+        "padding": None,
         "added_tokens": added,
         "normalizer": normalizer,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splits},
+        "post_processor": None,
         "decoder": _BYTE_LEVEL,
-        "model": {"type": "BPE", "vocab": vocabulary, "merges": fields["tokenizer.ggml.merges"]},
+        "model": {"type": "BPE", **_BPE, "vocab": vocabulary, "merges": merges},
     }
 
 
@@ -82,6 +89,9 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
         if f"tokenizer.ggml.{key}_token_id" in fields
     }
     return {
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "add_prefix_space": False,
         **special,
         "eos_token": _CHAT_EOS,
         "chat_template": fields["tokenizer.chat_template"],

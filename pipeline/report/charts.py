@@ -17,37 +17,19 @@ from pipeline.dataset.histogram import Histogram
 from pipeline.text import visible
 
 _LETTER = 2.2  # per cent of a bar that a letter of a part's name takes
-_OPTIONS = {
-    "width": 420,
-    "height": 230,
-    "js": (),
-    "css": (),
-    "disable_xml_declaration": True,
-    "no_prefix": True,
-    "show_legend": False,
-    "max_scale": 6,
-    "margin": 6,
-    "spacing": 6,
-    "no_data_text": "no data",
-    "truncate_label": -1,
-    "x_label_rotation": 0,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One figure. note: what a reader has to know besides; header and rows: the numbers behind it.
-
-    kind: lines, bars, counts or parts, the style of the marks; key: names of the series, each with the number of its style.
-    """
+    """One figure, and the numbers behind it as a table."""
 
     title: str
     svg: Markup
     note: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    kind: str
-    key: Sequence[tuple[int, str]] = ()
+    kind: str  # lines, bars, counts or parts: the style of the marks
+    key: Sequence[tuple[int, str]] = ()  # names of the series, each with the number of its style
 
 
 def distribution(title: str, of: Histogram, unit: str, note: str = "") -> Chart:
@@ -111,8 +93,11 @@ def shares(title: str, of: dict[str, list[int]], parts: Sequence[str], note: str
 
 
 def _chart(kind: type[Any], **options: Any) -> Any:
+    layout = {"width": 420, "height": 230, "max_scale": 6, "margin": 6, "spacing": 6, "truncate_label": -1}
+    bare = {"js": (), "css": (), "disable_xml_declaration": True, "no_prefix": True, "show_legend": False}
     # The style sheet sets the fonts; from these sizes pygal reckons the room for labels.
-    return kind(style=Style(label_font_size=12, title_font_size=12), **_OPTIONS, **options)
+    style = Style(label_font_size=12, title_font_size=12)
+    return kind(style=style, no_data_text="no data", x_label_rotation=0, **layout, **bare, **options)
 
 
 def _whole_rows(most: int) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Two data sets side by side: settings that differ, funnels, distributions, rows gained, lost and changed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +32,7 @@ Row = dict[str, Any]
 Values = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """One of the two data sets."""
 
     name: str
@@ -43,23 +41,18 @@ class Side:
     measured: Measures
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """settings: those that differ; funnel: rows per stage, and per stage and reason; figures: medians and cost.
-
-    shared: rows in both; gained, lost: ids of rows in the second or the first alone. changed: shared rows with another
-    initial or revised answer; examples: some of these, as pairs of rows.
-    """
+class Comparison(NamedTuple):
+    """Two data sets side by side."""
 
     sides: tuple[Side, Side]
-    settings: list[Values]
-    funnel: list[Values]
-    figures: list[Values]
-    shared: int
-    gained: list[str]
-    lost: list[str]
-    changed: int
-    examples: list[tuple[Row, Row]]
+    settings: list[Values]  # those that differ
+    funnel: list[Values]  # rows per stage, and per stage and reason
+    figures: list[Values]  # medians and cost
+    shared: int  # rows in both
+    gained: list[str]  # ids in the second alone
+    lost: list[str]  # ids in the first alone
+    changed: int  # shared rows with another initial or revised answer
+    examples: list[tuple[Row, Row]]  # some of these
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _JSON}

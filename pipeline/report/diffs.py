@@ -84,13 +84,11 @@ def diff(initial: Sequence[Token], revised: Sequence[Token]) -> Iterator[tuple[s
     """
     i = j = 0
     while i < len(initial) or j < len(revised):
-        removed = _edited(initial, i)
-        added = _edited(revised, j)
-        # Of the several tokens of one character, only one has text.
-        if text := "".join(token.text for token in removed):
-            yield "del", text
-        if text := "".join(token.text for token in added):
-            yield "ins", text
+        removed, added = _edited(initial, i), _edited(revised, j)
+        for kind, tokens in (("del", removed), ("ins", added)):
+            # Of the several tokens of one character, only one has text.
+            if text := "".join(token.text for token in tokens):
+                yield kind, text
         i, j = i + len(removed), j + len(added)
         if not removed and not added:
             yield "kept", (revised[j] if j < len(revised) else initial[i]).text

@@ -37,19 +37,15 @@ Vocabulary = dict[tuple[int | None, str], int]
 
 @dataclass(slots=True)
 class Shown:
-    """What the viewer holds.
+    """What the viewer holds. vocabulary: (id, text) of every token, with the position by which pairs refer to it."""
 
-    vocabulary: (id, text) of every token that occurs, with the position by which pairs refer to it. cut: rows with texts
-    that are cut; inexact: pairs shown as words; pairs_of, rejects_of: how many the data set has.
-    """
-
-    pairs_of: int
+    pairs_of: int  # how many the data set has
     rejects_of: int
     pairs: list[Row] = field(default_factory=list)
     rejects: list[Row] = field(default_factory=list)
     vocabulary: Vocabulary = field(default_factory=dict)
-    cut: int = 0
-    inexact: int = 0
+    cut: int = 0  # rows with texts that are cut
+    inexact: int = 0  # pairs shown as words
 
 
 def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> Shown:

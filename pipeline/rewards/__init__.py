@@ -50,9 +50,7 @@ def reward_kind(model: str) -> str:
     spec = ModelSpec.parse(model)
     if spec.provider == "local" and spec.name == EMBEDDED:
         return "embedded"
-    if spec.provider == "hf":
-        return "hf"
-    return "server" if spec.provider in SERVERS else "judge"
+    return "hf" if spec.provider == "hf" else "server" if spec.provider in SERVERS else "judge"
 
 
 def check_settings(settings: RewardSettings, budget_usd: float | None = None) -> None:
@@ -82,7 +80,6 @@ def identify_models(settings: RewardSettings) -> list[Any]:
     for member in member_settings(settings):
         spec, kind = ModelSpec.parse(member.model), reward_kind(member.model)
         if kind == "hf":
-            # None for a Hub id.
             identities.append(folder_digest(spec.name, weights=True))
         elif kind == "judge":
             identities.append([factory.identity(spec), JudgePrompts(member.judge, member.prompts).digest])
@@ -100,18 +97,16 @@ def load_reward(settings: RewardSettings, open_chat: Callable[[RewardSettings], 
     """The reward model that `settings` name. open_chat opens the language model of a judge."""
     check_settings(settings)
     members = [_load_member(member, open_chat) for member in member_settings(settings)]
-    if len(members) == 1:
-        return members[0]
-    return Ensemble(members, settings)
+    return members[0] if len(members) == 1 else Ensemble(members, settings)
 
 
 def _load_member(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RewardModel:
-    kind = reward_kind(settings.model)
-    if kind == "embedded":
-        return EmbeddedReward()
-    if kind == "hf":
-        return SequenceClassifierReward(settings)
-    if kind == "server":
-        return ServerReward(settings)
+    match reward_kind(settings.model):
+        case "embedded":
+            return EmbeddedReward()
+        case "hf":
+            return SequenceClassifierReward(settings)
+        case "server":
+            return ServerReward(settings)
     judge = PairwiseJudge if settings.judge == "pairwise" else PointwiseJudge
     return judge(settings, open_chat(settings))

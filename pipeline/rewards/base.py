@@ -18,17 +18,13 @@ Score = float | RowReject
 
 
 class RewardModel(ABC):
-    """A model that scores answers. An item's score depends on that item only, never on the others of its batch.
+    """A model that scores answers. An item's score depends on that item only, never on the others of its batch."""
 
-    name is published with every row. digest changes whenever the scores could. facts are for the manifest. rows_per_call is
-    how many rows it takes at a time; 0 means all. chat_models are the language models that it calls.
-    """
-
-    name: str
-    digest: str
-    facts: Mapping[str, Any] = MappingProxyType({})
-    rows_per_call: int = 256
-    chat_models: Sequence[ChatModel] = ()
+    name: str  # published with every row
+    digest: str  # changes whenever the scores could
+    facts: Mapping[str, Any] = MappingProxyType({})  # for the manifest
+    rows_per_call: int = 256  # 0: all at a time
+    chat_models: Sequence[ChatModel] = ()  # the language models that it calls
 
     @abstractmethod
     def score(self, items: Sequence[Item], references: Sequence[str]) -> Sequence[Score] | npt.NDArray[np.float32]:

@@ -104,9 +104,8 @@ def _ranks(values: Numbers) -> Numbers:
 def calibration(margins: Numbers) -> dict[str, Any] | None:
     """Margins, shape (n,), read as odds (Bradley–Terry): P(better) = σ(margin / temperature). None if all are 0.
 
-    temperature: the best fit; None where more certain is always better, or never. error: expected calibration error, the mean
-    distance of confidence and accuracy, at temperature 1; error_fitted: at the best one. buckets: equal numbers of pairs by
-    the size of their margins, each with its mean margin, confidence and accuracy.
+    temperature: the best fit; None where more certain is always better, or never. error: mean distance of confidence and
+    accuracy at temperature 1; error_fitted: at the best one. buckets: equal numbers of pairs by the size of their margins.
     """
     margins = margins[margins != 0]
     if not len(margins):

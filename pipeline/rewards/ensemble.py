@@ -1,8 +1,7 @@
 """Several reward models as one: their mean, their minimum, or their mean minus their disagreement.
 
 A logit, a mark from 1 to 9 and a preference from −1 to 1 have no common scale, so `reward.centres` and `reward.spreads` say
-what to subtract from each member's scores and what to divide them by. They are settings, not taken from a run's own scores,
-so that a score depends on its own row only; `figa rewards check` prints them for a file of pairs.
+what to subtract from each member's scores and what to divide them by; `figa rewards check` prints them for a file of pairs.
 """
 
 import math

@@ -122,10 +122,7 @@ class SequenceClassifierReward(RewardModel):
         return [{name: encoded[name][n] for name in names} for n in range(len(items))]
 
     def _set_padding(self, inputs: list[dict[str, list[int]]]) -> int | None:
-        """The token that pads batches; None when there is none.
-
-        A model without padding token reads the last token, which stays so with any token as padding that no text contains.
-        """
+        """The token that pads batches, of a model without one any that no text contains; None when there is none."""
         config = self._model.config.get_text_config()
         if not self._has_padding:
             used = {token for each in inputs for token in each["input_ids"]}
@@ -169,7 +166,7 @@ class SequenceClassifierReward(RewardModel):
 
     def _select_label(self, output: Any) -> npt.NDArray[np.float32]:
         """The scores, shape (n,), in an output of shape (n,) or (n, labels)."""
-        table = output.float().cpu().numpy()
+        table: npt.NDArray[np.float32] = output.float().cpu().numpy()
         table = table[:, None] if table.ndim == 1 else table
         label, labels = self._settings.label, table.shape[1]
         if (label is None and labels > 1) or (label or 0) >= labels:
@@ -177,15 +174,11 @@ class SequenceClassifierReward(RewardModel):
                 f"reward.model {self.name} gives {labels} numbers per answer, and reward.label is {label}: "
                 f"say which is the score, from 0 to {labels - 1}"
             )
-        column: npt.NDArray[np.float32] = table[:, label or 0]
-        return column
+        return table[:, label or 0]
 
 
 def _needs_no_mask(model: Any) -> bool:
-    """Whether padding on the right changes nothing: attention is causal, and the last token before the padding is read.
-
-    Without a mask, attention uses its faster causal kernel.
-    """
+    """Whether padding on the right changes nothing, as attention is causal; without a mask it uses a faster kernel."""
     from transformers.modeling_layers import GenericForSequenceClassification
 
     causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]

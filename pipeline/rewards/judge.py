@@ -1,7 +1,7 @@
 """A language model as judge, called like any other model: journal, budget, limits, retries and batches as in `models/`.
 
-pointwise   R(X, Y) is a mark from 1 to 9 by the rubric of `prompts/judge_pointwise.md`: the expectation over the
-            probabilities of the mark's token where the server returns them, else the written mark.
+pointwise   R(X, Y) is a mark from 1 to 9: its expectation by the probabilities of the mark's token where the server returns
+            them, else the written mark.
 pairwise    R(X, Y) is how much Y is preferred to the row's reference, from −1 to 1; 0 for the reference itself. It is the
             mean over both orders, so a judge that always prefers the first reply gives 0.
 

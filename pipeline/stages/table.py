@@ -1,11 +1,9 @@
-"""The stages of a run, one record each: its name, its version, the columns that it adds, what runs it, and all that
-determines its output, by name.
+"""The stages of a run, one record each.
 
     source ──► sample ──► score ──► select ──► revise ──► filter ──► label      rows with a query and a reference
     source ──► (score) ─────────────────────────────────► filter ──► label      pre-made pairs
 
-A stage's digest is made of its inputs, and `figa status` explains a rerun by short digests of the same. No other place lists
-them.
+A stage's digest is made of its inputs, and `figa status` explains a rerun by short digests of the same ones.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,40 +40,22 @@ class StageContext(Protocol):
     """What a stage may use: the settings, and what is created from them once per process."""
 
     config: CurationConfig
-
-    @property
-    def policy(self) -> ChatModel: ...
-
-    @property
-    def reviser(self) -> ChatModel: ...
-
-    @property
-    def reward(self) -> RewardModel | None: ...
-
-    @property
-    def prompts(self) -> Prompts: ...
-
-    @property
-    def tokenizer(self) -> LabelTokenizer: ...
-
-    @property
-    def filter_settings(self) -> FilterSettings: ...
-
-    @property
-    def choose(self) -> Choose | None: ...
-
-    @property
-    def reward_digest(self) -> str | None: ...
-
-    @property
-    def tokenizer_fingerprint(self) -> str: ...
+    policy: ChatModel
+    reviser: ChatModel
+    reward: RewardModel | None
+    prompts: Prompts
+    tokenizer: LabelTokenizer
+    filter_settings: FilterSettings
+    choose: Choose | None
+    reward_digest: str | None
+    tokenizer_fingerprint: str
 
 
 @dataclass(frozen=True)
 class Stage:
-    """version: raise it when the code gives other results for the same input; files of the old code are then rebuilt.
+    """run: rows of a shard in, rows that go on and rejects out. inputs: everything but the rows that determines this, by name.
 
-    run: rows of a shard in, rows that go on and rejects out. inputs: everything but the rows that determines this, by name.
+    version: raise it when the code gives other results for the same input; files of the old code are then rebuilt.
     """
 
     name: str
