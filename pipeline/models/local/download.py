@@ -14,8 +14,8 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from pipeline.errors import ModelUnavailable
@@ -119,20 +119,15 @@ def _check_space(model: LocalModel, work: Path) -> None:
         )
 
 
-@contextmanager
-def _locked(folder: Path, model: LocalModel, progress: Progress) -> Iterator[None]:
+def _locked(folder: Path, model: LocalModel, progress: Progress) -> AbstractContextManager[object]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / f"{model.filename}.lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         progress(f"waiting for another process that fetches {model.name}", 0, model.size_bytes)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _is_verified(path: Path, model: LocalModel) -> bool:

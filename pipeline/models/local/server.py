@@ -12,8 +12,6 @@ Cost: a child process (50 MB); the file is mapped, not copied (servers of the sa
 (SmolLM2: 23 kB per token, Qwen 1.5B: 29 kB).
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os
@@ -31,15 +29,11 @@ _CHILD = Path(__file__).with_name("server_process.py")
 _START_TIMEOUT = 600.0  # seconds: a gigabyte from a cold network disk
 _ERRORS_ONLY = 1
 
-_servers: dict[tuple[Path, int, int], LocalServer] = {}
-_lock = threading.Lock()
-
 
 class LocalServer:
     """A running server."""
 
     def __init__(self, path: Path, *, context: int) -> None:
-        self.path = path
         self.model = path.stem
         self.api_key = secrets.token_urlsafe(24)
         verbosity = int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
@@ -54,6 +48,10 @@ class LocalServer:
     def close(self) -> None:
         """Stop serving; requests in flight fail. Calling it again does nothing."""
         _end(self._child)
+
+
+_servers: dict[tuple[Path, int, int], LocalServer] = {}
+_lock = threading.Lock()
 
 
 def serve(path: Path, *, context: int = 4096, replica: int = 0) -> LocalServer:
@@ -71,10 +69,9 @@ def serve(path: Path, *, context: int = 4096, replica: int = 0) -> LocalServer:
 def close_all() -> None:
     """Stop every server of this process. Runs at exit by itself."""
     with _lock:
-        servers = list(_servers.values())
+        for server in _servers.values():
+            server.close()
         _servers.clear()
-    for server in servers:
-        server.close()
 
 
 def cores() -> int:
@@ -123,14 +120,14 @@ def _start(settings: dict[str, Any]) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def _why(reply: dict[str, str], settings: dict[str, Any], status: int, noise: IO[bytes]) -> str:
+    if ".so" in reply.get("missing", ""):  # installed, but the system lacks a library: libgomp on slim images
+        return f"xllamacpp can't be loaded ({reply['missing']}): install that system library (Debian: libgomp1)"
     if "missing" in reply:
-        if ".so" in reply["missing"]:  # installed, but the system lacks a library: libgomp on slim images
-            return f"xllamacpp can't be loaded ({reply['missing']}): install that system library (Debian: libgomp1)"
         return f"local models need the package xllamacpp ({reply['missing']}): pip install -e '.[local]'"
     noise.seek(0)
     lines = [line.strip() for line in noise.read().decode(errors="replace").splitlines() if line.strip()]
-    reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "")
-    reason = reason or reply.get("failed") or f"its process ended with status {status}"
+    lines = [line for line in lines if "error" in line.lower()][:1] or lines
+    reason = lines[-1] if lines else reply.get("failed") or f"its process ended with status {status}"
     return (
         f"llama.cpp can't serve {settings['path']} with {settings['context']} tokens of context: {reason[:200]}; "
         "FIGA_LLAMA_LOG=4 shows its own log"

@@ -13,7 +13,7 @@ and xllamacpp, nothing of this project.
 import json
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 
 def main() -> None:
@@ -22,17 +22,17 @@ def main() -> None:
     settings = json.loads(sys.stdin.readline())
     try:
         import xllamacpp
-    except ImportError as error:
-        _reply(replies, {"missing": str(error)})
-        return
-    try:
+
         server = xllamacpp.Server(_parameters(xllamacpp, settings))
+        reply = {"url": server.listening_address}
+    except ImportError as error:
+        reply = {"missing": str(error)}
     except (RuntimeError, ValueError) as error:
-        _reply(replies, {"failed": str(error)})
-        return
-    _reply(replies, {"url": server.listening_address})
-    sys.stdin.read()  # returns when the parent closes its end or dies
-    os._exit(0)  # see above: an orderly end would wait for requests that nobody reads any more
+        reply = {"failed": str(error)}
+    print(json.dumps(reply), file=replies, flush=True)
+    if "url" in reply:
+        sys.stdin.read()  # returns when the parent closes its end or dies
+        os._exit(0)  # see above: an orderly end would wait for requests that nobody reads any more
 
 
 def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
@@ -58,10 +58,6 @@ def _parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.cpuparams_batch.n_threads = 1
     params.verbosity = settings["verbosity"]
     return params
-
-
-def _reply(replies: TextIO, message: dict[str, str]) -> None:
-    print(json.dumps(message), file=replies, flush=True)
 
 
 if __name__ == "__main__":

