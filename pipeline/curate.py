@@ -103,10 +103,10 @@ def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter
             "(see rejected/); the same command again calls for these alone"
         )
     for model in run.models:
-        if model.refusal:
+        if model.breaker.refusal:
             reporter.warn(
-                f"{model.name} refused requests (bad_request in rejected/), the last with {model.refusal}. A server that "
-                "takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
+                f"{model.name} refused requests (bad_request in rejected/), the last with {model.breaker.refusal}. A server "
+                "that takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
                 "a judge that gives no token probabilities reward.logprobs=false"
             )
 

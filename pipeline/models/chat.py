@@ -16,9 +16,8 @@ most, so that the cap holds, and the journal marks it as uncertain.
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -57,6 +56,7 @@ class Provider(Protocol):
 
     def custom_id(self, request: ChatRequest) -> str | None:
         """The request's name in a batch, under which money may be held for it; None when it is sent at once."""
+        return None
 
     async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         """Raises Transient, RowReject or ProviderStopped."""
@@ -81,18 +81,15 @@ class ChatModel:
     limiter: Limiter
     concurrency: int
     attempts: int
-    # Local servers keep a row's prompt in their cache: rows of two shards would push each other's out, and with it what
-    # makes their answers repeatable.
-    one_shard_at_a_time: bool = False
+    # Held by a stage during a shard's calls.
+    shard_lock: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
-        # Held by a stage during a shard's calls.
-        self.shard_lock: AbstractContextManager[Any] = threading.Lock() if self.one_shard_at_a_time else nullcontext()
         self.calls = 0
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
-        self._breaker = Breaker(self.name, "rows", "the model's name and its address")
+        self.breaker = Breaker(self.name, "rows", "the model's name and its address")
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it has one.
@@ -104,23 +101,14 @@ class ChatModel:
         key = digest(self.identity, request.messages, request.params)
         known = self.journal.get(key)
         if known and _fits(known, request.max_tokens):
-            self._breaker.worked_before()
+            self.breaker.answered = True
             if known.finish not in ("stop", "length"):
                 raise UselessAnswer.from_journal(known)
             return known
         provider = self._provider or await self._connected()
-        with self._breaker.watch(attempts=self.attempts):
+        with self.breaker.watch(attempts=self.attempts):
             answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
             return answer
-
-    @property
-    def refusal(self) -> str:
-        """The server's reason for the last bad request."""
-        return self._breaker.refusal
-
-    def raise_if_all_failed(self) -> None:
-        """At the end of a stage: raises ProviderStopped when all calls failed on the provider's side, however few."""
-        self._breaker.raise_if_all_failed()
 
     async def _connected(self) -> Provider:
         async with self._connecting:

@@ -1,7 +1,5 @@
 """What calls cost, and the hard cap on it."""
 
-from __future__ import annotations
-
 import math
 import os
 import threading
@@ -36,28 +34,24 @@ class Price:
     cache_write: float | None = None
 
     def __post_init__(self) -> None:
-        for dollars in (self.input, self.cached_input, self.output, self._written):
+        for dollars in (self.input, self.cached_input, self.output, self.written):
             if not 0 <= dollars < math.inf:
                 raise ValueError(f"a price is a number of dollars from 0, got {dollars!r}")
 
     @property
-    def _written(self) -> float:
+    def written(self) -> float:
         return self.input if self.cache_write is None else self.cache_write
 
     def of(self, answer: Answer) -> float:
         fresh = answer.prompt_tokens - answer.cached_tokens - answer.cache_write_tokens
         prompt = (
-            fresh * self.input + answer.cached_tokens * self.cached_input + answer.cache_write_tokens * self._written
+            fresh * self.input + answer.cached_tokens * self.cached_input + answer.cache_write_tokens * self.written
         )
         return (prompt + answer.completion_tokens * self.output) / 1e6
 
     def most(self, prompt_tokens: int, max_tokens: int) -> float:
         """The most that a call of this size can cost."""
-        return (prompt_tokens * max(self.input, self.cached_input, self._written) + max_tokens * self.output) / 1e6
-
-    def in_batches(self, share: float) -> Price:
-        """The price in a batch. Providers differ on whether cached tokens stay cheaper there: never counted as cheaper."""
-        return Price(self.input * share, self.input * share, self.output * share, self._written * share)
+        return (prompt_tokens * max(self.input, self.cached_input, self.written) + max_tokens * self.output) / 1e6
 
 
 @cache
@@ -90,7 +84,11 @@ def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
     price = prices.get(str(ModelSpec(spec.provider, spec.name, url)))
     if price is None and (spec.base_url is None or url in (OPENAI_URL, ANTHROPIC_URL)):
         price = prices.get(f"{spec.provider}/{spec.name}")
-    return price.in_batches(shares.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
+    if price is None or mode != "batch":
+        return price
+    share = shares.get(spec.provider, _BATCH_SHARE)
+    # Providers differ on whether cached tokens stay cheaper in a batch: never counted as cheaper.
+    return Price(price.input * share, price.input * share, price.output * share, price.written * share)
 
 
 def in_dollars(budget: float) -> str:

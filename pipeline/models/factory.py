@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,9 @@ def chat_model(
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,
-        one_shard_at_a_time=spec.provider == "local",
+        # Local servers keep a row's prompt in their cache: rows of two shards would push each other's out, and with it
+        # what makes their answers repeatable.
+        shard_lock=threading.Lock() if spec.provider == "local" else nullcontext(),
     )
 
 
@@ -125,7 +129,7 @@ def calls_at_a_time(settings: PolicySettings | ReviserSettings | RewardSettings)
     return settings.concurrency
 
 
-class Replicas:
+class Replicas(Provider):
     """Several servers of one local model, each with one thread, one slot and one call at a time.
 
     Two servers with one thread each do twice the work of one; one server with two threads may do less than with one, as
@@ -135,9 +139,6 @@ class Replicas:
 
     def __init__(self, providers: list[OpenAIProvider]) -> None:
         self._providers = [(provider, asyncio.Lock()) for provider in providers]
-
-    def custom_id(self, request: ChatRequest) -> None:
-        """Live calls have no name in a batch."""
 
     async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         provider, lock = self._providers[worker_number.get() % len(self._providers)]

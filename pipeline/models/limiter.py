@@ -20,7 +20,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
@@ -141,9 +140,7 @@ class Call:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.limiter.end(self, error)
 
 
@@ -228,13 +225,14 @@ class Limiter:
         if failure and failure.retry_after:
             self.pause(failure.retry_after)
         refused = failure is not None and failure.status == 429
+        overloaded = failure is not None and (failure.status in (503, 529) or failure.reason == "timed_out")
         if refused:
             self.learned.refused(call.started, time.monotonic())
         else:
             self.learned.answered(call.started)
         # A known rate was too high, and is corrected: cutting the window as well would starve slow calls.
         rate_known = min(self.learned.rate, self._announced["requests"].rate) < math.inf
-        if (refused and not rate_known) or (failure and _overloaded(failure)):
+        if (refused and not rate_known) or overloaded:
             # Calls that were under way when the window was cut don't cut it again.
             if call.started > self._cut_at:
                 self._cut_at = time.monotonic()
@@ -242,10 +240,6 @@ class Limiter:
         elif not refused and self._active + 1 > self.window / 2:
             # Only a window that is in use shows that the server can bear it.
             self.window = min(self._bound, self.window + self._bound * _STEP / self.window)
-
-
-def _overloaded(failure: Transient) -> bool:
-    return failure.status in (503, 529) or failure.reason == "timed_out"
 
 
 def _per_minute(limit: float | None) -> Bucket:
@@ -261,9 +255,6 @@ def limiter_for(identity: Mapping[str, object], bound: int, rpm: float | None, t
     """This process's one limiter for a model at an address, created or widened."""
     key = digest(identity)
     with _lock:
-        limiter = _limiters.get(key)
-        if limiter is None:
-            limiter = _limiters[key] = Limiter(bound, rpm, tpm)
-        else:
-            limiter.widen(bound, rpm, tpm)
+        limiter = _limiters.setdefault(key, Limiter(bound, rpm, tpm))
+        limiter.widen(bound, rpm, tpm)
         return limiter

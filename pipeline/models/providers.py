@@ -7,7 +7,8 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.models.answer import Answer
-from pipeline.models.chat import ChatRequest, OnQuotas
+from pipeline.models.chat import ChatRequest, OnQuotas, Provider
 from pipeline.models.limiter import KINDS, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer, snippet, translate
 from pipeline.text import replace_surrogates
@@ -34,31 +35,31 @@ _LONGEST_S = 32 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
-class SdkProvider:
-    """What both SDKs have in common. `create`: the SDK's method that sends a request and returns the raw response."""
+class SdkProvider(Provider):
+    """What both SDKs have in common. `client` is the SDK's class, `endpoint` the resource whose `create` sends a request."""
 
     request_id_header: str
+    endpoint: Any
 
     def __init__(
-        self, sdk: ModuleType, client: Any, create: Callable[..., Awaitable[Any]], model: str, timeout_s: float
+        self, sdk: ModuleType, client: str, model: str, base_url: str | None, api_key: str, timeout_s: float
     ) -> None:
         self.model = model
         self._sdk = sdk
-        self._client = client
-        self._create = create
+        http_client = sdk.DefaultAioHttpClient()
+        self.client = getattr(sdk, client)(
+            base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http_client
+        )
         # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
         self._timeout_s = timeout_s
 
-    def custom_id(self, request: ChatRequest) -> None:
-        """Live calls have no name in a batch."""
-
     async def close(self) -> None:
-        await self._client.close()
+        await self.client.close()
 
     async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = (await self._create(**self.arguments(request))).http_response
+                response = (await self.endpoint.with_raw_response.create(**self.arguments(request))).http_response
                 content = _content(response)
         except Exception as error:
             if refusal := getattr(error, "response", None):
@@ -71,13 +72,13 @@ class SdkProvider:
     def translate(self, error: Exception) -> Exception:
         return translate(self._sdk, error, self.model)
 
+    @abstractmethod
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
-        """The arguments of the SDK's method."""
-        raise NotImplementedError
+        """The arguments of `create`."""
 
+    @abstractmethod
     def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
         """The JSON of a response as an answer. Raises RowReject or Transient."""
-        raise NotImplementedError
 
 
 class OpenAIProvider(SdkProvider):
@@ -88,17 +89,10 @@ class OpenAIProvider(SdkProvider):
     def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float, *, official: bool) -> None:
         import openai
 
+        super().__init__(openai, "AsyncOpenAI", model, base_url, api_key, timeout_s)
+        self.endpoint = self.client.chat.completions
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
         self._limit = "max_completion_tokens" if official else "max_tokens"
-        self.client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout_s,
-            max_retries=0,
-            http_client=openai.DefaultAioHttpClient(),
-        )
-        create = self.client.chat.completions.with_raw_response.create
-        super().__init__(openai, self.client, create, model, timeout_s)
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
@@ -134,14 +128,8 @@ class AnthropicProvider(SdkProvider):
     def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float) -> None:
         import anthropic
 
-        self.client = anthropic.AsyncAnthropic(
-            base_url=base_url,
-            api_key=api_key,
-            timeout=timeout_s,
-            max_retries=0,
-            http_client=anthropic.DefaultAioHttpClient(),
-        )
-        super().__init__(anthropic, self.client, self.client.messages.with_raw_response.create, model, timeout_s)
+        super().__init__(anthropic, "AsyncAnthropic", model, base_url, api_key, timeout_s)
+        self.endpoint = self.client.messages
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         params = {k: v for k, v in request.params.items() if k not in _NOT_ANTHROPIC}
@@ -243,7 +231,7 @@ def _content(response: Any) -> Any:
 
 def _not_an_answer(content: Any) -> Transient:
     """Status 200 with something else than the API's answer, as from proxies and login pages."""
-    body = content if isinstance(content, str) else str(content)
+    body = str(content)
     reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
     paid = isinstance(content, dict) and content.get("usage") is not None
     return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)

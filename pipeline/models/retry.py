@@ -35,7 +35,8 @@ class Breaker:
         self._name, self._what, self._check = name, what, check
         self._failures = 0
         self._last = ""
-        self._answered = False
+        # In this run or, by the journal, in an earlier one.
+        self.answered = False
         # The server's reason for the last bad request.
         self.refusal = ""
 
@@ -62,11 +63,7 @@ class Breaker:
         self._works()
 
     def _works(self) -> None:
-        self._failures, self._answered = 0, True
-
-    def worked_before(self) -> None:
-        """It has answered in an earlier run."""
-        self._answered = True
+        self._failures, self.answered = 0, True
 
     def _fails(self, last: str) -> None:
         self._failures += 1
@@ -76,7 +73,7 @@ class Breaker:
 
     def raise_if_all_failed(self) -> None:
         """At the end of a stage: raises ProviderStopped when every call failed, however few there were."""
-        if self._failures and not self._answered:
+        if self._failures and not self.answered:
             raise self._stopped()
 
     def _stopped(self) -> ProviderStopped:

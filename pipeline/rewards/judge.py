@@ -61,7 +61,7 @@ class _Judge(RewardModel):
 
         with self._model.shard_lock:
             scores = each_row(prompts, ask, workers=self._model.concurrency)
-            self._model.raise_if_all_failed()
+            self._model.breaker.raise_if_all_failed()
         return scores
 
 

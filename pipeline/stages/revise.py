@@ -70,7 +70,7 @@ def revise(
         results = each_row(
             table, correct, workers=reviser.concurrency, done=lambda rejected: on_progress(1, int(rejected))
         )
-        reviser.raise_if_all_failed()
+        reviser.breaker.raise_if_all_failed()
     revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
     chosen = [0] * len(revised)
     if choose:

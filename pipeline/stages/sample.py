@@ -38,7 +38,7 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
             workers=policy.concurrency,
             done=lambda rejected: on_progress(1, int(rejected)),
         )
-        policy.raise_if_all_failed()
+        policy.breaker.raise_if_all_failed()
     on_progress(0, _reject_duplicates(rows, results))
     return collect(rows, schema.SAMPLE, results)
 

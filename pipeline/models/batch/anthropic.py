@@ -55,9 +55,6 @@ class AnthropicBatches(BatchApi):
         files = (batch_id,) if ended and batch.results_url else ()
         return Look(batch.processing_status, _counts(batch)[0], ended, files)
 
-    async def discard(self, look: Look) -> None:
-        """Nothing was uploaded."""
-
     def stream(self, file: str) -> AbstractAsyncContextManager[Any]:
         response: AbstractAsyncContextManager[Any] = self._batches.with_streaming_response.results(file)
         return response

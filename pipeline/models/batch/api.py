@@ -81,9 +81,9 @@ class BatchApi(ABC):
     def stream(self, file: str) -> AbstractAsyncContextManager[Any]:
         """The SDK's streamed response with a result file."""
 
-    @abstractmethod
     async def discard(self, look: Look) -> None:
-        """Delete what was uploaded."""
+        """Delete what was uploaded, where something was."""
+        return
 
     async def cancel(self, batch_id: str) -> None:
         await self.call(self._batches.cancel(batch_id))

@@ -80,7 +80,8 @@ class OpenAIBatches(BatchApi):
         )
 
     def stream(self, file: str) -> AbstractAsyncContextManager[Any]:
-        return self._files.with_streaming_response.content(file)
+        response: AbstractAsyncContextManager[Any] = self._files.with_streaming_response.content(file)
+        return response
 
     def read(self, result: dict[str, Any], max_tokens: int) -> Answer:
         response = result.get("response")

@@ -30,7 +30,7 @@ from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
-from pipeline.models.batch.waiting import WaitingRequests
+from pipeline.models.batch.waiting import Waiting, WaitingRequests
 from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, reason_of
@@ -103,7 +103,7 @@ class BatchProvider:
         if known and known.result is not None:
             return known.result
         if custom_id not in self._waiting:
-            self._waiting.add(custom_id, request, known.batch if known else None)
+            self._waiting[custom_id] = Waiting(self.api, request, self.price, known.batch if known else None)
             if known:
                 self._start(known.batch, self._follow(known.batch))
             else:
@@ -266,16 +266,13 @@ class BatchProvider:
             )
         if not named:
             self._most_requests = min(self._most_requests, max(1, len(sent) // 2))
-            await self._room_at_the_provider(key)
+            # There may be room at the provider when another batch of ours has ended.
+            others = [task for name, task in self._tasks.items() if name not in ("queue", key) and not task.done()]
+            if others:
+                await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(self.settings.batch_poll_s)
         self._requeue(key)
-
-    async def _room_at_the_provider(self, key: str) -> None:
-        """Wait until another batch of ours has ended, else for the time between two looks."""
-        others = [task for name, task in self._tasks.items() if name not in ("queue", key) and not task.done()]
-        if others:
-            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(self.settings.batch_poll_s)
 
     def _requeue(self, key: str) -> None:
         for one in self._waiting.in_batch(key):

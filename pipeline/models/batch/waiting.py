@@ -45,9 +45,6 @@ class WaitingRequests(dict[str, Waiting]):
         self._budget = budget
         self._price = price
 
-    def add(self, custom_id: str, request: ChatRequest, batch: str | None) -> None:
-        self[custom_id] = Waiting(self._api, request, self._price, batch)
-
     def in_batch(self, key: str) -> list[str]:
         return [one for one, waiting in self.items() if waiting.batch == key]
 
