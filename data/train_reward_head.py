@@ -117,7 +117,7 @@ def sample(pairs: Sequence[Pair], out: Path, rows: str) -> None:
     """
     settings = PolicySettings()
     model = catalog.get(ModelSpec.parse(settings.model).name)
-    server = serve(fetch(model), context=model.slot_context)
+    server = serve(fetch(model))
     client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=600)
     numbers: list[int] = []
     for part in rows.split(","):

@@ -1,7 +1,6 @@
-"""Ask a language model: journal first, then budget, then the provider's own SDK with our retries around it.
+"""Ask a language model: journal first, then budget, then the provider's own SDK with our retries around it, not its own.
 
-One code path for OpenAI, anything that speaks its API (self-hosted servers, the embedded models) and Anthropic. The SDKs'
-own retries are off: tenacity is the one owner. What becomes of a call:
+What becomes of a call:
 
     answered                                   journalled, returned
     408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
@@ -85,7 +84,6 @@ class ChatModel:
     shard_lock: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
-        self.calls = 0
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
@@ -141,7 +139,6 @@ class ChatModel:
         """Reserve the most that the call can cost, make it, and journal its answer and its cost before they are used."""
         most = self.price.most(upper_bound_tokens(request), request.max_tokens)
         reserved = await self._reserve(most, custom_id)
-        self.calls += 1
         # What a cancelled call costs: at most everything. A batch goes on without us, and its ledger keeps what it holds.
         cost = most if custom_id is None else 0.0
         began: int | None = None
@@ -178,18 +175,17 @@ class ChatModel:
         When it doesn't fit, wait for the calls in flight first: they may cost less than was reserved for them.
         """
         poll_s = _BUDGET_POLL_S
-        while self.budget.in_flight:
+        while True:
+            may_come_back = self.budget.in_flight
             try:
                 return self.budget.reserve(most, custom_id)
             except BudgetReached:
-                await asyncio.sleep(poll_s)
-                # Thousands may wait here for a batch, for hours.
-                poll_s = min(2 * poll_s, 1.0)
-        try:
-            return self.budget.reserve(most, custom_id)
-        except BudgetReached:
-            self.budget.close()
-            raise
+                if not may_come_back:
+                    self.budget.close()
+                    raise
+            await asyncio.sleep(poll_s)
+            # Thousands may wait here for a batch, for hours.
+            poll_s = min(2 * poll_s, 1.0)
 
 
 def _fits(answer: Answer, max_tokens: int) -> bool:

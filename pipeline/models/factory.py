@@ -8,16 +8,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.model_names import OPENAI_URL, SCORERS, ModelSpec, base_url
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import PolicySettings, ReviserSettings
+from pipeline.config.model_names import SCORERS, ModelSpec, base_url
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import ConfigError
 from pipeline.models.answer import Answer
 from pipeline.models.batch import ledger
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
-from pipeline.models.batch.provider import BatchProvider
+from pipeline.models.batch.provider import BatchProvider, Settings
 from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
 from pipeline.models.cost import Budget, Price, price_of
 from pipeline.models.event_loop import worker_number
@@ -66,24 +65,16 @@ def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "
         )
 
 
-def chat_model(
-    settings: PolicySettings | ReviserSettings | RewardSettings,
-    *,
-    journal: Journal,
-    budget: Budget,
-    local_file: Callable[[str], Path],
-) -> ChatModel:
+def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_file: Callable[[str], Path]) -> ChatModel:
     """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
     spec = ModelSpec.parse(settings.model)
     price = price_of(spec, settings.mode) or Price(0, 0, 0)
 
     def connect() -> Provider:
         if spec.provider == "local":
-            file, context = local_file(spec.name), catalog.get(spec.name).slot_context
-            servers = [serve(file, context=context, replica=number) for number in range(concurrency)]
-            return Replicas(
-                [OpenAIProvider(spec.name, s.base_url, s.api_key, settings.timeout_s, official=False) for s in servers]
-            )
+            file = local_file(spec.name)
+            servers = [serve(file, replica=number) for number in range(concurrency)]
+            return Replicas([OpenAIProvider(spec.name, s.base_url, s.api_key, settings.timeout_s) for s in servers])
         if settings.mode == "live":
             return _remote(spec, settings.timeout_s)
         api = batch_api(spec, settings.timeout_s)
@@ -110,10 +101,8 @@ def chat_model(
 
 def _remote(spec: ModelSpec, timeout_s: float) -> OpenAIProvider | AnthropicProvider:
     key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
-    url = base_url(spec)
-    if spec.provider == "anthropic":
-        return AnthropicProvider(spec.name, url, key, timeout_s)
-    return OpenAIProvider(spec.name, url, key, timeout_s, official=url == OPENAI_URL)
+    sdk_provider = AnthropicProvider if spec.provider == "anthropic" else OpenAIProvider
+    return sdk_provider(spec.name, base_url(spec), key, timeout_s)
 
 
 def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
@@ -122,7 +111,7 @@ def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
     return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
 
 
-def calls_at_a_time(settings: PolicySettings | ReviserSettings | RewardSettings) -> int:
+def calls_at_a_time(settings: Settings) -> int:
     """How many calls a process may have in flight: the setting, and for a local model at most one per core."""
     if ModelSpec.parse(settings.model).provider == "local":
         return min(settings.concurrency, cores(), _MOST_REPLICAS)
@@ -158,9 +147,7 @@ def system_prompt(settings: PolicySettings) -> str | None:
     return settings.system or None
 
 
-def request_params(
-    settings: PolicySettings | ReviserSettings | RewardSettings, spec: ModelSpec, row_seed: int, *, first: bool = True
-) -> dict[str, Any]:
+def request_params(settings: Settings, spec: ModelSpec, row_seed: int, *, first: bool = True) -> dict[str, Any]:
     """The SDK parameters of one call, the `first` of its row or a later one. `extra` goes into the body unchanged."""
     params: dict[str, Any] = {"seed": row_seed}
     if settings.temperature is not None:

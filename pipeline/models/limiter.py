@@ -148,14 +148,14 @@ class Limiter:
     """Lets calls start. `bound`: calls at a time, at most; `rpm`, `tpm`: requests and tokens a minute, at most."""
 
     def __init__(self, bound: int, rpm: float | None = None, tpm: float | None = None) -> None:
-        self.window = float(bound)
-        self._bound = bound
-        self._active = 0
+        self.window = 0.0
+        self._bound = self._active = 0
         self._cut_at = self._synced_at = self._paused_until = -math.inf
         # The share of its worst case that a call uses: a moving mean.
         self._share: float | None = None
         self._announced = {kind: Bucket() for kind in KINDS}
-        self._fixed = {"requests": _per_minute(rpm), "tokens": _per_minute(tpm)}
+        self._fixed = {kind: Bucket() for kind in KINDS}
+        self.widen(bound, rpm, tpm)
         self.learned = LearnedRate()
         # The waiting call that is next holds it; an asyncio.Lock wakes in the order of arrival.
         self._next = asyncio.Lock()
@@ -168,7 +168,8 @@ class Limiter:
             self._bound = bound
         for kind, limit in (("requests", rpm), ("tokens", tpm)):
             if limit and limit / 60 < self._fixed[kind].rate:
-                self._fixed[kind] = _per_minute(limit)
+                # At most a second's worth starts at once.
+                self._fixed[kind] = Bucket(limit / 60, limit / 60)
 
     async def start(self, most: int) -> Call:
         """Wait until a call of at most `most` tokens, prompt and answer, may start."""
@@ -240,11 +241,6 @@ class Limiter:
         elif not refused and self._active + 1 > self.window / 2:
             # Only a window that is in use shows that the server can bear it.
             self.window = min(self._bound, self.window + self._bound * _STEP / self.window)
-
-
-def _per_minute(limit: float | None) -> Bucket:
-    """A fixed limit a minute, of which at most a second's worth starts at once."""
-    return Bucket(limit / 60, limit / 60) if limit else Bucket()
 
 
 _limiters: WeakValueDictionary[str, Limiter] = WeakValueDictionary()

@@ -9,8 +9,6 @@ Both SDKs come from one generator, so their exceptions share names and attribute
 never leave `models/`: they hold the request, and with it the key.
 """
 
-from __future__ import annotations
-
 import email.utils
 import json
 import os
@@ -19,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
@@ -71,7 +69,7 @@ class UselessAnswer(RowReject):
         return replace(self.usage, finish=self.reason, text=json.dumps(self.evidence))
 
     @classmethod
-    def from_journal(cls, answer: Answer) -> UselessAnswer:
+    def from_journal(cls, answer: Answer) -> Self:
         return cls(answer.finish, answer, **json.loads(answer.text))
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import Any
 
+from pipeline.config.model_names import OPENAI_URL
 from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
 from pipeline.models.limiter import KINDS, Quota
@@ -82,17 +83,17 @@ class SdkProvider(Provider):
 
 
 class OpenAIProvider(SdkProvider):
-    """OpenAI's Chat Completions API, or any server that speaks it. `official`: the address is OpenAI's own."""
+    """OpenAI's Chat Completions API, or any server that speaks it."""
 
     request_id_header = "x-request-id"
 
-    def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float, *, official: bool) -> None:
+    def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float) -> None:
         import openai
 
         super().__init__(openai, "AsyncOpenAI", model, base_url, api_key, timeout_s)
         self.endpoint = self.client.chat.completions
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
-        self._limit = "max_completion_tokens" if official else "max_tokens"
+        self._limit = "max_completion_tokens" if base_url == OPENAI_URL else "max_tokens"
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}

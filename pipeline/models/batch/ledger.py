@@ -1,17 +1,9 @@
 """What was submitted in batches: written before it is sent, so that a killed run finds its batches and pays for none twice.
 
-One SQLite file beside the journal. A request is known by its custom id, the sha256 of everything sent and of its seed. It is
-in one batch at a time: a result without value (expired, cancelled, a server's failure) is forgotten before the request goes
-into another.
-
-    intend          the custom ids that will be sent, before the request to the provider
-    name            the provider's id, as soon as there is one
-    keep            results as they arrive, without keys
-    finish          the batch is over: what has no result by now was never answered
-
-Each request holds money from `intend` on, its worst case, until its cost is in the journal or it ends without value.
-
-Commits wait for the disk (synchronous=FULL): there are a few per batch, and each stands for money. For one process at a time.
+One SQLite file beside the journal, for one process at a time. A request is known by its custom id, the sha256 of everything
+sent and of its seed. It is in one batch at a time: a result without value (expired, cancelled, a server's failure) is
+forgotten before the request goes into another. Each request holds money from `intend` on, its worst case, until its cost is
+in the journal or it ends without value. Commits wait for the disk: each stands for money.
 """
 
 import sqlite3
@@ -116,8 +108,7 @@ class BatchLedger:
     def forget(self, custom_id: str) -> None:
         """Drop a result of no value, so that its request may be sent again."""
         with self._writing() as db:
-            gone = db.execute("DELETE FROM items WHERE custom_id = ? AND result IS NOT NULL", (custom_id,)).rowcount
-            if gone:
+            if db.execute("DELETE FROM items WHERE custom_id = ? AND result IS NOT NULL", (custom_id,)).rowcount:
                 db.execute("DELETE FROM holds WHERE custom_id = ?", (custom_id,))
 
     def hold(self, costs: Iterable[tuple[str, float]]) -> None:

