@@ -35,9 +35,8 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
-    """Operations and signed weights of the response tokens of one pair.
+    """Operations (int8) and signed weights (float32) of the response tokens of one pair, one per id.
 
-    initial_*: shape (len(initial_ids),); revised_*: shape (len(revised_ids),); ops int8, weights float32.
     distance: number of single-token edits between the two, before any granularity widens them.
     """
 
@@ -162,8 +161,7 @@ def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Integers, Integers]
 def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Integers, revised_words: Integers) -> None:
     """Mark every word with an edit as edited: its kept tokens become substitutions, on both sides at once.
 
-    A token marked on one side can belong to a word of the other side that was unedited, hence the loop. It ends because
-    each pass marks more tokens.
+    A token marked on one side can belong to a word of the other side that was unedited, hence the loop.
     """
     while True:
         kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)

@@ -53,7 +53,7 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
 
 
 def label_columns(rows: pa.Table, settings: LabelSettings, eos_id: int) -> StageOutput:
-    """Replace the words of rows with the columns of `schema.FILTER` by the columns of `schema.LABEL`.
+    """Replace the words of the filter stage by the columns of `schema.LABEL`.
 
     Rejects: no_reward_gain, for signal reward_weighted alone: a pair without finite rewards has no weights.
     """
@@ -64,10 +64,7 @@ def label_columns(rows: pa.Table, settings: LabelSettings, eos_id: int) -> Stage
 
 
 def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings = ANY_DISTANCE) -> StageOutput:
-    """The published table of rows that have texts and rewards; label columns that they have are replaced.
-
-    Rejects: those of `tokenize_pair` and `label_columns`.
-    """
+    """The published table of rows with texts and rewards. Rejects: those of `tokenize_pair` and `label_columns`."""
 
     def labelled(texts: dict[str, Any], gain: float) -> dict[str, Any]:
         pair = tokenize_pair(texts, tokenizer, gate)

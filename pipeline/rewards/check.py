@@ -21,10 +21,10 @@ _WORST_CALIBRATION = 0.1
 
 
 class Pair(NamedTuple):
-    """Two answers to the same messages."""
+    """Two answers to the same messages; the chosen one is better."""
 
     messages: list[dict[str, str]]
-    chosen: str  # the better one
+    chosen: str
     rejected: str
 
 

@@ -8,8 +8,8 @@ Strings of a template that are replaced by data: $texts $queries $answers $conve
 $text $query $answer $conversation for servers that take one item per request; $model. The chat template of
 `reward.tokenizer` writes a conversation as text; without one it is "\\n\\nHuman: …\\n\\nAssistant: …".
 
-Stage files hold the scores, so nothing is journalled. A score that is missing, null or not a number makes its row a reject,
-as does a failed request; a server that never answers stops the run. `REWARD_API_KEY`, if set, is sent as bearer token.
+A score that is missing or not a number makes its row a reject, as does a failed request; a server that never answers stops the
+run. `REWARD_API_KEY`, if set, is sent as bearer token.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 class ServerApi(NamedTuple):
-    """How a server is called. The paths lead to the scores, and to the item that each score is of, in a response."""
+    """How a server is called."""
 
     url: str
     body: dict[str, Any]
-    scores_path: str
-    index_path: str | None
+    scores_path: str  # to the scores in a response
+    index_path: str | None  # to the item that each score is of
     one_per_request: bool
 
 

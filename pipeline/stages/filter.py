@@ -69,8 +69,7 @@ def filter_revisions(
     reward: RewardModel | None,
     on_progress: OnProgress,
 ) -> StageOutput:
-    """Adds `edit_distance`, `overlong`, `reward_revised`, and for the label stage the ids of both sequences, and their
-    words if its granularity needs them. Without a reward model there is no gate on the gain, and `reward_revised` is null.
+    """Adds the columns of `schema.FILTER`. Without a reward model there is no gate on the gain, and `reward_revised` is null.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
     reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.

@@ -5,8 +5,7 @@ The path of one row:
 1. `check_draft` rejects a draft that loops;
 2. a first call diagnoses: one of `REASONS`;
 3. a second turn of the same conversation corrects, `reviser.candidates` times. Style `rewrite`, the paper's: the whole answer,
-   by the prompt of the diagnosed reason. Style `edits`: find/replace edits only (`edits.py`), and a rewrite when none of them
-   can be applied. Both turns begin with the same text, which the prompt caches of providers and llama.cpp make cheap;
+   by the prompt of the diagnosed reason. Style `edits`: find/replace edits (`edits.py`), or a rewrite when none can be applied;
 4. of several revisions the best goes on (`filter.chooser`).
 
 Style `sentences`, for small models, replaces 2 and 3: the program plans and diagnoses, the model repairs single sentences
