@@ -24,6 +24,8 @@ IGNORE = -100  # the label that cross-entropy skips, in torch and everywhere els
 ANY_DISTANCE = FilterSettings(min_distance=0, max_distance=1)
 # The columns that the label stage needs of the filter stage, and that are not published.
 _WORDS = ["revised_words", "initial_words"]
+# The settings that `token_signals` takes.
+_WEIGHING = {"alpha", "beta", "gamma", "eos_weight", "signal", "granularity", "phrase_gap"}
 LABELS = [*(name for name in schema.TOKENS.names if name not in _WORDS), *schema.LABEL.names]
 
 
@@ -94,14 +96,8 @@ def _labels(pair: Mapping[str, Any], gain: float, settings: LabelSettings, eos_i
     signals = token_signals(
         initial,
         revised,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        gamma=settings.gamma,
         eos_id=eos_id,
-        eos_weight=settings.eos_weight,
-        signal=settings.signal,
-        granularity=settings.granularity,
-        phrase_gap=settings.phrase_gap,
+        **settings.model_dump(include=_WEIGHING),
         initial_words=pair["initial_words"],
         revised_words=pair["revised_words"],
         reward_gain=gain,

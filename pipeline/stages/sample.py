@@ -31,12 +31,10 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
             raise RowReject("truncated", max_tokens=request.max_tokens).with_columns(initial=response.text)
         return {"policy_model": policy.name, "initial": response.text.strip()}
 
+    queries = rows.select(["id", "messages"]).to_pylist()
     with policy.shard_lock:
         results = each_row(
-            rows.select(["id", "messages"]).to_pylist(),
-            answer,
-            workers=policy.concurrency,
-            done=lambda rejected: on_progress(1, int(rejected)),
+            queries, answer, workers=policy.concurrency, done=lambda rejected: on_progress(1, int(rejected))
         )
         policy.raise_if_all_failed()
     on_progress(0, _reject_duplicates(rows, results))

@@ -90,11 +90,7 @@ def _picks(rows: pa.Table, pick: str) -> list[int]:
     for group in query_groups(rows):
         # Sorting is stable: of equal scores the first sample comes first.
         ranked = sorted(group, key=score)
-        choices = {
-            "first": group[0],
-            "worst": ranked[0],
-            "best": max(group, key=score),
-            "median": ranked[(len(ranked) - 1) // 2],
-        }
+        middle = ranked[(len(ranked) - 1) // 2]
+        choices = {"first": group[0], "worst": ranked[0], "best": max(group, key=score), "median": middle}
         chosen += [choices[pick]] * len(group)
     return chosen
