@@ -16,8 +16,8 @@ from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.columns import tokenize_pair
 from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.models.chat import OnProgress
 from pipeline.rewards.base import RewardModel, Score, score_items
-from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect, row_results
 
 # A reviser that talks about its task instead of doing it. Each alternative needs a word of the task (a revised *response*,

@@ -24,12 +24,11 @@ from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
-from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
+from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params
 from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import edits, sentences
-from pipeline.stages.common import OnProgress, row_seed
+from pipeline.stages.common import row_seed
 from pipeline.stages.filter import Choose
 from pipeline.storage.stage_files import StageOutput, collect
 
@@ -65,11 +64,7 @@ def revise(
         reason, revisions = await _RowReviser(row, settings, prompts, reviser, notes).revisions()
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revisions}
 
-    with reviser.shard_lock:
-        results = each_row(
-            table, correct, workers=reviser.concurrency, done=lambda rejected: on_progress(1, int(rejected))
-        )
-        reviser.raise_if_all_failed()
+    results = reviser.each_row(table, correct, on_progress)
     revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
     chosen = [0] * len(revised)
     if choose:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config.settings import SelectionSettings
-from pipeline.stages.common import QUERY, OnProgress, query_groups
+from pipeline.models.chat import OnProgress
+from pipeline.stages.common import QUERY, query_groups
 from pipeline.storage.stage_files import Reject, StageOutput
 
 # eta1, eta2, eta3 as numbers; None where the condition is off.

@@ -18,11 +18,10 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
-from pipeline.models.chat import ChatModel
+from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
-from pipeline.stages.common import OnProgress
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
