@@ -9,8 +9,6 @@ Ranks take equal, contiguous parts of that order. The workers of a rank take con
 part of a file is decoded by one process, or by two at the borders.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

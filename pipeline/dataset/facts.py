@@ -3,8 +3,6 @@
 A fact is a name and a text of one line. Renderers escape both for their medium.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Counts in bins that several distributions share, so that they can be laid over one another."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Memory: about 100 bytes per row, whatever its texts.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

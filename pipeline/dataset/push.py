@@ -4,8 +4,6 @@ What is sent: the files that the manifest names, the card, the report, and the m
 Never work/, with its journal of calls.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

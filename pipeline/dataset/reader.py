@@ -1,7 +1,5 @@
 """The files of a published data set, checked against its manifest before anybody relies on them."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys

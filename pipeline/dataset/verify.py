@@ -4,8 +4,6 @@ Needs no work/ folder and calls no model: tokens, operations and weights are com
 memory holds a batch of rows, and 8 bytes per id.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator

@@ -5,8 +5,6 @@ holds its old bytes or its new ones. A temporary file (`.tmp-…`) may stay afte
 removes it. A remote file is written on this machine and put in one piece, because stores have no rename.
 """
 
-from __future__ import annotations
-
 import os
 import time
 import uuid

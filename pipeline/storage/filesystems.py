@@ -4,8 +4,6 @@ Credentials come from where the protocol's library takes them (AWS_PROFILE, GOOG
 the URL, because URLs are shown and recorded.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable

@@ -11,8 +11,6 @@ Losing that folder loses no data, but the responses for unfinished shards are pa
 Workers on other machines keep a journal each; the manifest counts the calls and the money of the one that publishes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -6,8 +6,6 @@ dies: a dead process of this host is taken over from, one of another host must b
 object.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket

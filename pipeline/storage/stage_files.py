@@ -12,8 +12,6 @@ The files are in Arrow's IPC format (`pyarrow.ipc.open_file`; pandas, Polars and
 Parquet's time to write a whole table and read it once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
