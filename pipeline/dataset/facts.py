@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.dataset.histogram import median
-from pipeline.dataset.measures import Measures
+from pipeline.dataset.measures import Measures, median
 from pipeline.rewards import diagnostics
 
 Fact = tuple[str, str]
