@@ -14,7 +14,7 @@ from pipeline.sources import files, hub, rows
 from pipeline.sources.adapters import get
 from pipeline.sources.files import RemoteFile, SourceFile, Warn
 from pipeline.sources.row import Adapter, RawRow
-from pipeline.storage.filesystems import is_url
+from pipeline.storage.remote import is_url
 from pipeline.text import shown
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")

@@ -18,8 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.storage.filesystems import holds_secrets, is_url
-from pipeline.storage.remote import RemotePath
+from pipeline.storage.remote import RemotePath, holds_secrets, is_url
 
 MANIFEST = "manifest.json"
 
