@@ -60,10 +60,11 @@ def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
     from pipeline.models.cost import Budget
     from pipeline.models.journal import Journal
     from pipeline.run.context import local_file
-    from pipeline.storage.location import checks
+    from pipeline.storage.location import state_folder
 
     budget = Budget(config.run.budget_usd, 0.0)
-    return factory.chat_model(settings, journal=Journal(checks() / "journal.db"), budget=budget, local_file=local_file)
+    journal = Journal(state_folder() / "checks" / "journal.db")
+    return factory.chat_model(settings, journal=journal, budget=budget, local_file=local_file)
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -169,6 +169,6 @@ def histogram(
 
 
 def median(values: npt.NDArray[np.floating]) -> float | None:
-    """None where there is no finite value."""
+    """The median of the finite values; None where there is none."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) else None

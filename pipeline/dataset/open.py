@@ -123,10 +123,11 @@ class PairDataset:
             worker, num_workers = _data_worker()
         if worker is None or num_workers is None:
             raise ValueError("worker and num_workers are given together or not at all")
-        reader = (rank, world_size, worker, num_workers)
-        batches.check_arguments(batch_size, *reader, seed, epoch, start_row)
+        if min(seed, epoch) < 0:
+            raise ValueError(f"seed {seed}, epoch {epoch}: must not be negative")
         self._check(columns)
-        share = batches.share(len(self), batch_size, *reader, drop_last=drop_last, start_row=start_row)
+        place = (rank, world_size, worker, num_workers)
+        share = batches.share(len(self), batch_size, *place, drop_last=drop_last, start_row=start_row)
         tables = self._tables(share, seed if shuffle else None, epoch, columns)
         return (self._to_numpy(table, pad, pad_id) for table in tables)
 

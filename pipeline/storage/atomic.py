@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.storage.location import scratch
+from pipeline.storage.location import state_folder
 from pipeline.storage.remote import RemotePath
 
 TEMPORARY = ".tmp-"
 _ABANDONED_S = 86_400
+_UPLOADS = "uploads"
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def replacing(path: Path, *, choose_path: Callable[[Path], Path] | None = None) 
     Raises StorageError naming `path` when the disk refuses; the target is then unchanged and the temporary file gone.
     """
     name = f"{TEMPORARY}{os.getpid()}-{path.name}"
-    temporary = scratch() / f"{name}-{uuid.uuid4().hex}" if isinstance(path, RemotePath) else path.with_name(name)
+    remote = isinstance(path, RemotePath)
+    temporary = state_folder() / _UPLOADS / f"{name}-{uuid.uuid4().hex}" if remote else path.with_name(name)
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -39,7 +41,11 @@ def replacing(path: Path, *, choose_path: Callable[[Path], Path] | None = None) 
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
-        _fsync_folder(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise _refused(path, "written", error) from error
     finally:
@@ -73,22 +79,14 @@ def _refused(path: Path, what: str, error: OSError) -> StorageError:
     return StorageError(f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again")
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def remove_temporaries(folder: Path) -> None:
     """Delete what killed runs left in an output folder."""
     if not isinstance(folder, RemotePath):
         for leftover in folder.rglob(f"{TEMPORARY}*"):
             remove(leftover)
         return
-    # All runs on this machine share the scratch folder: only files a day old are certainly abandoned.
-    for leftover in scratch().glob(f"{TEMPORARY}*"):
+    # All runs on this machine share this folder: only files a day old are certainly abandoned.
+    for leftover in (state_folder() / _UPLOADS).glob(f"{TEMPORARY}*"):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
                 leftover.unlink()

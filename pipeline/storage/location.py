@@ -51,7 +51,7 @@ def local_side(work: Path) -> Path:
         return work
     url = str(work.parent)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", url)[:80].strip("-")
-    return _state() / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return state_folder() / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
 def journal_of(out: Path) -> Path:
@@ -59,17 +59,8 @@ def journal_of(out: Path) -> Path:
     return local_side(out / "work") / "journal.db"
 
 
-def scratch() -> Path:
-    """The folder of files that are being uploaded. What a killed process leaves there is removed a day later (atomic.py)."""
-    return _state() / "uploads"
-
-
-def checks() -> Path:
-    """The folder of judges' responses when reward models are checked."""
-    return _state() / "checks"
-
-
-def _state() -> Path:
+def state_folder() -> Path:
+    """This program's files outside of output folders; in `uploads/` those that are being sent to a store."""
     import platformdirs
 
     return Path(os.environ.get("FIGA_STATE") or platformdirs.user_state_dir("figa-pipeline")).expanduser().absolute()
