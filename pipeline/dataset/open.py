@@ -164,11 +164,10 @@ class PairDataset:
 
     def _read(self, window: Window, columns: Sequence[str] | None) -> pa.Table:
         """A window's rows, in stored order."""
-        names = None if columns is None else list(columns)
         tables = []
         for number, groups in itertools.groupby(window.groups, key=lambda group: group[0]):
             with reader.reading(self.files[number].path) as file:
-                tables.append(file.read_row_groups([group for _, group in groups], names))
+                tables.append(file.read_row_groups([group for _, group in groups], columns))
         return pa.concat_tables(tables).combine_chunks()
 
     def _check(self, columns: Sequence[str] | None) -> None:
