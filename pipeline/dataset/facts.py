@@ -103,22 +103,24 @@ def calls(manifest: Manifest) -> list[tuple[str, str, str, str]]:
 def origin(manifest: Manifest) -> list[Fact]:
     """What the data set was made from, by which models, with which labels, and at what cost."""
     source = manifest["source"]
-    facts = [("Source", _source(source))]
-    facts += [(f"Part, weight {part['weight']:g}", _source(part)) for part in source.get("parts", ())]
-    facts += [(_ROLES.get(role, role), str(model["name"])) for role, model in manifest["models"].items()]
-    facts += _reward_check(manifest)
+    labels = manifest["labels"]
     thresholds = (manifest.get("thresholds") or {}).items()
     rules = [f"{RULES.get(name, name)} {value:.4g}" for name, value in thresholds if value is not None]
-    facts.append(("Selected rows", ", ".join(rules) or "of any score"))
-    if manifest.get("prompts"):
-        facts.append(("Prompts of the reviser", f"digest {manifest['prompts']}"))
-    labels = manifest["labels"]
-    weights = ", ".join(f"{sign} = {labels[name]}" for sign, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma")))
-    facts.append(("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"))
-    facts.append(("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"))
-    facts.append(("Paid for models", ", ".join(spent(manifest)) or "nothing"))
-    facts += _lineage(manifest)
-    return [*facts, ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}")]
+    prompts = [("Prompts of the reviser", f"digest {manifest['prompts']}")] if manifest.get("prompts") else []
+    weights = "α = {alpha}, β = {beta}, γ = {gamma}".format_map(labels)
+    return [
+        ("Source", _source(source)),
+        *((f"Part, weight {part['weight']:g}", _source(part)) for part in source.get("parts", ())),
+        *((_ROLES.get(role, role), str(model["name"])) for role, model in manifest["models"].items()),
+        *_reward_check(manifest),
+        ("Selected rows", ", ".join(rules) or "of any score"),
+        *prompts,
+        ("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"),
+        ("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"),
+        ("Paid for models", ", ".join(spent(manifest)) or "nothing"),
+        *_lineage(manifest),
+        ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}"),
+    ]
 
 
 def _source(source: dict[str, Any]) -> str:

@@ -122,7 +122,7 @@ def _converted(
 
 def _with_system(pairs: pa.Table, system: str | None) -> pa.Table:
     """The pairs with the system prompt that the policy had before queries without one."""
-    if not system or "messages" not in pairs.column_names:
+    if "messages" not in pairs.column_names:
         return pairs
     messages = [with_system(query, system) for query in pairs["messages"].to_pylist()]
     place = pairs.schema.get_field_index("messages")

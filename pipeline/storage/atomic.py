@@ -32,25 +32,27 @@ def replacing(path: Path, *, choose_path: Callable[[Path], Path] | None = None) 
     remote = isinstance(path, RemotePath)
     temporary = state_folder() / _UPLOADS / f"{name}-{uuid.uuid4().hex}" if remote else path.with_name(name)
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        target = choose_path(temporary) if choose_path else path
-        if isinstance(target, RemotePath):
-            target.upload(temporary)
-            return
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise _refused(path, "written", error) from error
+        with _refusals(path, "written"):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _commit(temporary, choose_path(temporary) if choose_path else path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _commit(temporary: Path, target: Path) -> None:
+    if isinstance(target, RemotePath):
+        target.upload(temporary)
+        return
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,23 +62,24 @@ def write_text(path: Path, text: str) -> None:
 
 def remove(path: Path) -> None:
     """Delete a file that may exist. Raises StorageError naming it when the disk refuses."""
-    try:
+    with _refusals(path, "removed"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _refused(path, "removed", error) from error
 
 
 def move(path: Path, target: Path) -> None:
     """Rename a file into another folder of the same disk. Raises StorageError naming it when the disk refuses."""
-    try:
+    with _refusals(path, f"moved to {target.parent}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
+
+
+@contextmanager
+def _refusals(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _refused(path, f"moved to {target.parent}", error) from error
-
-
-def _refused(path: Path, what: str, error: OSError) -> StorageError:
-    return StorageError(f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again")
+        message = f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again"
+        raise StorageError(message) from error
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -8,7 +8,7 @@ files that are being uploaded. `local_side` says where:
     └─ s3-bucket-prefix-1a2b3c4d/      the journal of s3://bucket/prefix, and whatever else in work/ is no stage file
 
 Losing that folder loses no data, but the responses for unfinished shards are paid again, and `--budget` counts from zero.
-Workers on other machines keep a journal each; the manifest counts the calls and the money of the one that publishes.
+The manifest counts the calls and the money of the machine that publishes.
 """
 
 import hashlib
