@@ -7,8 +7,6 @@ Text from the data is only ever a *value*: the one rendering pass inserts it, an
 Each text stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +33,13 @@ class _Templates:
 
     def __init__(self, folder: str | None, names: Sequence[str], example: Mapping[str, Any]) -> None:
         root = Path(folder) if folder else resources.folder("prompts")
-        texts = {name: _read(root / f"{name}.md", names) for name in names}
+        texts = {}
+        for name in names:
+            try:
+                texts[name] = (root / f"{name}.md").read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                expected = f"expected the files {', '.join(names)} (.md)"
+                raise ConfigError(f"{root / name}.md: prompt can't be read ({error}); {expected}") from None
         self.digest = digest(texts)
         # Prompts are plain text: nothing to escape for HTML.
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
@@ -62,10 +66,8 @@ class Prompts(_Templates):
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
         """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
         reason, in `sentence` also sentence."""
-        mark = fence(messages, reference, draft)
-        return self._fill(
-            name, messages=messages, reference=reference, draft=draft, fence=mark, reasons=REASONS, **more
-        )
+        values = {"messages": messages, "reference": reference, "draft": draft, "reasons": REASONS, **more}
+        return self._fill(name, fence=fence(messages, reference, draft), **values)
 
 
 class JudgePrompts(_Templates):
@@ -101,11 +103,3 @@ def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _read(path: Path, names: Sequence[str]) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        expected = ", ".join(names)
-        raise ConfigError(f"{path}: prompt can't be read ({error}); expected the files {expected} (.md)") from None

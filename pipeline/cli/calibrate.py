@@ -4,8 +4,6 @@ A row is selected when R(initial) < η1, R(reference) > η2 and R(reference) −
 run's scores. To use a choice: `figa build … --set selection.eta1=q0.4`; rows that are revised already are not paid again.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from typing import Any

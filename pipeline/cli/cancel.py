@@ -3,8 +3,6 @@
 Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 
@@ -47,7 +45,7 @@ def _cancel(model: str, batch_id: str | None) -> bool:
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
-    from pipeline.models.provider_errors import Transient
+    from pipeline.models.provider_errors import Transient, reason_of
 
     if batch_id is None:
         print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
@@ -64,8 +62,7 @@ def _cancel(model: str, batch_id: str | None) -> bool:
     try:
         event_loop.run(cancel())
     except (Transient, RowReject, ProviderStopped) as error:
-        reason = getattr(error, "evidence", {}).get("error", str(error))
-        print(f"error: {model}: not cancelled: {reason}", file=sys.stderr)
+        print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
         return False
     print(f"{model}: cancelling {batch_id}")
     return True

@@ -8,8 +8,6 @@ formats:
   llamafactory   ShareGPT-style preference JSON with dataset_info.json
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline.cli.arguments import add_dir, folder

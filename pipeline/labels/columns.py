@@ -3,8 +3,6 @@
 The filter stage calls `tokenize_pair`, the label stage `label_columns`; `verify` and `relabel` call `label_texts`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,11 +35,11 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
     initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
     distance = Levenshtein.normalized_distance(initial.response_ids, revised.response_ids)
     if distance == 0:
-        raise RowReject("unchanged").keeping(edit_distance=0.0)
+        raise RowReject("unchanged").with_columns(edit_distance=0.0)
     if distance <= gate.min_distance:
-        raise RowReject("too_similar", above=gate.min_distance).keeping(edit_distance=distance)
+        raise RowReject("too_similar", above=gate.min_distance).with_columns(edit_distance=distance)
     if distance > gate.max_distance:
-        raise RowReject("too_different", at_most=gate.max_distance).keeping(edit_distance=distance)
+        raise RowReject("too_different", at_most=gate.max_distance).with_columns(edit_distance=distance)
     words = tokenizer.settings.granularity != "token"
     return {
         "edit_distance": distance,

@@ -9,8 +9,6 @@ token for six control characters and for unassigned code points above U+40000: b
 makes of the bytes beside such a code point can differ.
 """
 
-from __future__ import annotations
-
 import json
 import mmap
 import os
@@ -55,40 +53,22 @@ def tokenizer_folder(gguf: Path, out: Path) -> Path:
 
 def _tokenizer(fields: dict[str, Any], normalizer: dict[str, Any] | None, splits: list[Any]) -> dict[str, Any]:
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-    added = [
-        {"id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        | {"special": kind == _CONTROL}
-        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]
-    # With the added tokens, which the library would number itself otherwise. The other kinds are padding up to the weights'
-    # width, which no text contains.
-    vocabulary = {
-        token: number
-        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_NORMAL, _CONTROL, _USER_DEFINED)
-    }
+    added = []
+    vocabulary = {}
+    for number, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind in (_CONTROL, _USER_DEFINED):
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            added.append({"id": number, "content": token, **flags, "special": kind == _CONTROL})
+        # The other kinds are padding up to the weights' width, which no text contains.
+        if kind in (_NORMAL, _CONTROL, _USER_DEFINED):
+            vocabulary[token] = number
     return {
         "version": "1.0",
-        "truncation": None,
-        "padding": None,
         "added_tokens": added,
         "normalizer": normalizer,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splits},
-        "post_processor": None,
         "decoder": _BYTE_LEVEL,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            "merges": [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]],
-        },
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": fields["tokenizer.ggml.merges"]},
     }
 
 
@@ -102,9 +82,6 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
         if f"tokenizer.ggml.{key}_token_id" in fields
     }
     return {
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "add_prefix_space": False,
         **special,
         "eos_token": _CHAT_EOS,
         "chat_template": fields["tokenizer.chat_template"],

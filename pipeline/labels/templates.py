@@ -16,8 +16,6 @@ sampled. So every answer is rendered in its whole conversation, which has to be 
 template puts around answers. A template for which that doesn't hold is a ConfigError, a row for which it doesn't a reject.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -51,7 +49,7 @@ class TextTemplate:
     begin: ids before the prompt that the tokenizer adds itself; end: the token that ends an answer, as text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings) -> None:
         self._settings = settings
         self.end = str(tokenizer.eos_token)
         probe = tokenizer.backend_tokenizer.encode(_ANSWER, add_special_tokens=True)
@@ -80,7 +78,7 @@ class ChatTemplate:
 
     begin: tuple[int, ...] = ()
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings) -> None:
         self._tokenizer = tokenizer
         self._settings = settings
         self._source = str(tokenizer.get_chat_template())
@@ -155,7 +153,7 @@ class ChatTemplate:
         return str(rendered)
 
 
-def template_of(tokenizer: PreTrainedTokenizerFast, settings: LabelSettings) -> TextTemplate | ChatTemplate:
+def template_of(tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings) -> TextTemplate | ChatTemplate:
     """The template that `settings` name. Raises ConfigError for a missing or unusable chat template."""
     if settings.template != "chat":
         return TextTemplate(tokenizer, settings)

@@ -5,8 +5,8 @@ between prompt and response is found by character offsets. A pair for which that
 never shifted: tokenising the prompt alone can put labels one token off.
 """
 
-from __future__ import annotations
-
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,31 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.templates import Messages, template_of
-from pipeline.labels.words import token_words
 from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+# A word: word characters with apostrophes inside, or white space, or anything else. Not the tokenizer's own words: those of
+# Llama 2's family don't split a text into words.
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\s+")
+
+
+def token_words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The number, from 1, of the word of text[start:] to which each token belongs: that of its first character that isn't
+    white space, or of its first character when all of it is white space.
+
+    offsets: start and end of each token, in characters of `text`, as tokenizers give them; none before `start`.
+
+    >>> token_words("> it's so", 2, [(2, 4), (4, 6), (6, 9)])
+    [1, 1, 3]
+    """
+    word_starts = [word.start() for word in _WORD.finditer(text, start)]
+    numbers = []
+    for begin, end in offsets:
+        visible = end - len(text[begin:end].lstrip())
+        numbers.append(bisect_right(word_starts, visible if visible < end else begin))
+    return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +87,7 @@ class LabelTokenizer:
     Raises ConfigError when the tokenizer has no EOS, no offsets, or no usable template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings, name: str) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings, name: str) -> None:
         self.name = name
         self.settings = settings
         self._tokenizer = tokenizer
@@ -136,6 +156,14 @@ class LabelTokenizer:
         if any(a.ids[: a.prompt_length] != first.ids[: first.prompt_length] for a in answers[1:]):
             raise RowReject("token_across_boundary", detail="the prompt's ids depend on the response behind it")
         return answers
+
+    def tokenize_published(self, row: dict[str, Any]) -> list[TokenizedAnswer]:
+        """Initial and revised answer of a published row; empty when their ids are not the stored ones."""
+        try:
+            answers = self.tokenize(row["messages"], row["initial"], row["revised"])
+        except RowReject:
+            return []
+        return answers if [a.ids for a in answers] == [row["initial_input_ids"], row["revised_input_ids"]] else []
 
     def _encode(self, text: str, boundary: int) -> TokenizedAnswer:
         encoding = self._encoder.encode(text + self._template.end, add_special_tokens=False)

@@ -30,7 +30,7 @@ from pipeline.models import event_loop
 from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
 from pipeline.models.journal import Journal
-from pipeline.models.limiter import Limiter
+from pipeline.models.limiter import Limiter, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
@@ -41,8 +41,8 @@ _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
 _TEMPLATE_TOKENS = 64
 
-OnHeaders = Callable[[Mapping[str, str]], None]
-"""Gets the headers of whatever the server answers to a call."""
+OnQuotas = Callable[[Mapping[str, Quota]], None]
+"""Gets the quotas that the server announces in its response to a call, also to a refused one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Provider(Protocol):
     def custom_id(self, request: ChatRequest) -> str | None:
         """The request's name in a batch, under which money may be held for it; None when it is sent at once."""
 
-    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         """Raises Transient, RowReject or ProviderStopped."""
 
     async def close(self) -> None: ...
@@ -136,10 +136,10 @@ class ChatModel:
         """One try, within the limits on calls; a batch has none."""
         custom_id = provider.custom_id(request)
         if custom_id is not None:
-            return await self._paid(provider, stage, key, request, custom_id, lambda headers: None)
+            return await self._paid(provider, stage, key, request, custom_id, lambda quotas: None)
         async with self._slots:
             with await self.limiter.start(upper_bound_tokens(request) + request.max_tokens) as call:
-                answer = await self._paid(provider, stage, key, request, None, partial(self.limiter.on_headers, call))
+                answer = await self._paid(provider, stage, key, request, None, partial(self.limiter.announced, call))
                 call.used = answer.prompt_tokens + answer.completion_tokens
                 return answer
 
@@ -150,7 +150,7 @@ class ChatModel:
         key: str,
         request: ChatRequest,
         custom_id: str | None,
-        on_headers: OnHeaders,
+        on_quotas: OnQuotas,
     ) -> Answer:
         """Reserve the most that the call can cost, make it, and journal its answer and its cost before they are used."""
         most = self.price.most(upper_bound_tokens(request), request.max_tokens)
@@ -163,7 +163,7 @@ class ChatModel:
             # A killed process leaves its calls charged. Batches have a ledger for that.
             if most and custom_id is None:
                 began = await self.journal.begin(stage, self.name, most)
-            answer = await provider.complete(request, on_headers)
+            answer = await provider.complete(request, on_quotas)
             cost = self._cost(answer, most)
             await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
             return answer

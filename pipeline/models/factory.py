@@ -18,7 +18,7 @@ from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider
-from pipeline.models.chat import ChatModel, ChatRequest, OnHeaders, Provider
+from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
 from pipeline.models.cost import Budget, Price, price_of
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Journal
@@ -141,10 +141,10 @@ class Replicas:
     def custom_id(self, request: ChatRequest) -> None:
         """Live calls have no name in a batch."""
 
-    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         provider, lock = self._providers[worker_number.get() % len(self._providers)]
         async with lock:
-            return await provider.complete(request, on_headers)
+            return await provider.complete(request, on_quotas)
 
     async def close(self) -> None:
         for provider, _ in self._providers:

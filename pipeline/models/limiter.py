@@ -24,13 +24,22 @@ from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
 
-from pipeline.models import rate_limit_headers
 from pipeline.models.provider_errors import Transient
 from pipeline.schema import digest
 
+KINDS = ("requests", "tokens")
 _STEP = 1 / 16
 _MARGIN = 1.25
 _SHORTEST_WAIT_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One limit of a provider's when a call was admitted: `rate` a second, `remaining` now, `capacity` when full."""
+
+    rate: float
+    remaining: float
+    capacity: float
 
 
 class Bucket:
@@ -57,7 +66,7 @@ class Bucket:
         self.taken += amount
         self._level -= amount
 
-    def sync(self, quota: rate_limit_headers.Quota, then: float, taken_then: float, now: float) -> None:
+    def sync(self, quota: Quota, then: float, taken_then: float, now: float) -> None:
         """Adopt the server's state at the moment `then`, less what was taken since, plus what was refilled since."""
         self.rate, self._capacity, self._at = quota.rate, max(1.0, quota.capacity), now
         refilled = min(self._capacity, quota.remaining + quota.rate * (now - then))
@@ -148,7 +157,7 @@ class Limiter:
         self._cut_at = self._synced_at = self._paused_until = -math.inf
         # The share of its worst case that a call uses: a moving mean.
         self._share: float | None = None
-        self._announced = {kind: Bucket() for kind in rate_limit_headers.KINDS}
+        self._announced = {kind: Bucket() for kind in KINDS}
         self._fixed = {"requests": _per_minute(rpm), "tokens": _per_minute(tpm)}
         self.learned = LearnedRate()
         # The waiting call that is next holds it; an asyncio.Lock wakes in the order of arrival.
@@ -200,12 +209,12 @@ class Limiter:
         """Let no call start for so long."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
-    def on_headers(self, call: Call, headers: Mapping[str, str]) -> None:
-        """Adopt the limits that the server announces, unless a later call's response came first."""
-        if call.started <= self._synced_at:
+    def announced(self, call: Call, quotas: Mapping[str, Quota]) -> None:
+        """Adopt the quotas of `KINDS` in the response to a call, unless a later call's response came first."""
+        if not quotas or call.started <= self._synced_at:
             return
-        for kind, quota in rate_limit_headers.read(headers).items():
-            self._synced_at = call.started
+        self._synced_at = call.started
+        for kind, quota in quotas.items():
             self._announced[kind].sync(quota, call.started, call.taken[kind], time.monotonic())
 
     def end(self, call: Call, error: BaseException | None) -> None:

@@ -6,14 +6,19 @@ A client belongs to one event loop: the shared one of `event_loop.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from types import ModuleType
 from typing import Any
 
 from pipeline.models.answer import Answer
-from pipeline.models.chat import ChatRequest, OnHeaders
+from pipeline.models.chat import ChatRequest, OnQuotas
+from pipeline.models.limiter import KINDS, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer, snippet, translate
 from pipeline.text import replace_surrogates
 
@@ -25,6 +30,10 @@ _CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
 _SERVER_FAILED = ("error", "abort")
 _MOST_TOKENS = 10**9
 _MOST_LOGPROBS = 64
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# No provider's limit is longer than a month; waiting for one would stop a run for ever.
+_LONGEST_S = 32 * 86_400.0
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 class SdkProvider:
@@ -48,16 +57,16 @@ class SdkProvider:
     async def close(self) -> None:
         await self._client.close()
 
-    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = (await self._create(**self.arguments(request))).http_response
                 content = _content(response)
         except Exception as error:
             if refusal := getattr(error, "response", None):
-                on_headers(refusal.headers)
+                on_quotas(read_quotas(refusal.headers))
             raise self.translate(error) from None
-        on_headers(response.headers)
+        on_quotas(read_quotas(response.headers))
         with shaped(response.text):
             return self.read(content, request.max_tokens, response.headers.get(self.request_id_header))
 
@@ -165,6 +174,52 @@ class AnthropicProvider(SdkProvider):
         )
         text = "".join(block["text"] for block in content["content"] if block["type"] == "text")
         return _answer(counted, text, content.get("stop_reason"), None)
+
+
+def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:
+    """The quotas in a response's headers, by kind. What is missing or unreadable is left out.
+
+    `x-ratelimit-*` is OpenAI's, and of most that speak its API.
+    """
+    quotas = {}
+    for kind in KINDS:
+        for pattern in ("x-ratelimit-{part}-{kind}", "anthropic-ratelimit-{kind}-{part}"):
+            values = [headers.get(pattern.format(part=part, kind=kind)) for part in ("limit", "remaining", "reset")]
+            if quota := _quota(*values):
+                quotas[kind] = quota
+                break
+    return quotas
+
+
+def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota | None:
+    try:
+        most, left = float(limit or ""), max(0.0, float(remaining or ""))
+    except ValueError:
+        return None
+    if not 0 < most < math.inf or not left < math.inf:
+        return None
+    rate = most / 60
+    seconds = _seconds(reset)
+    if seconds and seconds < _LONGEST_S:
+        # A limit that looks like a minute's may be a day's: the time until it is full again says so. A bucket that holds
+        # less than a minute's worth looks faster than it is, so the slower of the two rates counts.
+        rate = min(rate, max(most - left, 1.0) / seconds)
+        return Quota(rate, left, min(most, left + rate * seconds))
+    return Quota(rate, left, max(left, 1.0))
+
+
+def _seconds(reset: str | None) -> float | None:
+    """Seconds until a limit is full again: `6m0s`, `12ms`, `1.5`, or a time in RFC 3339."""
+    if not reset:
+        return None
+    parts = _DURATION.findall(reset)
+    if parts and "".join(number + unit for number, unit in parts) == reset.strip():
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    with suppress(ValueError):
+        return max(0.0, float(reset))
+    with suppress(ValueError, OverflowError):
+        return max(0.0, datetime.fromisoformat(reset).timestamp() - time.time())
+    return None
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 Every chart comes with its numbers as a table, so that nothing depends on seeing it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

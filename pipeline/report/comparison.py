@@ -1,7 +1,5 @@
 """Two data sets side by side: settings that differ, funnels, distributions, rows gained, lost and changed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

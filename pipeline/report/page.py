@@ -3,8 +3,6 @@
 Nothing of the data is ever markup: the template escapes, the JSON can't end its element, and the script writes text nodes only.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Strata (diagnoses; for rejects, stage and reason) are filled in turns: rare ones are shown whole, common ones share the rest.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Sequence

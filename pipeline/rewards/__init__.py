@@ -10,15 +10,13 @@
 better answer is known, and diagnostics.py measures how far scores can be trusted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.config.model_names import SERVERS, ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
+from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
 from pipeline.prompts import JudgePrompts

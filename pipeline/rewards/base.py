@@ -1,7 +1,5 @@
 """What all reward models have in common, and the one way to call them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -43,15 +41,9 @@ class RewardModel(ABC):
 
 def score_items(reward: RewardModel, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
     """One score or reject per item, in order; equal items with equal references are scored once."""
-    keys = [
-        (answer, reference, *((message["role"], message["content"]) for message in messages))
-        for (messages, answer), reference in zip(items, references, strict=True)
-    ]
-    first: dict[tuple[object, ...], int] = {}
-    for index, key in enumerate(keys):
-        first.setdefault(key, index)
-    scores = reward.score([items[n] for n in first.values()], [references[n] for n in first.values()])
-    by_key = {
-        key: score if isinstance(score, RowReject) else float(score) for key, score in zip(first, scores, strict=True)
-    }
-    return [by_key[key] for key in keys]
+    pairs = list(zip(items, references, strict=True))
+    keys = [repr(pair) for pair in pairs]
+    distinct = dict(zip(keys, pairs, strict=True))
+    scores = reward.score([item for item, _ in distinct.values()], [reference for _, reference in distinct.values()])
+    by_key = dict(zip(distinct, scores, strict=True))
+    return [score if isinstance(score, RowReject) else float(score) for score in map(by_key.__getitem__, keys)]

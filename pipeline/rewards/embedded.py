@@ -4,8 +4,6 @@ It is the default because it runs anywhere, not because it is strong: data/READM
 `data/train_reward_head.py` trains it and writes the file that is read here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

@@ -5,8 +5,6 @@ what to subtract from each member's scores and what to divide them by. They are 
 so that a score depends on its own row only; `figa rewards check` prints them for a file of pairs.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -13,8 +13,6 @@ Why the features are as they are:
   CPUs. So there are only counts, divisions and a few square roots, rounded to six decimals.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections import Counter

@@ -5,8 +5,6 @@ OpenAssistant's `reward-model-deberta-v3-large-v2` was trained. A model whose ch
 that is not trusted, would give random scores and is refused.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ import numpy.typing as npt
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest, hub_trouble
+from pipeline.labels.loading import folder_digest, loading
 from pipeline.rewards.base import Item, RewardModel
 from pipeline.schema import digest
 from pipeline.text import one_line, without_folders
@@ -72,14 +70,12 @@ class SequenceClassifierReward(RewardModel):
                 f"reward.model hf/{model_id} needs torch: pip install -e '.[train]', or use local/reward-head"
             ) from None
         self._torch = torch
-        trouble = hub_trouble(model_id) if folder_digest(model_id, weights=True) is None else None
-        # When the Hub doesn't answer, its cache is used. Without trust_remote_code transformers would ask at the terminal.
-        options: dict[str, Any] = {
-            "local_files_only": trouble is not None,
-            "revision": self._settings.revision or "main",
-            "trust_remote_code": self._settings.trust_remote_code,
-        }
-        try:
+        with loading("reward.model", model_id) as options:
+            # Without trust_remote_code transformers would ask at the terminal.
+            options |= {
+                "revision": self._settings.revision or "main",
+                "trust_remote_code": self._settings.trust_remote_code,
+            }
             config = AutoConfig.from_pretrained(model_id, **options)
             if _AUTO in (getattr(config, "auto_map", None) or {}) and not self._settings.trust_remote_code:
                 raise ConfigError(
@@ -88,17 +84,10 @@ class SequenceClassifierReward(RewardModel):
                 )
             self._tokenizer = AutoTokenizer.from_pretrained(model_id, **options)
             dtype = getattr(torch, self._settings.dtype)
-            self._model, loading = AutoModelForSequenceClassification.from_pretrained(
+            self._model, report = AutoModelForSequenceClassification.from_pretrained(
                 model_id, config=config, dtype=dtype, output_loading_info=True, **options
             )
-        except ConfigError:
-            raise
-        except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
-            reason = trouble or one_line(error)
-            if model_id.startswith(("/", ".", "~")):
-                reason = "no such folder"
-            raise ConfigError(f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}") from None
-        if missing := sorted(loading["missing_keys"]):
+        if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"reward.model hf/{model_id}: its files lack {', '.join(missing[:3])}, which would be random: this is no "
                 "sequence classifier; name the checkpoint that was trained as a reward model"

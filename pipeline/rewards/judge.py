@@ -8,8 +8,6 @@ pairwise    R(X, Y) is how much Y is preferred to the row's reference, from −1
 A judgement that can't be read is a reject (judgement_unreadable), as is a failed call.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -89,8 +87,7 @@ class PairwiseJudge(_Judge):
         prompts = []
         for n in differing:
             (messages, answer), reference = items[n], references[n]
-            prompts.append(self._prompts.render(messages, answer, reference))
-            prompts.append(self._prompts.render(messages, reference, answer))
+            prompts += [self._prompts.render(messages, *pair) for pair in ((answer, reference), (reference, answer))]
         preferences = self._ask(prompts, read_choice)
         for n, first, second in zip(differing, preferences[::2], preferences[1::2], strict=True):
             if isinstance(first, RowReject):
@@ -128,23 +125,18 @@ def read_choice(answer: Answer) -> float:
     choices = _NAMED_CHOICE.findall(answer.text)[-1:] or re.findall(r"\b(?:A|B|tie)\b", answer.text)
     if len(set(choices)) != 1:
         raise RowReject("judgement_unreadable", answer=snippet(answer.text), expected="A, B or tie")
-    weights = _probabilities(answer, _CHOICE, choices[0])
-    if not weights:
-        return _PREFERENCES[choices[0]]
+    weights = _probabilities(answer, _CHOICE, choices[0]) or {choices[0]: 1.0}
     return sum(_PREFERENCES[name] * weight for name, weight in weights.items())
 
 
 def _probabilities(answer: Answer, pattern: re.Pattern[str], written: str) -> dict[str, float]:
     """The probabilities of the alternatives to what was `written`, with sum 1; empty when they are unknown."""
-    for tokens in answer.logprobs or []:
-        match = pattern.fullmatch(tokens[0][0])
-        if not match or match[1] != written:
-            continue
-        # Spellings of one mark (7, ␣7) add up; the written token may be among its alternatives again.
-        weights: dict[str, float] = {}
-        for text, logprob in dict(tokens).items():
-            if match := pattern.fullmatch(text):
-                weights[match[1]] = weights.get(match[1], 0.0) + math.exp(logprob)
-        total = math.fsum(weights.values())
-        return {name: weight / total for name, weight in weights.items()} if total > 0 else {}
-    return {}
+    positions = ((pattern.fullmatch(tokens[0][0]), tokens) for tokens in answer.logprobs or [])
+    tokens = next((tokens for match, tokens in positions if match and match[1] == written), [])
+    # Spellings of one mark (7, ␣7) add up; the written token may be among its alternatives again.
+    weights: dict[str, float] = {}
+    for text, logprob in dict(tokens).items():
+        if match := pattern.fullmatch(text):
+            weights[match[1]] = weights.get(match[1], 0.0) + math.exp(logprob)
+    total = math.fsum(weights.values())
+    return {name: weight / total for name, weight in weights.items()} if total > 0 else {}

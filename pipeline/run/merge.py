@@ -80,18 +80,12 @@ def merge(
         if current != manifest.load_or_none(out):
             raise StorageError(f"{out}: was published again meanwhile; run the same command again")
         done = publication.find_current(out, run_digest, warn)
-        return done or _write(inputs, parts, out, keep, size, run_digest, advance)
+        return done or _write(inputs, out, keep, run_digest, advance)
 
 
-def _write(
-    inputs: list[MergeInput],
-    parts: list[dict[str, Any]],
-    out: Path,
-    keep: Keep,
-    size: int,
-    run_digest: str,
-    advance: Advance,
-) -> dict[str, Any]:
+def _write(inputs: list[MergeInput], out: Path, keep: Keep, run_digest: str, advance: Advance) -> dict[str, Any]:
+    parts = [part for data in inputs for part in data.parts]
+    size = int(inputs[0].content["settings"]["output"]["rows_per_file"])
     published = _resolve_duplicates(inputs, keep)
     kept = np.unique(published)
     metadata = publication.file_metadata(inputs[0].content["labels"], run_digest)

@@ -1,7 +1,5 @@
 """What the stages share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import groupby
 

@@ -3,8 +3,6 @@
 Cheap tests come first. The pair is tokenised here, once: the distance is over the ids that are published.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -60,8 +58,6 @@ _REFUSAL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-
-
 # What a revision is judged by.
 COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
 
@@ -79,9 +75,9 @@ def filter_revisions(
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
     reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.
     """
-    results = judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward)
-    on_progress(len(results), sum(isinstance(result, RowReject) for result in results))
-    return collect(rows, schema.FILTER, results)
+    output = collect(rows, schema.FILTER, judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward))
+    on_progress(rows.num_rows, len(output.rejects))
+    return output
 
 
 def judge(
@@ -166,18 +162,18 @@ def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings)
         return
     gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
     if gain < least:
-        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).keeping(edit_distance=distance)
+        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).with_columns(edit_distance=distance)
 
 
 def _gate_reward(result: dict[str, Any], revised: Score, initial: float, settings: FilterSettings) -> RowResult:
     """The result with R(X, Ỹ), when that is a number and gains enough on R(X, Ŷ)."""
     distance = result["edit_distance"]
     if isinstance(revised, RowReject):
-        return revised.like(score="reward_revised").keeping(edit_distance=distance)
+        return revised.copy_with(score="reward_revised").with_columns(edit_distance=distance)
     if not math.isfinite(revised):
-        return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=distance)
+        return RowReject("bad_reward", reward_revised=str(revised)).with_columns(edit_distance=distance)
     gain, least = revised - initial, settings.min_reward_gain or 0.0
     if gain < least:
         reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=least)
-        return reject.keeping(edit_distance=distance, reward_revised=revised)
+        return reject.with_columns(edit_distance=distance, reward_revised=revised)
     return {**result, "reward_revised": revised}

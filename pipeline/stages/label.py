@@ -1,7 +1,5 @@
 """Label: give every response token of both sequences an operation and a signed weight."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from pipeline.config.settings import LabelSettings

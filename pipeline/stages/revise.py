@@ -13,8 +13,6 @@ Style `sentences`, for small models, replaces 2 and 3: the program plans and dia
 (`sentences.py`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter
@@ -125,10 +123,9 @@ class _RowReviser:
         revisions: dict[str, None] = {}
         rejects: list[RowReject] = []
         for number in range(self._settings.candidates):
-            params = self._params(number)
+            correct = self._edit if style == "edits" else self._rewrite
             try:
-                revision = await (self._edit if style == "edits" else self._rewrite)(reason, params)
-                revisions[revision] = None
+                revisions[await correct(reason, self._params(number))] = None
             except RowReject as reject:
                 rejects.append(reject)
         if not revisions:
@@ -136,10 +133,10 @@ class _RowReviser:
         return reason, list(revisions)
 
     async def _diagnose(self) -> str:
-        self._turns = [self._prompt("diagnose")]
+        question = self._prompt("diagnose")
         params = self._params(first=True) | self._held_to(_DIAGNOSIS_FORMAT)
-        response = await self._reviser.ask("diagnose", ChatRequest(self._turns, DIAGNOSIS_TOKENS, params))
-        self._turns = [*self._turns, {"role": "assistant", "content": response.text}]
+        response = await self._reviser.ask("diagnose", ChatRequest([question], DIAGNOSIS_TOKENS, params))
+        self._turns = [question, {"role": "assistant", "content": response.text}]
         return read_diagnosis(response.text)
 
     async def _rewrite(self, reason: str, params: dict[str, Any]) -> str:
@@ -148,7 +145,7 @@ class _RowReviser:
         response = await self._reviser.ask("revise", ChatRequest(turns, self._settings.max_tokens, params))
         if response.finish == "length":
             reject = RowReject("revision_truncated", max_tokens=self._settings.max_tokens)
-            raise reject.keeping(diagnosis=reason, revised=response.text)
+            raise reject.with_columns(diagnosis=reason, revised=response.text)
         return read_revision(response.text, self._mark)
 
     async def _edit(self, reason: str, params: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Sample: the SFT model answers every query, Ŷ ~ π(·|X)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +28,7 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
         request = build_request(row, settings, spec)
         response = await policy.ask("sample", request)
         if response.finish == "length":
-            raise RowReject("truncated", max_tokens=request.max_tokens).keeping(initial=response.text)
+            raise RowReject("truncated", max_tokens=request.max_tokens).with_columns(initial=response.text)
         return {"policy_model": policy.name, "initial": response.text.strip()}
 
     with policy.shard_lock:
@@ -55,7 +53,7 @@ def _reject_duplicates(rows: pa.Table, results: list[RowResult]) -> int:
             if isinstance(result, RowReject) or first.setdefault(result["initial"], index) == index:
                 continue
             same = rows["id"][first[result["initial"]]].as_py()
-            results[index] = RowReject("duplicate_sample", same_as=same).keeping(initial=result["initial"])
+            results[index] = RowReject("duplicate_sample", same_as=same).with_columns(initial=result["initial"])
             rejected += 1
     return rejected
 

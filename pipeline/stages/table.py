@@ -4,11 +4,9 @@ determines its output, by name.
     source ──► sample ──► score ──► select ──► revise ──► filter ──► label      rows with a query and a reference
     source ──► (score) ─────────────────────────────────► filter ──► label      pre-made pairs
 
-A stage's digest is made of its inputs (`Stage.digest`), and `figa status` explains a rerun by short digests of the same inputs
-(`short_digests`). No other place lists them.
+A stage's digest is made of its inputs, and `figa status` explains a rerun by short digests of the same. No other place lists
+them.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,16 +24,15 @@ from pipeline.models.chat import ChatModel
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
-from pipeline.stages import select as selection
 from pipeline.stages.common import OnProgress
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
 from pipeline.stages.sample import sample
 from pipeline.stages.score import score
+from pipeline.stages.select import Thresholds, select
 from pipeline.storage.stage_files import StageOutput
 
-Thresholds = Mapping[str, float | None]
 Inputs = dict[str, Any]
 # An input that `figa status` can't determine without loading a model or asking a server.
 UNKNOWN = object()
@@ -137,7 +134,7 @@ def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
 
 
 def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
-    return selection.select(rows, selection.Thresholds(**thresholds), on_progress, context.config.policy.pick)
+    return select(rows, thresholds, on_progress, context.config.policy.pick)
 
 
 def _select_inputs(context: StageContext, thresholds: Thresholds | None) -> Inputs:

@@ -1,7 +1,5 @@
 """From rows of the data set to the tensors of a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,16 +1,13 @@
 """The data set as a trainer takes it: columns, lengths, and the check that its tokens are the model's."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.dataset.open import PairDataset
-from pipeline.errors import ConfigError, RowReject, UsageError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.labels.loading import difference, open_tokenizer, settings_of
-from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.training.collator import COLUMNS, SIDES
 
 if TYPE_CHECKING:
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 _CHECKED_ROWS = 64
 
 
-def training_pairs(dataset: PairDataset, max_length: int) -> tuple[datasets.Dataset, int]:
+def training_pairs(dataset: PairDataset, max_length: int) -> "tuple[datasets.Dataset, int]":
     """The columns that the collator reads, and how many pairs are left out: those with a sequence over `max_length` tokens.
 
     A pair is left out whole; no sequence is cut. Raises UsageError when nothing is left.
@@ -32,7 +29,7 @@ def training_pairs(dataset: PairDataset, max_length: int) -> tuple[datasets.Data
     return (pairs if len(fit) == len(pairs) else pairs.select(fit)), len(pairs) - len(fit)
 
 
-def lengths(pairs: datasets.Dataset) -> Any:
+def lengths(pairs: "datasets.Dataset") -> Any:
     """Tokens of each pair's longer sequence, int32 of shape (pairs,)."""
     table = pairs.with_format("arrow")[:]
     return np.maximum(*(pc.list_value_length(table[f"{side}_input_ids"]).to_numpy() for side in SIDES))
@@ -54,17 +51,9 @@ def check_tokenizer(dataset: PairDataset, model: str) -> None:
     table = dataset.to_table(["id", "messages", "revised", "initial", *(f"{side}_input_ids" for side in SIDES)])
     chosen = np.unique(np.linspace(0, max(table.num_rows - 1, 0), _CHECKED_ROWS, dtype=np.int64))
     for row in table.take(chosen).to_pylist() if table.num_rows else []:
-        if not _same_ids(tokenizer, row):
+        if not tokenizer.tokenize_published(row):
             raise ConfigError(
                 f"{dataset.root}: its labels are for the tokenizer {labels['tokenizer']}; that of {model} gives other "
                 f"tokens, first seen in pair {row['id']}. Relabel it, which calls no model: "
                 f"figa relabel {dataset.root} --tokenizer {model} --out NEW"
             )
-
-
-def _same_ids(tokenizer: LabelTokenizer, row: dict[str, Any]) -> bool:
-    try:
-        answers = tokenizer.tokenize(row["messages"], *(row[side] for side in SIDES))
-    except RowReject:
-        return False
-    return all(answer.ids == row[f"{side}_input_ids"] for side, answer in zip(SIDES, answers, strict=True))

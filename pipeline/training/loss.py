@@ -9,8 +9,6 @@ counts only while the model is still confident in the token: CE ≤ 0.6 nats is 
 count. It is a count, not the sum of the weights, which may be zero or negative.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """One training run, from an opened data set to a saved model, measured before and after."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -147,7 +145,7 @@ def _save(trainer: FigaTrainer, recipe: Recipe, summary: dict[str, Any]) -> None
 
 
 def _trainer(
-    dataset: PairDataset, pairs: datasets.Dataset, recipe: Recipe, micro: int, accumulated: int
+    dataset: PairDataset, pairs: "datasets.Dataset", recipe: Recipe, micro: int, accumulated: int
 ) -> FigaTrainer:
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
@@ -179,7 +177,7 @@ def _devices() -> int:
     return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else max(1, torch.cuda.device_count())
 
 
-def _load(name: str, pairs: datasets.Dataset) -> Any:
+def _load(name: str, pairs: "datasets.Dataset") -> Any:
     """The model with float32 weights, which small optimiser steps need; bf16 is for the arithmetic alone."""
     try:
         # Only safetensors: the older files are pickles.

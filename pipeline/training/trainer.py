@@ -14,8 +14,6 @@ rounding. M in place of 1 keeps half-precision gradients in range. What is not p
 of its batches' losses; DeepSpeed hides its gradients and is refused.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -22,8 +22,6 @@ SFTTrainer alone would be silently wrong in four ways, each corrected here: it k
 not the weights, and a normaliser that counts labels (FigaTrainer overrides `compute_loss`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from trl import SFTTrainer

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from tenacity import AsyncRetrying, RetryCallState
 
-from pipeline.models import rate_limit_headers
 from pipeline.models.event_loop import run
 from pipeline.models.limiter import Call, Limiter, limiter_for
 from pipeline.models.provider_errors import Transient, retry_after
+from pipeline.models.providers import read_quotas
 from pipeline.models.retry import retry_wait
 
 OVERLOADED = Transient("server_error", "status 529", status=529)
@@ -179,7 +179,7 @@ def openai_headers(**values: str) -> dict[str, str]:
     ],
 )
 def test_openai_headers(reset: str, rate: float) -> None:
-    quotas = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    quotas = read_quotas(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
     assert quotas.keys() == {"requests"}
     assert quotas["requests"].rate == pytest.approx(rate)
     assert quotas["requests"].remaining == 0
@@ -188,17 +188,15 @@ def test_openai_headers(reset: str, rate: float) -> None:
 def test_anthropic_headers() -> None:
     full = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
     names = {"limit": "6000", "remaining": "3000", "reset": full}
-    quotas = rate_limit_headers.read({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
+    quotas = read_quotas({f"anthropic-ratelimit-tokens-{name}": value for name, value in names.items()})
     assert quotas["tokens"].rate == pytest.approx(100, rel=0.05)
     assert quotas["tokens"].capacity == pytest.approx(6000, rel=0.05)
 
 
 @pytest.mark.parametrize("value", ["", "many", "nan", "inf", "-1", "0", "1e400"])
 def test_headers_without_sense_are_no_limit(value: str) -> None:
-    assert (
-        rate_limit_headers.read(openai_headers(limit_requests=value, remaining_requests="5", reset_requests="1s")) == {}
-    )
-    assert rate_limit_headers.read({}) == {}
+    assert read_quotas(openai_headers(limit_requests=value, remaining_requests="5", reset_requests="1s")) == {}
+    assert read_quotas({}) == {}
 
 
 def test_what_the_server_tells_counts_calls_that_it_had_not_seen() -> None:
@@ -207,9 +205,10 @@ def test_what_the_server_tells_counts_calls_that_it_had_not_seen() -> None:
         calls = await started(limiter, 10)
         # Told to the third call: seven more were on their way by then, so three of ten are left.
         headers = openai_headers(limit_requests="10", remaining_requests="10", reset_requests="0s")
-        limiter.on_headers(calls[2], headers)
+        limiter.announced(calls[2], read_quotas(headers))
         # What an earlier call is told is older news.
-        limiter.on_headers(calls[1], openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s"))
+        older = openai_headers(limit_requests="10", remaining_requests="0", reset_requests="60s")
+        limiter.announced(calls[1], read_quotas(older))
         free = 0
         while limiter._delay(10) <= 0:
             await limiter.start(10)
@@ -255,5 +254,5 @@ def test_a_wish_is_kept_and_now_is_none(asked: float | None, least: float, most:
 
 @pytest.mark.parametrize("reset", ["inf", "1e300", "99999999d", "nan"])
 def test_a_reset_that_no_provider_has_is_not_waited_for(reset: str) -> None:
-    quotas = rate_limit_headers.read(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
+    quotas = read_quotas(openai_headers(limit_requests="600", remaining_requests="0", reset_requests=reset))
     assert quotas["requests"].rate == pytest.approx(10)

@@ -20,6 +20,7 @@ from pipeline import sources
 from pipeline.errors import InputError
 from pipeline.sources import files
 from pipeline.storage.remote import Stream
+from tests.sources.resolving import resolve
 
 LINES = b"".join(json.dumps({"prompt": f"q{n}", "response": "r"}).encode() + b"\n" for n in range(50))
 
@@ -34,7 +35,7 @@ def store() -> Iterator[Any]:
 
 def read(url: str, **options: Any) -> tuple[sources.ResolvedSource, list[sources.Record], list[str]]:
     warnings: list[str] = []
-    source = sources.resolve("jsonl", url, warn=warnings.append, **options)
+    source = resolve("jsonl", url, warn=warnings.append, **options)
     return source, list(sources.records(source, warn=warnings.append)), warnings
 
 

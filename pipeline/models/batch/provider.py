@@ -33,7 +33,7 @@ from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
 from pipeline.models.batch.waiting import WaitingRequests
-from pipeline.models.chat import ChatRequest, OnHeaders
+from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, reason_of
 from pipeline.models.retry import retrying
@@ -75,7 +75,7 @@ class BatchProvider:
         # A body may lack the seed, as Anthropic's does: samples of one query are requests of their own all the same.
         return digest(self.target, self.api.body(request), request.params.get("seed"))
 
-    async def complete(self, request: ChatRequest, on_headers: OnHeaders) -> Answer:
+    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         custom_id = self.custom_id(request)
         text = await self._result(custom_id, request)
         try:
