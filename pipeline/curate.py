@@ -5,6 +5,7 @@ source → plan → sample → score → select → revise → filter → label 
                         η1 η2 η3 resolved between the two
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,13 +27,8 @@ from pipeline.stages.select import Thresholds
 from pipeline.stages.table import short_digests
 from pipeline.storage.lock import run_lock
 
-
-class Executor(Protocol):
-    """Runs the given stages on every shard and returns when all are done."""
-
-    def __call__(
-        self, config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None
-    ) -> None: ...
+# Runs stages on every shard, `(config, shards, stages, thresholds)`, and returns when all are done.
+Executor = Callable[[CurationConfig, int, tuple[str, ...], Thresholds | None], None]
 
 
 class Reporter(Protocol):

@@ -32,7 +32,13 @@ class _Templates:
 
     def __init__(self, folder: str | None, names: Sequence[str], example: Mapping[str, Any]) -> None:
         root = Path(folder) if folder else resources.folder("prompts")
-        texts = {name: _read(root / f"{name}.md", names) for name in names}
+        texts = {}
+        for name in names:
+            try:
+                texts[name] = (root / f"{name}.md").read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                expected = f"expected the files {', '.join(names)} (.md)"
+                raise ConfigError(f"{root / name}.md: prompt can't be read ({error}); {expected}") from None
         self.digest = digest(texts)
         # Prompts are plain text: nothing to escape for HTML.
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
@@ -90,10 +96,3 @@ def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON schema of an object with exactly these properties."""
     required = {"required": list(properties), "additionalProperties": False}
     return {"type": "object", "properties": dict(properties), **required}
-
-
-def _read(path: Path, names: Sequence[str]) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: prompt can't be read ({error}); expected: {', '.join(names)} (.md)") from None

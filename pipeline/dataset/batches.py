@@ -9,8 +9,6 @@ Ranks take equal, contiguous parts of that order. The workers of a rank take con
 part of a file is decoded by one process, or by two at the borders.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,26 +136,6 @@ def permutation(count: int, seed: int, epoch: int, stream: int) -> Index:
     return np.argsort(keys, kind="stable")
 
 
-def check_arguments(
-    batch_size: int,
-    rank: int,
-    world_size: int,
-    worker: int,
-    num_workers: int,
-    seed: int,
-    epoch: int,
-    start_row: int,
-) -> None:
-    """Raises ValueError for a reader of an epoch that can't be."""
-    if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers:
-        raise ValueError(
-            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}: at least 1, "
-            "and ranks and workers count from 0"
-        )
-    if min(seed, epoch, start_row) < 0:
-        raise ValueError(f"seed {seed}, epoch {epoch}, start_row {start_row}: must not be negative")
-
-
 def share(
     rows: int,
     batch_size: int,
@@ -174,8 +152,13 @@ def share(
     Over all ranks and workers every row is in one batch; ranks differ by at most a row, and only the last batch of a rank
     is short. With drop_last every rank has the same number of batches, all full; fewer than world_size × batch_size
     rows are left out. start_row: rows of the rank that were consumed, taking the batches of its workers in turns
-    as torch's DataLoader does.
+    as torch's DataLoader does. Raises ValueError for arguments that can't be.
     """
+    if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers or start_row < 0:
+        raise ValueError(
+            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}, start_row "
+            f"{start_row}: a batch has at least 1 row, and ranks, workers and rows count from 0"
+        )
     if drop_last:
         first = rank * (rows // world_size)
         end = first + rows // world_size // batch_size * batch_size

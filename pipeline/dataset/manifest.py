@@ -1,7 +1,5 @@
 """manifest.json: written last. A data set exists when its manifest does, and consists of the files that it names."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from contextlib import suppress

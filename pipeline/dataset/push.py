@@ -4,8 +4,6 @@ What is sent: the files that the manifest names, the card, the report, and the m
 Never work/, with its journal of calls.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -54,14 +52,12 @@ def push(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     except hub.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise UsageError(
-                f"{hub_id}: the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
-            ) from None
+            what = f"the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
+            raise UsageError(f"{hub_id}: {what}") from None
         raise CurationError(f"{hub_id}: the Hub answered {one_line(error)}; run the same command again") from None
     except (_http_error(), OSError) as error:
-        raise CurationError(
-            f"{hub_id}: the Hub can't be reached ({one_line(error)}); run the same command again"
-        ) from None
+        what = f"the Hub can't be reached ({one_line(error)}); run the same command again"
+        raise CurationError(f"{hub_id}: {what}") from None
 
 
 def _is_temporary(error: BaseException) -> bool:

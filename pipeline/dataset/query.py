@@ -5,8 +5,6 @@ comparison  FIELD OPERATOR VALUE; operators are = != < <= > >= and ~ (contains, 
 value       a number, or text, in quotes where it has spaces
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import re

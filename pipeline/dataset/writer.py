@@ -4,8 +4,6 @@ Streams shard by shard: memory holds one shard, whatever the size of the data se
 those of an earlier publication: see the docstring of `pipeline.storage`.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

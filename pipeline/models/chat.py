@@ -14,8 +14,6 @@ that was sent and ended without a response (time-out, lost connection, half an a
 most, so that the cap holds, and the journal marks it as uncertain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

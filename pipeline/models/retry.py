@@ -1,7 +1,5 @@
 """How often a call is tried, how long is waited between, and when a provider that only fails ends the run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

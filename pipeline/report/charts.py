@@ -13,7 +13,7 @@ import pygal
 from markupsafe import Markup
 from pygal.style import Style
 
-from pipeline.dataset.histogram import Histogram
+from pipeline.dataset.measures import Histogram
 from pipeline.text import visible
 
 _LETTER = 2.2  # per cent of a bar that a letter of a part's name takes

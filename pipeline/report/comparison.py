@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset import facts, measures
-from pipeline.dataset.histogram import histogram, median
-from pipeline.dataset.measures import Files, Measures
+from pipeline.dataset.measures import Files, Measures, histogram, median
 from pipeline.dataset.reader import batches, read_manifest
 from pipeline.report import charts, page, sample
 from pipeline.report.diffs import diff, words

@@ -157,8 +157,10 @@ def rouge_l(text: str, reference: str) -> float:
 def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
     """Raises RowReject when the revision came no nearer to the reference; no reward model takes part."""
     least = settings.min_rouge_gain
+    if least is None:
+        return
     gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
-    if least is not None and gain < least:
+    if gain < least:
         raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).with_columns(edit_distance=distance)
 
 

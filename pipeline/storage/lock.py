@@ -1,12 +1,9 @@
 """One run at a time in an output folder, and no manifest written over another run's.
 
-Locally the system's file lock `work/run.lock` is held; the system frees it however the process ends. A store has no such
-lock: there the object `work/run.owner` is put only where there is none. It names host and process, and stays when its owner
-dies: a dead process of this host is taken over from, one of another host must be declared dead by a person, who deletes the
-object.
+Locally the system's file lock `work/run.lock` is held; the system frees it however the process ends. In a store the object
+`work/run.owner` is put only where there is none. It names host and process, and stays when its owner dies: a dead process of
+this host is taken over from; for one of another host a person must delete the object.
 """
-
-from __future__ import annotations
 
 import os
 import re
@@ -88,10 +85,7 @@ def write_manifest(out: Path, text: str) -> None:
 
 @contextmanager
 def _store_lock(out: RemotePath, warn: Warn) -> Iterator[None]:
-    """Hold a remote folder by an object in it.
-
-    Raises UsageError when nothing can be put there, StorageError when another run holds it, or the store fails later.
-    """
+    """Hold a remote folder by an object in it. Raises UsageError when nothing can be put there, else StorageError."""
     owner = out / "work" / "run.owner"
     # The second line distinguishes processes with the same number in containers with the same name.
     mine = f"process {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}\n"
@@ -135,10 +129,8 @@ def _put_owner(out: RemotePath, owner: RemotePath, mine: str, warn: Warn) -> Non
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

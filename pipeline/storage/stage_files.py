@@ -12,8 +12,6 @@ The files are in Arrow's IPC format (`pyarrow.ipc.open_file`; pandas, Polars and
 Parquet's time to write a whole table and read it once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -74,16 +72,13 @@ def row_results(work: Callable[..., dict[str, Any]], *columns: Iterable[Any]) ->
 
 def collect(rows: pa.Table, added: pa.Schema, results: Sequence[RowResult]) -> StageOutput:
     """Append the columns `added` to the rows whose result is a dict of their values; the others become rejects."""
-    kept: list[int] = []
-    values: list[dict[str, Any]] = []
-    rejects: list[Reject] = []
-    for index, result in enumerate(results):
-        if isinstance(result, RowReject):
-            rejects.append(Reject(index, result.reason, result.evidence, result.columns, result.retryable))
-        else:
-            kept.append(index)
-            values.append(result)
-    survivors = rows.take(pa.array(kept, pa.int64()))
+    values = [result for result in results if not isinstance(result, RowReject)]
+    rejects = [
+        Reject(index, result.reason, result.evidence, result.columns, result.retryable)
+        for index, result in enumerate(results)
+        if isinstance(result, RowReject)
+    ]
+    survivors = rows.filter(pa.array([not isinstance(result, RowReject) for result in results], pa.bool_()))
     for column in added:
         survivors = survivors.append_column(column, pa.array([v[column.name] for v in values], column.type))
     return StageOutput(survivors, rejects)
@@ -172,11 +167,8 @@ def commit(
     path, ledger_path = file_path(work, stage, shard), rejects_path(work, stage, shard)
     # From here on the shard is not done: the old JSON must not vouch for new files.
     remove(path.with_suffix(".json"))
-    ledger, ledger_bytes = None, 0
-    if rejects.num_rows:
-        ledger, ledger_bytes = _write(ledger_path, rejects)
-    else:
-        remove(ledger_path)
+    remove(ledger_path)
+    ledger, ledger_bytes = _write(ledger_path, rejects) if rejects.num_rows else (None, 0)
     content, size = _write(path, rows)
     file = StageFile(
         path,
@@ -190,8 +182,7 @@ def commit(
         bytes=size + ledger_bytes,
         ledger=ledger,
     )
-    facts = asdict(file)
-    del facts["path"]
+    facts = {name: value for name, value in asdict(file).items() if name != "path"}
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return file
 

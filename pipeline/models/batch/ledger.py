@@ -14,8 +14,6 @@ Each request holds money from `intend` on, its worst case, until its cost is in 
 Commits wait for the disk (synchronous=FULL): there are a few per batch, and each stands for money. For one process at a time.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 import time

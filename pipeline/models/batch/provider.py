@@ -16,8 +16,6 @@ note that a batch will be sent and the provider's id for it lies a moment in whi
 exists: the provider's list decides (`find`). A batch that is missing from that list would be paid for twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 import uuid
