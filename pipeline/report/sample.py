@@ -113,7 +113,7 @@ def _pair(row: Row, tokenizer: LabelTokenizer | None, shown: Shown) -> Row:
     pair = _common(row, _PAIR_FIELDS)
     sides = answers(row, tokenizer)
     shown.inexact += any(token.id is None for side in sides for token in side)
-    start = _start(sides)
+    start = _start([[token.op for token in side] for side in sides])
     for name, side in zip(SIDES, sides, strict=True):
         pair["cut"] |= len(side) > _TOKENS
         before = [Token(None, f"[…{start} tokens before are in the data set] ", KEEP, None)] if start else []
@@ -124,10 +124,10 @@ def _pair(row: Row, tokenizer: LabelTokenizer | None, shown: Shown) -> Row:
     return pair
 
 
-def _start(sides: Sequence[Sequence[Token]]) -> int:
+def _start(ops: Sequence[Sequence[int]]) -> int:
     """How many kept tokens of both sides to leave out, so that a long pair's first edit is among those shown."""
-    first = min(next((n for n, token in enumerate(side) if token.op != KEEP), len(side)) for side in sides)
-    return max(0, first - _CONTEXT) if max(map(len, sides)) > _TOKENS else 0
+    first = min(next((n for n, op in enumerate(side) if op != KEEP), len(side)) for side in ops)
+    return max(0, first - _CONTEXT) if max(map(len, ops)) > _TOKENS else 0
 
 
 def _numbers(row: Row) -> Row:

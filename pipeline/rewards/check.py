@@ -90,9 +90,7 @@ def check(reward: RewardModel, pairs: list[Pair]) -> dict[str, Any]:
 
 
 def _reject_reason(score: Score) -> str | None:
-    if isinstance(score, RowReject):
-        return score.reason
-    return None if math.isfinite(score) else "bad_reward"
+    return score.reason if isinstance(score, RowReject) else None if math.isfinite(score) else "bad_reward"
 
 
 def _share_positive(margins: Numbers) -> dict[str, Any]:

@@ -161,17 +161,17 @@ class ServerReward(RewardModel):
 
     def _values(self, items: Sequence[Item]) -> dict[str, Any]:
         conversations = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
-        texts = [self._as_text(conversation) for conversation in conversations]
+        if self._tokenizer:
+            texts = [str(self._tokenizer.apply_chat_template(each, tokenize=False)) for each in conversations]
+        else:
+            texts = [
+                "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in c) for c in conversations
+            ]
         queries = ["\n\n".join(message["content"] for message in messages) for messages, _ in items]
         lists: list[list[Any]] = [texts, queries, [answer for _, answer in items], conversations]
         values: dict[str, Any] = dict(zip(_LISTS, lists, strict=True))
         values |= {name: each[0] for name, each in zip(_SINGLES, lists, strict=True)}
         return values | {"model": self._spec.name}
-
-    def _as_text(self, conversation: list[dict[str, str]]) -> str:
-        if self._tokenizer:
-            return str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
-        return "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in conversation)
 
     async def _send(self, body: dict[str, Any]) -> Any:
         """The server's response as JSON. Raises Transient or RowReject."""

@@ -87,7 +87,11 @@ def judge(
     def measured(row: dict[str, Any]) -> dict[str, Any]:
         check_text(row["revised"], row["initial"], row["reference"])
         tokens = tokenize_pair(row, tokenizer, settings)
-        _check_rouge(row, tokens["edit_distance"], settings)
+        # Whether the revision came nearer to the reference; no reward model takes part.
+        gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
+        if (least := settings.min_rouge_gain) is not None and gain < least:
+            reject = RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least)
+            raise reject.with_columns(edit_distance=tokens["edit_distance"])
         return {**tokens, "reward_revised": None}
 
     results = row_results(measured, table)
@@ -152,16 +156,6 @@ def rouge_l(text: str, reference: str) -> float:
     """
     mine, theirs = (_ROUGE_WORD.findall(each.lower()) for each in (text, reference))
     return 2 * LCSseq.similarity(mine, theirs) / max(1, len(mine) + len(theirs))
-
-
-def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
-    """Raises RowReject when the revision came no nearer to the reference; no reward model takes part."""
-    least = settings.min_rouge_gain
-    if least is None:
-        return
-    gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
-    if gain < least:
-        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).with_columns(edit_distance=distance)
 
 
 def _gate_reward(result: dict[str, Any], revised: Score, initial: float, settings: FilterSettings) -> RowResult:
