@@ -87,11 +87,6 @@ def identify_models(settings: RewardSettings) -> list[Any]:
     return identities
 
 
-def data_settings(settings: RewardSettings) -> dict[str, Any]:
-    """For a digest: without the folder of the prompts, whose content is in the digest of the model."""
-    return {name: value for name, value in settings.data_settings().items() if name != "prompts"}
-
-
 def load_reward(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RewardModel:
     """The reward model that `settings` name. open_chat opens the language model of a judge."""
     check_settings(settings)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 import rapidfuzz
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -109,7 +109,9 @@ def _run_score(rows: pa.Table, context: StageContext, _: Thresholds, on_progress
 
 
 def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
-    return {"reward": rewards.data_settings(context.config.reward), "the reward model": context.reward_digest}
+    # The content of the prompts, not their folder, is in the digest of the model.
+    settings = {name: value for name, value in context.config.reward.data_settings().items() if name != "prompts"}
+    return {"reward": settings, "the reward model": context.reward_digest}
 
 
 def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
