@@ -1,12 +1,9 @@
 """Which rows a reader of an epoch gets, in which order, and the numpy columns that it gets them in. Knows no files.
 
 The order of an epoch: the row groups of all files are permuted, then cut into windows of at least `WINDOW_ROWS` rows, and
-the rows of each window are permuted. So memory holds one window, whatever the size of the data set, and rows mix over the
-whole of it by groups. A permutation is the stable argsort of raw PCG64 output seeded by (seed, epoch, window): numpy
-guarantees that stream for all its versions, unlike that of `Generator.permutation`.
-
-Ranks take equal, contiguous parts of that order. The workers of a rank take contiguous runs of its batches, so that each
-part of a file is decoded by one process, or by two at the borders.
+the rows of each window are permuted, so that memory holds one window. A permutation is the stable argsort of raw PCG64
+output seeded by (seed, epoch, window): numpy guarantees that stream for all its versions. Ranks take equal, contiguous parts
+of that order, and the workers of a rank contiguous runs of its batches, so that few files are decoded twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +22,9 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """One list per row, of different lengths; behaves as a sequence of arrays.
+    """One list per row, of different lengths; behaves as a sequence of arrays, which are views.
 
-    values: shape (total,), the column's dtype. offsets: int64, shape (rows + 1,), from 0; row i is
-    values[offsets[i]:offsets[i + 1]], which is what `ragged[i]` returns, without a copy.
+    values: shape (total,), the column's dtype. offsets: int64, shape (rows + 1,); row i is values[offsets[i]:offsets[i + 1]].
     """
 
     values: Array
@@ -97,10 +93,7 @@ def padded(batch: Batch, width: int | None, pad_id: int) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows that are read and shuffled together.
-
-    first: the place of its first row in the epoch. groups: row groups as (file, group). order: None keeps the stored order.
-    """
+    """Rows that are read and shuffled together, from place `first` of the epoch; groups: (file, group); order None: stored."""
 
     first: int
     rows: int

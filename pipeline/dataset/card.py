@@ -1,6 +1,6 @@
 """The data card: README.md of the output folder, which the Hub and `datasets.load_dataset` read as well.
 
-No text of any row goes into it. What does come from outside (names, addresses, licences) is one line, and escaped.
+No text of any row goes into it. Names, addresses and licences are one line, and escaped.
 """
 
 import re
@@ -60,13 +60,11 @@ def _header(manifest: dict[str, Any]) -> str:
     splits = {"default": "data/train-*.parquet"}
     if manifest["rejected_files"]:
         splits["rejected"] = "rejected/*.parquet"
-    header: dict[str, Any] = {
-        "pretty_name": _line(facts.title(manifest)),
-        "configs": [
-            {"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in splits.items()
-        ],
-    }
-    header["configs"][0]["default"] = True
+    configs: list[dict[str, Any]] = [
+        {"config_name": name, "data_files": [{"split": "train", "path": path}]} for name, path in splits.items()
+    ]
+    configs[0]["default"] = True
+    header: dict[str, Any] = {"pretty_name": _line(facts.title(manifest)), "configs": configs}
     licence = _line(manifest["source"].get("licence") or "unknown")
     # Several sources in one run have several.
     names = [name.strip() for name in licence.lower().split(",")]

@@ -1,7 +1,4 @@
-"""What a manifest says, as plain data; the terminal, the data card, the report and Prefect's artifacts render it.
-
-A fact is a name and a text of one line. Renderers escape both for their medium.
-"""
+"""What a manifest says, as names and texts of one line; terminal, data card, report and Prefect's artifacts render it."""
 
 from typing import Any
 
@@ -91,7 +88,7 @@ def calls(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     models["reward"] = models.get("reward", set()) | (unpriced - others)
     counted = manifest.get("calls") or {}
     lines = []
-    for name in sorted(counted, key=lambda call: list(_CALLS).index(call) if call in _CALLS else len(_CALLS)):
+    for name in [*(call for call in _CALLS if call in counted), *(call for call in counted if call not in _CALLS)]:
         stage, role = _CALLS.get(name, (name, ""))
         dollars = f"${paid[name]:,.4f}" if name in paid else "–"
         if not paid.get(name) and models.get(role, set()) & unpriced:

@@ -1,7 +1,4 @@
-"""A few numbers per row, read in one pass: the material of charts, comparisons and the choice of shown rows.
-
-Memory: about 100 bytes per row, whatever its texts.
-"""
+"""A few numbers per row, read in one pass, for charts, comparisons and the choice of shown rows: 100 bytes per row."""
 
 import math
 from collections import Counter

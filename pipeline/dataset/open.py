@@ -34,9 +34,7 @@ def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDatase
     """Open the data set in an output folder.
 
     verify "hashes" compares every file with the manifest's sha256, about 1.8 GB/s; "sizes" only its length and rows, for
-    folders that another process has just checked. Either way every page that is read later is checked against
-    its own checksum.
-
+    folders that another process has just checked. Pages are checked by their own checksums whenever they are read.
     Raises InputError when no finished data set of a version that can be read is there, StorageError naming the
     file that is missing or not the one that was published.
     """
@@ -48,10 +46,7 @@ def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDatase
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """An opened data set, one pair per row. Holds no data and no open file; can be sent to other processes.
-
-    manifest: the content of manifest.json.
-    """
+    """An opened data set, one pair per row. Holds no data and no open file; can be sent to other processes."""
 
     root: Path
     manifest: dict[str, Any] = field(repr=False)

@@ -1,7 +1,6 @@
 """Send a published data set to the Hugging Face Hub, in one commit.
 
-What is sent: the files that the manifest names, the card, the report, and the manifest without the folders of this machine.
-Never work/, with its journal of calls.
+The files that the manifest names, card, report, and the manifest without this machine's folders; never work/ and its journal.
 """
 
 import re
@@ -83,7 +82,8 @@ def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
     if private and not api.repo_info(hub_id, repo_type="dataset").private:
         raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
-    redacted = manifest.as_text(manifest.seal(redact_paths(read_manifest(root)))).encode()
+    content = redact_paths(read_manifest(root))
+    redacted = manifest.as_text({**content, "digest": manifest.digest_of(content)}).encode()
     added = [CommitOperationAdd(name, str(root / name)) for name in names if name != manifest.NAME]
     # Files of an earlier push that this manifest doesn't name would be read with it.
     old = [name for name in api.list_repo_files(hub_id, repo_type="dataset") if _PARQUET.fullmatch(name)]

@@ -59,10 +59,9 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
 
 
 def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[PublishedFile, ...]:
-    """Compare the published files with the manifest.
+    """Compare the published files' size, rows and column types with the manifest; with "hashes" their sha256 too.
 
-    Always: that they are there, inside the folder, with the expected size, rows and column types. "hashes": their sha256
-    too. Raises StorageError naming the first that differs.
+    Raises StorageError naming the first that differs.
     """
     if verify not in ("hashes", "sizes"):
         raise ValueError(f"verify must be 'hashes' or 'sizes', got {verify!r}")
@@ -80,7 +79,12 @@ def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[Pu
     for entry in track(entries, escape(f"checking {root}"), **progress):  # type: ignore[arg-type]
         if reason := difference(entry, hashes=hashes):
             raise damaged(entry.path, reason)
-        files.append(_check_footer(entry, content["schema_version"]))
+        with reading(entry.path) as file:
+            for what, _ in footer_differences(file, entry, schema.published_columns(content["schema_version"])):
+                raise damaged(entry.path, what)
+            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        rows = tuple(group.num_rows for group in groups)
+        files.append(PublishedFile(entry.path, entry.rows, rows, sum(group.total_byte_size for group in groups)))
     return tuple(files)
 
 
@@ -100,15 +104,6 @@ def difference(entry: FileEntry, *, hashes: bool = True) -> str | None:
     except OSError as error:
         return f"can't be read: {error.strerror or error}"
     return None
-
-
-def _check_footer(entry: FileEntry, version: str) -> PublishedFile:
-    with reading(entry.path) as file:
-        for what, _ in footer_differences(file, entry, schema.published_columns(version)):
-            raise damaged(entry.path, what)
-        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-    uncompressed = sum(group.total_byte_size for group in groups)
-    return PublishedFile(entry.path, entry.rows, tuple(group.num_rows for group in groups), uncompressed)
 
 
 def footer_differences(file: pq.ParquetFile, entry: FileEntry, expected: pa.Schema) -> Iterator[tuple[str, str | None]]:

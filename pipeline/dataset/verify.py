@@ -1,13 +1,12 @@
-"""Check that everything a data set's manifest says is true.
+"""Check that everything a data set's manifest says is true. Needs no work/ folder and calls no model.
 
-Needs no work/ folder and calls no model: tokens, operations and weights are computed again from the stored texts. Streams:
-memory holds a batch of rows, and 8 bytes per id.
+Tokens, operations and weights are computed again from the stored texts. Memory holds a batch of rows, and 8 bytes per id.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,9 +34,8 @@ _UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException)
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-@contextmanager
-def no_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda rows: None
+def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda rows: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +58,7 @@ _of_manifest = partial(VerifyProblem, manifest.NAME)
 
 @dataclass(slots=True)
 class Verification:
-    """The result of verifying a data set.
-
-    problems: the first thousand; count: all. rows: those that could be read; labelled: those whose labels were computed again
-    and compared.
-    """
+    """problems: the first thousand; count: all. rows: that could be read; labelled: whose labels were computed and compared."""
 
     rows: int = 0
     labelled: int = 0

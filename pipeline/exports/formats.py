@@ -69,14 +69,19 @@ def instruction(messages: Messages) -> str:
     return "\n\n".join(message["content"] for message in messages)
 
 
-def _dpo(pairs: pa.Table, _: Render) -> pa.Table:
-    chosen, rejected = (_assistant_turns(pairs[name]) for name in ("revised", "initial"))
-    return pa.table({"prompt": pairs["messages"], "chosen": chosen, "rejected": rejected})
+def _with_prompt(answers: Mapping[str, str], *, text: bool) -> Convert:
+    """Columns `prompt` and `answers`, by name: rendered texts, or else messages that the trainer renders."""
 
+    def convert(pairs: pa.Table, render: Render) -> pa.Table:
+        columns = {"prompt": pairs["messages"]}
+        if text:
+            columns["prompt"] = pa.array([render(query) for query in pairs["messages"].to_pylist()], pa.string())
+        for name, side in answers.items():
+            turns = [[{"role": "assistant", "content": answer}] for answer in pairs[side].to_pylist()]
+            columns[name] = pairs[side] if text else pa.array(turns, MESSAGES)
+        return pa.table(columns)
 
-def _dpo_text(pairs: pa.Table, render: Render) -> pa.Table:
-    prompts = _rendered_prompts(pairs, render)
-    return pa.table({"prompt": prompts, "chosen": pairs["revised"], "rejected": pairs["initial"]})
+    return convert
 
 
 def _sft_messages(pairs: pa.Table, _: Render) -> pa.Table:
@@ -85,14 +90,6 @@ def _sft_messages(pairs: pa.Table, _: Render) -> pa.Table:
         for query, revised in zip(pairs["messages"].to_pylist(), pairs["revised"].to_pylist(), strict=True)
     ]
     return pa.table({"messages": pa.array(whole, MESSAGES)})
-
-
-def _sft(pairs: pa.Table, _: Render) -> pa.Table:
-    return pa.table({"prompt": pairs["messages"], "completion": _assistant_turns(pairs["revised"])})
-
-
-def _sft_text(pairs: pa.Table, render: Render) -> pa.Table:
-    return pa.table({"prompt": _rendered_prompts(pairs, render), "completion": pairs["revised"]})
 
 
 def _sequences(pairs: pa.Table, _: Render) -> pa.Table:
@@ -112,7 +109,7 @@ def _sharegpt(pairs: pa.Table, _: Render) -> pa.Table:
         for messages in pairs["messages"].to_pylist()
     ]
     columns = {"conversations": pa.array(conversations, pa.list_(_SHAREGPT_TURN))}
-    for name, side in (("chosen", "revised"), ("rejected", "initial")):
+    for name, side in _PREFERENCE.items():
         answers = [{"from": "gpt", "value": text} for text in pairs[side].to_pylist()]
         columns[name] = pa.array(answers, _SHAREGPT_TURN)
     return pa.table(columns)
@@ -127,15 +124,8 @@ def _spa(pairs: pa.Table, _: Render) -> pa.Table:
     return pa.table(columns | {name: pairs[column] for name, column in texts.items()})
 
 
-def _assistant_turns(texts: pa.ChunkedArray) -> pa.Array:
-    """Each text as a conversation of one assistant turn."""
-    return pa.array([[{"role": "assistant", "content": text}] for text in texts.to_pylist()], MESSAGES)
-
-
-def _rendered_prompts(pairs: pa.Table, render: Render) -> pa.Array:
-    return pa.array([render(messages) for messages in pairs["messages"].to_pylist()], pa.string())
-
-
+_PREFERENCE = {"chosen": "revised", "rejected": "initial"}
+_COMPLETION = {"completion": "revised"}
 _DATASET_INFO = {
     "file_name": "data.json",
     "formatting": "sharegpt",
@@ -154,14 +144,21 @@ _ALL = (
         name="dpo",
         file="train.parquet",
         columns=("messages", "initial", "revised"),
-        variants={"conversational": _dpo, "standard": _dpo_text},
+        variants={
+            "conversational": _with_prompt(_PREFERENCE, text=False),
+            "standard": _with_prompt(_PREFERENCE, text=True),
+        },
         rendered=("standard",),
     ),
     Format(
         name="sft",
         file="train.parquet",
         columns=("messages", "revised"),
-        variants={"messages": _sft_messages, "prompt-completion": _sft, "standard": _sft_text},
+        variants={
+            "messages": _sft_messages,
+            "prompt-completion": _with_prompt(_COMPLETION, text=False),
+            "standard": _with_prompt(_COMPLETION, text=True),
+        },
         rendered=("standard",),
     ),
     Format(

@@ -147,10 +147,8 @@ def _write_parquet(path: Path, tables: Iterator[pa.Table], dataset: PairDataset)
     metadata = dataset.schema.metadata
     columns = next(tables).schema.with_metadata(metadata)
     rows = 0
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(temporary, columns, compression="zstd", write_page_checksum=True) as writer,
-    ):
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, columns, **options) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(metadata))
             rows += table.num_rows

@@ -33,10 +33,8 @@ def location(text: str | Path) -> Path:
         except RuntimeError as error:
             raise ConfigError(f"output folder {text}: {error}") from None
     if holds_secrets(text) or any(char in text for char in "?#*["):
-        raise ConfigError(
-            "an output folder's URL may hold no user name, password, query, wildcard or '::'; give credentials in the "
-            "environment, as for the protocol's own tools"
-        )
+        what = "may hold no user name, password, query, wildcard or '::'; give credentials in the environment"
+        raise ConfigError(f"an output folder's URL {what}")
     parts = urlsplit(text)
     if parts.scheme in ("file", "local"):
         return Path(text.partition("://")[2])

@@ -65,10 +65,9 @@ def run_lock(out: Path, warn: Warn) -> Iterator[None]:
 
 
 def write_manifest(out: Path, text: str) -> None:
-    """Write the manifest of the folder `out`.
+    """Write the manifest of the folder `out`; in a remote one only where there is none, or over the version when it was locked.
 
-    In a remote folder it is a compare-and-swap: put only where there is none, or over the version seen when the folder was
-    locked. Raises StorageError when another run's is there, which stays as it is.
+    Raises StorageError when another run's is there, which stays as it is.
     """
     path = out / MANIFEST
     if not isinstance(path, RemotePath):
@@ -137,8 +136,7 @@ def _alive(process: int) -> bool:
 def _check_ours(out: Path) -> None:
     """Raise UsageError when a publication in `out` would overwrite files that are not this program's.
 
-    A folder is this program's when it has a manifest, or when a run of any command has begun in it. Files with the names
-    of published ones are taken for leftovers of a publication.
+    A folder with a manifest or with traces of a run is this program's, and so are files with the names of published ones.
     """
     traces = (out / MANIFEST, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
     if any(path.exists() for path in traces):

@@ -6,10 +6,8 @@
 
 `digest` covers everything that determines the output: the stage's settings and the `content` of its input. A shard whose
 JSON has the requested digest is done. `content` is the sha256 of the rows' file, so a stage runs again when its input really
-changed, and not merely because an earlier stage ran again.
-
-The files are in Arrow's IPC format (`pyarrow.ipc.open_file`; pandas, Polars and DuckDB read it too), which takes a third of
-Parquet's time to write a whole table and read it once.
+changed, and not merely because an earlier stage ran again. Arrow files (`pyarrow.ipc.open_file`) take a third of Parquet's
+time to write a whole table and read it once.
 """
 
 import hashlib
@@ -30,10 +28,9 @@ from pipeline.text import one_line
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Row `index` of a stage's input leaves.
+    """Row `index` of a stage's input leaves, with the `columns` that it gained in this stage.
 
-    columns: values that it gained in this stage, e.g. the revised text. unanswered: it left only because a provider failed
-    for a while; the next run tries again.
+    unanswered: it left only because a provider failed for a while; the next run tries again.
     """
 
     index: int
