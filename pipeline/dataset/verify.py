@@ -216,8 +216,7 @@ class _Checks:
 
     def file(self, entry: FileEntry, expected: pa.Schema) -> Iterator[VerifyProblem]:
         """Bytes, rows, columns, their types and order."""
-        reason = reader.difference(entry) if entry.path.exists() else "is missing"
-        if reason:
+        if reason := reader.difference(entry) if entry.path.exists() else "is missing":
             yield VerifyProblem(entry.name, reason)
         yield from self.reading(entry, partial(self.footer, entry=entry, expected=expected))
 

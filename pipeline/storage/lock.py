@@ -76,9 +76,9 @@ def write_manifest(out: Path, text: str) -> None:
     try:
         _manifest_versions[path.parent] = path.put(text.encode(), over=_manifest_versions.get(path.parent))
     except FileExistsError:
+        hint = "look at it, then run again to publish over it, or choose another --out"
         raise StorageError(
-            f"{path}: another run has published here meanwhile, and its manifest stands; look at it, then run again to "
-            "publish over it, or choose another --out"
+            f"{path}: another run has published here meanwhile, and its manifest stands; {hint}"
         ) from None
 
 
