@@ -170,9 +170,3 @@ STAGES = (
     Stage("label", 2, schema.LABEL, _run_label, _label_inputs),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-def columns_after(name: str) -> pa.Schema:
-    """The columns of a stage's output, of the source's for "source": its input's, and those that it adds."""
-    done = schema.STAGES[1 : schema.STAGES.index(name) + 1]
-    return pa.schema([*schema.SOURCE, *(field for stage in done for field in BY_NAME[stage].adds)])
