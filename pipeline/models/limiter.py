@@ -29,7 +29,7 @@ from pipeline.schema import digest
 
 KINDS = ("requests", "tokens")
 _STEP = 1 / 16
-_MARGIN = 1.25
+_MARGIN = 1.4
 _SHORTEST_WAIT_S = 0.001
 
 
