@@ -3,8 +3,6 @@
 Text of rows goes into the diffs alone, control characters made visible, every line indented: Markdown shows it as code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import textwrap
 from pathlib import Path
@@ -34,12 +32,21 @@ def publish(outcome: Outcome) -> None:
     for warning in facts.warnings(content):
         get_run_logger().warning(warning)
     announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
+    funnel = [
+        {"stage": step["stage"], "in": step["in"], "out": step["out"], "rejected": facts.counts(step["rejected"])}
+        for step in content["funnel"]
+    ]
     source = content["source"]["name"]
-    create_table_artifact(_funnel(content), key="figa-funnel", description=f"Where the rows of {source} went")
-    create_table_artifact(_money(content), key="figa-money", description=_cost(content))
-    create_table_artifact(
-        _thresholds(content), key="figa-thresholds", description="Of rewards: as set, and for these rows"
-    )
+    create_table_artifact(funnel, key="figa-funnel", description=f"Where the rows of {source} went")
+    calls = [*facts.calls(content), ("all", "", f"{sum(content['calls'].values()):,}", f"${content['cost_usd']:,.4f}")]
+    money = [dict(zip(("stage", "call", "answers", "US dollars"), call, strict=True)) for call in calls]
+    create_table_artifact(money, key="figa-money", description=_cost(content))
+    configured = content["settings"].get("selection", {})
+    thresholds = [
+        {"threshold": name, "rule": facts.RULES[name], "as set": configured.get(name), "here": value}
+        for name, value in content["thresholds"].items()
+    ]
+    create_table_artifact(thresholds, key="figa-thresholds", description="Of rewards: as set, and for these rows")
     if outcome.context:
         diffs = [diff.plain for diff in sample_diffs(outcome.out, content, outcome.context.tokenizer, _DIFFS)]
         create_markdown_artifact(_as_code(diffs), key="figa-diffs", description="[-removed-] and {+added+} tokens")
@@ -65,28 +72,8 @@ def _link(place: Path, text: str, key: str, about: str) -> None:
         create_link_artifact(url, link_text=text, key=key, description=about)
 
 
-def _funnel(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"stage": step["stage"], "in": step["in"], "out": step["out"], "rejected": facts.counts(step["rejected"])}
-        for step in content["funnel"]
-    ]
-
-
-def _money(content: dict[str, Any]) -> list[dict[str, Any]]:
-    lines = [*facts.calls(content), ("all", "", f"{sum(content['calls'].values()):,}", f"${content['cost_usd']:,.4f}")]
-    return [dict(zip(("stage", "call", "answers", "US dollars"), line, strict=True)) for line in lines]
-
-
 def _cost(content: dict[str, Any]) -> str:
     return cell("; ".join(["Answers and US dollars, in this folder so far", *facts.spent(content)]))
-
-
-def _thresholds(content: dict[str, Any]) -> list[dict[str, Any]]:
-    configured = content["settings"].get("selection", {})
-    return [
-        {"threshold": name, "rule": facts.RULES[name], "as set": configured.get(name), "here": value}
-        for name, value in content["thresholds"].items()
-    ]
 
 
 def _as_code(diffs: list[str]) -> str:

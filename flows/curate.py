@@ -8,8 +8,6 @@ Tasks keep no results at Prefect (nothing is pickled) and are never cached there
 run with the same parameters does only what isn't done. That is also how a crashed or cancelled run is resumed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from queue import SimpleQueue
@@ -31,7 +29,7 @@ from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
 from pipeline.run.shards import context_of, run_stages
-from pipeline.stages.table import Thresholds
+from pipeline.stages.select import Thresholds
 from pipeline.text import describe_error
 
 # Of a phase. Sources up to 13 million rows have fewer shards than this; beyond, a task takes several.

@@ -5,8 +5,6 @@ it gone, another run's, or unchanged for half a minute stops its calls: a cancel
 the run that resumes it has the folder to itself.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import threading
@@ -63,13 +61,21 @@ def obeyed(config: CurationConfig, run: str | None) -> Iterator[None]:
     if run is None:
         yield
         return
-    _begin(config.out, run)
+    # A worker outlives runs: the journal and the money that it knows from an earlier one may be out of date.
+    with _latest_lock:
+        if _latest.get(config.out) != run:
+            forget_contexts()
+            _latest[config.out] = run
     context = context_of(config)
     last, since = "", time.monotonic()
 
     def look() -> None:
         nonlocal last, since
-        content = _read(context.work / _NAME, last)
+        content = last
+        # A network disk may fail for a moment.
+        with suppress(OSError, StorageError):
+            path = context.work / _NAME
+            content = path.read_text("utf-8") if path.exists() else ""
         if content != last:
             last, since = content, time.monotonic()
         if not content.startswith(f"{run} ") or time.monotonic() - since > _SILENCE_S:
@@ -78,21 +84,3 @@ def obeyed(config: CurationConfig, run: str | None) -> Iterator[None]:
 
     with repeating(look, _EVERY_S):
         yield
-
-
-def _begin(out: Path, run: str) -> None:
-    """A worker outlives runs: the journal and the money that it knows from an earlier one may be out of date."""
-    with _latest_lock:
-        if _latest.get(out) != run:
-            forget_contexts()
-            _latest[out] = run
-
-
-def _read(path: Path, last: str) -> str:
-    """The file's content; empty when it is gone, and `last` when a network disk fails for a moment."""
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError:
-        return ""
-    except (OSError, StorageError):
-        return last

@@ -1,7 +1,5 @@
 """Relabelling as a Prefect flow: the texts of a published data set with other token labels, without a model call."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a flow run shows while it works: log lines with counts, one progress artifact per stage. Never row text, never keys."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,7 +31,7 @@ class Caller:
     endings: list[Outcome | CurationError] = field(default_factory=list)
 
 
-# Only functions of this module may read it: Dask and Ray pickle a flow by value with every variable that it names.
+# Flows and tasks must not name it: Dask and Ray pickle them by value with every variable that they name.
 caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 

@@ -5,8 +5,6 @@ workers gets 1/W of the calls at a time, of the fixed rate caps and of the money
 machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +67,8 @@ def share(config: CurationConfig, spent: float) -> CurationConfig:
     if run.runner == "threads":
         return config
     _check_cluster(config)
-    parts: dict[str, Any] = {role: _share_calls(config, role) for role in _called_roles(config)}
+    roles = ["policy", "reviser"] * config.needs_generation + ["reward"] * config.needs_rewards
+    parts: dict[str, Any] = {role: _share_calls(config, role) for role in roles}
     parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
     for role in parts.keys() & {"reviser", "reward"}:
         if prompts := parts[role].prompts:
@@ -94,7 +93,7 @@ def _check_cluster(config: CurationConfig) -> None:
     if isinstance(config.out, RemotePath):
         raise ConfigError(
             f"run.budget_usd: workers at {run.runner_address} that write to {config.out} keep a journal on each machine, so "
-            "nobody knows the sum; use a shared disk for output.dir, or drop the budget"
+            "their sum is unknown; use a shared disk for output.dir, or drop the budget"
         )
     size = _cluster_size(run.runner)
     if size > run.workers:
@@ -114,11 +113,6 @@ def _cluster_size(runner: str) -> int:
     return int(
         ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
     )
-
-
-def _called_roles(config: CurationConfig) -> list[str]:
-    """The roles whose models the run calls."""
-    return ["policy", "reviser"] * config.needs_generation + ["reward"] * config.needs_rewards
 
 
 def _share_calls(config: CurationConfig, role: str) -> ModelSettings:

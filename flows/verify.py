@@ -1,7 +1,5 @@
 """Verification as a Prefect flow, so that a published data set can be checked again on a schedule."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

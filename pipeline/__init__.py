@@ -3,8 +3,6 @@
 Importing this package loads nothing heavy.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

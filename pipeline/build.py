@@ -1,7 +1,5 @@
 """`python -m pipeline.build` is `figa build`."""
 
-from __future__ import annotations
-
 import sys
 
 from pipeline.cli.main import main

@@ -5,9 +5,8 @@ source → plan → sample → score → select → revise → filter → label 
                         η1 η2 η3 resolved between the two
 """
 
-from __future__ import annotations
-
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.models import event_loop
-from pipeline.models.local import catalog
+from pipeline.models.local import catalog, download
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import open_source, plan_shards
@@ -24,16 +23,12 @@ from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
 from pipeline.stages import select
-from pipeline.stages.table import Thresholds, short_digests
+from pipeline.stages.select import Thresholds
+from pipeline.stages.table import short_digests
 from pipeline.storage.lock import run_lock
 
-
-class Executor(Protocol):
-    """Runs the given stages on every shard and returns when all are done."""
-
-    def __call__(
-        self, config: CurationConfig, shards: int, stages: tuple[str, ...], thresholds: Thresholds | None
-    ) -> None: ...
+# Runs stages on every shard, `(config, shards, stages, thresholds)`, and returns when all are done.
+Executor = Callable[[CurationConfig, int, tuple[str, ...], Thresholds | None], None]
 
 
 class Reporter(Protocol):
@@ -72,8 +67,13 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
         if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)
         plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn)
-        record.remember(config, run_digest, short_digests(inputs), _unpriced(config, reporter))
-        config = with_local_models(config, reporter)
+        names = unpriced(config)
+        record.remember(config, run_digest, short_digests(inputs), names)
+        if names and config.run.budget_usd is not None:
+            reporter.warn(
+                f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
+            )
+        config = _with_local_models(config, reporter)
         run = context_of(config, rebuild=True)
         if run.journal.warning:
             reporter.warn(run.journal.warning)
@@ -88,21 +88,12 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
 def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards: int) -> Thresholds:
     """Run both phases; returns the thresholds that rows were selected by."""
     if not config.needs_generation:
-        execute(config, shards, config.stages[1:], select.OFF.as_dict())
-        return select.OFF.as_dict()
+        execute(config, shards, config.stages[1:], select.OFF)
+        return select.OFF
     execute(config, shards, ("sample", "score"), None)
     thresholds = resolve_thresholds(config, run.work, shards)
     execute(config, shards, ("select", "revise", "filter", "label"), thresholds)
     return thresholds
-
-
-def _unpriced(config: CurationConfig, reporter: Reporter) -> list[str]:
-    names = unpriced(config)
-    if names and config.run.budget_usd is not None:
-        reporter.warn(
-            f"responses of {', '.join(names)} from before the price was known count as nothing against the budget"
-        )
-    return names
 
 
 def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter) -> None:
@@ -127,27 +118,22 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
     with ThreadPoolExecutor(config.shards_at_a_time, "shard") as pool:
         futures = [pool.submit(run_stages, config, shard, stages, thresholds) for shard in range(shards)]
         try:
-            ended = wait(futures, return_when=FIRST_EXCEPTION).done
-            for future in futures:
-                if future in ended:
-                    future.result()
+            for future in as_completed(futures):
+                future.result()
         except BaseException:
-            for future in futures:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
             run.stopped.set()
             event_loop.cancel_all()
             raise
 
 
-def with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
+def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
     """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
-    from pipeline.models.local.download import fetch, fetch_or_fallback
-
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
     if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
-        fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
+        download.fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
     if config.needs_generation and reviser.provider == "local":
-        model, _ = fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
+        model, _ = download.fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
     return config

@@ -14,19 +14,17 @@
 A message says what, where, what was expected and what to do, in one line; the command line prints it without a traceback.
 """
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 
 class CurationError(Exception):
-    """The run cannot go on. Its text is written for the person at the terminal."""
+    """The run can't go on. Its text is written for the person at the terminal."""
 
     exit_code = 1
 
 
 class UsageError(CurationError):
-    """A mistake that the user can mend, found before any model was asked."""
+    """A mistake that the user can fix, noticed before any call."""
 
     exit_code = 2
 
@@ -58,8 +56,7 @@ class StorageError(CurationError):
 
 
 class StoreUnreachable(StorageError):
-    """A store behind a URL doesn't answer, or refuses: the address or the credentials. In the middle of a run, where it did
-    answer before, it is a StorageError."""
+    """A store behind a URL doesn't answer, or refuses the address or the credentials, before it answered once."""
 
     exit_code = 2
 
@@ -67,9 +64,9 @@ class StoreUnreachable(StorageError):
 class RowReject(Exception):
     """One row leaves the run.
 
-    `reason` is a short snake_case word that the funnel counts; `evidence` holds JSON-serialisable values that let a
-    reader see why. `columns` holds what the row had gained when it left, e.g. the revised text. `retryable`: not the row but
-    a passing trouble of the provider is to blame, so the next run asks again.
+    reason: a short snake_case word that the funnel counts. evidence: JSON-serialisable values that let a reader see why.
+    columns: what the row had gained when it left, e.g. the revised text. retryable: the provider was to blame, not the row, so
+    the next run tries again.
     """
 
     def __init__(self, reason: str, **evidence: Any) -> None:
@@ -79,19 +76,19 @@ class RowReject(Exception):
         self.columns: dict[str, Any] = {}
         self.retryable = False
 
-    def keeping(self, **columns: Any) -> RowReject:
+    def with_columns(self, **columns: Any) -> Self:
         """The same reject with values for the columns of the reject ledger."""
         self.columns |= columns
         return self
 
-    def like(self, **evidence: Any) -> RowReject:
+    def copy_with(self, **evidence: Any) -> Self:
         """A reject of its own for another row, for the same reason, with more evidence."""
-        made = type(self).__new__(type(self))
-        made.__dict__ |= self.__dict__ | {"evidence": self.evidence | evidence, "columns": dict(self.columns)}
-        made.args = self.args
-        return made
+        # Subclasses are created with other arguments.
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__ |= self.__dict__ | {"evidence": self.evidence | evidence, "columns": dict(self.columns)}
+        return other
 
-    def passing(self) -> RowReject:
-        """The same reject, to be asked again by the next run."""
+    def mark_retryable(self) -> Self:
+        """The same reject, for the next run to try again."""
         self.retryable = True
         return self

@@ -1,13 +1,10 @@
 """The prompts of reviser and judge: Jinja2 files, rendered once, with data-set text delimited as data.
 
-Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
-`revise_<reason>.md`, or `edits.md` for all reasons, is its second turn; `sentence.md` asks about one sentence of the draft.
-`judge_pointwise.md` and `judge_pairwise.md` are those of a language model as reward, of the folder in `reward.prompts`.
-Text from the data is only ever a *value*: the one rendering pass inserts it, and never looks for template syntax in it.
-Each text stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it.
+`diagnose.md` opens the reviser's conversation and shows the texts; `revise_<reason>.md`, or `edits.md` for all reasons, is its
+second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever a *value*: the one rendering
+pass never looks for template syntax in it. Each text stands between tags that carry a fence, a hash of these texts: no text
+can contain the tag that would end it.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -35,7 +32,13 @@ class _Templates:
 
     def __init__(self, folder: str | None, names: Sequence[str], example: Mapping[str, Any]) -> None:
         root = Path(folder) if folder else resources.folder("prompts")
-        texts = {name: _read(root / f"{name}.md", names) for name in names}
+        texts = {}
+        for name in names:
+            try:
+                texts[name] = (root / f"{name}.md").read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                expected = f"expected the files {', '.join(names)} (.md)"
+                raise ConfigError(f"{root / name}.md: prompt can't be read ({error}); {expected}") from None
         self.digest = digest(texts)
         # Prompts are plain text: nothing to escape for HTML.
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True)
@@ -45,8 +48,7 @@ class _Templates:
                 self._templates[name] = environment.from_string(text)
                 self._fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-                reason = one_line(error, 1000)
-                raise ConfigError(f"{root / name}.md: prompt can't be rendered: {reason}") from None
+                raise ConfigError(f"{root / name}.md: prompt can't be rendered: {one_line(error, 1000)}") from None
 
     def _fill(self, name: str, **values: Any) -> str:
         return self._templates[name].render(**values).strip()
@@ -60,12 +62,9 @@ class Prompts(_Templates):
         super().__init__(folder, NAMES, example | {"reason": REASONS[0], "sentence": "s"})
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
-        """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
-        reason, in `sentence` also sentence."""
-        mark = fence(messages, reference, draft)
-        return self._fill(
-            name, messages=messages, reference=reference, draft=draft, fence=mark, reasons=REASONS, **more
-        )
+        """One prompt for one row. more: `reason` for edits and sentence, `sentence` for sentence."""
+        texts = {"messages": messages, "reference": reference, "draft": draft}
+        return self._fill(name, **texts, fence=fence(messages, reference, draft), reasons=REASONS, **more)
 
 
 class JudgePrompts(_Templates):
@@ -95,17 +94,5 @@ def response_format(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON schema of an object with exactly these properties."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _read(path: Path, names: Sequence[str]) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        expected = ", ".join(names)
-        raise ConfigError(f"{path}: prompt can't be read ({error}); expected the files {expected} (.md)") from None
+    required = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **required}

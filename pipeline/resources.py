@@ -1,7 +1,5 @@
 """Where the files that ship with the package are: `prompts/` and `data/`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

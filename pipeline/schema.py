@@ -1,10 +1,7 @@
-"""The columns: of the working table as it grows from stage to stage, of the published shards, of the rejects. And the
-hashes that name rows and determine digests.
+"""The columns of the working table as it grows, of the published shards and of the rejects; hashes that name rows and inputs.
 
 The published columns are a contract. Adding one raises the minor SCHEMA_VERSION, anything else the major.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -15,8 +12,6 @@ SCHEMA_VERSION = "1.1"
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _IDS = pa.list_(pa.int32())
-_WEIGHTS = pa.list_(pa.float32())
-_OPS = pa.list_(pa.int8())
 
 SOURCE = pa.schema(
     [
@@ -48,16 +43,8 @@ TOKENS = pa.schema(
     ]
 )
 FILTER = pa.schema([*TOKENS, ("reward_revised", pa.float32())])
-LABEL = pa.schema(
-    [
-        ("revised_labels", _IDS),
-        ("initial_labels", _IDS),
-        ("revised_weights", _WEIGHTS),
-        ("initial_weights", _WEIGHTS),
-        ("revised_ops", _OPS),
-        ("initial_ops", _OPS),
-    ]
-)
+_LABELS = {"labels": _IDS, "weights": pa.list_(pa.float32()), "ops": pa.list_(pa.int8())}
+LABEL = pa.schema([(f"{side}_{kind}", type_) for kind, type_ in _LABELS.items() for side in ("revised", "initial")])
 STAGES = ("source", "sample", "score", "select", "revise", "filter", "label")
 
 _PUBLISHED_ORDER = (
@@ -68,8 +55,6 @@ _PUBLISHED_ORDER = (
 ).split()
 # Columns that came with a minor version: older data sets don't have them.
 SINCE = {"overlong": "1.1"}
-
-
 _FIELDS = {field.name: field for part in (SOURCE, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
 PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 
@@ -77,15 +62,8 @@ PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 REJECTED = pa.schema(
     [
         *SOURCE,
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("evidence", pa.string()),
-        ("initial", pa.string()),
-        ("diagnosis", pa.string()),
-        ("revised", pa.string()),
-        ("reward_reference", pa.float32()),
-        ("reward_initial", pa.float32()),
-        ("reward_revised", pa.float32()),
+        *((name, pa.string()) for name in ("stage", "reason", "evidence", "initial", "diagnosis", "revised")),
+        *((f"reward_{side}", pa.float32()) for side in ("reference", "initial", "revised")),
         ("edit_distance", pa.float32()),
     ]
 )
@@ -103,16 +81,19 @@ _SPLIT = [
 
 def published_columns(version: str) -> pa.Schema:
     """The published columns of a schema version of this major, as far as this program knows them."""
-    return pa.schema([field for field in PUBLISHED if _minor(SINCE.get(field.name, "1.0")) <= _minor(version)])
+    return pa.schema([field for field in PUBLISHED if _numbers(SINCE.get(field.name, "1.0")) <= _numbers(version)])
 
 
-def is_newer(version: str) -> bool:
-    """Whether a schema version of this major has columns that this program doesn't know."""
-    return _minor(version) > _minor(SCHEMA_VERSION)
+def is_newer(version: object) -> bool:
+    """Whether a schema version has columns that this program doesn't know. False for what is no version."""
+    return _numbers(version) > _numbers(SCHEMA_VERSION)
 
 
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
+def _numbers(version: object) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in str(version).split("."))
+    except ValueError:
+        return ()
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, object]:

@@ -4,8 +4,6 @@ Only lone surrogates are ever repaired in a source's text, because UTF-8 can't s
 bidirectional controls and the Unicode normal form pass unchanged.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import reprlib
@@ -53,11 +51,8 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 def visible(text: str) -> str:
     """The text with every character that can't be seen, other than line feeds, written as its code: `<202e>`."""
-    return "".join(f"<{ord(char):04x}>" if _is_unseen(char) else char for char in text)
-
-
-def _is_unseen(char: str) -> bool:
-    return char != "\n" and bool(_UNSEEN.match(char) or unicodedata.category(char) in _UNSEEN_CATEGORIES)
+    unseen = {c for c in set(text) - {"\n"} if _UNSEEN.match(c) or unicodedata.category(c) in _UNSEEN_CATEGORIES}
+    return "".join(f"<{ord(char):04x}>" if char in unseen else char for char in text)
 
 
 def shown(path: object) -> str:

@@ -24,6 +24,7 @@ from pipeline.run.plan import plan_shards, shard_sizes
 from pipeline.schema import row_id
 from pipeline.storage import stage_files
 from tests.conftest import SAMPLE, Silent
+from tests.sources.resolving import resolve
 from tests.test_plan import config, pairs, planned, rejects_of, rows_of, times, write
 
 MESSAGE = st.fixed_dictionaries(
@@ -167,11 +168,11 @@ def test_fields_given_in_a_mix_are_for_its_generic_sources(tmp_path: Path) -> No
     own = write(tmp_path / "own.jsonl", [{"left": "q?", "right": "a"}])
     fields = {"prompt": "left", "reference": "right"}
     setting = config(own, source__name="hh-rlhf,jsonl", source__fields=fields, source__seed=1)
-    source = sources.resolve("hh-rlhf,jsonl", f"{SAMPLE},{own}", warn=print, seed=1)
+    source = resolve("hh-rlhf,jsonl", f"{SAMPLE},{own}", seed=1)
     plan = plan_shards(setting, source, sources.open_adapters(setting.source, source, print), tmp_path / "work", print)
     rows = rows_of(tmp_path / "work", plan)
     assert rows["reference"].to_pylist()[rows["source"].to_pylist().index("jsonl")] == "a"
-    alone = sources.resolve("hh-rlhf,hh-rlhf", f"{SAMPLE},{SAMPLE}", warn=print)
+    alone = resolve("hh-rlhf,hh-rlhf", f"{SAMPLE},{SAMPLE}")
     with pytest.raises(ConfigError, match="knows its own fields"):
         sources.open_adapters(setting.source, alone, print)
 

@@ -39,7 +39,7 @@ def config(path: Path, **flags: Any) -> CurationConfig:
 
 def planned(config: CurationConfig, work: Path) -> tuple[Plan, list[str]]:
     warnings: list[str] = []
-    source = sources.resolve(config.source.name, config.source.input, warn=warnings.append)
+    source = sources.resolve_source(config.source, warnings.append)
     adapters = sources.open_adapters(config.source, source, warnings.append)
     return plan_shards(config, source, adapters, work, warnings.append), warnings
 

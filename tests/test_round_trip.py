@@ -19,6 +19,7 @@ from pipeline.run.estimate import estimate
 from pipeline.run.plan import planned_columns
 from pipeline.stages.table import columns_after
 from tests.sources.rejects import DUPLICATES, REJECTS, path
+from tests.sources.resolving import resolve
 from tests.test_run import run
 
 Settings = Callable[..., CurationConfig]
@@ -32,7 +33,7 @@ def rejected(outcome: Outcome, stage: str) -> list[dict[str, Any]]:
 
 def parsed(name: str, file: Path) -> dict[int, sources.SourceRow]:
     """The rows of a file by their number, those that a run doesn't reject at once."""
-    source = sources.resolve(name, str(file), warn=print)
+    source = resolve(name, str(file))
     adapter, _ = sources.bind(sources.get(name), {}, (r.value for r in sources.records(source)))  # type: ignore[misc]
     bad = {*REJECTS[name], *DUPLICATES.get(name, ())}
     lines = {record.source_row: int(record.where.rpartition(":")[2]) for record in sources.records(source)}

@@ -45,4 +45,4 @@ def test_one_line() -> None:
 
 
 def test_did_you_mean() -> None:
-    assert did_you_mean("shpp", ["shp", "spa"]) == "; did you mean 'shp'?" and did_you_mean("x", ["shp"]) == ""
+    assert did_you_mean("shpp", ["shp", "spa"]) == "; did you mean shp?" and did_you_mean("x", ["shp"]) == ""

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
+from pipeline.storage.location import location
+from pipeline.storage.remote import RemotePath
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
-
-from pipeline.storage.location import location
-from pipeline.storage.remote import RemotePath
 
 
 def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str, text: str) -> Any:

@@ -4,8 +4,6 @@ A row is selected when R(initial) < η1, R(reference) > η2 and R(reference) −
 run's scores. To use a choice: `figa build … --set selection.eta1=q0.4`; rows that are revised already are not paid again.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 from typing import Any
@@ -52,7 +50,7 @@ def _plot(rows: Any) -> None:
     """Print the distribution of the scores in a table of rows."""
     import numpy as np
 
-    from pipeline.dataset.histogram import histogram
+    from pipeline.dataset.measures import histogram
 
     initial, reference = (rows[name].to_numpy().astype(np.float64) for name in ("reward_initial", "reward_reference"))
     plots = {

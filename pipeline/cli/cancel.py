@@ -3,8 +3,6 @@
 Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -3,8 +3,6 @@
 Downloads no model, calls none and writes nothing. What it refuses, `figa build` with the same settings refuses as well.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline.cli.arguments import add_run_settings, run_config
@@ -24,7 +22,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     config = run_config(arguments)
-    from pipeline.run.preflight import preflight
+    from pipeline.run.estimate import preflight
 
     checked = {}
     for what, detail in preflight(config, note):

@@ -3,20 +3,14 @@
 Compares settings, funnels, distributions, and rows gained, lost and changed.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from pipeline.cli.arguments import folder
 from pipeline.cli.console import Console, print_values, table
 from pipeline.text import visible
-
-if TYPE_CHECKING:
-    from pipeline.report.comparison import Comparison
 
 EXAMPLES = ("figa compare out/before out/after --html compare.html",)
 _LISTED = 10
@@ -30,20 +24,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.report import comparison
+    from pipeline.report.diffs import append_diff, words
     from pipeline.storage.atomic import write_text
 
     result = comparison.compare(arguments.first, arguments.second)
-    if not arguments.json:
-        _print(result)
     if arguments.html:
         write_text(arguments.html, comparison.render(result))
         print_values(page=arguments.html)
-    return 0, result.as_dict()
-
-
-def _print(result: Comparison) -> None:
-    from pipeline.report.diffs import append_diff, words
-
+    if arguments.json:
+        return 0, result.as_dict()
     console = Console()
     columns = ("", *(visible(side.name) for side in result.sides))
     tables = {"settings that differ": result.settings, "rows": result.funnel, "figures (medians)": result.figures}
@@ -67,3 +56,4 @@ def _print(result: Comparison) -> None:
         body = Text()
         append_diff(body, *words(a["revised"], b["revised"]))
         console.print(diff, body, sep="")
+    return 0, None

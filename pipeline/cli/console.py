@@ -3,8 +3,6 @@
 Texts are data, not rich's markup.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,11 +1,8 @@
 """How a command ends: its exit code, its errors in one line, Ctrl-C and SIGTERM.
 
-The first signal ends the run in order: calls in flight are cancelled, received answers are journalled, shards at work end or
-are abandoned, the lock is released. A second signal, or four seconds, ends it at once, since what a stage computes can't be
-stopped. Either can be resumed. The interpreter's own teardown, which takes a second and more, is skipped.
+The first signal ends the run in order: calls in flight are cancelled, received answers are journalled, the lock is released.
+A second one, or four seconds, ends it at once, since what a stage computes can't be stopped. Either can be resumed.
 """
-
-from __future__ import annotations
 
 import atexit
 import errno
@@ -89,6 +86,7 @@ def print_error(error: BaseException, interrupted: str) -> int:
 
 
 def _end(received: list[int]) -> None:
+    """After a signal, skip the interpreter's own teardown, which takes a second and more."""
     if received:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

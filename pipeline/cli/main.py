@@ -6,14 +6,12 @@ A command is a module beside this one:
     EXAMPLES                command lines
     EXIT_CODES              where they are not the usual ones
     INTERRUPTED             what the user reads after Ctrl-C; default: nothing was changed
-    HELP_WHEN_BARE          print the help where no argument is given
+    HELP_WHEN_BARE          print the help when there are no arguments
     add_arguments(parser)
     run(arguments)          → exit code and the result, which --json prints; its other output then goes to standard error
 
 The modules import nothing heavy at their top.
 """
-
-from __future__ import annotations
 
 import argparse
 import json

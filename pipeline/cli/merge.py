@@ -4,8 +4,6 @@ No model is called. A row that several of them publish is published once; the ot
 have the same label settings and tokenizer: `figa relabel` changes these.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from pathlib import Path

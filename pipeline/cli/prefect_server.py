@@ -7,7 +7,7 @@ from http.client import HTTPException
 def prefect_problem(url: str) -> str | None:
     """Why no server answers at this API address within three seconds; None when one does.
 
-    Asks without Prefect, whose client would wait for a minute.
+    Prefect's own client would wait for a minute.
     """
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as response:  # noqa: S310 - the user's own address

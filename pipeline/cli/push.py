@@ -4,8 +4,6 @@ Sends what the manifest names, the card, the report, and the manifest without th
 its journal of calls. The token is that of HF_TOKEN or `hf auth login`.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline.cli.arguments import local_folder

@@ -3,8 +3,6 @@
 Another tokenizer, granularity, signal or weights; settings that are not named stay as they were.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 

@@ -3,8 +3,6 @@
 One file, which loads nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline.cli.arguments import add_dir, add_tokenizer

@@ -4,19 +4,12 @@ Pairs are rows with a better and a worse answer: hh-rlhf's chosen and rejected t
 --source names another source's format. Intervals are of 95 %.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.cli.arguments import add_set, count
 from pipeline.cli.console import note
-
-if TYPE_CHECKING:
-    from pipeline.config.reward import RewardSettings
-    from pipeline.config.settings import CurationConfig
-    from pipeline.models.chat import ChatModel
 
 EXAMPLES = (
     "figa rewards check --pairs pairs.jsonl.gz",
@@ -38,15 +31,28 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import rewards
     from pipeline.config.loading import load_config
+    from pipeline.config.reward import RewardSettings
+    from pipeline.models import factory
+    from pipeline.models.chat import ChatModel
+    from pipeline.models.cost import Budget
+    from pipeline.models.journal import Journal
     from pipeline.rewards.check import check, concerns, read_pairs
+    from pipeline.run.context import local_file
+    from pipeline.storage.location import state_folder
 
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}
     config = load_config(None, arguments.set, flags, os.environ)
+
+    def open_judge(settings: RewardSettings) -> ChatModel:
+        # The journal is in the user's state folder: the same check again costs nothing.
+        budget, journal = Budget(config.run.budget_usd, 0.0), Journal(state_folder() / "checks" / "journal.db")
+        return factory.chat_model(settings, journal=journal, budget=budget, local_file=local_file)
+
     rewards.check_settings(config.reward, config.run.budget_usd)
     pairs, without = read_pairs(config.source, arguments.limit or None, note)
-    result = check(rewards.load_reward(config.reward, lambda each: _open_chat(each, config)), pairs)
+    result = check(rewards.load_reward(config.reward, open_judge), pairs)
     result |= {"rows_without_a_pair": without}
     result["concerns"] = concerns(result)
     if not arguments.json:
@@ -54,28 +60,18 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     return 0, result
 
 
-def _open_chat(settings: RewardSettings, config: CurationConfig) -> ChatModel:
-    """The language model of a judge, with its journal in the user's state folder: the same check again costs nothing."""
-    from pipeline.models import factory
-    from pipeline.models.cost import Budget
-    from pipeline.models.journal import Journal
-    from pipeline.run.context import local_file
-    from pipeline.storage.location import checks
-
-    budget = Budget(config.run.budget_usd, 0.0)
-    return factory.chat_model(settings, journal=Journal(checks() / "journal.db"), budget=budget, local_file=local_file)
-
-
 def _print(result: dict[str, Any]) -> None:
     from pipeline.dataset.facts import counts
 
     length, order, calibration, scores = (result[name] for name in ("length", "order", "calibration", "scores"))
+    known = length["correlation"] is not None
+    correlation = f"{length['correlation']:+.2f}" if known else "unknown, as one does not vary"
     rejected = f" ({counts(result['rejected'])})" if result["rejected"] else ""
     lines = [
         ("model", result["name"]),
         ("pairs", f"{result['scored']} scored of {result['pairs']}{rejected}"),
         ("accuracy", f"{_percent(result['accuracy'])}; {result['ties']} ties, which count half"),
-        ("length", f"rank correlation of margin and length {_signed(length['correlation'])}"),
+        ("length", f"rank correlation of margin and length {correlation}"),
         ("", f"{_percent(length['longer_is_better'])} by length alone"),
         ("", f"{_percent(length['accuracy_when_longer_is_better'])} where the better answer is the longer one"),
         ("", f"{_percent(length['accuracy_when_shorter_is_better'])} where it is the shorter one"),
@@ -105,7 +101,3 @@ def _percent(share: dict[str, Any]) -> str:
     if share["share"] is None:
         return "no pair"
     return f"{share['share']:.1%} ({share['low']:.1%} to {share['high']:.1%}) of {share['of']}"
-
-
-def _signed(value: float | None) -> str:
-    return "unknown, as one does not vary" if value is None else f"{value:+.2f}"

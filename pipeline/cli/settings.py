@@ -4,8 +4,6 @@ Settings come from `--config FILE.yaml`, from the environment (FIGA_REVISER__MAX
 flags; a later place overrides an earlier one. Those marked * say how a run is executed and change no data.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 

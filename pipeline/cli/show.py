@@ -4,14 +4,12 @@ A condition compares a field with a number or a text by = != < <= > >= or ~ (con
 [-removed-] and {+added+} tokens; control characters and other invisible ones are shown by their code.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.text import Text
 
@@ -19,10 +17,6 @@ from pipeline.cli.arguments import add_dir, add_tokenizer, count
 from pipeline.cli.console import Console, note
 from pipeline.errors import UsageError
 from pipeline.text import visible
-
-if TYPE_CHECKING:
-    from pipeline.dataset.measures import Files
-    from pipeline.labels.tokenizer import LabelTokenizer
 
 EXAMPLES = (
     "figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'",
@@ -42,17 +36,16 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
+    from pipeline.report.diffs import draw
 
     manifest = read_manifest(arguments.dir)
-    files = files_of(arguments.dir, manifest)
-    rows = _rows(files, arguments)
+    rows = _rows(manifest, arguments)
     if arguments.row and not arguments.rejected:
         first = next(rows, None)
         arguments.rejected = first is None
-        rows = _rows(files, arguments) if first is None else iter([first])
+        rows = _rows(manifest, arguments) if first is None else iter([first])
     tokenizer, problem = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
     if problem:
         note(problem)
@@ -61,8 +54,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     for row in islice(rows, arguments.limit or None):
         if arguments.json_rows:
             print(json.dumps(row, ensure_ascii=False, default=list))
+        elif arguments.rejected:
+            console.print(_reject(row))
         else:
-            console.print(_reject(row) if arguments.rejected else _pair(row, tokenizer, whole=bool(arguments.row)))
+            text = draw(row, tokenizer, whole=bool(arguments.row))
+            console.print(text.append(f"\nreference  {visible(row['reference'])}\n{_scores(row)}", "dim"))
         shown += 1
     if not shown and arguments.row:
         raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
@@ -71,12 +67,14 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     return 0, None
 
 
-def _rows(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _rows(manifest: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The requested rows, one batch in memory at a time. Raises UsageError for a condition that can't be read."""
     from pipeline import schema
     from pipeline.dataset import query
+    from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import batches, open_file
 
+    files = files_of(arguments.dir, manifest)
     paths, columns = (files.rejected, schema.REJECTED) if arguments.rejected else (files.published, schema.PUBLISHED)
     if paths:
         # Older data sets have fewer columns.
@@ -86,14 +84,6 @@ def _rows(files: Files, arguments: argparse.Namespace) -> Iterator[dict[str, Any
     if arguments.row:
         conditions.append(("id", "=", arguments.row))
     return (row for path in paths for batch in batches(path) for row in query.matching(conditions, batch))
-
-
-def _pair(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool) -> Text:
-    from pipeline.report.diffs import draw
-
-    text = draw(row, tokenizer, whole=whole)
-    text.append("\nreference  ", "dim").append(visible(row["reference"]), "dim")
-    return text.append(f"\n{_scores(row)}", "dim")
 
 
 def _reject(row: dict[str, Any]) -> Text:

@@ -18,7 +18,6 @@ from pipeline.text import visible
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
-    from pipeline.run.status import State
 
 EXAMPLES = ("figa status out/hh-rlhf --set reviser.temperature=0.5",)
 
@@ -36,24 +35,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         raise InputError(f"{arguments.dir}: no such folder; name the output folder of a run")
     changes = arguments.config is not None or arguments.set
     state = folder_state(arguments.dir, _rerun_config(arguments) if changes else None)
-    if not arguments.json:
-        _print(state)
-    return 0, {**asdict(state), "rerun": state.rerun}
-
-
-def _rerun_config(arguments: argparse.Namespace) -> CurationConfig:
-    """The settings of --config, or else of the last run, with the changes of --set."""
-    from pipeline.config.loading import load_config
-    from pipeline.dataset import manifest
-    from pipeline.run import record
-
-    last = record.recall(arguments.dir) or manifest.load(arguments.dir) or {}
-    if arguments.config or "settings" not in last:
-        return load_config(arguments.config, arguments.set, {"output.dir": str(arguments.dir)}, os.environ)
-    return record.rerun_of(last["settings"], arguments.set, arguments.dir)
-
-
-def _print(state: State) -> None:
+    if arguments.json:
+        return 0, {**asdict(state), "rerun": state.rerun}
     if state.stages:
         print(f"{'stage':8} {'done':>7} {'stale':>6} {'damaged':>8} {'rows':>10} {'rejected':>9}")
     for s in state.stages:
@@ -75,3 +58,16 @@ def _print(state: State) -> None:
         print_values(problem=visible(problem))
     for line in state.rerun or ["nothing"]:
         print(f"a rerun   {visible(line)}")
+    return 0, None
+
+
+def _rerun_config(arguments: argparse.Namespace) -> CurationConfig:
+    """The settings of --config, or else of the last run, with the changes of --set."""
+    from pipeline.config.loading import load_config
+    from pipeline.dataset import manifest
+    from pipeline.run import record
+
+    last = record.recall(arguments.dir) or manifest.load(arguments.dir) or {}
+    if arguments.config or "settings" not in last:
+        return load_config(arguments.config, arguments.set, {"output.dir": str(arguments.dir)}, os.environ)
+    return record.rerun_of(last["settings"], arguments.set, arguments.dir)

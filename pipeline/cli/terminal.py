@@ -4,13 +4,11 @@ On a terminal: one live table with a line per stage. In a log: a plain line ever
 Text of rows is printed only by `diffs`, which makes control characters visible.
 """
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -38,7 +36,7 @@ class Terminal:
         self._bar = ExitStack()
         self._downloading, self._downloaded = "", 0
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -108,7 +106,12 @@ class Terminal:
             self.warn(
                 "nothing to do: this data set is published already, by the same settings and source; 0 model calls"
             )
-        self.console.print(_funnel(manifest))
+        funnel = table("where the rows went", ("stage", "in", "out", "rejected"), right=("in", "out"))
+        for step in manifest["funnel"]:
+            funnel.add_row(step["stage"], str(step["in"]), str(step["out"]), facts.counts(step["rejected"]))
+            if notes := step.get("notes"):
+                funnel.add_row("", "", "", facts.counts(notes), style="dim")
+        self.console.print(funnel)
         self.console.print(facts.headline(manifest))
         for warning in facts.warnings(manifest):
             self.warn(warning)
@@ -124,15 +127,6 @@ class Terminal:
 
 def _dollars(dollars: float | None) -> str:
     return "unknown price" if dollars is None else f"${dollars:.4f}"
-
-
-def _funnel(manifest: dict[str, Any]) -> Table:
-    funnel = table("where the rows went", ("stage", "in", "out", "rejected"), right=("in", "out"))
-    for step in manifest["funnel"]:
-        funnel.add_row(step["stage"], str(step["in"]), str(step["out"]), facts.counts(step["rejected"]))
-        if notes := step.get("notes"):
-            funnel.add_row("", "", "", facts.counts(notes), style="dim")
-    return funnel
 
 
 class _Progress(NamedTuple):
@@ -170,20 +164,18 @@ class _Board:
 
     def _stages(self) -> list[_Progress]:
         counts = progress.read(self._context.work)
-        stages = [stage for stage in self._context.config.stages if stage in counts]
-        return [
-            _Progress(stage, counts[stage].done, counts[stage].total, self._text(stage, counts[stage]))
-            for stage in stages
-        ]
+        lines = []
+        for stage in self._context.config.stages:
+            if count := counts.get(stage):
+                rejected = f" ({count.rejected} rejected)" if count.rejected else ""
+                details = ", ".join(part for part in (self._cost(stage), self._speed(stage, count)) if part)
+                text = f"{count.done}/{count.total}{rejected}" + (f" [{details}]" if details else "")
+                lines.append(_Progress(stage, count.done, count.total, text))
+        return lines
 
     def _batches(self) -> list[_Progress]:
         batches = ledger.unfinished(self._context.work)
         return [_Progress("batch", b.done, b.size, f"{b.done}/{b.size} ({b.state})") for b in batches]
-
-    def _text(self, stage: str, count: progress.Counts) -> str:
-        rejected = f" ({count.rejected} rejected)" if count.rejected else ""
-        details = ", ".join(part for part in (self._cost(stage), self._speed(stage, count)) if part)
-        return f"{count.done}/{count.total}{rejected}" + (f" [{details}]" if details else "")
 
     def _speed(self, stage: str, count: progress.Counts) -> str:
         now = time.monotonic()

@@ -6,8 +6,6 @@ up to rounding: `torchrun --nproc-per-node=8 -m pipeline train …`. Trainer rep
 that has fewer than devices × micro-batch.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from dataclasses import fields

@@ -4,8 +4,6 @@ Checks files, rows and ids, and rebuilds every label from the stored texts. Work
 are not needed. Memory holds a batch of rows, and 8 bytes per id.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline.cli.arguments import add_dir, add_tokenizer, count

@@ -3,8 +3,6 @@
 Unknown keys are errors that name the nearest known one.
 """
 
-from __future__ import annotations
-
 import copy
 import difflib
 import json
@@ -105,7 +103,7 @@ def _explain(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
     line = f"setting {name}: {message}{'' if got in message else f', got {got}'}{more}"
-    # No message repeats a password that somebody put into an address.
+    # No message repeats the password of an address.
     return re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line)
 
 

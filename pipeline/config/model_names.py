@@ -1,10 +1,9 @@
 """How a model is named on the command line: `provider/model[@base_url]`."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
@@ -27,7 +26,7 @@ class ModelSpec:
     base_url: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> ModelSpec:
+    def parse(cls, text: str) -> Self:
         """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError."""
         # First, so that no other message repeats the password.
         if re.search(r"//[^/]*@", text):
@@ -35,8 +34,9 @@ class ModelSpec:
         provider, slash, rest = text.strip().partition("/")
         name, at, url = rest.partition("@")
         if provider not in (*PROVIDERS, *SERVERS):
+            expected = f"expected one of {', '.join(PROVIDERS)} in provider/model"
             near = did_you_mean(provider, (*PROVIDERS, *SERVERS))
-            raise ConfigError(f"unknown model provider in {text!r}: expected one of {', '.join(PROVIDERS)}{near}")
+            raise ConfigError(f"unknown model provider in {text!r}: {expected}{near}")
         if not slash or not name:
             raise ConfigError(f"model {text!r}: expected provider/model[@base_url], for example openai/gpt-4o-mini")
         if at and not _is_address(url):

@@ -1,7 +1,5 @@
 """The settings of the reward model: of each kind that `pipeline/rewards/` knows."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -4,11 +4,9 @@ Fields marked `Operational` say how a run is executed, never what it produces: t
 one re-runs nothing.
 """
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -114,7 +112,7 @@ class ReviserSettings(Calls):
     seed: Seed = Field(0, description="Each row's own seed is derived from it")
 
     @model_validator(mode="after")
-    def _differing(self) -> ReviserSettings:
+    def _differing(self) -> Self:
         if self.candidates > 1 and self.temperature == 0:
             raise ValueError(f"{self.candidates} candidates need a temperature above 0, else they are all the same")
         return self
@@ -130,11 +128,11 @@ class FilterSettings(Section):
         None,
         ge=-1,
         le=1,
-        description="ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y) must reach this; default: 0.25 for sentences, else off",
+        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: 0.25 for style sentences, else off",
     )
 
     @model_validator(mode="after")
-    def _band(self) -> FilterSettings:
+    def _band(self) -> Self:
         if self.min_distance >= self.max_distance:
             raise ValueError(f"min_distance {self.min_distance} must be below max_distance {self.max_distance}")
         return self
@@ -145,7 +143,9 @@ class LabelSettings(Section):
 
     tokenizer: str = Field("policy", description="policy (the local policy's own), a Hub id, or a folder")
     template: Literal["chat", "alpaca", "plain"] = Field("chat", description="How a query becomes a prompt")
-    template_options: Json = Field({}, description="Variables of the chat template, such as enable_thinking: false")
+    template_options: Json = Field(
+        {}, description="Variables of the chat template, e.g. enable_thinking: false; give them to the trainer"
+    )
     date: datetime.date | None = Field(None, description="The day for chat templates that write the date")
     system: str | None = Field(
         None, description="System prompt for queries that have none; default: policy.system; empty: none"

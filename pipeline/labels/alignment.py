@@ -14,8 +14,6 @@ Optimal alignments are not unique, so the one that `rapidfuzz.distance.Levenshte
 version is pinned and recorded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -37,9 +35,8 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
-    """Operations and signed weights of the response tokens of one pair.
+    """Operations (int8) and signed weights (float32) of the response tokens of one pair, one per id.
 
-    initial_*: shape (len(initial_ids),); revised_*: shape (len(revised_ids),); ops int8, weights float32.
     distance: number of single-token edits between the two, before any granularity widens them.
     """
 
@@ -74,52 +71,28 @@ def token_signals(
 ) -> TokenSignals:
     """Align two answers and weigh their tokens.
 
-    initial_ids, revised_ids: response ids, the EOS that ends each included. eos_id: that EOS; None: each answer's last
-    token. eos_weight: weight of Ỹ's EOS, by default α; that of Ŷ's is always 0. initial_words, revised_words: for
-    granularity word and phrase, the index of the word to which each token belongs, same lengths as the ids. phrase_gap:
-    edits with at most so many kept words between them join. reward_gain: R(Ỹ) − R(Ŷ), for signal reward_weighted.
+    initial_ids, revised_ids: response ids with the EOS that ends each. eos_id: that EOS; None: each answer's last token.
+    eos_weight: of Ỹ's EOS, by default α; that of Ŷ's is always 0. initial_words, revised_words: for granularity word and
+    phrase, the number of each token's word. phrase_gap: edits with at most so many kept words between them join.
+    reward_gain: R(Ỹ) − R(Ŷ), for signal reward_weighted. Raises ValueError for what is unknown, missing or of other length.
 
     >>> s = token_signals([5, 7, 2], [5, 8, 9, 2], eos_id=2)
-    >>> s.revised_ops.tolist(), s.revised_weights.tolist()
-    ([0, 1, 2, 0], [0.0, 1.0, 1.0, 1.0])
-    >>> s.initial_ops.tolist(), s.initial_weights.tolist(), s.distance
-    ([0, 2, 0], [0.0, -0.5, 0.0], 2)
-
-    Raises ValueError for an unknown signal or granularity, and for words or a reward_gain that one of them needs and that
-    are missing or of another length.
+    >>> s.revised_ops.tolist(), s.revised_weights.tolist(), s.distance
+    ([0, 1, 2, 0], [0.0, 1.0, 1.0, 1.0], 2)
     """
-    _check_options(signal, granularity, reward_gain)
-    initial, revised = np.asarray(initial_ids, np.int64), np.asarray(revised_ids, np.int64)
-    initial_ops, revised_ops, distance = _align(initial, revised)
-    # The unit of each token that an edit, or a hit of bag_of_words, marks as a whole.
-    initial_units = _units(granularity, initial, initial_words)
-    revised_units = _units(granularity, revised, revised_words)
-    if granularity != "token":
-        _widen_to_words(initial_ops, revised_ops, initial_units, revised_units)
-    if granularity == "phrase":
-        _join_phrases(initial_ops, revised_ops, revised_units, phrase_gap)
-        initial_units, revised_units = np.cumsum(initial_ops == KEEP), np.cumsum(revised_ops == KEEP)
-    bad, good = initial_ops != KEEP, revised_ops != KEEP
-    if signal == "bag_of_words":
-        # The edited tokens, words or phrases with a token that the other answer doesn't have.
-        bad &= np.isin(initial_units, initial_units[~np.isin(initial, revised)])
-        good &= np.isin(revised_units, revised_units[~np.isin(revised, initial)])
-    elif signal == "constant":
-        bad[:], good[:] = False, True
-    gain = reward_gain if signal == "reward_weighted" and reward_gain is not None else 1.0
-    initial_weights = _weights(bad, -beta, 0.0, _eos(initial, eos_id), 0.0, gain)
-    revised_eos_weight = alpha if eos_weight is None else eos_weight
-    revised_weights = _weights(good, alpha, gamma, _eos(revised, eos_id), revised_eos_weight, gain)
-    return TokenSignals(initial_weights, revised_weights, initial_ops, revised_ops, distance)
-
-
-def _check_options(signal: str, granularity: str, reward_gain: float | None) -> None:
-    if signal not in get_args(Signal):
-        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
-    if granularity not in get_args(Granularity):
-        raise ValueError(f"granularity must be one of {get_args(Granularity)}, got {granularity!r}")
     if signal == "reward_weighted" and reward_gain is None:
         raise ValueError("signal 'reward_weighted' needs reward_gain")
+    initial, revised = np.asarray(initial_ids, np.int64), np.asarray(revised_ids, np.int64)
+    initial_ops, revised_ops, distance = _align(initial, revised)
+    words = _units(granularity, initial, initial_words), _units(granularity, revised, revised_words)
+    units = _widen(granularity, (initial_ops, revised_ops), words, phrase_gap)
+    bad = _marked(signal, initial, initial_ops, units[0], revised, constant=False)
+    good = _marked(signal, revised, revised_ops, units[1], initial, constant=True)
+    gain = reward_gain if signal == "reward_weighted" and reward_gain is not None else 1.0
+    initial_weights = _weights(bad, -beta, 0.0, _eos(initial, eos_id), 0.0, gain)
+    eos = alpha if eos_weight is None else eos_weight
+    revised_weights = _weights(good, alpha, gamma, _eos(revised, eos_id), eos, gain)
+    return TokenSignals(initial_weights, revised_weights, initial_ops, revised_ops, distance)
 
 
 def _eos(ids: Integers, eos_id: int | None) -> slice:
@@ -144,6 +117,8 @@ def _align(initial: Integers, revised: Integers) -> tuple[Ops, Ops, int]:
 
 def _units(granularity: Granularity, ids: Integers, words: Ids | None) -> Integers:
     """The number of the unit to which each token belongs: its own, or that of its word."""
+    if granularity not in get_args(Granularity):
+        raise ValueError(f"granularity must be one of {get_args(Granularity)}, got {granularity!r}")
     if granularity == "token":
         return np.arange(len(ids))
     if words is None:
@@ -153,16 +128,40 @@ def _units(granularity: Granularity, ids: Integers, words: Ids | None) -> Intege
     return np.asarray(words, np.int64)
 
 
+def _widen(
+    granularity: Granularity, ops: tuple[Ops, Ops], units: tuple[Integers, Integers], gap: int
+) -> tuple[Integers, Integers]:
+    """Widen the edits of both sides to words or phrases, in place; returns the units after that."""
+    if granularity != "token":
+        _widen_to_words(*ops, *units)
+    if granularity == "phrase":
+        _join_phrases(*ops, units[1], gap)
+        return np.cumsum(ops[0] == KEEP), np.cumsum(ops[1] == KEEP)
+    return units
+
+
+def _marked(signal: Signal, ids: Integers, ops: Ops, units: Integers, other_ids: Integers, *, constant: bool) -> Mask:
+    """The tokens of one side that get the weight of an edit. constant: whether all do, for the signal of that name."""
+    if signal not in get_args(Signal):
+        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
+    if signal == "constant":
+        return np.full(len(ids), constant)
+    edited: Mask = ops != KEEP
+    if signal == "bag_of_words":
+        # The edited tokens, words or phrases with a token that the other answer doesn't have.
+        edited &= np.isin(units, units[~np.isin(ids, other_ids)])
+    return edited
+
+
 def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Integers, Integers]:
-    """Positions of the kept tokens in both sequences. The alignment is monotone: the k-th of one is the k-th of the other."""
+    """Positions of the kept tokens in both sequences: the k-th of one is the k-th of the other."""
     return np.flatnonzero(initial_ops == KEEP), np.flatnonzero(revised_ops == KEEP)
 
 
 def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Integers, revised_words: Integers) -> None:
     """Mark every word with an edit as edited: its kept tokens become substitutions, on both sides at once.
 
-    A token marked on one side can belong to a word of the other side that was unedited, hence the loop. It ends because
-    each pass marks more tokens.
+    A token marked on one side can belong to a word of the other side that was unedited, hence the loop.
     """
     while True:
         kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)

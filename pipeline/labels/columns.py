@@ -3,8 +3,6 @@
 The filter stage calls `tokenize_pair`, the label stage `label_columns`; `verify` and `relabel` call `label_texts`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,6 +24,8 @@ IGNORE = -100  # the label that cross-entropy skips, in torch and everywhere els
 ANY_DISTANCE = FilterSettings(min_distance=0, max_distance=1)
 # The columns that the label stage needs of the filter stage, and that are not published.
 _WORDS = ["revised_words", "initial_words"]
+# The settings that `token_signals` takes.
+_WEIGHING = {"alpha", "beta", "gamma", "eos_weight", "signal", "granularity", "phrase_gap"}
 LABELS = [*(name for name in schema.TOKENS.names if name not in _WORDS), *schema.LABEL.names]
 
 
@@ -37,11 +37,11 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
     initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
     distance = Levenshtein.normalized_distance(initial.response_ids, revised.response_ids)
     if distance == 0:
-        raise RowReject("unchanged").keeping(edit_distance=0.0)
+        raise RowReject("unchanged").with_columns(edit_distance=0.0)
     if distance <= gate.min_distance:
-        raise RowReject("too_similar", above=gate.min_distance).keeping(edit_distance=distance)
+        raise RowReject("too_similar", above=gate.min_distance).with_columns(edit_distance=distance)
     if distance > gate.max_distance:
-        raise RowReject("too_different", at_most=gate.max_distance).keeping(edit_distance=distance)
+        raise RowReject("too_different", at_most=gate.max_distance).with_columns(edit_distance=distance)
     words = tokenizer.settings.granularity != "token"
     return {
         "edit_distance": distance,
@@ -55,7 +55,7 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
 
 
 def label_columns(rows: pa.Table, settings: LabelSettings, eos_id: int) -> StageOutput:
-    """Replace the words of rows with the columns of `schema.FILTER` by the columns of `schema.LABEL`.
+    """Replace the words of the filter stage by the columns of `schema.LABEL`.
 
     Rejects: no_reward_gain, for signal reward_weighted alone: a pair without finite rewards has no weights.
     """
@@ -66,10 +66,7 @@ def label_columns(rows: pa.Table, settings: LabelSettings, eos_id: int) -> Stage
 
 
 def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings = ANY_DISTANCE) -> StageOutput:
-    """The published table of rows that have texts and rewards; label columns that they have are replaced.
-
-    Rejects: those of `tokenize_pair` and `label_columns`.
-    """
+    """The published table of rows with texts and rewards. Rejects: those of `tokenize_pair` and `label_columns`."""
 
     def labelled(texts: dict[str, Any], gain: float) -> dict[str, Any]:
         pair = tokenize_pair(texts, tokenizer, gate)
@@ -99,14 +96,8 @@ def _labels(pair: Mapping[str, Any], gain: float, settings: LabelSettings, eos_i
     signals = token_signals(
         initial,
         revised,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        gamma=settings.gamma,
         eos_id=eos_id,
-        eos_weight=settings.eos_weight,
-        signal=settings.signal,
-        granularity=settings.granularity,
-        phrase_gap=settings.phrase_gap,
+        **settings.model_dump(include=_WEIGHING),
         initial_words=pair["initial_words"],
         revised_words=pair["revised_words"],
         reward_gain=gain,

@@ -1,15 +1,10 @@
 """Write the tokenizer that a GGUF file carries as a folder that `transformers.AutoTokenizer` loads.
 
-A GGUF file holds vocabulary, merges, special tokens and chat template, but not the split rules: it only names a
-pre-tokenizer, and the two that the catalog's models name are below, as their makers publish them.
-The same GGUF gives the same bytes, whatever the library versions, as no library writes the files. No BOS is ever prepended;
-EOS is the token that ends a chat turn. Needs neither torch nor the `gguf` package.
-Known differences from llama.cpp: Qwen's tokenizer normalises text to NFC first, llama.cpp does not. SmolLM2 has no
-token for six control characters and for unassigned code points above U+40000: both drop them, and only what llama.cpp
-makes of the bytes beside such a code point can differ.
+A GGUF file only names its split rules; the two that the catalog's models name are below, as their makers publish them. The
+same GGUF gives the same bytes, whatever the library versions. No BOS is ever prepended; EOS is the token that ends a chat turn.
+Known differences from llama.cpp: Qwen's tokenizer normalises text to NFC first, llama.cpp does not; and beside the few code
+points for which SmolLM2 has no token, llama.cpp's bytes can differ.
 """
-
-from __future__ import annotations
 
 import json
 import mmap
@@ -26,6 +21,9 @@ _STRING, _ARRAY = 8, 9  # types of values; the others are numbers, here by their
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+_BPE = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")) | dict.fromkeys(
+    ("fuse_unk", "byte_fallback", "ignore_merges"), False
+)
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -55,19 +53,16 @@ def tokenizer_folder(gguf: Path, out: Path) -> Path:
 
 def _tokenizer(fields: dict[str, Any], normalizer: dict[str, Any] | None, splits: list[Any]) -> dict[str, Any]:
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-    added = [
-        {"id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        | {"special": kind == _CONTROL}
-        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]
-    # With the added tokens, which the library would number itself otherwise. The other kinds are padding up to the weights'
-    # width, which no text contains.
-    vocabulary = {
-        token: number
-        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_NORMAL, _CONTROL, _USER_DEFINED)
-    }
+    added = []
+    vocabulary = {}
+    for number, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind in (_CONTROL, _USER_DEFINED):
+            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            added.append({"id": number, "content": token, **flags, "special": kind == _CONTROL})
+        # The other kinds are padding up to the weights' width, which no text contains.
+        if kind in (_NORMAL, _CONTROL, _USER_DEFINED):
+            vocabulary[token] = number
+    merges = [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]]
     return {
         "version": "1.0",
         "truncation": None,
@@ -77,18 +72,7 @@ def _tokenizer(fields: dict[str, Any], normalizer: dict[str, Any] | None, splits
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splits},
         "post_processor": None,
         "decoder": _BYTE_LEVEL,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            "merges": [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]],
-        },
+        "model": {"type": "BPE", **_BPE, "vocab": vocabulary, "merges": merges},
     }
 
 

@@ -1,12 +1,13 @@
-"""The labels' tokenizer by name (a folder, a Hub id, an embedded model), and its description in a data set.
+"""Models and tokenizers of transformers from a folder or the Hub; the labels' tokenizer, and its description in a data set.
 
 The description is in the manifest and in every Parquet file: enough to check the labels and to make them again.
 """
 
-from __future__ import annotations
-
+import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,74 @@ from pydantic import ValidationError
 
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, CurationError, ModelUnavailable, StorageError
-from pipeline.labels.model_files import hub_trouble
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.text import one_line
+from pipeline.schema import digest
+from pipeline.text import describe_error, one_line
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
+_HUB_TIMEOUT_S = 5.0
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _LIBRARIES = ("rapidfuzz", "tokenizers", "transformers", "jinja2")
 _PARTS = {"tokenizer": "vocabulary, merges or rules", "template": "template", "special_tokens": "special tokens"}
 
 
+def folder_digest(name: str, *, weights: bool) -> str | None:
+    """sha256 over a folder's files, with or without weights; None for a Hub id. Raises ModelUnavailable."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    hashes: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (weights or path.suffix not in WEIGHTS):
+            try:
+                with path.open("rb") as file:
+                    hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise ModelUnavailable(f"{path}: can't be read ({error.strerror})") from None
+    return digest(hashes)
+
+
+@contextmanager
+def loading(setting: str, name: str) -> Iterator[dict[str, Any]]:
+    """Yields arguments for `from_pretrained` of a folder or Hub id; when the Hub doesn't respond, its cache is used.
+
+    Raises ConfigError, in one line, for whatever is raised inside: the libraries have no class for damaged files.
+    """
+    folder = Path(name).is_dir()
+    if not folder and not _HUB_ID.fullmatch(name):
+        raise ConfigError(f"{setting} {name}: no such folder; give one that holds the model's files, or a Hub id")
+    trouble = None if folder else _hub_trouble(name)
+    try:
+        yield {"local_files_only": trouble is not None}
+    except ConfigError:
+        raise
+    except Exception as error:
+        if trouble:
+            raise ConfigError(
+                f"{setting} {name}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder, or run "
+                "again when the Hub answers"
+            ) from None
+        raise ConfigError(f"{setting} {name}: can't be loaded as a folder or Hub id: {one_line(error)}") from None
+
+
+def _hub_trouble(model: str) -> str | None:
+    """Why the Hub does not respond for a model, or None: one small request, where the library would try for a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(model, timeout=_HUB_TIMEOUT_S)
+    except HfHubHTTPError:
+        return None  # a response, which loading explains
+    except Exception as error:  # the HTTP library's own errors; which library that is differs between versions
+        return describe_error(error, 100)
+    return None
+
+
 def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
     """The tokenizer that a manifest or a setting names: a folder, a Hub id, or that of the embedded model `local/NAME`.
 
-    settings.system is used as it stands. Raises ConfigError when it can't be loaded or used, ModelUnavailable when the
-    embedded model can't be fetched.
+    Raises ConfigError when it can't be loaded or used, ModelUnavailable when the embedded model can't be fetched.
     """
     embedded = name.removeprefix("local/")
     if embedded == name or Path(name).is_dir():
@@ -49,31 +104,13 @@ def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
 
 
 def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> LabelTokenizer:
-    """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line.
-
-    When the Hub does not respond, the tokenizer is loaded from its cache.
-    """
+    """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line."""
     # Its advice to install torch is not for those who only tokenise.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import AutoTokenizer
 
-    source = str(source)
-    folder = Path(source).is_dir()
-    if not folder and not _HUB_ID.fullmatch(source):
-        raise ConfigError(
-            f"labels.tokenizer {source}: no such folder; give one that holds a tokenizer.json, or a Hub id"
-        )
-    trouble = None if folder else hub_trouble(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=trouble is not None)
-    except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
-        if trouble:
-            raise ConfigError(
-                f"labels.tokenizer {source}: no such folder, and the Hub can't be asked for it ({trouble}); give a folder that "
-                "holds a tokenizer.json, or run again when the Hub answers"
-            ) from None
-        reason = one_line(error)
-        raise ConfigError(f"labels.tokenizer {source}: can't be loaded as a folder or Hub id: {reason}") from None
+    with loading("labels.tokenizer", str(source)) as options:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **options)
     return LabelTokenizer(tokenizer, settings, name)
 
 
@@ -112,10 +149,7 @@ def difference(labels: dict[str, Any], tokenizer: LabelTokenizer) -> str | None:
 
 
 def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:
-    """The tokenizer that made a data set's labels, or the one called `name`; None, and the reason, when it can't be loaded.
-
-    Raises CurationError when the one called `name` can't be loaded.
-    """
+    """The tokenizer that made a data set's labels, or None and why it can't be loaded; with `name`, that one or an error."""
     labels = manifest["labels"]
     try:
         return open_tokenizer(name or str(labels["tokenizer"]), settings_of(labels)), ""

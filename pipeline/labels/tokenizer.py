@@ -1,12 +1,11 @@
 """From texts to the exact ids that a trainer feeds: rendered prompt, response, EOS.
 
-The whole text, from the template's first character to the token that ends the answer, is tokenised once, and the boundary
-between prompt and response is found by character offsets. A pair for which that boundary falls inside a token is rejected,
-never shifted: tokenising the prompt alone can put labels one token off.
+The whole text is tokenised once, and the boundary between prompt and response is found by character offsets: tokenising the
+prompt alone can put labels one token off. A pair for which that boundary falls inside a token is rejected, never shifted.
 """
 
-from __future__ import annotations
-
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,26 +13,40 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.templates import Messages, template_of
-from pipeline.labels.words import token_words
 from pipeline.schema import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+# A word: word characters with apostrophes inside, or white space, or anything else. Not the tokenizer's own words: those of
+# Llama 2's family don't split a text into words.
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\s+")
+
+
+def token_words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The number, from 1, of the word of text[start:] to which each token belongs: that of its first visible character, or of
+    its first character when all of it is white space. offsets: start and end of each token in `text`; none before `start`.
+
+    >>> token_words("> it's so", 2, [(2, 4), (4, 6), (6, 9)])
+    [1, 1, 3]
+    """
+    word_starts = [word.start() for word in _WORD.finditer(text, start)]
+    numbers = []
+    for begin, end in offsets:
+        visible = end - len(text[begin:end].lstrip())
+        numbers.append(bisect_right(word_starts, visible if visible < end else begin))
+    return numbers
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizedAnswer:
-    """One sequence as a trainer feeds it. ids: prompt, response, EOS.
+    """One sequence as a trainer feeds it."""
 
-    text: what was tokenised, without its EOS; boundary: where the response begins in it; offsets: start and end in `text`
-    of each response token but the EOS.
-    """
-
-    ids: list[int]
+    ids: list[int]  # prompt, response, EOS
     prompt_length: int
-    text: str
-    boundary: int
-    offsets: list[tuple[int, int]]
+    text: str  # what was tokenised, without its EOS
+    boundary: int  # where the response begins in `text`
+    offsets: list[tuple[int, int]]  # start and end in `text` of each response token but the EOS
 
     @property
     def words(self) -> list[int]:
@@ -50,9 +63,7 @@ class TokenizedAnswer:
             done = max(done, end)
         # Text behind the last token, and text that the tokenizer has no token for, belongs to the last piece.
         rest = self.text[done:]
-        if not pieces:
-            return [rest]
-        return [*pieces[:-1], pieces[-1] + rest, ""]
+        return [*pieces[:-1], pieces[-1] + rest, ""] if pieces else [rest]
 
     @property
     def response_ids(self) -> list[int]:
@@ -62,12 +73,11 @@ class TokenizedAnswer:
 class LabelTokenizer:
     """A fast tokenizer with the template that turns queries into prompts.
 
-    eos_id: the token that ends every response; with a chat template the one that it writes behind an answer, which need
-    not be the tokenizer's `eos_token`. settings.system: the text that is used, or none.
-    Raises ConfigError when the tokenizer has no EOS, no offsets, or no usable template.
+    eos_id: the token that ends every response; with a chat template the one that it writes behind an answer. Raises
+    ConfigError when the tokenizer has no EOS, no offsets, or no usable template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, settings: LabelSettings, name: str) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings, name: str) -> None:
         self.name = name
         self.settings = settings
         self._tokenizer = tokenizer
@@ -136,6 +146,14 @@ class LabelTokenizer:
         if any(a.ids[: a.prompt_length] != first.ids[: first.prompt_length] for a in answers[1:]):
             raise RowReject("token_across_boundary", detail="the prompt's ids depend on the response behind it")
         return answers
+
+    def tokenize_published(self, row: dict[str, Any]) -> list[TokenizedAnswer]:
+        """Initial and revised answer of a published row; empty when their ids are not the stored ones."""
+        try:
+            answers = self.tokenize(row["messages"], row["initial"], row["revised"])
+        except RowReject:
+            return []
+        return answers if [a.ids for a in answers] == [row["initial_input_ids"], row["revised_input_ids"]] else []
 
     def _encode(self, text: str, boundary: int) -> TokenizedAnswer:
         encoding = self._encoder.encode(text + self._template.end, add_special_tokens=False)

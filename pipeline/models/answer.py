@@ -1,7 +1,5 @@
 """A language model's answer, and its JSON in the journal."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, fields
 from typing import Any, Self

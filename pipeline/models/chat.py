@@ -14,12 +14,10 @@ that was sent and ended without a response (time-out, lost connection, half an a
 most, so that the cap holds, and the journal marks it as uncertain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +27,7 @@ from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
 from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
+from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer
@@ -41,6 +40,8 @@ _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
 _TEMPLATE_TOKENS = 64
 
+OnProgress = Callable[[int, int], None]
+"""Called as rows end: number of rows, number of them rejected."""
 OnQuotas = Callable[[Mapping[str, Quota]], None]
 """Gets the quotas that the server announces in its response to a call, also to a refused one."""
 
@@ -88,8 +89,7 @@ class ChatModel:
     one_shard_at_a_time: bool = False
 
     def __post_init__(self) -> None:
-        # Held by a stage during a shard's calls.
-        self.shard_lock: AbstractContextManager[Any] = threading.Lock() if self.one_shard_at_a_time else nullcontext()
+        self._shard_lock: AbstractContextManager[Any] = threading.Lock() if self.one_shard_at_a_time else nullcontext()
         self.calls = 0
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
@@ -120,9 +120,19 @@ class ChatModel:
         """The server's reason for the last bad request."""
         return self._breaker.refusal
 
-    def raise_if_all_failed(self) -> None:
-        """At the end of a stage: raises ProviderStopped when all calls failed on the provider's side, however few."""
-        self._breaker.raise_if_all_failed()
+    def each_row(
+        self,
+        rows: Sequence[Row],
+        work: Callable[[Row], Awaitable[Result]],
+        on_progress: OnProgress = lambda rows, bad: None,
+    ) -> list[Result | RowReject]:
+        """`event_loop.each_row` over a shard. Raises ProviderStopped when all calls failed on the provider's side."""
+        with self._shard_lock:
+            results = event_loop.each_row(
+                rows, work, workers=self.concurrency, done=lambda rejected: on_progress(1, int(rejected))
+            )
+            self._breaker.raise_if_all_failed()
+        return results
 
     async def _connected(self) -> Provider:
         async with self._connecting:

@@ -4,8 +4,6 @@ Stages are synchronous functions; they hand their rows to `each_row` and get res
 share the loop, and with it the clients, their connections and their limits.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import threading

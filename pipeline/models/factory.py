@@ -1,7 +1,5 @@
 """From a model's name to a `ChatModel`: which key, which address, which local server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable

@@ -12,8 +12,6 @@ the last moments, but never damages the file. SQLite's WAL is for local disks on
 A damaged file is set aside when it is opened, never overwritten: `journal.db.damaged-<time>`, and a new one is begun.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import secrets

@@ -3,8 +3,6 @@
 A client belongs to one event loop: the shared one of `event_loop.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import re

@@ -1,7 +1,5 @@
 """How often a call is tried, how long is waited between, and when a provider that only fails ends the run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,12 +49,12 @@ class Breaker:
             yield
         except Transient as error:
             self._fails(str(error))
-            raise RowReject(error.reason, model=self._name, error=str(error), **evidence).passing() from None
+            raise RowReject(error.reason, model=self._name, error=str(error), **evidence).mark_retryable() from None
         except RowReject as reject:
             # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works.
             if reject.evidence.get("status") == 404:
                 self._fails(f"status 404: {reject.evidence['error']} (check {self._check})")
-                raise reject.passing() from None
+                raise reject.mark_retryable() from None
             if reject.reason == "bad_request":
                 self.refusal = f"status {reject.evidence['status']}: {reject.evidence['error']}"
             self._works()

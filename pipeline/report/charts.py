@@ -3,8 +3,6 @@
 Every chart comes with its numbers as a table, so that nothing depends on seeing it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,41 +13,23 @@ import pygal
 from markupsafe import Markup
 from pygal.style import Style
 
-from pipeline.dataset.histogram import Histogram
-from pipeline.text import visible
+from pipeline.dataset.measures import Histogram
+from pipeline.text import one_line, visible
 
 _LETTER = 2.2  # per cent of a bar that a letter of a part's name takes
-_OPTIONS = {
-    "width": 420,
-    "height": 230,
-    "js": (),
-    "css": (),
-    "disable_xml_declaration": True,
-    "no_prefix": True,
-    "show_legend": False,
-    "max_scale": 6,
-    "margin": 6,
-    "spacing": 6,
-    "no_data_text": "no data",
-    "truncate_label": -1,
-    "x_label_rotation": 0,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One figure. note: what a reader has to know besides; header and rows: the numbers behind it.
-
-    kind: lines, bars, counts or parts, the style of the marks; key: names of the series, each with the number of its style.
-    """
+    """One figure, and the numbers behind it as a table."""
 
     title: str
     svg: Markup
     note: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    kind: str
-    key: Sequence[tuple[int, str]] = ()
+    kind: str  # lines, bars, counts or parts: the style of the marks
+    key: Sequence[tuple[int, str]] = ()  # names of the series, each with the number of its style
 
 
 def distribution(title: str, of: Histogram, unit: str, note: str = "") -> Chart:
@@ -87,7 +67,7 @@ def counts(title: str, of: dict[str, int], note: str = "") -> Chart:
     ordered = sorted(of.items(), key=lambda item: (-item[1], item[0]))
     total = max(1, sum(of.values()))
     rows = [[name, f"{count:,}", f"{count / total:.1%}"] for name, count in ordered]
-    names = [_short(name) for name, _ in reversed(ordered)]
+    names = [one_line(visible(name), 24) for name, _ in reversed(ordered)]
     chart = _chart(pygal.HorizontalBar, x_labels=names, **_whole_rows(max(of.values(), default=0)))
     chart.add("rows", [count for _, count in reversed(ordered)])
     return Chart(title, _svg(chart, title), note, ("", "rows", "share"), rows, kind="counts")
@@ -113,8 +93,11 @@ def shares(title: str, of: dict[str, list[int]], parts: Sequence[str], note: str
 
 
 def _chart(kind: type[Any], **options: Any) -> Any:
+    layout = {"width": 420, "height": 230, "max_scale": 6, "margin": 6, "spacing": 6, "truncate_label": -1}
+    bare = {"js": (), "css": (), "disable_xml_declaration": True, "no_prefix": True, "show_legend": False}
     # The style sheet sets the fonts; from these sizes pygal reckons the room for labels.
-    return kind(style=Style(label_font_size=12, title_font_size=12), **_OPTIONS, **options)
+    style = Style(label_font_size=12, title_font_size=12)
+    return kind(style=style, no_data_text="no data", x_label_rotation=0, **layout, **bare, **options)
 
 
 def _whole_rows(most: int) -> dict[str, Any]:
@@ -151,8 +134,3 @@ def _bins(of: Histogram) -> tuple[Sequence[str], list[list[str]]]:
         if any(row)
     ]
     return ("bin", *of.counts), rows
-
-
-def _short(name: str) -> str:
-    shown = visible(name)
-    return shown if len(shown) <= 24 else f"{shown[:23]}…"

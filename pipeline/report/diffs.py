@@ -3,8 +3,6 @@
 Control characters never reach the terminal: they are made visible.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +13,6 @@ from rapidfuzz.distance import Levenshtein
 from rich.text import Text
 
 from pipeline.dataset.reader import open_file
-from pipeline.errors import RowReject
 from pipeline.labels.alignment import DELETE, INSERT, KEEP, SUBSTITUTE
 from pipeline.labels.tokenizer import LabelTokenizer, TokenizedAnswer
 from pipeline.text import visible
@@ -87,13 +84,11 @@ def diff(initial: Sequence[Token], revised: Sequence[Token]) -> Iterator[tuple[s
     """
     i = j = 0
     while i < len(initial) or j < len(revised):
-        removed = _edited(initial, i)
-        added = _edited(revised, j)
-        # Of the several tokens of one character, only one has text.
-        if text := "".join(token.text for token in removed):
-            yield "del", text
-        if text := "".join(token.text for token in added):
-            yield "ins", text
+        removed, added = _edited(initial, i), _edited(revised, j)
+        for kind, tokens in (("del", removed), ("ins", added)):
+            # Of the several tokens of one character, only one has text.
+            if text := "".join(token.text for token in tokens):
+                yield kind, text
         i, j = i + len(removed), j + len(added)
         if not removed and not added:
             yield "kept", (revised[j] if j < len(revised) else initial[i]).text
@@ -108,11 +103,8 @@ def _edited(tokens: Sequence[Token], start: int) -> Sequence[Token]:
 
 def answers(row: dict[str, Any], tokenizer: LabelTokenizer | None) -> tuple[list[Token], list[Token]]:
     """Initial and revised answer of a published row: the stored tokens where `tokenizer` reproduces their ids, else words."""
-    try:
-        tokenized = tokenizer.tokenize(row["messages"], row["initial"], row["revised"]) if tokenizer else []
-    except RowReject:
-        tokenized = []
-    if [answer.ids for answer in tokenized] != [row["initial_input_ids"], row["revised_input_ids"]]:
+    tokenized = tokenizer.tokenize_published(row) if tokenizer else []
+    if not tokenized:
         return words(row["initial"], row["revised"])
     initial, revised = (_stored(row, side, answer) for side, answer in zip(SIDES, tokenized, strict=True))
     return initial, revised

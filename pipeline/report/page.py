@@ -3,8 +3,6 @@
 Nothing of the data is ever markup: the template escapes, the JSON can't end its element, and the script writes text nodes only.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -17,8 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.dataset import facts, measures
-from pipeline.dataset.histogram import histogram
-from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
+from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures, histogram
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report import charts, sample
 from pipeline.report.sample import Shown
@@ -27,6 +24,7 @@ from pipeline.text import redact_paths, visible
 
 NAME = "report.html"
 _HERE = Path(__file__).parent
+_REWARDS = "What the reward model says of the three answers of the published pairs."
 
 
 def write_report(
@@ -39,9 +37,8 @@ def write_report(
 ) -> Path:
     """Write report.html into the data set's folder and return its path.
 
-    manifest: the content of manifest.json, written or about to be. tokenizer: the labels' own; with None pairs are shown
-    by words, and `note` should say why. advance: called with the number of rows read, once per published row.
-    Raises StorageError for files that are not as the manifest says.
+    tokenizer: the labels' own; with None pairs are shown by words, and `note` should say why. advance: called with the number
+    of published rows read. Raises StorageError for files that are not as the manifest says.
     """
     files = measures.files_of(out, manifest)
     measured = measures.measure(files, advance)
@@ -113,12 +110,7 @@ def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
     operations = {side: counted.tolist() for side, counted in measured.operations.items()}
     lengths = {name: numbers[f"{name}_tokens"] for name in ("prompt", "initial", "revised")}
     drawn = [
-        charts.distribution(
-            "Rewards",
-            histogram(rewards),
-            "reward",
-            "What the reward model says of the three answers of the published pairs.",
-        ),
+        charts.distribution("Rewards", histogram(rewards), "reward", _REWARDS),
         *_filter_charts(manifest, measured),
         charts.counts("Diagnoses", dict(measured.reasons), "Why the initial answer was poor, as the reviser says."),
         charts.distribution("Lengths", histogram(lengths), "tokens", "Tokens of prompt and answers."),
@@ -136,20 +128,11 @@ def _filter_charts(manifest: dict[str, Any], measured: Measures) -> list[charts.
         for name in ("reward_gain", "edit_distance")
     )
     least, gain_note = facts.accepted_gain(manifest)
+    above = None if least is None else (least, math.inf)
+    gained = histogram(gains, through=least)
+    edited = histogram(distances, limits=(0.0, 1.0))
     band, distance_note = facts.accepted_distance(manifest)
     return [
-        charts.bars(
-            "Reward gain",
-            histogram(gains, through=least),
-            "revised − initial",
-            gain_note,
-            None if least is None else (least, math.inf),
-        ),
-        charts.bars(
-            "Edit distance",
-            histogram(distances, limits=(0.0, 1.0)),
-            "edits / tokens of the longer answer",
-            distance_note,
-            band,
-        ),
+        charts.bars("Reward gain", gained, "revised − initial", gain_note, above),
+        charts.bars("Edit distance", edited, "edits / tokens of the longer answer", distance_note, band),
     ]

@@ -3,8 +3,6 @@
 Strata (diagnoses; for rejects, stage and reason) are filled in turns: rare ones are shown whole, common ones share the rest.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -39,19 +37,15 @@ Vocabulary = dict[tuple[int | None, str], int]
 
 @dataclass(slots=True)
 class Shown:
-    """What the viewer holds.
+    """What the viewer holds. vocabulary: (id, text) of every token, with the position by which pairs refer to it."""
 
-    vocabulary: (id, text) of every token that occurs, with the position by which pairs refer to it. cut: rows with texts
-    that are cut; inexact: pairs shown as words; pairs_of, rejects_of: how many the data set has.
-    """
-
-    pairs_of: int
+    pairs_of: int  # how many the data set has
     rejects_of: int
     pairs: list[Row] = field(default_factory=list)
     rejects: list[Row] = field(default_factory=list)
     vocabulary: Vocabulary = field(default_factory=dict)
-    cut: int = 0
-    inexact: int = 0
+    cut: int = 0  # rows with texts that are cut
+    inexact: int = 0  # pairs shown as words
 
 
 def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> Shown:
@@ -132,10 +126,8 @@ def _pair(row: Row, tokenizer: LabelTokenizer | None, shown: Shown) -> Row:
 
 def _start(ops: Sequence[Sequence[int]]) -> int:
     """How many kept tokens of both sides to leave out, so that a long pair's first edit is among those shown."""
-    if max(map(len, ops)) <= _TOKENS:
-        return 0
     first = min(next((n for n, op in enumerate(side) if op != KEEP), len(side)) for side in ops)
-    return max(0, first - _CONTEXT)
+    return max(0, first - _CONTEXT) if max(map(len, ops)) > _TOKENS else 0
 
 
 def _numbers(row: Row) -> Row:

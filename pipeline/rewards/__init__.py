@@ -4,13 +4,11 @@
     hf/ORG/NAME                             hf.py         a sequence classifier of transformers, in this process
     vllm/ openrlhf/ http/NAME@URL           servers.py    a reward server
     openai/ anthropic/ local/NAME           judge.py      a language model as judge
-    several of them, with commas            ensemble.py
+    several of them, with commas            base.Ensemble
 
 `load_reward` opens the model of the settings; `base.score_items` calls it. check.py compares a model with pairs of which the
 better answer is known, and diagnostics.py measures how far scores can be trusted.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +16,12 @@ from typing import Any
 from pipeline.config.model_names import SERVERS, ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest
+from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
 from pipeline.prompts import JudgePrompts
-from pipeline.rewards.base import RewardModel
+from pipeline.rewards.base import Ensemble, RewardModel
 from pipeline.rewards.embedded import EmbeddedReward
-from pipeline.rewards.ensemble import Ensemble
 from pipeline.rewards.hf import SequenceClassifierReward
 from pipeline.rewards.judge import PairwiseJudge, PointwiseJudge
 from pipeline.rewards.servers import ServerReward, server_api
@@ -52,9 +49,7 @@ def reward_kind(model: str) -> str:
     spec = ModelSpec.parse(model)
     if spec.provider == "local" and spec.name == EMBEDDED:
         return "embedded"
-    if spec.provider == "hf":
-        return "hf"
-    return "server" if spec.provider in SERVERS else "judge"
+    return "hf" if spec.provider == "hf" else "server" if spec.provider in SERVERS else "judge"
 
 
 def check_settings(settings: RewardSettings, budget_usd: float | None = None) -> None:
@@ -84,7 +79,6 @@ def identify_models(settings: RewardSettings) -> list[Any]:
     for member in member_settings(settings):
         spec, kind = ModelSpec.parse(member.model), reward_kind(member.model)
         if kind == "hf":
-            # None for a Hub id.
             identities.append(folder_digest(spec.name, weights=True))
         elif kind == "judge":
             identities.append([factory.identity(spec), JudgePrompts(member.judge, member.prompts).digest])
@@ -93,27 +87,20 @@ def identify_models(settings: RewardSettings) -> list[Any]:
     return identities
 
 
-def data_settings(settings: RewardSettings) -> dict[str, Any]:
-    """For a digest: without the folder of the prompts, whose content is in the digest of the model."""
-    return {name: value for name, value in settings.data_settings().items() if name != "prompts"}
-
-
 def load_reward(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RewardModel:
     """The reward model that `settings` name. open_chat opens the language model of a judge."""
     check_settings(settings)
     members = [_load_member(member, open_chat) for member in member_settings(settings)]
-    if len(members) == 1:
-        return members[0]
-    return Ensemble(members, settings)
+    return members[0] if len(members) == 1 else Ensemble(members, settings)
 
 
 def _load_member(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RewardModel:
-    kind = reward_kind(settings.model)
-    if kind == "embedded":
-        return EmbeddedReward()
-    if kind == "hf":
-        return SequenceClassifierReward(settings)
-    if kind == "server":
-        return ServerReward(settings)
+    match reward_kind(settings.model):
+        case "embedded":
+            return EmbeddedReward()
+        case "hf":
+            return SequenceClassifierReward(settings)
+        case "server":
+            return ServerReward(settings)
     judge = PairwiseJudge if settings.judge == "pairwise" else PointwiseJudge
     return judge(settings, open_chat(settings))

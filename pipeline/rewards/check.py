@@ -1,7 +1,5 @@
 """Behind `figa rewards check`: compare a reward model with pairs of which the better answer is known."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter
@@ -13,21 +11,20 @@ import numpy as np
 from pipeline import sources
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError, RowReject
-from pipeline.rewards.base import Item, RewardModel, Score, score_items
+from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.rewards.diagnostics import MOST_EXPLAINED, Numbers, calibration, spearman, wilson
 from pipeline.rewards.judge import PairwiseJudge
 
 # How far from 50 % an unbiased judge may prefer one position.
 _MOST_BIAS = 0.1
 _WORST_CALIBRATION = 0.1
-_NO_SCORES = {"mean": None, "deviation": None}
 
 
 class Pair(NamedTuple):
-    """Two answers to the same messages."""
+    """Two answers to the same messages; the chosen one is better."""
 
     messages: list[dict[str, str]]
-    chosen: str  # the better one
+    chosen: str
     rejected: str
 
 
@@ -63,7 +60,7 @@ def check(reward: RewardModel, pairs: list[Pair]) -> dict[str, Any]:
     """All measures of a reward model on the pairs, as JSON-serialisable values; shares are in [0, 1], `None` where unknown."""
     items = [(pair.messages, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
     began = time.perf_counter()
-    scores = _score_in_chunks(reward, items, [pair.rejected for pair in pairs for _ in range(2)])
+    scores = score_items(reward, items, [pair.rejected for pair in pairs for _ in range(2)])
     seconds = time.perf_counter() - began
     both = list(zip(scores[::2], scores[1::2], strict=True))
     reasons = [_reject_reason(better) or _reject_reason(worse) for better, worse in both]
@@ -78,7 +75,7 @@ def check(reward: RewardModel, pairs: list[Pair]) -> dict[str, Any]:
         "rejected": dict(Counter(reason for reason in reasons if reason)),
         "accuracy": _share_positive(margins),
         "ties": int((margins == 0).sum()),
-        "scores": {"mean": float(table.mean()), "deviation": float(table.std())} if kept else _NO_SCORES,
+        "scores": {"mean": float(table.mean()) if kept else None, "deviation": float(table.std()) if kept else None},
         "length": {
             "correlation": spearman(margins, longer),
             "longer_is_better": _share_positive(longer),
@@ -92,18 +89,8 @@ def check(reward: RewardModel, pairs: list[Pair]) -> dict[str, Any]:
     }
 
 
-def _score_in_chunks(reward: RewardModel, items: list[Item], references: list[str]) -> list[Score]:
-    size = 2 * reward.rows_per_call or len(items)
-    scores: list[Score] = []
-    for start in range(0, len(items), size):
-        scores += score_items(reward, items[start : start + size], references[start : start + size])
-    return scores
-
-
 def _reject_reason(score: Score) -> str | None:
-    if isinstance(score, RowReject):
-        return score.reason
-    return None if math.isfinite(score) else "bad_reward"
+    return score.reason if isinstance(score, RowReject) else None if math.isfinite(score) else "bad_reward"
 
 
 def _share_positive(margins: Numbers) -> dict[str, Any]:
@@ -130,8 +117,8 @@ def concerns(result: dict[str, Any]) -> list[str]:
     if not result["scored"]:
         return ["no pair could be scored"]
     lines = []
-    accuracy, correlation, order = result["accuracy"], result["length"]["correlation"], result["order"]
-    if accuracy["low"] <= 0.5:
+    correlation, order = result["length"]["correlation"], result["order"]
+    if result["accuracy"]["low"] <= 0.5:
         lines.append("not shown to be better than chance on these pairs")
     if correlation is not None and correlation**2 > MOST_EXPLAINED:
         lines.append(f"mostly explained by length (rank correlation of margins and lengths {correlation:+.2f})")

@@ -1,14 +1,11 @@
 """How far a reward model's scores can be trusted: measures of scores, and warnings from a run's own. Calls no model.
 
-Two rules over all scored answers of a run, before selection. The reward should prefer the reference to the initial answer in
-at least 60 % of the rows, or selection and the gain gate pick by chance. And length should not explain it: the rank
-correlation of score and length (characters, over all references and initial answers) is at most 0.71 either way, half of the
-variance.
+The reward should prefer the reference to the initial answer in at least 60 % of a run's scored rows, or selection and the
+gain gate pick by chance. And length in characters should not explain more than half of the scores' variance: a rank
+correlation of 0.71 either way.
 
 A margin is the score of the better answer of a pair minus that of the worse one.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterable
@@ -39,20 +36,18 @@ def measure(tables: Iterable[pa.Table]) -> dict[str, Any]:
     Tables have the columns `COLUMNS`; no more of them are read than needed.
     """
     read: list[pa.Table] = []
-    rows = 0
     for table in tables:
         read.append(table)
-        rows += len(table)
-        if rows >= MOST_ROWS:
+        if sum(map(len, read)) >= MOST_ROWS:
             break
-    if not rows:
+    if not any(map(len, read)):
         return {"rows": 0}
     table = pa.concat_tables(read)
     reference, initial = (table[f"reward_{side}"].to_numpy().astype(np.float64) for side in ("reference", "initial"))
     lengths = [pc.utf8_length(table[side]).to_numpy().astype(np.float64) for side in ("reference", "initial")]
     correlation = spearman(np.concatenate([reference, initial]), np.concatenate(lengths))
     return {
-        "rows": rows,
+        "rows": len(table),
         "prefers_reference": round(float((reference > initial).mean()), 4),
         "length_correlation": None if correlation is None else round(correlation, 4),
     }
@@ -109,9 +104,8 @@ def _ranks(values: Numbers) -> Numbers:
 def calibration(margins: Numbers) -> dict[str, Any] | None:
     """Margins, shape (n,), read as odds (Bradley–Terry): P(better) = σ(margin / temperature). None if all are 0.
 
-    temperature: the best fit; None where more certain is always better, or never. error: expected calibration error, the mean
-    distance of confidence and accuracy, at temperature 1; error_fitted: at the best one. buckets: equal numbers of pairs by
-    the size of their margins, each with its mean margin, confidence and accuracy.
+    temperature: the best fit; None where more certain is always better, or never. error: mean distance of confidence and
+    accuracy at temperature 1; error_fitted: at the best one. buckets: equal numbers of pairs by the size of their margins.
     """
     margins = margins[margins != 0]
     if not len(margins):

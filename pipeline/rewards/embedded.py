@@ -4,8 +4,6 @@ It is the default because it runs anywhere, not because it is strong: data/READM
 `data/train_reward_head.py` trains it and writes the file that is read here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math
@@ -26,10 +24,9 @@ EMPTY_SCORE = -10.0  # finite, and below the score of any other text
 
 
 class EmbeddedReward(RewardModel):
-    """Scores with about unit variance over typical answers; only differences mean something.
+    """Scores with about unit variance over typical answers; only differences mean something. Threads may share one.
 
     Sums are exact (`math.fsum`) instead of numpy reductions, so that a score is the same in every batch, process and thread.
-    There is no mutable state, so threads may share one.
     """
 
     name = "local/reward-head"
@@ -53,16 +50,13 @@ class EmbeddedReward(RewardModel):
         self._bias = bias
 
     def score(self, items: Sequence[Item], references: Sequence[str] = ()) -> npt.NDArray[np.float32]:
-        """float32, shape (len(items),), finite for any text. Reads `features.MAX_CHARS` characters of a text at most.
-
-        A blank answer gets `EMPTY_SCORE`. References are not used.
-        """
+        """float32, shape (len(items),), finite for any text; `EMPTY_SCORE` for a blank answer. References are not used."""
         return np.array([self._score_one(messages, answer) for messages, answer in items], dtype=np.float32)
 
     def _score_one(self, messages: list[dict[str, str]], answer: str) -> float:
         if not answer.strip():
             return EMPTY_SCORE
-        values = dense(messages, answer).tolist()
         buckets, value = hashed(answer)
         words = value * math.fsum(self._bucket_weights[buckets].tolist())
-        return self._bias + math.fsum(w * x for w, x in zip(self._weights, values, strict=True)) + words
+        facts = zip(self._weights, dense(messages, answer).tolist(), strict=True)
+        return self._bias + math.fsum(weight * fact for weight, fact in facts) + words

@@ -5,15 +5,12 @@
 
 Why the features are as they are:
 
-- None may reveal *who wrote* a text. Typographic quotes, doubled spaces and the like are removed first: they separate a data
-  set's writers from a language model perfectly and say nothing about quality.
-- Every value is bounded, most are shares, and none is a length: people preferred the shorter reply in 55 % of the pairs, and
-  a head that learns this rejects every revision that adds a sentence.
-- Results are the same on every machine: compressed sizes differ between zlib builds, and the order of numpy's sums between
-  CPUs. So there are only counts, divisions and a few square roots, rounded to six decimals.
+- None may reveal *who wrote* a text: typographic quotes and doubled spaces tell writers from a language model and say nothing
+  about quality, so they are removed first.
+- Every value is bounded and none is a length: people preferred the shorter reply in 55 % of the pairs, and a head that learns
+  this rejects every revision that adds a sentence.
+- Results are the same on every machine: only counts, divisions and a few square roots, rounded to six decimals.
 """
-
-from __future__ import annotations
 
 import re
 import zlib

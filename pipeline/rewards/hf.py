@@ -5,8 +5,6 @@ OpenAssistant's `reward-model-deberta-v3-large-v2` was trained. A model whose ch
 that is not trusted, would give random scores and is refused.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ import numpy.typing as npt
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.model_files import folder_digest, hub_trouble
+from pipeline.labels.loading import folder_digest, loading
 from pipeline.rewards.base import Item, RewardModel
 from pipeline.schema import digest
 from pipeline.text import one_line, without_folders
@@ -43,8 +41,7 @@ class SequenceClassifierReward(RewardModel):
         try:
             self._model.eval().to(self._device)
         except (RuntimeError, AssertionError) as error:
-            reason = one_line(error)
-            raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
+            raise ConfigError(f"reward.device {self._device}: not usable here: {one_line(error)}") from None
         config = self._model.config.get_text_config()
         # Nothing is generated, so keys and values need no memory.
         config.use_cache = False
@@ -52,7 +49,6 @@ class SequenceClassifierReward(RewardModel):
         self._needs_no_mask = _needs_no_mask(self._model)
         revision = getattr(self._model.config, "_commit_hash", None)
         configured = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
-        # Without folders of this machine, since every published row has it.
         self.name = without_folders(configured)
         template, files = str(self._tokenizer.chat_template), folder_digest(model_id, weights=True)
         self.digest = digest(configured, files, settings.max_length, settings.dtype, settings.label, template)
@@ -72,14 +68,12 @@ class SequenceClassifierReward(RewardModel):
                 f"reward.model hf/{model_id} needs torch: pip install -e '.[train]', or use local/reward-head"
             ) from None
         self._torch = torch
-        trouble = hub_trouble(model_id) if folder_digest(model_id, weights=True) is None else None
-        # When the Hub doesn't answer, its cache is used. Without trust_remote_code transformers would ask at the terminal.
-        options: dict[str, Any] = {
-            "local_files_only": trouble is not None,
-            "revision": self._settings.revision or "main",
-            "trust_remote_code": self._settings.trust_remote_code,
-        }
-        try:
+        with loading("reward.model", model_id) as options:
+            # Without trust_remote_code transformers would ask at the terminal.
+            options |= {
+                "revision": self._settings.revision or "main",
+                "trust_remote_code": self._settings.trust_remote_code,
+            }
             config = AutoConfig.from_pretrained(model_id, **options)
             if _AUTO in (getattr(config, "auto_map", None) or {}) and not self._settings.trust_remote_code:
                 raise ConfigError(
@@ -88,17 +82,10 @@ class SequenceClassifierReward(RewardModel):
                 )
             self._tokenizer = AutoTokenizer.from_pretrained(model_id, **options)
             dtype = getattr(torch, self._settings.dtype)
-            self._model, loading = AutoModelForSequenceClassification.from_pretrained(
+            self._model, report = AutoModelForSequenceClassification.from_pretrained(
                 model_id, config=config, dtype=dtype, output_loading_info=True, **options
             )
-        except ConfigError:
-            raise
-        except Exception as error:  # damaged files: `tokenizers` and `safetensors` raise classes of their own
-            reason = trouble or one_line(error)
-            if model_id.startswith(("/", ".", "~")):
-                reason = "no such folder"
-            raise ConfigError(f"reward.model hf/{model_id}: can't be loaded as a folder or Hub id: {reason}") from None
-        if missing := sorted(loading["missing_keys"]):
+        if missing := sorted(report["missing_keys"]):
             raise ConfigError(
                 f"reward.model hf/{model_id}: its files lack {', '.join(missing[:3])}, which would be random: this is no "
                 "sequence classifier; name the checkpoint that was trained as a reward model"
@@ -133,10 +120,7 @@ class SequenceClassifierReward(RewardModel):
         return [{name: encoded[name][n] for name in names} for n in range(len(items))]
 
     def _set_padding(self, inputs: list[dict[str, list[int]]]) -> int | None:
-        """The token that pads batches; None when there is none.
-
-        A model without padding token reads the last token, which stays so with any token as padding that no text contains.
-        """
+        """The token that pads batches, of a model without one any that no text contains; None when there is none."""
         config = self._model.config.get_text_config()
         if not self._has_padding:
             used = {token for each in inputs for token in each["input_ids"]}
@@ -180,7 +164,7 @@ class SequenceClassifierReward(RewardModel):
 
     def _select_label(self, output: Any) -> npt.NDArray[np.float32]:
         """The scores, shape (n,), in an output of shape (n,) or (n, labels)."""
-        table = output.float().cpu().numpy()
+        table: npt.NDArray[np.float32] = output.float().cpu().numpy()
         table = table[:, None] if table.ndim == 1 else table
         label, labels = self._settings.label, table.shape[1]
         if (label is None and labels > 1) or (label or 0) >= labels:
@@ -188,15 +172,11 @@ class SequenceClassifierReward(RewardModel):
                 f"reward.model {self.name} gives {labels} numbers per answer, and reward.label is {label}: "
                 f"say which is the score, from 0 to {labels - 1}"
             )
-        column: npt.NDArray[np.float32] = table[:, label or 0]
-        return column
+        return table[:, label or 0]
 
 
 def _needs_no_mask(model: Any) -> bool:
-    """Whether padding on the right changes nothing: attention is causal, and the last token before the padding is read.
-
-    Without a mask, attention uses its faster causal kernel.
-    """
+    """Whether padding on the right changes nothing, as attention is causal; without a mask it uses a faster kernel."""
     from transformers.modeling_layers import GenericForSequenceClassification
 
     causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]

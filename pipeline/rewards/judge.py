@@ -1,14 +1,12 @@
 """A language model as judge, called like any other model: journal, budget, limits, retries and batches as in `models/`.
 
-pointwise   R(X, Y) is a mark from 1 to 9 by the rubric of `prompts/judge_pointwise.md`: the expectation over the
-            probabilities of the mark's token where the server returns them, else the written mark.
+pointwise   R(X, Y) is a mark from 1 to 9: its expectation by the probabilities of the mark's token where the server returns
+            them, else the written mark.
 pairwise    R(X, Y) is how much Y is preferred to the row's reference, from −1 to 1; 0 for the reference itself. It is the
             mean over both orders, so a judge that always prefers the first reply gives 0.
 
 A judgement that can't be read is a reject (judgement_unreadable), as is a failed call.
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -18,7 +16,6 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
 from pipeline.models.factory import identity, request_params
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import snippet
@@ -61,10 +58,7 @@ class _Judge(RewardModel):
             messages = [{"role": "user", "content": prompt}]
             return read(await self._model.ask("judge", ChatRequest(messages, self._settings.max_tokens, self._params)))
 
-        with self._model.shard_lock:
-            scores = each_row(prompts, ask, workers=self._model.concurrency)
-            self._model.raise_if_all_failed()
-        return scores
+        return self._model.each_row(prompts, ask)
 
 
 class PointwiseJudge(_Judge):
@@ -89,8 +83,7 @@ class PairwiseJudge(_Judge):
         prompts = []
         for n in differing:
             (messages, answer), reference = items[n], references[n]
-            prompts.append(self._prompts.render(messages, answer, reference))
-            prompts.append(self._prompts.render(messages, reference, answer))
+            prompts += [self._prompts.render(messages, *pair) for pair in ((answer, reference), (reference, answer))]
         preferences = self._ask(prompts, read_choice)
         for n, first, second in zip(differing, preferences[::2], preferences[1::2], strict=True):
             if isinstance(first, RowReject):
@@ -128,23 +121,18 @@ def read_choice(answer: Answer) -> float:
     choices = _NAMED_CHOICE.findall(answer.text)[-1:] or re.findall(r"\b(?:A|B|tie)\b", answer.text)
     if len(set(choices)) != 1:
         raise RowReject("judgement_unreadable", answer=snippet(answer.text), expected="A, B or tie")
-    weights = _probabilities(answer, _CHOICE, choices[0])
-    if not weights:
-        return _PREFERENCES[choices[0]]
+    weights = _probabilities(answer, _CHOICE, choices[0]) or {choices[0]: 1.0}
     return sum(_PREFERENCES[name] * weight for name, weight in weights.items())
 
 
 def _probabilities(answer: Answer, pattern: re.Pattern[str], written: str) -> dict[str, float]:
     """The probabilities of the alternatives to what was `written`, with sum 1; empty when they are unknown."""
-    for tokens in answer.logprobs or []:
-        match = pattern.fullmatch(tokens[0][0])
-        if not match or match[1] != written:
-            continue
-        # Spellings of one mark (7, ␣7) add up; the written token may be among its alternatives again.
-        weights: dict[str, float] = {}
-        for text, logprob in dict(tokens).items():
-            if match := pattern.fullmatch(text):
-                weights[match[1]] = weights.get(match[1], 0.0) + math.exp(logprob)
-        total = math.fsum(weights.values())
-        return {name: weight / total for name, weight in weights.items()} if total > 0 else {}
-    return {}
+    positions = ((pattern.fullmatch(tokens[0][0]), tokens) for tokens in answer.logprobs or [])
+    tokens = next((tokens for match, tokens in positions if match and match[1] == written), [])
+    # Spellings of one mark (7, ␣7) add up; the written token may be among its alternatives again.
+    weights: dict[str, float] = {}
+    for text, logprob in dict(tokens).items():
+        if match := pattern.fullmatch(text):
+            weights[match[1]] = weights.get(match[1], 0.0) + math.exp(logprob)
+    total = math.fsum(weights.values())
+    return {name: weight / total for name, weight in weights.items()} if total > 0 else {}

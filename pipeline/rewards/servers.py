@@ -8,11 +8,9 @@ Strings of a template that are replaced by data: $texts $queries $answers $conve
 $text $query $answer $conversation for servers that take one item per request; $model. The chat template of
 `reward.tokenizer` writes a conversation as text; without one it is "\\n\\nHuman: …\\n\\nAssistant: …".
 
-Stage files hold the scores, so nothing is journalled. A score that is missing, null or not a number makes its row a reject,
-as does a failed request; a server that never answers stops the run. `REWARD_API_KEY`, if set, is sent as bearer token.
+A score that is missing or not a number makes its row a reject, as does a failed request; a server that never answers stops the
+run. `REWARD_API_KEY`, if set, is sent as bearer token.
 """
-
-from __future__ import annotations
 
 import asyncio
 import json
@@ -25,7 +23,7 @@ from urllib.parse import urlsplit
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.model_files import folder_digest, hub_trouble
+from pipeline.labels.loading import loading
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
 from pipeline.models.limiter import limiter_for
@@ -33,7 +31,6 @@ from pipeline.models.provider_errors import Transient, from_status, retry_after,
 from pipeline.models.retry import Breaker, retrying
 from pipeline.rewards.base import Item, RewardModel, Score
 from pipeline.schema import digest
-from pipeline.text import one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -47,12 +44,12 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 class ServerApi(NamedTuple):
-    """How a server is called. The paths lead to the scores, and to the item that each score is of, in a response."""
+    """How a server is called."""
 
     url: str
     body: dict[str, Any]
-    scores_path: str
-    index_path: str | None
+    scores_path: str  # to the scores in a response
+    index_path: str | None  # to the item that each score is of
     one_per_request: bool
 
 
@@ -151,34 +148,33 @@ class ServerReward(RewardModel):
 
     async def _score_batch(self, items: Sequence[Item]) -> list[Score]:
         try:
-            response = await self._send_with_retries(fill(self._api.body, self._values(items)))
+            with self._breaker.watch():
+                response: Any = await retrying(self._settings.attempts)(
+                    self._send, fill(self._api.body, self._values(items))
+                )
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
-                return [reject.like() for _ in items]
+                return [reject.copy_with() for _ in items]
             # One item, too long perhaps, must not reject the others.
             return [(await self._score_batch([item]))[0] for item in items]
-        return read_scores(response, len(items), self._api, self._settings.label)
+        return _read_scores(response, len(items), self._api, self._settings.label)
 
     def _values(self, items: Sequence[Item]) -> dict[str, Any]:
         conversations = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
-        texts = [self._as_text(conversation) for conversation in conversations]
+        if self._tokenizer:
+            texts = [str(self._tokenizer.apply_chat_template(each, tokenize=False)) for each in conversations]
+        else:
+            texts = [
+                "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in c) for c in conversations
+            ]
         queries = ["\n\n".join(message["content"] for message in messages) for messages, _ in items]
         lists: list[list[Any]] = [texts, queries, [answer for _, answer in items], conversations]
         values: dict[str, Any] = dict(zip(_LISTS, lists, strict=True))
         values |= {name: each[0] for name, each in zip(_SINGLES, lists, strict=True)}
         return values | {"model": self._spec.name}
 
-    def _as_text(self, conversation: list[dict[str, str]]) -> str:
-        if self._tokenizer:
-            return str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
-        return "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in conversation)
-
-    async def _send_with_retries(self, body: dict[str, Any]) -> Any:
-        """The server's response as JSON. Raises RowReject or ProviderStopped."""
-        with self._breaker.watch():
-            return await retrying(self._settings.attempts)(self._send, body)
-
     async def _send(self, body: dict[str, Any]) -> Any:
+        """The server's response as JSON. Raises Transient or RowReject."""
         import httpx2
 
         if self._client is None:
@@ -205,7 +201,7 @@ class ServerReward(RewardModel):
                 raise Transient("malformed_answer", f"status 200 with {snippet(response.text)!r}") from None
 
 
-def read_scores(response: Any, count: int, api: ServerApi, label: int | None) -> list[Score]:
+def _read_scores(response: Any, count: int, api: ServerApi, label: int | None) -> list[Score]:
     """The scores of `count` items in a response, in the items' order; a RowReject for each item without exactly one."""
     values = _follow(response, api.scores_path.split("."))
     if values is None:
@@ -221,13 +217,12 @@ def read_scores(response: Any, count: int, api: ServerApi, label: int | None) ->
     for index, value in zip(indices, values, strict=False):
         if isinstance(index, int) and 0 <= index < count:
             by_item[index].append(value)
-    return [_only_score(scores, label) for scores in by_item]
-
-
-def _only_score(values: list[Any], label: int | None) -> Score:
-    if len(values) == 1:
-        return read_number(values[0], label)
-    return RowReject("bad_reward", error=f"{len(values) or 'no'} score{'s' if values else ''} for this answer")
+    return [
+        _read_number(scores[0], label)
+        if len(scores) == 1
+        else RowReject("bad_reward", error=f"{len(scores) or 'no'} score{'s' if scores else ''} for this answer")
+        for scores in by_item
+    ]
 
 
 def _follow(value: Any, path: Sequence[str]) -> Any:
@@ -248,7 +243,7 @@ def _follow(value: Any, path: Sequence[str]) -> Any:
     return value
 
 
-def read_number(value: Any, label: int | None) -> Score:
+def _read_number(value: Any, label: int | None) -> Score:
     """A score as one number: plain, in a list, output `label` of several, or the last token's."""
     while isinstance(value, list) and value:
         several = len(value) > 1 and not isinstance(value[0], list)
@@ -269,12 +264,8 @@ def _load_tokenizer(name: str) -> Any:
     """A tokenizer with a chat template. Raises ConfigError."""
     from transformers import AutoTokenizer
 
-    trouble = hub_trouble(name) if folder_digest(name, weights=False) is None else None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=trouble is not None)
-    except Exception as error:  # `tokenizers` raises no class of its own for a damaged file
-        reason = trouble or one_line(error)
-        raise ConfigError(f"reward.tokenizer {name}: can't be loaded as a folder or Hub id: {reason}") from None
+    with loading("reward.tokenizer", name) as options:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if not tokenizer.chat_template:
         raise ConfigError(f"reward.tokenizer {name}: has no chat template to write conversations with")
     return tokenizer

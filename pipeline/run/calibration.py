@@ -17,7 +17,7 @@ from pipeline.dataset import manifest
 from pipeline.errors import ConfigError, InputError
 from pipeline.run import plan, record
 from pipeline.run.estimate import revision_price
-from pipeline.stages.select import SCORES, picked, resolve
+from pipeline.stages.select import SCORES, passing, picked, resolve
 from pipeline.storage import stage_files
 from pipeline.storage.stage_files import StageFile
 
@@ -57,17 +57,13 @@ def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list
 
     price: US dollars per revised row. Raises ConfigError for a choice that can't be read.
     """
-    initial, reference = (table[name].to_numpy().astype(np.float64) for name in ("reward_initial", "reward_reference"))
     results = []
     for text in wanted or _DEFAULTS:
         given, settings = _parsed(text)
-        numbers = tuple(resolve(settings, [table]).as_dict().values())
-        # A condition that is off passes every score.
-        high = np.inf if numbers[0] is None else numbers[0]
-        low, difference = (-np.inf if number is None else number for number in numbers[1:])
-        rows = int(np.sum((initial < high) & (reference > low) & (reference - initial > difference)))
+        thresholds = resolve(settings, [table])
+        rows = int(np.all([np.ones(len(table), bool), *passing(table, thresholds).values()], axis=0).sum())
         cost = None if price is None else rows * price
-        results.append(Choice(given, numbers, rows, rows / max(1, len(table)), cost))
+        results.append(Choice(given, tuple(thresholds.values()), rows, rows / max(1, len(table)), cost))
     return results
 
 

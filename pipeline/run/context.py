@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pipeline import rewards
 from pipeline.config.model_names import ModelSpec
@@ -18,12 +18,13 @@ from pipeline.models.batch import ledger
 from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
-from pipeline.models.local import catalog
+from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.stages import sentences
 from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several, style_of
+from pipeline.stages.table import UNKNOWN
 from pipeline.storage.location import journal_of
 
 # Each row that waits for a batch keeps about 16 kB in memory.
@@ -142,6 +143,33 @@ class Context:
         return chooser(self.filter_settings, self.tokenizer, self.reward)
 
 
+class LightContext(Context):
+    """A context that loads no model and calls none: inputs that would take either are UNKNOWN.
+
+    source_digest: of a source on this machine; UNKNOWN for others, which are not looked at.
+    """
+
+    def __init__(self, config: CurationConfig, source_digest: Any) -> None:
+        super().__init__(config)
+        self.source_digest = source_digest
+
+    @cached_property
+    def reward_digest(self) -> Any:
+        settings = self.config.reward
+        if not self.config.needs_rewards:
+            return None
+        if any(rewards.reward_kind(member.model) == "hf" for member in rewards.member_settings(settings)):
+            return UNKNOWN
+        # A judge's digest is made of its name and prompt; its model is only stored.
+        return rewards.load_reward(settings, lambda member: cast(ChatModel, None)).digest
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> Any:
+        name, settings = tokenizer_settings(self.config)
+        here = Path(name).exists() or (name.startswith("local/") and is_downloaded(name))
+        return open_tokenizer(name, settings).fingerprint if here else UNKNOWN
+
+
 def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
     """The name of the labels' tokenizer, and the label settings with the system prompt that prompts are rendered with.
 
@@ -191,7 +219,10 @@ def check(config: CurationConfig) -> None:
         raise ConfigError(f"labels.tokenizer {config.labels.tokenizer}: no such folder")
 
 
-def local_file(name: str) -> Path:
-    from pipeline.models.local.download import fetch
+def is_downloaded(name: str) -> bool:
+    """Whether the file of an embedded model, `local/NAME`, is in the cache."""
+    return (download.cache_folder() / catalog.get(name.removeprefix("local/")).filename).is_file()
 
-    return fetch(catalog.get(name))
+
+def local_file(name: str) -> Path:
+    return download.fetch(catalog.get(name))

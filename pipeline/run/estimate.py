@@ -1,5 +1,6 @@
-"""--dry-run: calls and cost of a run, estimated from the source's rows. Reads the source; calls and loads no model.
+"""What can be known of a run before it costs anything. Reads the source; calls and loads no model.
 
+`preflight` is `figa check`; `estimate` is --dry-run: calls and cost of a run, estimated from the source's rows.
 Rows that planning would reject are not counted. What only a run can know is assumed:
 
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
@@ -9,22 +10,26 @@ Rows that planning would reject are not counted. What only a run can know is ass
     rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings
+from pipeline.errors import ConfigError, RowReject
+from pipeline.labels.loading import open_tokenizer
 from pipeline.models.cost import in_dollars, price_of, prices_as_of
 from pipeline.models.journal import Answer
+from pipeline.models.local import catalog
 from pipeline.prompts import JudgePrompts, Prompts
+from pipeline.run import context
+from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
@@ -32,6 +37,8 @@ from pipeline.stages.sample import build_request
 
 # Rows beyond these are only counted, and taken to be like them.
 _READ_ROWS = 20_000
+# Rows that `figa check` reads.
+_CHECKED_ROWS = 100
 # Rows whose prompts are rendered.
 _RENDERED_ROWS = 1000
 _BYTES_PER_TOKEN = 4
@@ -41,15 +48,7 @@ _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
 # Tokens of a judgement: 7, or B.
 _MARK = 1
 
-Row = dict[str, Any]
-
-
-class Turn(NamedTuple):
-    """A number of calls, and the mean tokens of prompt and response of one."""
-
-    calls: int
-    prompt: float
-    response: float
+Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +71,51 @@ class Estimate:
     @property
     def cost_usd(self) -> float | None:
         """None when a model's price isn't known."""
-        costs = [calls.cost_usd for calls in self.calls]
-        return None if None in costs else sum(cost or 0.0 for cost in costs)
+        return _total(self.calls)
 
     def as_dict(self) -> dict[str, Any]:
         calls = [asdict(stage) for stage in self.calls]
         return {"dry_run": True, "plan": self.facts, "calls": calls, "cost_usd": self.cost_usd}
+
+
+def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """Yields what is in order, as (what, detail). Raises the CurationError that a run with this configuration would."""
+    config, source, adapters = open_source(config, warn)
+    yield "settings", f"valid; output in {config.out}"
+    records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
+    rows, taken, _ = first_rows(config, adapters, records, _CHECKED_ROWS)
+    yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
+    name, settings = context.tokenizer_settings(config)
+    if _missing(name):
+        yield "tokenizer", f"{name}: comes with the model, which the run downloads first"
+    else:
+        tokenizer = open_tokenizer(name, settings)
+        if rows:
+            try:
+                tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
+            except RowReject as reject:
+                raise ConfigError(
+                    f"labels.tokenizer {name}: the first row can't be labelled: {reject.reason} {reject.evidence}; set "
+                    "labels.template, labels.template_options or another tokenizer"
+                ) from None
+        yield "tokenizer", f"{name}: its template renders the first row"
+    if config.needs_generation:
+        for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
+            yield role, _described(model)
+    yield "reward", config.reward.model if config.needs_rewards else "not used: the source has pre-made pairs"
+
+
+def _described(model: str) -> str:
+    spec = ModelSpec.parse(model)
+    if spec.provider != "local":
+        return f"{model}: named right, and the key it needs is set; it was not called"
+    size = f"{catalog.get(spec.name).size_mb} MB"
+    return f"{model}: {f'to be downloaded, {size}' if _missing(model) else 'downloaded'}"
+
+
+def _missing(name: str) -> bool:
+    """Whether an embedded model is not in the cache; False for what is none."""
+    return name.startswith("local/") and not Path(name).is_dir() and not context.is_downloaded(name)
 
 
 def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
@@ -105,8 +143,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         reward = config.reward.model if config.needs_rewards else "none"
         return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _RENDERED_ROWS) or 1
-    judged = usable * (policy.samples if policy.pick == "all" else 1)
-    result = Estimate(facts, _calls(config, rows[::step], usable, round(judged * share)))
+    scored = usable * (policy.samples if policy.pick == "all" else 1)
+    result = Estimate(facts, _calls(config, rows[::step], usable, round(scored * share)))
     budget = config.run.budget_usd
     if budget is not None:
         short = (result.cost_usd or 0.0) > budget
@@ -117,9 +155,13 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
     """Mean US dollars per row of diagnosing and revising `rows` (with `initial`); None when the price isn't known."""
-    turns = _revision(config, rows, len(rows)).items() if rows else ()
-    costs = [_stage_calls(stage, config.reviser, turn).cost_usd for stage, turn in turns]
-    return None if not costs or None in costs else sum(cost or 0.0 for cost in costs) / len(rows)
+    total = _total(_revision(config, rows, len(rows)))
+    return None if total is None or not rows else total / len(rows)
+
+
+def _total(calls: list[StageCalls]) -> float | None:
+    costs = [stage.cost_usd for stage in calls]
+    return None if None in costs else sum(cost or 0.0 for cost in costs)
 
 
 def _how(mode: str) -> str:
@@ -132,37 +174,40 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     # The reference stands in for the draft that isn't sampled yet.
     rows = [row | {"initial": _beginning(row["reference"], policy.max_tokens)} for row in rows]
     query = _mean(_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows)
-    sampling = Turn(usable * policy.samples, query, _mean(_tokens(row["initial"]) for row in rows))
-    judges = rewards.judge_settings(config.reward)
-    judging = _judging(config, rows, usable, selected * reviser.candidates) if judges else None
+    drafts = _mean(_tokens(row["initial"]) for row in rows)
     return [
-        _stage_calls("sample", policy, sampling),
-        *(_stage_calls("judge", judge, judging) for judge in judges if judging),
-        *(_stage_calls(stage, reviser, turn) for stage, turn in _revision(config, rows, selected).items()),
+        _stage_calls("sample", policy, usable * policy.samples, query, drafts),
+        *_judging(config, rows, usable, selected * reviser.candidates),
+        *_revision(config, rows, selected),
     ]
 
 
-def _stage_calls(stage: str, settings: PolicySettings | ReviserSettings | RewardSettings, turn: Turn) -> StageCalls:
-    prompt, completion = round(turn.calls * turn.prompt), round(turn.calls * turn.response)
+def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
+    """Means are in tokens per call."""
+    prompt, completion = round(calls * mean_prompt), round(calls * mean_response)
     price = price_of(ModelSpec.parse(settings.model), settings.mode)
     cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
-    return StageCalls(stage, settings.model, turn.calls, prompt, completion, cost)
+    return StageCalls(stage, settings.model, calls, prompt, completion, cost)
 
 
-def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> Turn:
-    """The calls of one judge: of all answers to a query, the reference, the revision."""
-    settings = config.reward
-    prompts = JudgePrompts(settings.judge, settings.prompts)
-    empty = _mean(_prompt([prompts.render(row["messages"], "")]) for row in rows)
+def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> list[StageCalls]:
+    """The calls of each judge: of all answers to a query, the reference, the revision."""
+    judges = rewards.judge_settings(config.reward)
+    if not judges:
+        return []
+    prompts = JudgePrompts(config.reward.judge, config.reward.prompts)
+    prompt = _mean(_prompt([prompts.render(row["messages"], "")]) for row in rows)
     draft, reference = (_mean(_tokens(row[name]) for row in rows) for name in ("initial", "reference"))
     answers = usable * config.policy.samples + selected
-    if settings.judge == "pairwise":
-        return Turn(2 * answers, empty + draft + reference, _MARK)
-    shown = (answers * draft + usable * reference) / max(1, answers + usable)
-    return Turn(answers + usable, empty + shown, _MARK)
+    if config.reward.judge == "pairwise":
+        calls, shown = 2 * answers, draft + reference
+    else:
+        calls = answers + usable
+        shown = (answers * draft + usable * reference) / max(1, calls)
+    return [_stage_calls("judge", judge, calls, prompt + shown, _MARK) for judge in judges]
 
 
-def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[str, Turn]:
+def _revision(config: CurationConfig, rows: list[Row], selected: int) -> list[StageCalls]:
     """The two calls of a revision."""
     settings, style = config.reviser, style_of(config.reviser)
     prompts = Prompts(settings.prompts)
@@ -171,8 +216,9 @@ def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[st
         pieces = [min(sentences.MOST_REPAIRED, len(sentences.split(reference))) for _, reference, _ in texts]
         opening = _mean(_prompt([prompts.render("sentence", *t, reason=REASONS[0], sentence="")]) for t in texts)
         part = _mean(_tokens(draft) // count for (_, _, draft), count in zip(texts, pieces, strict=True))
+        repair = _stage_calls("revise", settings, round(selected * _mean(pieces)), opening + part, part)
         # The program diagnoses without a call.
-        return {"diagnose": Turn(0, 0, 0), "revise": Turn(round(selected * _mean(pieces)), opening + part, part)}
+        return [_stage_calls("diagnose", settings, 0, 0, 0), repair]
     opening = _mean(_prompt([prompts.render("diagnose", *three)]) for three in texts)
     names = ["edits"] if style == "edits" else [f"revise_{reason}" for reason in REASONS]
     second = _mean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names)
@@ -181,10 +227,11 @@ def _revision(config: CurationConfig, rows: list[Row], selected: int) -> dict[st
         for _, reference, draft in texts
     ]
     response = _mean(min(length, settings.max_tokens) for length in lengths)
-    return {
-        "diagnose": Turn(selected, opening, _DIAGNOSIS),
-        "revise": Turn(selected * settings.candidates, opening + _DIAGNOSIS + _TOKENS_PER_MESSAGE + second, response),
-    }
+    prompt = opening + _DIAGNOSIS + _TOKENS_PER_MESSAGE + second
+    return [
+        _stage_calls("diagnose", settings, selected, opening, _DIAGNOSIS),
+        _stage_calls("revise", settings, selected * settings.candidates, prompt, response),
+    ]
 
 
 def _selected_share(config: CurationConfig) -> float:

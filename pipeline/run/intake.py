@@ -1,7 +1,5 @@
 """What becomes of a record before it is planned: a row of the run, or a reject with its reason and evidence."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

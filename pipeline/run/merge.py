@@ -80,18 +80,12 @@ def merge(
         if current != manifest.load_or_none(out):
             raise StorageError(f"{out}: was published again meanwhile; run the same command again")
         done = publication.find_current(out, run_digest, warn)
-        return done or _write(inputs, parts, out, keep, size, run_digest, advance)
+        return done or _write(inputs, out, keep, run_digest, advance)
 
 
-def _write(
-    inputs: list[MergeInput],
-    parts: list[dict[str, Any]],
-    out: Path,
-    keep: Keep,
-    size: int,
-    run_digest: str,
-    advance: Advance,
-) -> dict[str, Any]:
+def _write(inputs: list[MergeInput], out: Path, keep: Keep, run_digest: str, advance: Advance) -> dict[str, Any]:
+    parts = [part for data in inputs for part in data.parts]
+    size = int(inputs[0].content["settings"]["output"]["rows_per_file"])
     published = _resolve_duplicates(inputs, keep)
     kept = np.unique(published)
     metadata = publication.file_metadata(inputs[0].content["labels"], run_digest)
@@ -126,7 +120,8 @@ def _open(root: Path, out: Path) -> MergeInput:
     content = reader.read_manifest(root)
     files = reader.check_files(root, content, "hashes")
     for entry in manifest.file_entries(root, content, "rejected_files"):
-        reader.check_bytes(entry)
+        if reason := reader.difference(entry):
+            raise reader.damaged(entry.path, reason)
     if _same(root, out):
         return MergeInput(root, content, files, content["lineage"][-1]["merged"])
     part = {"path": str(root), "manifest": manifest.digest_of(content)}

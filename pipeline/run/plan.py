@@ -189,15 +189,12 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
 
 def _repeat(taken: list[TakenRow], samples: int) -> list[TakenRow]:
     """The rows once per sample of the policy, each with an id of its own; rejected ones once."""
-    if samples == 1:
-        return taken
-    repeated: list[TakenRow] = []
-    for row, reject in taken:
-        repeated.append((row, reject))
-        if not reject:
-            name = row["source"], row["split"], row["messages"]
-            repeated += [(row | {"id": row_id(*name, n), "sample_index": n}, None) for n in range(1, samples)]
-    return repeated
+
+    def sample(row: Row, number: int) -> Row:
+        name = row_id(row["source"], row["split"], row["messages"], number)
+        return row | {"id": name, "sample_index": number}
+
+    return [(sample(row, n) if n else row, reject) for row, reject in taken for n in range(1 if reject else samples)]
 
 
 def _commit(work: Path, shard: int, wanted: str, taken: list[TakenRow], columns: pa.Schema) -> None:

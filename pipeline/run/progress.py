@@ -1,7 +1,5 @@
 """How far each stage is, in small files: any process on any executor writes them, any display reads them."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,11 +1,8 @@
 """Publish a finished run: shards, reject ledger, data card, and the manifest that accounts for every row."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +21,14 @@ from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import Plan
 from pipeline.sources import ResolvedSource
-from pipeline.stages.table import Thresholds
+from pipeline.stages.select import Thresholds
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import remove_temporaries, write_text
 from pipeline.storage.location import journal_of
+from pipeline.storage.stage_files import StageFile
 from pipeline.text import redact_paths
 
+# Why a row may be missing after a run.
 _LOST = "a stage file is not of this run. Delete the folder work/ but for journal.db and run again; answers are not paid twice"
 
 
@@ -39,9 +38,8 @@ def publish(
     """Write everything that a reader gets, the manifest last; returns it. Raises StorageError if a row is missing."""
     config, out = run.config, run.config.out
     labels = describe(run.tokenizer)
-    metadata = file_metadata(labels, run_digest)
-    files = stage_files.inspect_all(run.work, "label", plan.shards)
-    entries = publish_rows(out, files, config.output.rows_per_file, metadata)
+    files = {stage: stage_files.inspect_all(run.work, stage, plan.shards) for stage in config.stages}
+    entries = publish_rows(out, files["label"], config.output.rows_per_file, file_metadata(labels, run_digest))
     ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages)
     content = {
         "format": "figa-pipeline",
@@ -49,20 +47,18 @@ def publish(
         "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
         "rows": account(plan.rows, entries, ledger, _LOST),
-        "funnel": _funnel(plan, reasons, run),
+        "funnel": _funnel(plan.rows, files, reasons),
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
         "thresholds": dict(thresholds),
-        **_check_reward(run, plan),
+        **_check_reward(files),
         "labels": labels,
         "settings": record.data_settings(config),
         "prompts": run.prompts.digest,
         "calls": run.journal.calls(),
         **_money(run),
         # Rows rejected only because a provider failed.
-        "unanswered": sum(
-            file.unanswered for stage in config.stages for file in stage_files.inspect_all(run.work, stage, plan.shards)
-        ),
+        "unanswered": sum(file.unanswered for shards in files.values() for file in shards),
         "files": entries,
         "rejected_files": ledger,
     }
@@ -86,22 +82,17 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     """
     from pipeline.report.page import write_report
 
-    content = _numbered(out, content)
+    before = manifest.load_or_none(out) or {}
+    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
+    number = before.get("publication", 1) if before else 0
+    number += known != json.loads(json.dumps(content))
+    content = {"format": content["format"], "publication": number, **content}
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
     written = manifest.write(out, content)
     supersede(out, [*content["files"], *content["rejected_files"]])
     return written
-
-
-def _numbered(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with its publication's number, after `format`."""
-    before = manifest.load_or_none(out) or {}
-    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
-    number = before.get("publication", 1) if before else 0
-    number += known != json.loads(json.dumps(content))
-    return {"format": content["format"], "publication": number, **content}
 
 
 def written_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
@@ -130,9 +121,8 @@ def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dic
 
     Raises UsageError when a newer version of this program wrote in the folder.
     """
-    with suppress(StorageError):
-        record.check_not_newer(out, manifest.load(out, sealed=False))
     try:
+        record.check_not_newer(out, manifest.load(out, sealed=False))
         manifest.load(out)
     except StorageError as error:
         warn(f"{str(error).rpartition(';')[0]}; what it named is published again")
@@ -148,15 +138,13 @@ def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dic
 def _money(run: Context) -> dict[str, Any]:
     """What providers reported, what they may bill besides, and models without a known price."""
     paid = {call: cost for call, (_, cost) in run.journal.money().items()}
-    money: dict[str, Any] = {
+    uncertain, names = round(run.journal.uncertain(), 6), unpriced(run.config)
+    return {
         "cost_usd": round(sum(paid.values()), 6),
         "cost_usd_by_call": {call: round(cost, 6) for call, cost in paid.items()},
+        **({"cost_uncertain_usd": uncertain} if uncertain else {}),
+        **({"unpriced": names} if names else {}),
     }
-    uncertain = run.journal.uncertain()
-    if uncertain:
-        money["cost_uncertain_usd"] = round(uncertain, 6)
-    names = unpriced(run.config)
-    return money | ({"unpriced": names} if names else {})
 
 
 def unpriced(config: CurationConfig) -> list[str]:
@@ -168,12 +156,12 @@ def unpriced(config: CurationConfig) -> list[str]:
     return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
 
 
-def _check_reward(run: Context, plan: Plan) -> dict[str, Any]:
+def _check_reward(files: dict[str, list[StageFile]]) -> dict[str, Any]:
     """What the scores say of the reward model, where there are any."""
-    if "score" not in run.config.stages:
+    if "score" not in files:
         return {}
-    files = stage_files.inspect_all(run.work, "score", plan.shards)
-    return {"reward_check": diagnostics.measure(stage_files.read(file, diagnostics.COLUMNS) for file in files)}
+    tables = (stage_files.read(file, diagnostics.COLUMNS) for file in files["score"])
+    return {"reward_check": diagnostics.measure(tables)}
 
 
 def account(
@@ -198,12 +186,11 @@ def funnel_step(stage: str, rows: int, reasons: Counter[str], notes: Mapping[str
     return step | ({"notes": dict(sorted(notes.items()))} if notes else {})
 
 
-def _funnel(plan: Plan, reasons: dict[str, Counter[str]], run: Context) -> list[dict[str, Any]]:
-    rows = plan.rows
+def _funnel(rows: int, files: dict[str, list[StageFile]], reasons: dict[str, Counter[str]]) -> list[dict[str, Any]]:
     funnel = []
-    for stage in run.config.stages:
+    for stage, shards in files.items():
         notes: Counter[str] = Counter()
-        for file in stage_files.inspect_all(run.work, stage, plan.shards):
+        for file in shards:
             notes.update(file.notes)
         funnel.append(funnel_step(stage, rows, reasons[stage], notes))
         rows = funnel[-1]["out"]
@@ -225,10 +212,9 @@ def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
 
 
 def _describe_models(run: Context) -> dict[str, Any]:
-    config = run.config
     described: dict[str, Any] = {"policy": {"name": "given"}, "reviser": {"name": "given"}, "reward": {"name": "none"}}
-    if config.needs_generation:
-        for role, name in (("policy", config.policy.model), ("reviser", config.reviser.model)):
+    if run.config.needs_generation:
+        for role, name in (("policy", run.config.policy.model), ("reviser", run.config.reviser.model)):
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
     if run.reward:
         described["reward"] = run.reward.describe()

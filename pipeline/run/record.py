@@ -13,7 +13,7 @@ from pipeline.config.loading import load_config
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError, UsageError
-from pipeline.labels.model_files import folder_digest
+from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.prompts import Prompts
 from pipeline.sources import checks
@@ -90,19 +90,12 @@ def recall(out: Path) -> dict[str, Any]:
 def check_not_newer(out: Path, manifest: dict[str, Any] | None) -> None:
     """Raises UsageError when a newer version of this program wrote in the folder: its files would be lost."""
     for facts in (manifest or {}, recall(out)):
-        if _number(facts.get("schema_version")) > _number(schema.SCHEMA_VERSION):
+        if schema.is_newer(facts.get("schema_version")):
             raise UsageError(
                 f"{out}: was written by figa-pipeline {facts.get('version')} with schema version {facts['schema_version']}, "
                 f"and this is {__version__} with {schema.SCHEMA_VERSION}: it would overwrite what it doesn't know. Install the "
                 "newer one, or choose another --out"
             )
-
-
-def _number(version: object) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in str(version).split("."))
-    except ValueError:
-        return ()
 
 
 def rerun_of(settings: dict[str, Any], assignments: Sequence[str], out: Path) -> CurationConfig:

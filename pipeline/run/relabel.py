@@ -5,9 +5,6 @@ the new reject ledger, so in = published + rejected, where in is what the old da
 it. Streams batch by batch: memory holds some row groups and the rejects of one file.
 """
 
-from __future__ import annotations
-
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -62,9 +59,9 @@ def relabel(
     described = describe(tokenizer)
     settings = {"labels": labels.data_settings()}
     if distance:
-        settings["filter"] = {**parent["settings"]["filter"], **distance.data_settings()}
-    lineage = manifest.digest_of(parent)
-    run_digest = digest("relabel", lineage, described, settings, schema.SCHEMA_VERSION, __version__)
+        settings["filter"] = parent["settings"]["filter"] | distance.data_settings()
+    inputs = manifest.digest_of(parent), described, settings, schema.SCHEMA_VERSION, __version__
+    run_digest = digest("relabel", *inputs)
     _check_out(root, out)
     with run_lock(out, warn):
         if current := publication.find_current(out, run_digest, warn):
@@ -73,7 +70,16 @@ def relabel(
         entries: list[dict[str, Any]] = []
         label = partial(label_texts, tokenizer=tokenizer, gate=distance or ANY_DISTANCE)
         ledger, reasons = write_ledgers(out, {"label": _write_files(out, files, label, metadata, entries, advance)})
-        content = _content(parent, described, settings, run_digest, entries, ledger, reasons["label"])
+        rows = publication.account(parent["rows"]["published"], entries, ledger)
+        content = _inherited(parent) | {
+            "run_digest": run_digest,
+            "rows": rows,
+            "funnel": [publication.funnel_step("label", rows["read"], reasons["label"], {})],
+            "labels": described,
+            "settings": parent["settings"] | settings,
+            "files": entries,
+            "rejected_files": ledger,
+        }
         return publication.finish(out, content, tokenizer)
 
 
@@ -111,31 +117,15 @@ def _write_files(
         rejects.clear()
 
 
-def _content(
-    parent: dict[str, Any],
-    labels: dict[str, Any],
-    settings: dict[str, Any],
-    run_digest: str,
-    entries: list[dict[str, Any]],
-    ledger: list[dict[str, Any]],
-    reasons: Counter[str],
-) -> dict[str, Any]:
-    """The new manifest: the parent's, but for what relabelling replaces."""
-    rows = publication.account(parent["rows"]["published"], entries, ledger)
+def _inherited(parent: dict[str, Any]) -> dict[str, Any]:
+    """What the new manifest has of its parent's, with the parent in its lineage."""
     ancestor = {name: parent[name] for name in ("version", "run_digest", "rows", "labels")}
     return {
         **{name: value for name, value in parent.items() if name not in _NOT_INHERITED},
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
-        "run_digest": run_digest,
-        "rows": rows,
-        "funnel": [publication.funnel_step("label", rows["read"], reasons, {})],
-        "labels": labels,
-        "settings": {**parent["settings"], **settings},
         "calls": {},
         "cost_usd": 0.0,
-        "files": entries,
-        "rejected_files": ledger,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
     }
 

@@ -10,7 +10,8 @@ from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
 from pipeline.schema import digest
 from pipeline.stages import select
-from pipeline.stages.table import BY_NAME, Thresholds
+from pipeline.stages.select import Thresholds
+from pipeline.stages.table import BY_NAME
 from pipeline.storage import stage_files
 from pipeline.storage.stage_files import StageFile
 
@@ -60,31 +61,28 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
     """
     stages, definition = context.config.stages, BY_NAME[stage]
     previous = stages[stages.index(stage) - 1]
-    source = stage_files.inspect(context.work, previous, shard)
+    work = context.work
+    source = stage_files.inspect(work, previous, shard)
     if source is None:
-        raise StorageError(
-            f"{stage_files.file_path(context.work, previous, shard)}: gone or damaged; run again to rebuild it"
-        )
+        raise StorageError(f"{stage_files.file_path(work, previous, shard)}: gone or damaged; run again to rebuild it")
     inputs = definition.inputs(context, thresholds)
     wanted = digest(definition.digest(inputs), source.content)
-    done = stage_files.inspect(context.work, stage, shard)
-    progress = StageProgress(context.work, stage, shard, source.rows)
+    done = stage_files.inspect(work, stage, shard)
+    progress = StageProgress(work, stage, shard, source.rows)
     if done is None or done.digest != wanted or done.unanswered:
         with context.place(stage, source.rows):
             if context.stopped.is_set():
                 raise CancelledError
             rows = stage_files.read(source)
             output = definition.run(rows, context, thresholds or {}, progress.add)
-        rejects = stage_files.reject_table(stage, rows, output.rejects)
-        unanswered = sum(reject.unanswered for reject in output.rejects)
         done = stage_files.commit(
-            context.work,
+            work,
             stage,
             shard,
             wanted,
             output.rows,
-            rejects,
-            unanswered=unanswered,
+            stage_files.reject_table(stage, rows, output.rejects),
+            unanswered=sum(reject.unanswered for reject in output.rejects),
             notes=output.notes,
             inputs=definition.short_digests(inputs, source.content),
         )
@@ -96,4 +94,4 @@ def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thres
     """η1 η2 η3 as numbers, over the scores of all shards."""
     files = stage_files.inspect_all(work, "score", shards)
     tables = (select.picked(stage_files.read(file, select.SCORES), config.policy.pick) for file in files)
-    return select.resolve(config.selection, tables).as_dict()
+    return select.resolve(config.selection, tables)

@@ -3,30 +3,30 @@
 Reads facts and scores, never texts, and calls no model; works on folders that are half done, damaged or in use.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, schema
+from pipeline import __version__, schema, sources
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import manifest
-from pipeline.errors import ConfigError, StorageError, UsageError
+from pipeline.errors import ConfigError, CurationError, StorageError, UsageError
 from pipeline.models.batch.ledger import unfinished
 from pipeline.models.journal import dollars, totals
 from pipeline.run import plan, record
 from pipeline.run import publish as publication
-from pipeline.run.rerun import LightContext, changed_in_plan, changed_in_run, changed_in_shard
+from pipeline.run.context import LightContext
 from pipeline.run.shards import resolve_thresholds
-from pipeline.stages.table import BY_NAME, UNKNOWN, Inputs, short_digests
+from pipeline.schema import digest
+from pipeline.stages.table import BY_NAME, UNKNOWN, Inputs, Stage, short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.location import journal_of
+from pipeline.storage.stage_files import StageFile
 
 
 @dataclass(slots=True)
@@ -128,7 +128,10 @@ def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
         if context:
             _compare_run(context, last_run, content, state)
         if context and planned:
-            state.replan = changed_in_plan(context, planned.inputs, limited="limit" in last.get("source", ()))
+            inputs = plan.plan_inputs(context.config, context.source_digest)
+            # A manifest's settings don't say the limit.
+            inputs |= {"source.limit": context.config.source.limit} if "limit" in last.get("source", ()) else {}
+            state.replan = _differences(short_digests(inputs), planned.inputs)
         _read_stages(work, _stages(work, content, context.config if context else None), context, state)
     if content:
         state.stands &= last_run.get("run_digest", content["run_digest"]) == content["run_digest"]
@@ -144,20 +147,49 @@ def _rerun_context(last: dict[str, Any], wanted: CurationConfig | None, out: Pat
     except ConfigError as error:
         state.problems.append(str(error))
         return None
-    return LightContext(config, last.get("source", {}).get("enters_at", "auto")) if config else None
+    if config is None:
+        return None
+    source_digest: Any = UNKNOWN
+    with suppress(OSError, ValueError, CurationError):
+        if config.source.input is not None and Path(config.source.input).exists():
+            source = sources.resolve_source(config.source, _ignore)
+            config = plan.resolve_entry_stage(config, sources.open_adapters(config.source, source, _ignore))
+            source_digest = source.digest
+    if config.source.enters_at == "auto":
+        entry = last.get("source", {}).get("enters_at", "auto")
+        config = config.model_copy(update={"source": config.source.model_copy(update={"enters_at": entry})})
+    return LightContext(config, source_digest)
+
+
+def _ignore(message: str) -> None: ...
 
 
 def _compare_run(context: LightContext, last_run: dict[str, Any], content: dict[str, Any] | None, state: State) -> None:
     known = last_run.get("inputs") or short_digests({"settings": (content or {}).get("settings", {})})
-    state.changed, run_digest = changed_in_run(context, known)
+    inputs = record.run_inputs(context.config, context.source_digest)
+    state.changed = _differences(short_digests(inputs), known)
     if content and content.get("version") != __version__:
         state.changed.append("the program's version")
-    if content and run_digest:
-        state.stands &= bool(state.changed) or run_digest == content["run_digest"]
+    if content and UNKNOWN not in inputs.values():
+        state.stands &= bool(state.changed) or digest(*inputs.values()) == content["run_digest"]
+
+
+def _differences(inputs: dict[str, str], known: dict[str, str]) -> list[str]:
+    """Names of the inputs whose short digests differ from those `known`."""
+    return [name for name, value in inputs.items() if known.get(name, value) != value]
+
+
+def _changed_in_shard(facts: StageFile, stage: Stage, inputs: Inputs, source: StageFile) -> list[str]:
+    """Names of the inputs that a shard was not made from; none when its digest is the one that a run would want."""
+    known = UNKNOWN not in inputs.values()
+    if known and facts.digest == digest(stage.digest(inputs), source.content):
+        return []
+    changed = _differences(stage.short_digests(inputs, source.content), facts.inputs)
+    return changed or (["the stage's inputs"] if known else [])
 
 
 def _read_manifest(out: Path, state: State) -> dict[str, Any] | None:
-    """The manifest, if it is one that can be used; what is wrong with it, and with what it names, is added to the problems."""
+    """The manifest, if it can be used; what is wrong with it, and with what it names, is added to the problems."""
     try:
         record.check_not_newer(out, manifest.load(out, sealed=False))
     except UsageError as error:
@@ -172,8 +204,8 @@ def _read_manifest(out: Path, state: State) -> dict[str, Any] | None:
         state.published, state.publication = content["rows"], content.get("publication", 1)
         state.made_by = publication.written_by(content)
         entries = [*content["files"], *content["rejected_files"]]
-        paths = {out / entry["path"]: entry["bytes"] for entry in entries}
-        wrong = [path for path, size in paths.items() if not path.is_file() or path.stat().st_size != size]
+        sizes = {out / entry["path"]: entry["bytes"] for entry in entries}
+        wrong = [path for path, size in sizes.items() if not path.is_file() or path.stat().st_size != size]
         state.problems += [f"{path}: missing, or not of the size that the manifest says" for path in wrong]
         state.stands = not wrong and bool(content["run_digest"])
         return content
@@ -190,7 +222,7 @@ def _stages(work: Path, content: dict[str, Any] | None, wanted: CurationConfig |
         return [step["stage"] for step in content["funnel"]]
     if wanted and wanted.source.enters_at != "auto":
         return list(wanted.stages)
-    # Answers that the source brings skip the first stages; the last two are in every run.
+    # Pre-made pairs skip the first stages; the last two are in every run.
     there = [name for name in schema.STAGES if (work / name).is_dir() or name in schema.STAGES[-2:]]
     return list(schema.STAGES) if "sample" in there or there[0] != "source" else there
 
@@ -223,7 +255,7 @@ def _read_stage(work: Path, stage: str, previous: str | None, state: State, inpu
         result.rejected += facts.rejected
         result.unanswered += facts.unanswered
         source = stage_files.inspect(work, previous, number) if previous else None
-        changed = changed_in_shard(facts, BY_NAME[stage], inputs, source) if inputs and source else []
+        changed = _changed_in_shard(facts, BY_NAME[stage], inputs, source) if inputs and source else []
         result.stale += bool(changed)
         result.done += not changed
         result.why |= {name: result.why.get(name, 0) + 1 for name in changed}

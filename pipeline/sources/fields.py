@@ -35,9 +35,8 @@ _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _INPUTS = ("input", "context")
 _SYSTEMS = ("system", "system_prompt")
-_ROLES = {"human": "user", "developer": "system"} | dict.fromkeys(
-    ("gpt", "chatgpt", "bing", "bard", "bot", "model"), "assistant"
-)
+_ASSISTANTS = ("gpt", "chatgpt", "bing", "bard", "bot", "model")
+_ROLES = {"human": "user", "developer": "system"} | dict.fromkeys(_ASSISTANTS, "assistant")
 _PAIRS = (("initial", "revised"), ("original_output", "revised_output"))
 
 

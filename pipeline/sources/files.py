@@ -7,17 +7,14 @@ may be a signature, is used but not shown.
 import glob
 import hashlib
 import io
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
-from pipeline.storage.filesystems import Stream, attempt, content_tag, filesystem, holds_secrets, is_url
+from pipeline.storage.remote import Stream, attempt, content_tag, filesystem, holds_secrets, is_url
 from pipeline.text import shown, snippet
 
 PACKED = (".gz", ".zst", ".bz2")
@@ -32,8 +29,7 @@ _SPLIT_OF = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     """One file behind a URL; like a Path, it has a name and opens.
 
     size: bytes, -1 if unknown. tag: the store's own hash or version of the content, if it has one.
@@ -60,15 +56,17 @@ class RemoteFile:
 Location = Path | RemoteFile
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One file to read, and the split of its rows (None when its name tells none)."""
 
     path: Location
     split: str | None
 
 
-def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
+Files = tuple[SourceFile, ...]
+
+
+def find_input(input: str, warn: Warn) -> Files:
     """The files that an input means: a path, a glob or a URL. Empty when it can only be something else.
 
     A path that exists goes before a glob of the same letters. InputError says in one line what is wrong with an input.
@@ -82,8 +80,12 @@ def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
         path = Path(input).expanduser()
         if path.is_file():
             return (SourceFile(path, split_of(path.name)),)
-        if path.exists():
-            base, names = path, _walk(path)
+        if path.is_dir():
+            base, names = path, list(_walk(path, path))
+        elif path.exists():
+            raise InputError(
+                f"{shown(path)}: neither a regular file nor a folder; give a data file or a folder of them"
+            )
         elif glob.has_magic(input):
             base, names = _match(path)
         else:
@@ -93,19 +95,17 @@ def find_input(input: str, warn: Warn) -> tuple[SourceFile, ...]:
         raise InputError(f"input {shown(input[:200])!r} can't be looked at: {shown(error)}") from error
 
 
-def _walk(root: Path) -> list[str]:
-    """The relative names of all files, and of links to folders, below a folder."""
-    if not root.is_dir():
-        raise InputError(f"{shown(root)}: neither a regular file nor a folder; give a data file or a folder of them")
-    names: list[str] = []
-    for folder, subfolders, files in os.walk(root, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        links = [name for name in subfolders if Path(folder, name).is_symlink()]  # os.walk doesn't follow them
-        for path in (Path(folder, name) for name in [*links, *files] if not name.startswith(".")):
+def _walk(folder: Path, root: Path) -> Iterator[str]:
+    """The names, relative to `root`, of all files, and of links to folders, in a folder and those below it."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path, root)
+        else:
             _refuse_escape(path, root)
             # A slash keeps a pipe or a link to a folder from passing for a data file of that name.
-            names.append(path.relative_to(root).as_posix() + ("" if path.is_file() else "/"))
-    return names
+            yield path.relative_to(root).as_posix() + ("" if path.is_file() else "/")
 
 
 def _match(pattern: Path) -> tuple[Path, list[str]]:
@@ -126,11 +126,10 @@ def _find_remote(url: str) -> dict[str, RemoteFile]:
         raise InputError("an input's URL may hold no user name, password or '::'; give credentials in the environment")
     try:
         return attempt(lambda: _list(url))
-    except FileNotFoundError as error:
-        message = f"{shown(RemoteFile(url))}: no such file or folder, or nothing answers at that address"
-        raise InputError(message) from error
     except OSError as error:
-        raise InputError(f"{shown(RemoteFile(url))}: can't be reached ({shown(error)})") from error
+        missing = "no such file or folder, or nothing answers at that address"
+        what = missing if isinstance(error, FileNotFoundError) else f"can't be reached ({shown(error)})"
+        raise InputError(f"{shown(RemoteFile(url))}: {what}") from error
 
 
 def _list(url: str) -> dict[str, RemoteFile]:
@@ -177,23 +176,17 @@ def split_of(name: str) -> str | None:
 
 
 def size(path: Location) -> int:
-    """Bytes; -1 when a remote store doesn't say. InputError when the file can't be looked at."""
-    with _readable(path):
-        return path.size if isinstance(path, RemoteFile) else path.stat().st_size
+    """Bytes; -1 when a remote store doesn't say."""
+    return path.size if isinstance(path, RemoteFile) else path.stat().st_size
 
 
 def content(path: Location) -> str:
-    """What identifies the file's content: its hash, or the one that a remote store keeps. InputError as above."""
+    """What identifies the file's content: its hash, or the one that a remote store keeps. InputError if unreadable."""
     if isinstance(path, RemoteFile) and path.tag is not None:
         return f"{path.size} {path.tag}"
-    with _readable(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _readable(path: Location) -> Iterator[None]:
     try:
-        yield
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         reason = error.strerror or shown(error)
         raise InputError(f"{shown(path)}: can't be read ({reason}); check its permissions") from error
@@ -218,11 +211,5 @@ def _data_names(place: object, names: Iterable[str], warn: Warn) -> list[str]:
 
 def _refuse_escape(path: Path, root: Path) -> None:
     if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        raise InputError(
-            f"{shown(path)}: a symbolic link that leads out of the input folder, to {shown(path.resolve())}; "
-            "put the file itself into the folder, or give that file as the input"
-        )
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        leads = f"a symbolic link that leads out of the input folder, to {shown(path.resolve())}"
+        raise InputError(f"{shown(path)}: {leads}; put the file itself there, or give that file as the input")

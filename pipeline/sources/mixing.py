@@ -1,4 +1,4 @@
-"""One source or several in one run: `resolve` pins them, `records` interleaves their rows.
+"""One source or several in one run: `resolve_source` pins them, `records` interleaves their rows.
 
 Each row of a mix comes from a source drawn by its weight, from those that still have rows: sampling without replacement,
 each source in its own order. The draws depend on the seed alone, so a longer mix begins with the same rows.
@@ -24,44 +24,28 @@ _GUESS_ROWS = 1000
 
 
 def resolve_source(settings: SourceSettings, warn: Warn) -> ResolvedSource:
-    """`resolve` with the values of a run's settings."""
-    options = {name: getattr(settings, name) for name in ("split", "revision", "require_full", "mix", "seed")}
-    return resolve(settings.name, settings.input, warn=warn, **options)
-
-
-def resolve(
-    name: str,
-    input: str | None = None,
-    *,
-    split: str | None = None,
-    revision: str | None = None,
-    require_full: bool = False,
-    mix: tuple[float, ...] | None = None,
-    seed: int = 0,
-    warn: Warn,
-) -> ResolvedSource:
-    """Find and pin what `name` means: one adapter, or several with commas, and then with as many inputs and weights.
+    """Find and pin what a run reads: one source, or several with commas, and then with as many inputs and weights.
 
     UsageError says in one line what doesn't fit or can't be read, and what to do.
     """
-    names = [part.strip() for part in name.split(",")]
+    names = [part.strip() for part in settings.name.split(",")]
     if len(names) == 1:
-        if mix is not None:
+        if settings.mix is not None:
             raise ConfigError("source.mix is for several sources, such as --source hh-rlhf,openorca; leave it out")
-        return resolve_one(names[0], input, split, revision, require_full, warn)
-    if revision is not None:
+        return resolve_one(settings, warn)
+    if settings.revision is not None:
         raise ConfigError(
-            "source.revision is for one source; give each of several its own: --input owner/name@revision"
+            "source.revision is for one source; of several, give each its own: --input owner/name@revision"
         )
-    inputs = [""] * len(names) if input is None else [part.strip() for part in input.split(",")]
-    weights = mix or (1.0,) * len(names)
+    inputs = [""] * len(names) if settings.input is None else [part.strip() for part in settings.input.split(",")]
+    weights = settings.mix or (1.0,) * len(names)
     for what, got in (("--input", len(inputs)), ("source.mix", len(weights))):
         if got != len(names):
             expected = f"{len(names)} sources ({', '.join(names)})"
             raise ConfigError(f"{what} has {got} parts for {expected}; give one each, with commas")
-    pairs = zip(names, inputs, strict=True)
-    resolved = [resolve_one(part, where or None, split, None, require_full, warn) for part, where in pairs]
-    return _mixed(tuple(resolved), weights, seed)
+    values = [{"name": name, "input": input or None} for name, input in zip(names, inputs, strict=True)]
+    resolved = tuple(resolve_one(settings.model_copy(update=update), warn) for update in values)
+    return _mixed(resolved, weights, settings.seed)
 
 
 def parts(source: ResolvedSource) -> dict[str, ResolvedSource]:
@@ -78,7 +62,8 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
     streams = [records_of(part, label, warn) for label, part in parts(source).items()]
     count = 0
     try:
-        for record in _interleave(streams, source.weights, source.seed) if source.parts else streams[0]:
+        mixed = _interleave(streams, source.weights, source.seed) if source.parts else streams[0]
+        for record in mixed:
             count += 1
             yield record
     except Damaged as error:
@@ -133,16 +118,8 @@ def _mixed(resolved: tuple[ResolvedSource, ...], weights: tuple[float, ...], see
     def joined(field: str) -> str:
         return ", ".join(dict.fromkeys(str(getattr(part, field)) for part in resolved))
 
+    adapter = ",".join(part.adapter for part in resolved)
+    location, split, licence = joined("location"), joined("split"), joined("licence")
     determined = json.dumps(["mix", [part.digest for part in resolved], weights, seed])
-    return ResolvedSource(
-        adapter=",".join(part.adapter for part in resolved),
-        location=joined("location"),
-        resolved="mix",
-        revision=None,
-        split=joined("split"),
-        licence=joined("licence"),
-        digest=hashlib.sha256(determined.encode()).hexdigest(),
-        parts=resolved,
-        weights=weights,
-        seed=seed,
-    )
+    digest = hashlib.sha256(determined.encode()).hexdigest()
+    return ResolvedSource(adapter, location, "mix", None, split, licence, digest, (), resolved, weights, seed)

@@ -74,15 +74,14 @@ def query(turns: Turns) -> list[Message]:
             messages[-1]["content"] += "\n\n" + content
         else:
             messages.append({"role": role, "content": content})
-    first = next((message for message in messages if message["role"] != "system"), None)
-    if first is None:
+    spoken = [message for message in messages if message["role"] != "system"]
+    if not spoken:
         raise RowReject("no_query", expected="at least one user turn before the reply", got="none")
-    if first["role"] != "user":
+    if spoken[0]["role"] != "user":
         # Most chat templates and some providers refuse it, after the row was paid for.
-        got = f"assistant: {snippet(first['content'])}"
+        got = f"assistant: {snippet(spoken[0]['content'])}"
         raise RowReject("starts_with_assistant", expected="a user turn first", got=got)
-    last = messages[-1]
-    if last["role"] != "user":
+    if (last := messages[-1])["role"] != "user":
         got = f"a turn by the {last['role']}: {snippet(last['content'])}"
         raise RowReject("context_not_user", expected="a user turn before the final reply", got=got)
     return messages
@@ -97,15 +96,10 @@ def reply(text: str) -> str:
 
 def _encodable(row: SourceRow) -> SourceRow:
     """The row without lone surrogates, at which pyarrow, SQLite, hashing and tokenizers raise."""
-    count = 0
-
-    def clean(text: str) -> str:
-        nonlocal count
-        text, replaced = replace_surrogates(text)
-        count += replaced
-        return text
-
-    messages = [message | {"content": clean(message["content"])} for message in row.messages]
     names = ("reference", "rejected", "initial", "revised")
-    texts = {name: clean(text) for name in names if (text := getattr(row, name)) is not None}
-    return row._replace(messages=messages, **texts, replaced_surrogates=count)
+    texts = {name: replace_surrogates(text) for name in names if (text := getattr(row, name)) is not None}
+    contents = [replace_surrogates(message["content"]) for message in row.messages]
+    messages = [message | {"content": text} for message, (text, _) in zip(row.messages, contents, strict=True)]
+    count = sum(replaced for _, replaced in (*texts.values(), *contents))
+    cleaned = {name: text for name, (text, _) in texts.items()}
+    return row._replace(messages=messages, replaced_surrogates=count, **cleaned)

@@ -1,27 +1,35 @@
 """A file's rows, one at a time, whatever the file is packed with and whatever is wrong with a row.
 
 JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content first and name second. Memory stays constant in
-the size of a file: rows are read under a cap, and what exceeds it is skipped.
+the size of a file: rows are read under a cap, and what exceeds it is skipped. A few kilobytes can unpack to any number of
+gigabytes, so there is another cap: in proportion to the bytes that were read.
 """
 
+import bz2
 import contextlib
+import gzip
+import io
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import PurePath
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.sources.files import PACKED, WANTED, Location, Warn, bare_name
-from pipeline.sources.readers import csv_rows, json_rows, parquet_rows, unpacking
+from pipeline.sources.readers import csv_rows, json_rows, parquet_rows
 from pipeline.sources.row import RawRow
 from pipeline.text import shown, snippet
 
 MAX_ROW_BYTES = 10_000_000
-
+# Real text packs to a third or a twentieth. What passes both limits is no data, or nearly all repetition.
+ALLOWED_BYTES = 1_000_000_000
+UNPACKED_A_BYTE = 250
 _BOM = b"\xef\xbb\xbf"
-_MAGIC = unpacking.MAGIC | {b"PAR1": "parquet"}
-_UTF_16 = dict.fromkeys((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text")
-_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz"} | _UTF_16
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PAR1": "parquet"}
+_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_BUFFER = 1 << 18
 
 
 class Damaged(InputError):
@@ -35,10 +43,9 @@ def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
     """
     count = 0
     try:
-        with contextlib.closing(_rows(path, warn)) as numbered:
-            for row in numbered:
-                count += 1
-                yield row
+        for row in _rows(path, warn):
+            count += 1
+            yield row
     except (OSError, EOFError, zlib.error) as error:
         what = f"damaged, cut short or unreadable ({shown(error)}); {count} rows were read before that"
         raise Damaged(f"{shown(path)}: {what}") from error
@@ -47,14 +54,14 @@ def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
         raise Damaged(f"{shown(path)}: {what}") from error
 
 
-def _rows(path: Location, warn: Warn) -> Generator[tuple[int, RawRow], None, None]:
+def _rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(path.open("rb"))
         kind = _kind(file.peek(8)[:8], path, warn)
         if kind == "parquet":
             yield from parquet_rows.rows(path, MAX_ROW_BYTES)
             return
-        stream = file if kind == "plain" else opened.enter_context(unpacking.unpacked(file, kind, path))
+        stream = file if kind == "plain" else opened.enter_context(_unpacked(file, kind, path))
         if stream.peek(3).startswith(_BOM):
             stream.read(3)
         suffix = PurePath(bare_name(path.name)).suffix
@@ -85,3 +92,56 @@ def _kind(head: bytes, path: Location, warn: Warn) -> str:
             raise InputError(f"{shown(path)}: {what}; get the file again")
         warn(f"{shown(path)}: the name ends with {packed} but the file is not packed; read as plain text")
     return "plain"
+
+
+def _unpacked(file: io.BufferedReader, kind: str, path: Location) -> io.BufferedReader:
+    """The bytes that are packed in a file. Reading raises OSError, EOFError or zlib.error for damage, InputError for a bomb."""
+    openers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "zstd": _Zstd}
+    return io.BufferedReader(_Capped(openers[kind](file), file, path), _BUFFER)
+
+
+class _Capped(io.RawIOBase):
+    """The unpacked bytes of `packed.read1`, up to the cap."""
+
+    def __init__(self, packed: Any, file: io.BufferedReader, path: Location) -> None:
+        self._packed, self._file, self._path = packed, file, path
+        self._unpacked = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._packed.read1(len(buffer))
+        buffer[: len(data)] = data
+        self._unpacked += len(data)
+        if self._unpacked > ALLOWED_BYTES and self._unpacked > UNPACKED_A_BYTE * self._file.tell():
+            what = f"its first {self._file.tell():,} bytes unpack to over {self._unpacked:,}"
+            wanted = f"expected at most {UNPACKED_A_BYTE} a byte. If the data is real, unpack it yourself"
+            raise InputError(f"{shown(self._path)}: refused: {what}; {wanted}")
+        return len(data)
+
+
+class _Zstd:
+    """By Arrow, which raises for a file that was cut short; python-zstandard reads it as if it had ended there."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        import pyarrow as pa
+
+        self._open = partial(pa.input_stream, file, compression="zstd")
+        self._file, self._stream, self._unpacked, self._most = file, self._open(), 0, _BUFFER
+
+    def read1(self, size: int, /) -> bytes:
+        try:
+            data: bytes = self._stream.read(min(size, self._most))
+        except OSError:
+            if self._most == 1 or not self._file.seekable():
+                raise
+            # That read lost what it had already unpacked: start again where it began, byte by byte.
+            self._failed = self._stream  # it would close the file when garbage collected
+            self._file.seek(0)
+            self._stream, self._most, left = self._open(), 1, self._unpacked
+            while left:
+                left -= len(self._stream.read(min(left, _BUFFER)))
+            return self.read1(size)
+        self._unpacked += len(data)
+        return data

@@ -1,7 +1,7 @@
 """Revision by an edit script: the reviser names exact find/replace edits, the program applies them to the draft.
 
-The revision is minimal, and the response only as long as what changes. Models miscount, repeat themselves and quote from
-memory, so each edit is checked against the draft; one that fails is dropped with its reason, and the others are applied:
+Models miscount, repeat themselves and quote from memory, so each edit is checked against the draft; one that fails is
+dropped with its reason, and the others are applied:
 
     malformed          not an object with the strings `find` and `replace`, or text that UTF-8 can't hold
     repeated           the same edit again
@@ -16,12 +16,10 @@ memory, so each edit is checked against the draft; one that fails is dropped wit
 Pure: sees text, never a model, and evaluates nothing that it reads.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -69,21 +67,16 @@ def read_edits(response: str) -> list[Any] | None:
     >>> read_edits('Sure: [{"find": "red", "replace": "blue"},]')
     [{'find': 'red', 'replace': 'blue'}]
     """
-    for candidate in _candidates(response):
-        try:
-            value, _ = _decoder.raw_decode(candidate)
-        except (ValueError, RecursionError):
-            continue
-        edits = value.get("edits") if isinstance(value, dict) else value
-        if isinstance(edits, list):
-            return edits
-    return None
-
-
-def _candidates(response: str) -> Iterator[str]:
     for text in (response, _TRAILING_COMMA.sub(lambda match: match[1] or "", response)):
         for beginning in islice(_BEGINNING.finditer(text), _MOST_BEGINNINGS):
-            yield text[beginning.start() :]
+            try:
+                value, _ = _decoder.raw_decode(text, beginning.start())
+            except (ValueError, RecursionError):
+                continue
+            edits = value.get("edits") if isinstance(value, dict) else value
+            if isinstance(edits, list):
+                return edits
+    return None
 
 
 def apply_edits(draft: str, edits: Sequence[Any], leaks: Callable[[str], bool] = lambda text: False) -> Edited:
@@ -100,15 +93,17 @@ def apply_edits(draft: str, edits: Sequence[Any], leaks: Callable[[str], bool] =
     applied: list[Any] = []
     dropped: list[Dropped] = []
     for edit in edits:
-        reason = _malformed(edit)
-        if not reason:
-            find, replace = edit["find"], edit["replace"]
-            start = draft.find(find)
-            end = start + len(find)
-            reason = "repeated" if (find, replace) in seen else _refused(draft, find, replace, leaks)
-            if not reason and any(start < other_end and other_start < end for other_start, other_end, _ in places):
-                reason = "overlapping"
-            seen.add((find, replace))
+        texts = [edit.get("find"), edit.get("replace")] if isinstance(edit, dict) else [None]
+        if not all(isinstance(text, str) and not replace_surrogates(text)[1] for text in texts):
+            dropped.append(Dropped("malformed", edit))
+            continue
+        find, replace = edit["find"], edit["replace"]
+        start = draft.find(find)
+        end = start + len(find)
+        reason = "repeated" if (find, replace) in seen else _refused(draft, find, replace, leaks)
+        if not reason and any(start < other_end and other_start < end for other_start, other_end, _ in places):
+            reason = "overlapping"
+        seen.add((find, replace))
         if reason:
             dropped.append(Dropped(reason, edit))
         else:
@@ -118,12 +113,6 @@ def apply_edits(draft: str, edits: Sequence[Any], leaks: Callable[[str], bool] =
     for start, end, replace in sorted(places, reverse=True):
         text = text[:start] + replace + text[end:]
     return Edited(text, applied, dropped)
-
-
-def _malformed(edit: Any) -> str | None:
-    texts = [edit.get("find"), edit.get("replace")] if isinstance(edit, dict) else [None]
-    good = all(isinstance(text, str) and not replace_surrogates(text)[1] for text in texts)
-    return None if good else "malformed"
 
 
 def _refused(draft: str, find: str, replace: str, leaks: Callable[[str], bool]) -> str | None:

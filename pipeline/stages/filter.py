@@ -3,8 +3,6 @@
 Cheap tests come first. The pair is tokenised here, once: the distance is over the ids that are published.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -18,8 +16,8 @@ from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.columns import tokenize_pair
 from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.models.chat import OnProgress
 from pipeline.rewards.base import RewardModel, Score, score_items
-from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect, row_results
 
 # A reviser that talks about its task instead of doing it. Each alternative needs a word of the task (a revised *response*,
@@ -60,8 +58,6 @@ _REFUSAL = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-
-
 # What a revision is judged by.
 COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
 
@@ -73,15 +69,14 @@ def filter_revisions(
     reward: RewardModel | None,
     on_progress: OnProgress,
 ) -> StageOutput:
-    """Adds `edit_distance`, `overlong`, `reward_revised`, and for the label stage the ids of both sequences, and their
-    words if its granularity needs them. Without a reward model there is no gate on the gain, and `reward_revised` is null.
+    """Adds the columns of `schema.FILTER`. Without a reward model there is no gate on the gain, and `reward_revised` is null.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
     reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.
     """
-    results = judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward)
-    on_progress(len(results), sum(isinstance(result, RowReject) for result in results))
-    return collect(rows, schema.FILTER, results)
+    output = collect(rows, schema.FILTER, judge(rows.select(COLUMNS).to_pylist(), settings, tokenizer, reward))
+    on_progress(rows.num_rows, len(output.rejects))
+    return output
 
 
 def judge(
@@ -92,7 +87,11 @@ def judge(
     def measured(row: dict[str, Any]) -> dict[str, Any]:
         check_text(row["revised"], row["initial"], row["reference"])
         tokens = tokenize_pair(row, tokenizer, settings)
-        _check_rouge(row, tokens["edit_distance"], settings)
+        # Whether the revision came nearer to the reference; no reward model takes part.
+        gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
+        if (least := settings.min_rouge_gain) is not None and gain < least:
+            reject = RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least)
+            raise reject.with_columns(edit_distance=tokens["edit_distance"])
         return {**tokens, "reward_revised": None}
 
     results = row_results(measured, table)
@@ -159,25 +158,15 @@ def rouge_l(text: str, reference: str) -> float:
     return 2 * LCSseq.similarity(mine, theirs) / max(1, len(mine) + len(theirs))
 
 
-def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
-    """Raises RowReject when the revision came no nearer to the reference; no reward model takes part."""
-    least = settings.min_rouge_gain
-    if least is None:
-        return
-    gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
-    if gain < least:
-        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).keeping(edit_distance=distance)
-
-
 def _gate_reward(result: dict[str, Any], revised: Score, initial: float, settings: FilterSettings) -> RowResult:
     """The result with R(X, Ỹ), when that is a number and gains enough on R(X, Ŷ)."""
     distance = result["edit_distance"]
     if isinstance(revised, RowReject):
-        return revised.like(score="reward_revised").keeping(edit_distance=distance)
+        return revised.copy_with(score="reward_revised").with_columns(edit_distance=distance)
     if not math.isfinite(revised):
-        return RowReject("bad_reward", reward_revised=str(revised)).keeping(edit_distance=distance)
+        return RowReject("bad_reward", reward_revised=str(revised)).with_columns(edit_distance=distance)
     gain, least = revised - initial, settings.min_reward_gain or 0.0
     if gain < least:
         reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=least)
-        return reject.keeping(edit_distance=distance, reward_revised=revised)
+        return reject.with_columns(edit_distance=distance, reward_revised=revised)
     return {**result, "reward_revised": revised}

@@ -1,12 +1,10 @@
 """Label: give every response token of both sequences an operation and a signed weight."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from pipeline.config.settings import LabelSettings
 from pipeline.labels.columns import label_columns
-from pipeline.stages.common import OnProgress
+from pipeline.models.chat import OnProgress
 from pipeline.storage.stage_files import StageOutput
 
 

@@ -5,15 +5,12 @@ The path of one row:
 1. `check_draft` rejects a draft that loops;
 2. a first call diagnoses: one of `REASONS`;
 3. a second turn of the same conversation corrects, `reviser.candidates` times. Style `rewrite`, the paper's: the whole answer,
-   by the prompt of the diagnosed reason. Style `edits`: find/replace edits only (`edits.py`), and a rewrite when none of them
-   can be applied. Both turns begin with the same text, which the prompt caches of providers and llama.cpp make cheap;
+   by the prompt of the diagnosed reason. Style `edits`: find/replace edits (`edits.py`), or a rewrite when none can be applied;
 4. of several revisions the best goes on (`filter.chooser`).
 
 Style `sentences`, for small models, replaces 2 and 3: the program plans and diagnoses, the model repairs single sentences
 (`sentences.py`).
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -27,12 +24,11 @@ from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
-from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
+from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params
 from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import edits, sentences
-from pipeline.stages.common import OnProgress, row_seed
+from pipeline.stages.common import row_seed
 from pipeline.stages.filter import Choose
 from pipeline.storage.stage_files import StageOutput, collect
 
@@ -68,11 +64,7 @@ def revise(
         reason, revisions = await _RowReviser(row, settings, prompts, reviser, notes).revisions()
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revisions}
 
-    with reviser.shard_lock:
-        results = each_row(
-            table, correct, workers=reviser.concurrency, done=lambda rejected: on_progress(1, int(rejected))
-        )
-        reviser.raise_if_all_failed()
+    results = reviser.each_row(table, correct, on_progress)
     revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
     chosen = [0] * len(revised)
     if choose:
@@ -125,10 +117,9 @@ class _RowReviser:
         revisions: dict[str, None] = {}
         rejects: list[RowReject] = []
         for number in range(self._settings.candidates):
-            params = self._params(number)
+            correct = self._edit if style == "edits" else self._rewrite
             try:
-                revision = await (self._edit if style == "edits" else self._rewrite)(reason, params)
-                revisions[revision] = None
+                revisions[await correct(reason, self._params(number))] = None
             except RowReject as reject:
                 rejects.append(reject)
         if not revisions:
@@ -136,10 +127,10 @@ class _RowReviser:
         return reason, list(revisions)
 
     async def _diagnose(self) -> str:
-        self._turns = [self._prompt("diagnose")]
+        question = self._prompt("diagnose")
         params = self._params(first=True) | self._held_to(_DIAGNOSIS_FORMAT)
-        response = await self._reviser.ask("diagnose", ChatRequest(self._turns, DIAGNOSIS_TOKENS, params))
-        self._turns = [*self._turns, {"role": "assistant", "content": response.text}]
+        response = await self._reviser.ask("diagnose", ChatRequest([question], DIAGNOSIS_TOKENS, params))
+        self._turns = [question, {"role": "assistant", "content": response.text}]
         return read_diagnosis(response.text)
 
     async def _rewrite(self, reason: str, params: dict[str, Any]) -> str:
@@ -148,7 +139,7 @@ class _RowReviser:
         response = await self._reviser.ask("revise", ChatRequest(turns, self._settings.max_tokens, params))
         if response.finish == "length":
             reject = RowReject("revision_truncated", max_tokens=self._settings.max_tokens)
-            raise reject.keeping(diagnosis=reason, revised=response.text)
+            raise reject.with_columns(diagnosis=reason, revised=response.text)
         return read_revision(response.text, self._mark)
 
     async def _edit(self, reason: str, params: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Sample: the SFT model answers every query, Ŷ ~ π(·|X)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +9,9 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.labels.templates import with_system
-from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
+from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params, system_prompt
-from pipeline.stages.common import OnProgress, query_groups, row_seed
+from pipeline.stages.common import query_groups, row_seed
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
@@ -30,17 +27,10 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
         request = build_request(row, settings, spec)
         response = await policy.ask("sample", request)
         if response.finish == "length":
-            raise RowReject("truncated", max_tokens=request.max_tokens).keeping(initial=response.text)
+            raise RowReject("truncated", max_tokens=request.max_tokens).with_columns(initial=response.text)
         return {"policy_model": policy.name, "initial": response.text.strip()}
 
-    with policy.shard_lock:
-        results = each_row(
-            rows.select(["id", "messages"]).to_pylist(),
-            answer,
-            workers=policy.concurrency,
-            done=lambda rejected: on_progress(1, int(rejected)),
-        )
-        policy.raise_if_all_failed()
+    results = policy.each_row(rows.select(["id", "messages"]).to_pylist(), answer, on_progress)
     on_progress(0, _reject_duplicates(rows, results))
     return collect(rows, schema.SAMPLE, results)
 
@@ -55,7 +45,7 @@ def _reject_duplicates(rows: pa.Table, results: list[RowResult]) -> int:
             if isinstance(result, RowReject) or first.setdefault(result["initial"], index) == index:
                 continue
             same = rows["id"][first[result["initial"]]].as_py()
-            results[index] = RowReject("duplicate_sample", same_as=same).keeping(initial=result["initial"])
+            results[index] = RowReject("duplicate_sample", same_as=same).with_columns(initial=result["initial"])
             rejected += 1
     return rejected
 

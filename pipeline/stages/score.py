@@ -1,15 +1,13 @@
 """Score: R(X, Y) and R(X, Ŷ), by the same model, with the same template."""
 
-from __future__ import annotations
-
 import math
 
 import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import RowReject
+from pipeline.models.chat import OnProgress
 from pipeline.rewards.base import RewardModel, Score, score_items
-from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
@@ -24,8 +22,7 @@ def score(rows: pa.Table, reward: RewardModel, on_progress: OnProgress) -> Stage
         chunk = rows.slice(start, size).select(["messages", "reference", "initial"]).to_pylist()
         items = [(row["messages"], row[side]) for side in ("reference", "initial") for row in chunk]
         scores = score_items(reward, items, [row["reference"] for row in chunk] * 2)
-        pairs = zip(scores[: len(chunk)], scores[len(chunk) :], strict=True)
-        scored = [_row(reward.name, *pair) for pair in pairs]
+        scored = [_row(reward.name, *pair) for pair in zip(scores[: len(chunk)], scores[len(chunk) :], strict=True)]
         results += scored
         on_progress(len(scored), sum(isinstance(result, RowReject) for result in scored))
     return collect(rows, schema.SCORE, results)
@@ -38,5 +35,5 @@ def _row(name: str, reference: Score, initial: Score) -> RowResult:
         return {"reward_model": name, **known}
     for side, value in sides.items():
         if isinstance(value, RowReject):
-            return value.like(score=side).keeping(**known)
+            return value.copy_with(score=side).with_columns(**known)
     return RowReject("bad_reward", **{side: str(value) for side, value in sides.items()})

@@ -3,54 +3,54 @@
 Of several answers to a query one is picked first, by its score. Thresholds that are quantiles are those of the picked rows.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config.settings import SelectionSettings
-from pipeline.stages.common import QUERY, OnProgress, query_groups
+from pipeline.models.chat import OnProgress
+from pipeline.stages.common import QUERY, query_groups
 from pipeline.storage.stage_files import Reject, StageOutput
 
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """η1, η2, η3 as numbers; None where the condition is off."""
-
-    eta1: float | None
-    eta2: float | None
-    eta3: float | None
-
-    def as_dict(self) -> dict[str, float | None]:
-        return asdict(self)
-
-
+# eta1, eta2, eta3 as numbers; None where the condition is off.
+Thresholds = Mapping[str, float | None]
 # The columns that `picked` and `resolve` need.
 SCORES = [*QUERY, "reward_reference", "reward_initial"]
-# No condition at all.
-OFF = Thresholds(None, None, None)
+# For each threshold the reason of those that fail, and the name of their value in the evidence.
+_FAILED = {
+    "eta1": ("initial_good_enough", "reward_initial"),
+    "eta2": ("reference_not_good", "reward_reference"),
+    "eta3": ("reference_hardly_better", "difference"),
+}
+OFF: Thresholds = dict.fromkeys(_FAILED)
+
+
+def compared(rows: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
+    """What each threshold is compared with, shape (rows,)."""
+    reference, initial = (rows[f"reward_{side}"].to_numpy().astype(np.float64) for side in ("reference", "initial"))
+    return {"eta1": initial, "eta2": reference, "eta3": reference - initial}
+
+
+def passing(rows: pa.Table, thresholds: Thresholds) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows meet the condition of each threshold that is not off, shape (rows,)."""
+    values = compared(rows)
+    limits = {eta: limit for eta, limit in thresholds.items() if limit is not None}
+    return {eta: values[eta] < limit if eta == "eta1" else values[eta] > limit for eta, limit in limits.items()}
 
 
 def resolve(settings: SelectionSettings, scores: Iterable[pa.Table]) -> Thresholds:
     """Turn quantiles into numbers over all scored rows; each table has reward_reference and reward_initial."""
-    tables = [table.select(["reward_reference", "reward_initial"]) for table in scores]
-
-    def column(name: str) -> npt.NDArray[np.float64]:
-        return np.concatenate([np.empty(0), *(table[name].to_numpy() for table in tables)], dtype=np.float64)
-
-    def number(value: float | str | None, of: npt.NDArray[np.float64]) -> float | None:
-        if not isinstance(value, str):
-            return value
-        return float(np.quantile(of, float(value[1:]))) if len(of) else None
-
-    reference, initial = column("reward_reference"), column("reward_initial")
-    return Thresholds(
-        number(settings.eta1, initial), number(settings.eta2, reference), number(settings.eta3, reference - initial)
-    )
+    tables = [compared(table) for table in scores]
+    thresholds: dict[str, float | None] = {}
+    for eta in _FAILED:
+        limit = getattr(settings, eta)
+        if isinstance(limit, str):
+            values = np.concatenate([np.empty(0), *(table[eta] for table in tables)])
+            limit = float(np.quantile(values, float(limit[1:]))) if len(values) else None
+        thresholds[eta] = limit
+    return thresholds
 
 
 def select(rows: pa.Table, thresholds: Thresholds, on_progress: OnProgress, pick: str = "first") -> StageOutput:
@@ -59,16 +59,18 @@ def select(rows: pa.Table, thresholds: Thresholds, on_progress: OnProgress, pick
 
     pick: first, worst, best, median (the lower of an even number) or all.
     """
-    reference = rows["reward_reference"].to_pylist()
-    initial = rows["reward_initial"].to_pylist()
+    values, passed = compared(rows), passing(rows, thresholds)
     kept: list[int] = []
     rejects: list[Reject] = []
     for index, chosen in enumerate(_picks(rows, pick)):
+        failed = next((eta for eta, mask in passed.items() if not mask[index]), None)
         if chosen != index:
-            evidence = {"picked": rows["id"][chosen].as_py(), "reward_picked": initial[chosen]}
+            evidence = {"picked": rows["id"][chosen].as_py(), "reward_picked": float(values["eta1"][chosen])}
             rejects.append(Reject(index, "not_picked", evidence))
-        elif failed := _failed_condition(reference[index], initial[index], thresholds):
-            rejects.append(Reject(index, *failed))
+        elif failed:
+            reason, name = _FAILED[failed]
+            evidence = {name: float(values[failed][index]), failed: thresholds[failed]}
+            rejects.append(Reject(index, reason, evidence))
         else:
             kept.append(index)
     on_progress(rows.num_rows, len(rejects))
@@ -89,22 +91,7 @@ def _picks(rows: pa.Table, pick: str) -> list[int]:
     for group in query_groups(rows):
         # Sorting is stable: of equal scores the first sample comes first.
         ranked = sorted(group, key=score)
-        choices = {
-            "first": group[0],
-            "worst": ranked[0],
-            "best": max(group, key=score),
-            "median": ranked[(len(ranked) - 1) // 2],
-        }
+        middle = ranked[(len(ranked) - 1) // 2]
+        choices = {"first": group[0], "worst": ranked[0], "best": max(group, key=score), "median": middle}
         chosen += [choices[pick]] * len(group)
     return chosen
-
-
-def _failed_condition(reference: float, initial: float, eta: Thresholds) -> tuple[str, dict[str, float]] | None:
-    """The reason and evidence why a row is not selected; None for one that is."""
-    if eta.eta1 is not None and not initial < eta.eta1:
-        return "initial_good_enough", {"reward_initial": initial, "eta1": eta.eta1}
-    if eta.eta2 is not None and not reference > eta.eta2:
-        return "reference_not_good", {"reward_reference": reference, "eta2": eta.eta2}
-    if eta.eta3 is not None and not reference - initial > eta.eta3:
-        return "reference_hardly_better", {"difference": reference - initial, "eta3": eta.eta3}
-    return None

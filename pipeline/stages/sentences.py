@@ -3,25 +3,22 @@
 A model of one or two billion parameters that gets the whole draft returns it unchanged, or returns the reference. So the
 program plans, and the model only repairs single sentences:
 
-1. sentences of the draft that repeat an earlier one or break off are dropped, and those that share no word with conversation
-   and reference, unless all do;
+1. sentences of the draft that repeat an earlier one, break off or are off topic are dropped;
 2. each sentence of the reference that the draft doesn't cover, three at most, takes the place of the draft's sentence about
-   the same thing; if there is none it follows the reference's sentence before it, the first one in front;
+   the same thing, or follows the reference's sentence before it;
 3. the model repairs each of the draft's remaining sentences;
-4. several candidates are built: with all of these sentences, with one of them less, the one that agrees least with the
-   reference first, and so on, and the same without the model's repairs. The reward chooses among those that pass the filter.
+4. several candidates are built: with all of these sentences, without the one that agrees least with the reference, and so on,
+   and the same without repairs. The reward chooses among those that pass the filter.
 
 Where the reference declines and the draft complies, only sentences of the draft that agree with the reference are kept.
 
-The result is a splice of draft and reference with a small model's repairs, and has to be called that. The diagnosis is the
-plan's as well: the small model names the same fault for nearly every draft. Pure: sees text, never a model.
+The result is a splice of draft and reference with a small model's repairs. The diagnosis is the plan's as well: the small
+model names the same fault for nearly every draft. Pure: sees text, never a model.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Each repair takes a small model two or three seconds; a longer draft keeps only its first sentences.
 MOST_REPAIRED = 4
@@ -48,16 +45,14 @@ def split(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A sentence of the planned answer; `repair` when it is the draft's and the model should repair it."""
 
     text: str
     repair: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The planned answer's sentences in order, and the draft's main fault, one of `config.settings.REASONS`."""
 
     pieces: tuple[Piece, ...]
@@ -127,8 +122,7 @@ def read_repair(response: str, sentence: str, *, cut: bool) -> str:
 def _whole(text: str) -> list[str]:
     """Sentences without a last one that breaks off, unless it is the only one."""
     pieces = split(text)
-    broken = len(pieces) > 1 and not pieces[-1].rstrip().endswith(_ENDS)
-    return pieces[:-1] if broken else pieces
+    return pieces if len(pieces) < 2 or pieces[-1].rstrip().endswith(_ENDS) else pieces[:-1]
 
 
 def _worth_keeping(draft: str, topic: str) -> list[str]:

@@ -1,14 +1,10 @@
-"""The stages of a run, one record each: its name, its version, the columns that it adds, what runs it, and all that
-determines its output, by name.
+"""The stages of a run, one record each.
 
     source ──► sample ──► score ──► select ──► revise ──► filter ──► label      rows with a query and a reference
     source ──► (score) ─────────────────────────────────► filter ──► label      pre-made pairs
 
-A stage's digest is made of its inputs (`Stage.digest`), and `figa status` explains a rerun by short digests of the same inputs
-(`short_digests`). No other place lists them.
+A stage's digest is made of its inputs, and `figa status` explains a rerun by short digests of the same ones.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,25 +13,23 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 import rapidfuzz
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
-from pipeline.models.chat import ChatModel
+from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
-from pipeline.stages import select as selection
-from pipeline.stages.common import OnProgress
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
 from pipeline.stages.sample import sample
 from pipeline.stages.score import score
+from pipeline.stages.select import Thresholds, select
 from pipeline.storage.stage_files import StageOutput
 
-Thresholds = Mapping[str, float | None]
 Inputs = dict[str, Any]
 # An input that `figa status` can't determine without loading a model or asking a server.
 UNKNOWN = object()
@@ -45,40 +39,22 @@ class StageContext(Protocol):
     """What a stage may use: the settings, and what is created from them once per process."""
 
     config: CurationConfig
-
-    @property
-    def policy(self) -> ChatModel: ...
-
-    @property
-    def reviser(self) -> ChatModel: ...
-
-    @property
-    def reward(self) -> RewardModel | None: ...
-
-    @property
-    def prompts(self) -> Prompts: ...
-
-    @property
-    def tokenizer(self) -> LabelTokenizer: ...
-
-    @property
-    def filter_settings(self) -> FilterSettings: ...
-
-    @property
-    def choose(self) -> Choose | None: ...
-
-    @property
-    def reward_digest(self) -> str | None: ...
-
-    @property
-    def tokenizer_fingerprint(self) -> str: ...
+    policy: ChatModel
+    reviser: ChatModel
+    reward: RewardModel | None
+    prompts: Prompts
+    tokenizer: LabelTokenizer
+    filter_settings: FilterSettings
+    choose: Choose | None
+    reward_digest: str | None
+    tokenizer_fingerprint: str
 
 
 @dataclass(frozen=True)
 class Stage:
-    """version: raise it when the code gives other results for the same input; files of the old code are then rebuilt.
+    """run: rows of a shard in, rows that go on and rejects out. inputs: everything but the rows that determines this, by name.
 
-    run: rows of a shard in, rows that go on and rejects out. inputs: everything but the rows that determines this, by name.
+    version: raise it when the code gives other results for the same input; files of the old code are then rebuilt.
     """
 
     name: str
@@ -133,11 +109,13 @@ def _run_score(rows: pa.Table, context: StageContext, _: Thresholds, on_progress
 
 
 def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
-    return {"reward": rewards.data_settings(context.config.reward), "the reward model": context.reward_digest}
+    # The content of the prompts, not their folder, is in the digest of the model.
+    settings = {name: value for name, value in context.config.reward.data_settings().items() if name != "prompts"}
+    return {"reward": settings, "the reward model": context.reward_digest}
 
 
 def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
-    return selection.select(rows, selection.Thresholds(**thresholds), on_progress, context.config.policy.pick)
+    return select(rows, thresholds, on_progress, context.config.policy.pick)
 
 
 def _select_inputs(context: StageContext, thresholds: Thresholds | None) -> Inputs:

@@ -7,8 +7,6 @@
 `figa train DIR --model ID --out DIR2` trains. Needs the `train` extra; importing this package alone does not.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,8 +1,6 @@
 """From rows of the data set to the tensors of a batch."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +17,7 @@ COLUMNS = tuple(f"{side}_{name}" for side in SIDES for name in ("input_ids", "la
 class FigaCollator:
     """Pads on the right; nothing is cut.
 
-    A published pair becomes two consecutive sequences, revised and initial: B pairs give 2B. A row of the `sequences`
-    export (`input_ids`, `labels`, `loss_weights`) becomes one.
-
+    A published pair becomes two consecutive sequences, revised and initial; a row of the `sequences` export becomes one.
     Returns input_ids, attention_mask and labels (int64) and loss_weights (float32) of shape (sequences, longest).
     Padding has attention 0, label −100, weight 0, whatever `pad_token_id` is: it may be the EOS.
     """
@@ -46,9 +42,7 @@ class FigaCollator:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _sequences(row: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+def _sequences(row: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
     if "input_ids" in row:
-        yield row["input_ids"], row["labels"], row["loss_weights"]
-        return
-    for side in SIDES:
-        yield row[f"{side}_input_ids"], row[f"{side}_labels"], row[f"{side}_weights"]
+        return [(row["input_ids"], row["labels"], row["loss_weights"])]
+    return [(row[f"{side}_input_ids"], row[f"{side}_labels"], row[f"{side}_weights"]) for side in SIDES]

@@ -4,12 +4,9 @@ Sees logits and the published labels and weights; knows nothing of texts, tokeni
 
     L = [ Σ_{w > 0} w · CE  +  Σ_{w < 0, CE ≤ gate} w · CE ] / N        CE = −log p(token | what precedes it)
 
-A negative weight makes its term an unlikelihood: the token's probability falls. That term is not bounded below, so it
-counts only while the model is still confident in the token: CE ≤ 0.6 nats is p ≥ 0.55. N is the number of terms that
-count. It is a count, not the sum of the weights, which may be zero or negative.
+A negative weight makes the token's probability fall. That term is not bounded below, so it counts only while the model is
+still confident in the token: CE ≤ 0.6 nats is p ≥ 0.55. N is the number of terms that count.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -20,22 +17,14 @@ GATE = 0.6
 
 
 def figa_loss(
-    logits: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    *,
-    gate: float = GATE,
-    normalizer: Tensor | float | None = None,
+    logits: Tensor, labels: Tensor, weights: Tensor, *, gate: float = GATE, normalizer: Tensor | float | None = None
 ) -> Tensor:
     """The loss of one batch, a scalar.
 
     logits: (B, T, V) of any float type; half precision is computed in float32. labels: (B, T) of any integer type, −100
-    where there is nothing to learn. weights: (B, T), signed, as published. Labels and weights are those of the inputs'
-    own positions: the shift by one happens here, as in transformers' models. gate: in nats; math.inf switches it off.
-
-    normalizer: N, for when this batch is a part of a larger one: over devices or accumulated micro-batches, N must be
-    the count over all of them (`figa_terms` gives each one's), not a mean of means. Without it N is this batch's own
-    count, and the loss of a batch in which no term counts is 0, with zero gradients.
+    where there is nothing to learn. weights: (B, T), signed, as published. The shift by one happens here, as in
+    transformers' models. gate: in nats; math.inf switches it off. normalizer: N over all devices and accumulated
+    micro-batches, of which `figa_terms` gives each one's; without it N is this batch's own count.
 
     >>> logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25], [0.2, 0.2, 0.6], [1.0, 1.0, 1.0]]]))
     >>> weighted = torch.tensor([[0.0, 1.0, -0.5]])
@@ -49,22 +38,19 @@ def figa_loss(
 
 
 def figa_terms(logits: Tensor, labels: Tensor, weights: Tensor, *, gate: float = GATE) -> tuple[Tensor, Tensor]:
-    """Numerator and N of `figa_loss`: the sum of the terms that count, with gradients, and their number, without.
-
-    Logits are copied and upcast only where there is a weight: with γ = 0 that is a small part of the batch.
-    """
+    """Numerator and N of `figa_loss`: the sum of the terms that count, with gradients, and their number, without."""
     if logits.ndim != 3 or labels.shape != logits.shape[:2] or weights.shape != labels.shape:
         raise ValueError(
             "figa_loss: expected logits (B, T, V) with labels and weights (B, T), got "
             f"{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(weights.shape)}"
         )
-    target, weight = labels[:, 1:], weights[:, 1:]
     weighted = weighted_positions(labels, weights)
+    # Logits are copied and upcast only where there is a weight: with γ = 0 that is a small part of the batch.
     rows = logits[:, :-1][weighted]
     if rows.dtype in (torch.float16, torch.bfloat16):
         rows = rows.float()
-    cross_entropy = functional.cross_entropy(rows, target[weighted].long(), reduction="none")
-    weight = weight[weighted].to(cross_entropy.dtype)
+    cross_entropy = functional.cross_entropy(rows, labels[:, 1:][weighted].long(), reduction="none")
+    weight = weights[:, 1:][weighted].to(cross_entropy.dtype)
     counts = (weight > 0) | (cross_entropy.detach() <= gate)
     return (weight * cross_entropy)[counts].sum(), counts.sum()
 

@@ -1,7 +1,5 @@
 """One training run, from an opened data set to a saved model, measured before and after."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -12,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 import transformers
@@ -21,11 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments,
 from pipeline import __version__
 from pipeline.dataset.manifest import lineage
 from pipeline.dataset.open import PairDataset
-from pipeline.errors import CurationError, ModelUnavailable, UsageError
+from pipeline.errors import ConfigError, CurationError, ModelUnavailable, UsageError
+from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.storage.atomic import remove, write_text
 from pipeline.text import one_line
-from pipeline.training.collator import SIDES, FigaCollator
-from pipeline.training.data import check_tokenizer, lengths, training_pairs
+from pipeline.training.collator import COLUMNS, SIDES, FigaCollator
 from pipeline.training.loss import weighted_positions
 from pipeline.training.trainer import FigaTrainer
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "training.json"
 _PROBED_PAIRS = 32
+_CHECKED_PAIRS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,13 @@ class Recipe:
 def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     """Train; write model, tokenizer and training.json into `recipe.out`; return the latter's content.
 
-    Raises UsageError for settings that don't fit together, ConfigError when the labels are for another tokenizer,
+    Raises UsageError for settings that don't fit together, ConfigError for a model with another tokenizer,
     ModelUnavailable when the model can't be loaded, CurationError when the loss is no longer a number.
     """
-    devices = _devices()
+    # Processes of torchrun, or the devices that one process drives.
+    devices = int(os.environ.get("WORLD_SIZE") or max(1, torch.cuda.device_count()))
     micro, accumulated = cut(recipe.batch_size, recipe.micro_batch_size, devices)
-    check_tokenizer(dataset, recipe.model)
+    _check_tokenizer(dataset, recipe.model)
     max_length = recipe.max_length or dataset.manifest["labels"]["max_length"]
     pairs, left_out = training_pairs(dataset, max_length)
     trainer = _trainer(dataset, pairs, recipe, micro, accumulated)
@@ -92,6 +93,49 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     return summary
 
 
+def training_pairs(dataset: PairDataset, max_length: int) -> "tuple[datasets.Dataset, int]":
+    """The columns that the collator reads, without pairs over `max_length` tokens, and how many those are.
+
+    Raises UsageError when nothing is left.
+    """
+    pairs = dataset.to_datasets(COLUMNS)
+    fit = np.flatnonzero(_lengths(pairs) <= max_length)
+    if not len(fit):
+        why = f"all {len(pairs)} are longer than {max_length} tokens" if len(pairs) else "the data set is empty"
+        raise UsageError(f"{dataset.root}: no pair to train on: {why}")
+    return (pairs if len(fit) == len(pairs) else pairs.select(fit)), len(pairs) - len(fit)
+
+
+def _lengths(pairs: "datasets.Dataset") -> Any:
+    """Tokens of each pair's longer sequence, int32 of shape (pairs,)."""
+    table = pairs.with_format("arrow")[:]
+    return np.maximum(*(pc.list_value_length(table[f"{side}_input_ids"]).to_numpy() for side in SIDES))
+
+
+def _check_tokenizer(dataset: PairDataset, model: str) -> None:
+    """Raise ConfigError for a model whose tokenizer is not the labels'.
+
+    Fingerprints also differ for harmless reasons, such as another version of the library; then up to 64 pairs, spread over
+    the data set, are tokenised again and must give the stored ids.
+    """
+    labels = dataset.manifest["labels"]
+    try:
+        tokenizer = open_tokenizer(model, settings_of(labels))
+    except ConfigError as error:
+        raise ConfigError(f"--model {model}: {error}") from None
+    if difference(labels, tokenizer) is None:
+        return
+    table = dataset.to_table(["id", "messages", "revised", "initial", *(f"{side}_input_ids" for side in SIDES)])
+    chosen = np.unique(np.linspace(0, max(table.num_rows - 1, 0), _CHECKED_PAIRS, dtype=np.int64))
+    for row in table.take(chosen).to_pylist() if table.num_rows else []:
+        if not tokenizer.tokenize_published(row):
+            raise ConfigError(
+                f"{dataset.root}: its labels are for the tokenizer {labels['tokenizer']}; that of {model} gives other "
+                f"tokens, first seen in pair {row['id']}. Relabel it, which calls no model: "
+                f"figa relabel {dataset.root} --tokenizer {model} --out NEW"
+            )
+
+
 def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
     """Mean log-probability, in nats, of the tokens with a positive weight (`good`) and a negative one (`bad`).
 
@@ -99,7 +143,7 @@ def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tens
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
-    parts: dict[str, list[torch.Tensor]] = {"good": [], "bad": []}
+    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     with torch.inference_mode():
         for batch in batches:
             on_device = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -108,10 +152,10 @@ def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tens
             logits = model(**on_device, use_cache=False).logits[:, :-1][weighted].float()
             logprobs = -functional.cross_entropy(logits, labels[:, 1:][weighted], reduction="none")
             good = weights[:, 1:][weighted] > 0
-            parts["good"].append(logprobs[good])
-            parts["bad"].append(logprobs[~good])
+            parts.append((logprobs[good], logprobs[~good]))
     model.train(was_training)
-    return {name: torch.cat(values).mean().item() if values else float("nan") for name, values in parts.items()}
+    means = [torch.cat(values).mean().item() for values in zip(*parts, strict=True)] or [math.nan, math.nan]
+    return dict(zip(("good", "bad"), means, strict=True))
 
 
 def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:
@@ -147,7 +191,7 @@ def _save(trainer: FigaTrainer, recipe: Recipe, summary: dict[str, Any]) -> None
 
 
 def _trainer(
-    dataset: PairDataset, pairs: datasets.Dataset, recipe: Recipe, micro: int, accumulated: int
+    dataset: PairDataset, pairs: "datasets.Dataset", recipe: Recipe, micro: int, accumulated: int
 ) -> FigaTrainer:
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
@@ -174,12 +218,7 @@ def cut(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]
     return micro, share // micro
 
 
-def _devices() -> int:
-    """Processes of torchrun, or the devices that one process drives."""
-    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else max(1, torch.cuda.device_count())
-
-
-def _load(name: str, pairs: datasets.Dataset) -> Any:
+def _load(name: str, pairs: "datasets.Dataset") -> Any:
     """The model with float32 weights, which small optimiser steps need; bf16 is for the arithmetic alone."""
     try:
         # Only safetensors: the older files are pickles.
@@ -187,9 +226,8 @@ def _load(name: str, pairs: datasets.Dataset) -> Any:
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = one_line(error)
-        raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {reason}") from None
-    longest, positions = int(lengths(pairs).max()), getattr(model.config, "max_position_embeddings", None)
+        raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {one_line(error)}") from None
+    longest, positions = int(_lengths(pairs).max()), getattr(model.config, "max_position_embeddings", None)
     if positions and longest > positions:
         raise UsageError(
             f"--model {name}: takes {positions} tokens, the longest sequence has {longest}; --max-length {positions} "

@@ -10,11 +10,8 @@ gradients are already computed. The gradient is linear in 1/N, hence:
    by M/N, N being the sum of all micro-batches' and devices' counts.
 
 So the gradient, its clipping and the logged loss equal those of one device that takes the whole step as one batch, up to
-rounding. M in place of 1 keeps half-precision gradients in range. What is not promised: an evaluation's loss is the mean
-of its batches' losses; DeepSpeed hides its gradients and is refused.
+rounding. M in place of 1 keeps half-precision gradients in range. An evaluation's loss is the mean of its batches' losses.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -33,8 +30,7 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
         trainer = FigaTrainer(model, TrainingArguments("out"), FigaCollator(pad_id), train_dataset=pairs)
 
-    `train_dataset` has the published columns (others are ignored) or those of the `sequences` export. Over a trainer that
-    derives from Trainer: `class MyTrainer(FigaTrainer, TheirTrainer)`, as in `trl_recipe`.
+    `train_dataset` has the published columns or those of the `sequences` export. Over another trainer: see `trl_recipe`.
     """
 
     # Trainer must not divide by the number of micro-batches: `compute_loss` divides by the count of the whole step.

@@ -16,13 +16,9 @@
     )
     trainer.train()
 
-SFTTrainer alone would be silently wrong in four ways, each corrected here: it keeps only the columns `input_ids` and
-`labels` (FigaTrainer names the weights too); it cuts sequences, EOS included, at `max_length`, 1024 by default
-(`max_length=None`); its collator does not know the weights (`FigaCollator`); and `compute_loss_func` gets the labels but
-not the weights, and a normaliser that counts labels (FigaTrainer overrides `compute_loss`).
+SFTTrainer alone would be silently wrong: it drops the column of weights, which neither its collator nor `compute_loss_func`
+knows, and cuts sequences, EOS included, at `max_length`, 1024 by default.
 """
-
-from __future__ import annotations
 
 from typing import Any
 

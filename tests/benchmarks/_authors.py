@@ -28,7 +28,7 @@ def against(out: Path, tokenizer: LabelTokenizer, seconds_to_label: float, *, qu
         from torch.utils.data import DataLoader
 
         from pipeline.training.collator import FigaCollator
-        from pipeline.training.data import training_pairs
+        from pipeline.training.recipe import training_pairs
     except ImportError as error:
         return [Figure("the authors' batches / ours", None, "×", target=f"skipped: {error.name} isn't installed")]
     dataset = open_dataset(out)

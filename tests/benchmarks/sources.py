@@ -102,7 +102,7 @@ def _planned(path: Path, work: str, **settings: float) -> dict[str, float]:
     flags = {"source.name": "jsonl", "source.input": str(path), **{f"source.{k}": v for k, v in settings.items()}}
     config = load_config(flags=flags)
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        source = sources.resolve("jsonl", str(path), warn=lambda message: None)
+        source = sources.resolve_source(config.source, lambda message: None)
         adapters = sources.open_adapters(config.source, source, lambda message: None)
         plan = plan_shards(config, source, adapters, Path(folder), lambda message: None)
         rejected = sum(file.rejected for file in stage_files.inspect_all(Path(folder), "source", plan.shards))

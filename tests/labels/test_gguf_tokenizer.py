@@ -95,7 +95,9 @@ def tokenizer(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def post(gguf: Path) -> Iterator[Post]:
     server = LocalServer(gguf, context=512)
-    link = http.client.HTTPConnection(*server.url.removeprefix("http://").split(":"), timeout=60)
+    link = http.client.HTTPConnection(
+        *server.base_url.removeprefix("http://").removesuffix("/v1").split(":"), timeout=60
+    )
 
     def ask(path: str, body: dict[str, Any]) -> Any:
         link.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {server.api_key}"})

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.labels.words import token_words
+from pipeline.labels.tokenizer import token_words
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\s+")
 texts = st.text(st.sampled_from("ab_ '’\n\t\u00a0\x1c.,!é\u0301漢😀\u200d١"), max_size=14)

@@ -19,7 +19,7 @@ WORKERS = 16
     [
         ("openai", "all", {"rpm": 1800, "tpm": 300_000}),
         ("anthropic", "all", {"rpm": 1800, "tpm": 300_000}),
-        ("openai", "all", {"rpm": 9000, "tpm": 18_000}),
+        pytest.param("openai", "all", {"rpm": 9000, "tpm": 18_000}, marks=pytest.mark.slow),
         ("openai", "none", {"rpm": 1800}),
     ],
 )

@@ -8,9 +8,10 @@ from itertools import islice
 from typing import Any
 
 from pipeline.config.loading import load_config
+from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError, RowReject
 from pipeline.run.intake import Intake
-from pipeline.sources import get, records, resolve
+from pipeline.sources import get, records, resolve_source
 from tests.replication.sets import CURATION
 
 READ, HELD_OUT_FROM = 1500, 1000
@@ -30,7 +31,7 @@ def share_out(source_input: str | None, limit: int, count: int) -> Shared:
     training set's own checks, and repeat no earlier query, are held out; preferences come from all others."""
     settings = load_config(CURATION).source
     adapter = get("hh-rlhf")
-    source = resolve("hh-rlhf", source_input, require_full=True, warn=_warn)
+    source = resolve_source(SourceSettings(name="hh-rlhf", input=source_input, require_full=True), _warn)
     read = list(islice(records(source, warn=_warn), READ))
     results = Intake(settings, {"hh-rlhf": adapter}).take(read)
     taken = [row for row, _ in results]

@@ -8,11 +8,12 @@ from pipeline import sources
 from pipeline.config.values import SOURCE_NAMES
 from pipeline.errors import RowReject
 from tests.sources.rejects import REJECTS, path
+from tests.sources.resolving import resolve
 
 
 def read(name, file):
     """(line, row or reason) of every record."""
-    source = sources.resolve(name, str(file), warn=print)
+    source = resolve(name, str(file))
     values = (record.value for record in sources.records(source) if isinstance(record.value, dict))
     adapter, _ = sources.bind(sources.get(name), {}, values)
     for record in sources.records(source):

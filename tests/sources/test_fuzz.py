@@ -11,6 +11,7 @@ from pipeline import sources
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import SourceRow
 from tests.sources.rejects import REJECTS, path
+from tests.sources.resolving import resolve
 
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=30) | st.sampled_from(
     ["", " ", "\n\nHuman: ", "\n\nAssistant: ", "Human:", "\ud800", "\0", "user", "assistant", "system", "gpt", "human"]
@@ -125,7 +126,7 @@ def test_bad_lines_among_good_ones_cost_only_themselves(tmp_path, name, end):
     lines = [line for pair in zip(good, BAD_LINES.values(), strict=False) for line in pair] + good[len(BAD_LINES) :]
     file = tmp_path / "rows.jsonl"
     file.write_bytes(end.join(lines))
-    source = sources.resolve(name, str(file), warn=print)
+    source = resolve(name, str(file))
     adapter, _ = sources.bind(sources.get(name), {}, GOOD[name])
     numbers, kept = [], 0
     for record in sources.records(source):
@@ -162,7 +163,7 @@ def test_records_never_lose_a_row(tmp_path, lines):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"first": 1}\n' + b"\n".join(lines))
     numbers = [1, *(number for number, line in enumerate(lines, 2) if line.strip())]
-    source = sources.resolve("jsonl", str(path), warn=print)
+    source = resolve("jsonl", str(path))
     read = list(sources.records(source))
     assert [int(record.where.rpartition(":")[2]) for record in read] == numbers
     assert [record.source_row for record in read] == list(range(len(numbers)))
@@ -183,7 +184,7 @@ def test_any_bytes_are_rows_or_one_input_error(tmp_path, data, name):
     for content in (data, magic.get(name, b"") + data):
         (tmp_path / name).write_bytes(content)
         try:
-            for record in sources.records(sources.resolve("jsonl", str(tmp_path / name), warn=lambda text: None)):
+            for record in sources.records(resolve("jsonl", str(tmp_path / name), warn=lambda text: None)):
                 assert isinstance(record.value, (dict, RowReject))
         except InputError as error:
             assert "\n" not in str(error)

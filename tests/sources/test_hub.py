@@ -17,9 +17,10 @@ from tests.sources.hub_server import SHA, Hub
 CHILD = """
 import json, sys
 from pipeline import errors, sources
+from pipeline.config.settings import SourceSettings
 arguments = json.loads(sys.argv[1])
 try:
-    source = sources.resolve(warn=lambda text: print("WARN", text), **arguments)
+    source = sources.resolve_source(SourceSettings(**arguments), lambda text: print("WARN", text))
     fields = ("resolved", "location", "revision", "split", "licence", "digest")
     print("SOURCE", json.dumps([getattr(source, field) for field in fields]))
     for record in sources.records(source):

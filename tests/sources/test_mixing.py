@@ -14,6 +14,7 @@ import pytest
 from pipeline import sources
 from pipeline.errors import UsageError
 from tests.conftest import ROOT, child_environment
+from tests.sources.resolving import resolve
 
 TRANSCRIPT = "\n\nHuman: hh {n}\n\nAssistant: {reply}"
 
@@ -31,7 +32,7 @@ def inputs(tmp_path: Path) -> str:
 
 
 def read(name: str, input: str, **options: Any) -> list[sources.Record]:
-    return list(sources.records(sources.resolve(name, input, warn=print, **options)))
+    return list(sources.records(resolve(name, input, **options)))
 
 
 def refused(name: str, input: str, **options: Any) -> str:
@@ -62,10 +63,7 @@ def test_the_seed_decides_and_the_digest_tells(inputs: str) -> None:
         return [record.where for record in read("hh-rlhf,jsonl", inputs, **options)]
 
     assert order(seed=1) == order(seed=1) != order(seed=2)
-    resolved = [
-        sources.resolve("hh-rlhf,jsonl", inputs, warn=print, **options)
-        for options in ({}, {"seed": 1}, {"mix": (0.6, 0.4)})
-    ]
+    resolved = [resolve("hh-rlhf,jsonl", inputs, **options) for options in ({}, {"seed": 1}, {"mix": (0.6, 0.4)})]
     assert len({source.digest for source in resolved}) == 3
     assert [part.adapter for part in resolved[0].parts] == ["hh-rlhf", "jsonl"]
     assert (resolved[0].resolved, resolved[0].location) == ("mix", inputs.replace(",", ", "))
@@ -80,7 +78,8 @@ def test_the_order_is_the_one_it_was_in_the_first_version(inputs: str) -> None:
 PRINT_ORDER = """
 import sys
 from pipeline import sources
-source = sources.resolve("hh-rlhf,jsonl", sys.argv[1], warn=print, seed=3)
+from tests.sources.resolving import resolve
+source = resolve("hh-rlhf,jsonl", sys.argv[1], seed=3)
 print(source.digest, [(record.source, record.source_row) for record in sources.records(source)])
 """
 
@@ -108,7 +107,7 @@ def test_the_same_adapter_twice_has_two_names(tmp_path: Path) -> None:
 
 def test_an_empty_input_means_the_sources_own(inputs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    source = sources.resolve("hh-rlhf,jsonl", f",{inputs.rpartition(',')[2]}", warn=lambda message: None)
+    source = resolve("hh-rlhf,jsonl", f",{inputs.rpartition(',')[2]}", warn=lambda message: None)
     assert [part.resolved for part in source.parts] == ["bundled-sample", "file"]
     assert source.licence == "Apache-2.0, unknown"
 

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import ConfigError, RowReject
+from tests.sources.resolving import resolve
 
 USER = [{"role": "user", "content": "q"}]
 PAIR = {"initial": "a", "revised": "b"}
@@ -69,7 +70,7 @@ def test_parquet_with_nested_columns_nulls_and_a_mapping(tmp_path):
         {"talk": [*USER, {"role": "assistant", "content": f"r{n}"}], "worse": None if n % 2 else "w"} for n in range(30)
     ]
     pq.write_table(pa.Table.from_pylist([*rows, {"talk": None}, {"talk": []}]), path)
-    source = sources.resolve("parquet", str(path), warn=print)
+    source = resolve("parquet", str(path))
     adapter, said = sources.bind(sources.get("parquet"), {"messages": "talk", "rejected": "worse"}, [])
     assert adapter.name == "parquet" and said == "fields given: messages = 'talk', rejected = 'worse'"
     good, bad = [], []

@@ -15,6 +15,7 @@ from pipeline import sources
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import rows
 from pipeline.sources.readers import parquet_rows
+from tests.sources.resolving import resolve
 
 
 def read(path: Path) -> list[tuple[int, Any]]:
@@ -38,7 +39,7 @@ def test_rows_are_what_was_written(tmp_path: Path) -> None:
 def test_content_goes_before_the_name_and_records_are_numbered(tmp_path: Path) -> None:
     table = pa.table({"prompt": ["q"] * 3, "response": ["r"] * 3})
     pq.write_table(table, tmp_path / "rows.jsonl")
-    source = sources.resolve("jsonl", str(tmp_path / "rows.jsonl"), warn=print)
+    source = resolve("jsonl", str(tmp_path / "rows.jsonl"))
     found = list(sources.records(source))
     assert [record.where.rpartition(":")[2] for record in found] == ["1", "2", "3"]
     assert found[0].value == {"prompt": "q", "response": "r"}
@@ -120,7 +121,7 @@ def test_a_damaged_file_is_one_error(tmp_path: Path, damage: str) -> None:
 def test_an_empty_table_and_a_table_of_nothing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "a.parquet")
     with pytest.raises(InputError, match="no rows in it"):
-        list(sources.records(sources.resolve("jsonl", str(tmp_path / "a.parquet"), warn=print)))
+        list(sources.records(resolve("jsonl", str(tmp_path / "a.parquet"))))
     (tmp_path / "b.parquet").write_text(json.dumps({"prompt": "q"}))
     with pytest.raises(InputError, match="not Parquet"):
         read(tmp_path / "b.parquet")

@@ -10,6 +10,7 @@ import pytest
 from pipeline import resources, sources
 from pipeline.errors import ConfigError, InputError, RowReject
 from pipeline.sources import files
+from tests.sources import resolving
 
 ROW = b'{"prompt": "q", "response": "r"}\n'
 
@@ -30,7 +31,8 @@ def no_network(monkeypatch):
 
 def resolve(input, name="jsonl", **options):
     warnings = []
-    return sources.resolve(name, None if input is None else str(input), warn=warnings.append, **options), warnings
+    source = resolving.resolve(name, None if input is None else str(input), warn=warnings.append, **options)
+    return source, warnings
 
 
 def refused(input, name="jsonl", error=InputError, **options):
@@ -249,4 +251,4 @@ def test_a_csv_file_with_another_separator_says_so(folder):
     for text in ("question;answer\nq;a\n", '"question";"answer"\n"q";"a"\n'):
         (folder / "own.csv").write_text(text, "utf-8")
         with pytest.raises(InputError, match="comma"):
-            list(sources.records(sources.resolve("jsonl", str(folder / "own.csv"), warn=print)))
+            list(sources.records(resolve(folder / "own.csv")[0]))

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import sources
 from pipeline.errors import RowReject
+from tests.sources.resolving import resolve
 
 PATH = os.environ.get("HH_RLHF_PATH")
 pytestmark = pytest.mark.skipif(not PATH, reason="HH_RLHF_PATH names no real rows")
@@ -24,7 +25,7 @@ KNOWN = {
 def test_every_real_row_is_a_correct_query_or_a_reject_with_a_reason():
     adapter = sources.get("hh-rlhf")
     counts = Counter()
-    source = sources.resolve("hh-rlhf", PATH, warn=print)
+    source = resolve("hh-rlhf", PATH)
     for index, record in enumerate(sources.records(source)):
         assert record.source_row == index
         assert isinstance(record.value, dict), record

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import rows as module
-from pipeline.sources.readers import json_rows, unpacking
+from pipeline.sources.readers import json_rows
 
 GOOD = b'{"prompt": "q", "response": "r"}'
 
@@ -277,7 +277,7 @@ def test_memory_for_an_array_is_constant(tmp_path):
 
 @pytest.mark.parametrize("kind", PACK)
 def test_a_bomb_is_refused(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(unpacking, "ALLOWED_BYTES", 100_000)
+    monkeypatch.setattr(module, "ALLOWED_BYTES", 100_000)
     path = tmp_path / f"rows.jsonl.{kind}"
     path.write_bytes(PACK[kind](GOOD + b"\n" + b" " * 4_000_000))
     with pytest.raises(InputError, match=r"rows\.jsonl\.\w+: refused: its first [\d,]+ bytes unpack to over \d"):

@@ -5,8 +5,6 @@ is looked for by its age and its size, and known by the custom ids of its result
 may be waited for, and is then left alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any

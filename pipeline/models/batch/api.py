@@ -1,7 +1,5 @@
 """What a provider's batch API can do, the same for all: the class that `openai.py` and `anthropic.py` complete."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from abc import ABC, abstractmethod

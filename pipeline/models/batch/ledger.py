@@ -6,8 +6,6 @@ forgotten before the request goes into another. Each request holds its worst-cas
 the journal or it ends without value. Commits wait for the disk (synchronous=FULL): each stands for money.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 import time

@@ -4,8 +4,6 @@ Limits per file: 50,000 requests and 200 MB. A batch carries our key as metadata
 be found again after a kill between sending and noting the provider's id.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager

@@ -14,8 +14,6 @@ between the note that a batch will be sent and the provider's id for it leaves u
 decides (`find`). A batch that is missing from that list would be paid for twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 import uuid

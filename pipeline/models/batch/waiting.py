@@ -5,8 +5,6 @@ the row's own reservation stands in the budget instead. A result that no row wai
 counts it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import copy
 

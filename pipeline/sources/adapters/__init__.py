@@ -1,7 +1,6 @@
 """One adapter per data set: from a raw record to a query with its reference.
 
-A Hub data set is read at its newest revision, which the manifest records, unless `source.revision` names another. An
-adapter's docstring says of which revision the format is described.
+A docstring says of which revision its format is described; a run reads the newest unless `source.revision` names another.
 """
 
 from pipeline.errors import ConfigError

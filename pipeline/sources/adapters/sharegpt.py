@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.errors import RowReject
 from pipeline.sources.fields import split_at_reply, turns_of
-from pipeline.sources.row import Adapter, SourceRow, Turns, query, reply
+from pipeline.sources.row import Adapter, SourceRow, query, reply
 from pipeline.text import snippet
 
 EXPECTED = '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}'
@@ -38,29 +38,15 @@ _REPLY = re.compile(r"\s{0,9}(?:<(?:div|p|ul|ol|pre|span)\b[^<>]{0,200}>|\d{1,3}
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The conversation before its last reply, with that reply."""
     before, reference = split_at_reply(turns_of(raw, "conversations"))
-    context = _from_user(before)
+    start = next((index for index, (role, _) in enumerate(before) if role == "user"), len(before))
+    context = [turn for turn in before[:start] if turn[0] != "assistant"] + before[start:]
     for role, text in (*context, ("assistant", reply(reference))):
-        _refuse_markup(role, text)
+        # A user may ask about HTML that begins a message; a reply begins with prose, or with a block of code.
+        markup = _ANYWHERE.search(text) or (_REPLY.match(text) if role == "assistant" else None)
+        if markup:
+            raise RowReject("html_remnants", expected="text without a web page's markup", got=snippet(markup[0]))
     return SourceRow(query(context), reference)
 
 
-def _from_user(turns: Turns) -> Turns:
-    """The turns without the replies that come before the first user turn; a system turn stays."""
-    start = next((index for index, (role, _) in enumerate(turns) if role == "user"), len(turns))
-    return [turn for turn in turns[:start] if turn[0] != "assistant"] + turns[start:]
-
-
-def _refuse_markup(role: str, text: str) -> None:
-    """A user may ask about HTML that begins a message; a reply begins with prose, or with a block of code."""
-    markup = _ANYWHERE.search(text) or (_REPLY.match(text) if role == "assistant" else None)
-    if markup:
-        raise RowReject("html_remnants", expected="text without a web page's markup", got=snippet(markup[0]))
-
-
-ADAPTER = Adapter(
-    name="sharegpt",
-    reader=parse,
-    expected=EXPECTED,
-    hub_id="anon8231489123/ShareGPT_Vicuna_unfiltered",
-    hub_file="ShareGPT_V3_unfiltered_cleaned_split.json",
-)
+_HUB_ID, _HUB_FILE = "anon8231489123/ShareGPT_Vicuna_unfiltered", "ShareGPT_V3_unfiltered_cleaned_split.json"
+ADAPTER = Adapter("sharegpt", parse, EXPECTED, hub_id=_HUB_ID, hub_file=_HUB_FILE)

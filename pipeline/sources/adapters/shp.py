@@ -33,21 +33,14 @@ def parse(raw: dict[str, Any]) -> SourceRow:
     if isinstance(label, bool) or label not in (0, 1):
         raise RowReject("wrong_shape", expected="labels: 0 or 1", got=f"{snippet(label)} in {shape(raw)}")
     preferred, other = comments if label == 1 else reversed(comments)
-    _refuse_contradiction(raw, int(label))
+    a, b = raw.get("score_A"), raw.get("score_B")  # files with fewer fields need not have them
+    if isinstance(a, int | float) and isinstance(b, int | float) and (a < b if label == 1 else b < a):
+        got = f"labels {int(label)}, score_A {snippet(a)}, score_B {snippet(b)}"
+        raise RowReject("label_contradicts_scores", expected="a preferred comment with the higher score", got=got)
     if preferred.strip() in _DELETED:
         raise RowReject("deleted_comment", expected="a preferred comment in words", got=preferred.strip())
     usable = other.strip() and other.strip() not in _DELETED
     return SourceRow(query([("user", post)]), reply(preferred), other if usable else None)
-
-
-def _refuse_contradiction(raw: dict[str, Any], label: int) -> None:
-    """Files with fewer fields need not have the scores."""
-    a, b = raw.get("score_A"), raw.get("score_B")
-    if not isinstance(a, int | float) or not isinstance(b, int | float):
-        return
-    if (a < b) if label == 1 else (b < a):
-        got = f"labels {label}, score_A {snippet(a)}, score_B {snippet(b)}"
-        raise RowReject("label_contradicts_scores", expected="a preferred comment with the higher score", got=got)
 
 
 ADAPTER = Adapter("shp", parse, EXPECTED, hub_id="stanfordnlp/SHP")

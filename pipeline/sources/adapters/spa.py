@@ -24,10 +24,5 @@ _FIELDS = {
     "revised": "revised_output",
 }
 
-ADAPTER = Adapter(
-    name="spa",
-    reader=partial(read, fields=_FIELDS),
-    expected='{"instruction": "…", "output": "…", "original_output": "…", "revised_output": "…"} (and perhaps "input")',
-    hub_id="RUCAIBox/SPA",
-    gives_pairs=True,
-)
+EXPECTED = '{"instruction": "…", "output": "…", "original_output": "…", "revised_output": "…"} (and perhaps "input")'
+ADAPTER = Adapter("spa", partial(read, fields=_FIELDS), EXPECTED, hub_id="RUCAIBox/SPA", gives_pairs=True)

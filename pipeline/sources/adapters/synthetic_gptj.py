@@ -13,12 +13,10 @@ from typing import Any
 from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 
-_FIELDS = {"prompt": "prompt", "reference": "chosen", "rejected": "rejected"}
-
 
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The instruction with both replies."""
-    row = read(raw, _FIELDS)
+    row = read(raw, {"prompt": "prompt", "reference": "chosen", "rejected": "rejected"})
     return row._replace(rejected=None) if row.rejected == row.reference else row
 
 

@@ -19,23 +19,15 @@ from typing import Any
 from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 
-_FIELDS = {"messages": "chosen", "rejected": "rejected"}
-
 
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The conversation before the last reply of `chosen`, with both final replies."""
-    row = read(raw, _FIELDS)
-    scores = (raw.get("score_chosen"), raw.get("score_rejected"))
-    chosen, rejected = (score if isinstance(score, int | float) else None for score in scores)
-    tied = chosen is not None and rejected is not None and not rejected < chosen
+    row = read(raw, {"messages": "chosen", "rejected": "rejected"})
+    chosen, rejected = raw.get("score_chosen"), raw.get("score_rejected")
+    tied = isinstance(chosen, int | float) and isinstance(rejected, int | float) and not rejected < chosen
     return row._replace(rejected=None) if tied else row
 
 
-ADAPTER = Adapter(
-    name="ultrafeedback",
-    reader=parse,
-    expected='{"chosen": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "rejected": […]}',
-    hub_id="HuggingFaceH4/ultrafeedback_binarized",
-    hub_split="train_prefs",
-    licence="MIT",
-)
+EXPECTED = '{"chosen": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "rejected": […]}'
+_HUB_ID = "HuggingFaceH4/ultrafeedback_binarized"
+ADAPTER = Adapter("ultrafeedback", parse, EXPECTED, hub_id=_HUB_ID, hub_split="train_prefs", licence="MIT")

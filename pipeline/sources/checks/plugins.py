@@ -61,8 +61,9 @@ def check(name: str) -> Check:
         if answer is None:
             return
         if not isinstance(answer, str) or not answer:
-            got = f"it returned {answer!r:.80}"
-            raise ConfigError(f"source.plugins: {name} must return None or a reason as text, {got}")
+            raise ConfigError(
+                f"source.plugins: {name} must return None or a reason as text, it returned {answer!r:.80}"
+            )
         raise RowReject(answer if _REASON.fullmatch(answer) else "plugin", plugin=name, got=answer[:200])
 
     return refuse

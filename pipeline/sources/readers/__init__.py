@@ -1,1 +1,1 @@
-"""File formats: records out of JSON, CSV and Parquet files, packed or not."""
+"""File formats: records out of JSON, CSV and Parquet files."""

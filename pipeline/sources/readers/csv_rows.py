@@ -27,9 +27,7 @@ def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_byte
                 yield begins, _row(header, cells)
             begins = reader.line_num + 1
     except csv.Error as error:
-        hint = (
-            "is a quote left open, or not doubled, before it, or are fields separated by something else than a comma?"
-        )
+        hint = "is a quote left open, or not doubled, before it, or are the fields not separated by commas?"
         raise InputError(f"{shown(path)}:{reader.line_num}: not CSV ({error}); {hint}") from error
 
 
@@ -41,13 +39,12 @@ def _capped(text: io.TextIOWrapper, most: int) -> Iterator[str]:
 
 
 def _header(names: list[str], path: Location) -> list[str]:
-    if len(names) == 1 and any(separator in names[0] for separator in ";\t|"):
-        what = f"the first row is one name, {snippet(names[0])}"
-        raise InputError(f"{shown(path)}:1: {what}: separate fields by commas, or by tabs in a .tsv")
     twice = [name for name in names if names.count(name) > 1]
-    if twice or not any(names):
-        got = f"{snippet(twice[0])} twice" if twice else "none"
-        raise InputError(f"{shown(path)}:1: a CSV file's first row must name its fields, each once; got {got}")
+    single = len(names) == 1 and any(separator in names[0] for separator in ";\t|")
+    if twice or single or not any(names):
+        got = f"{snippet(twice[0])} twice" if twice else f"one name, {snippet(names[0])}" if single else "none"
+        wanted = "the names of the fields, each once, separated by commas (by tabs in a .tsv)"
+        raise InputError(f"{shown(path)}:1: a CSV file's first row must hold {wanted}; got {got}")
     return names
 
 
