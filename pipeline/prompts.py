@@ -1,10 +1,9 @@
 """The prompts of reviser and judge: Jinja2 files, rendered once, with data-set text delimited as data.
 
-Files in `prompts/` (or the folder in `reviser.prompts`): `diagnose.md` opens the conversation and shows the texts;
-`revise_<reason>.md`, or `edits.md` for all reasons, is its second turn; `sentence.md` asks about one sentence of the draft.
-`judge_pointwise.md` and `judge_pairwise.md` are those of a language model as reward, of the folder in `reward.prompts`.
-Text from the data is only ever a *value*: the one rendering pass inserts it, and never looks for template syntax in it.
-Each text stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it.
+`diagnose.md` opens the reviser's conversation and shows the texts; `revise_<reason>.md`, or `edits.md` for all reasons, is its
+second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever a *value*: the one rendering
+pass never looks for template syntax in it. Each text stands between tags that carry a fence, a hash of these texts: no text
+can contain the tag that would end it.
 """
 
 import hashlib
@@ -49,8 +48,7 @@ class _Templates:
                 self._templates[name] = environment.from_string(text)
                 self._fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-                reason = one_line(error, 1000)
-                raise ConfigError(f"{root / name}.md: prompt can't be rendered: {reason}") from None
+                raise ConfigError(f"{root / name}.md: prompt can't be rendered: {one_line(error, 1000)}") from None
 
     def _fill(self, name: str, **values: Any) -> str:
         return self._templates[name].render(**values).strip()
@@ -64,10 +62,9 @@ class Prompts(_Templates):
         super().__init__(folder, NAMES, example | {"reason": REASONS[0], "sentence": "s"})
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
-        """One prompt for one row. Variables: messages, reference, draft, fence, reasons; in `edits` and `sentence` also
-        reason, in `sentence` also sentence."""
-        values = {"messages": messages, "reference": reference, "draft": draft, "reasons": REASONS, **more}
-        return self._fill(name, fence=fence(messages, reference, draft), **values)
+        """One prompt for one row. more: `reason` for edits and sentence, `sentence` for sentence."""
+        texts = {"messages": messages, "reference": reference, "draft": draft}
+        return self._fill(name, **texts, fence=fence(messages, reference, draft), reasons=REASONS, **more)
 
 
 class JudgePrompts(_Templates):
@@ -97,9 +94,5 @@ def response_format(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 def json_object(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON schema of an object with exactly these properties."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    required = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **required}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import datasets
@@ -35,7 +36,8 @@ def test_the_folder_loads_as_it_is(out: Path, tmp_path: Path) -> None:
 def test_names_columns_funnel_models_and_licence(out: Path) -> None:
     manifest = open_dataset(out).manifest
     text = (out / "README.md").read_text("utf-8")
-    assert all(f"| `{name}` |" in text for name in schema.PUBLISHED.names)
+    types = [(field.name, re.sub("element: |item: ", "", str(field.type))) for field in schema.PUBLISHED]
+    assert all(f"| `{name}` | `{type_}` |" in text for name, type_ in types)
     assert "| sample | 21 | 20 | 1 truncated |" in text
     assert manifest["labels"]["fingerprint"] in text and "arXiv:2311.04072" in text
     assert header(text)["license"] == "other" and header(text)["license_name"] == "synthetic"

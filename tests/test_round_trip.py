@@ -17,9 +17,9 @@ from pipeline.curate import Outcome
 from pipeline.errors import ConfigError
 from pipeline.run.estimate import estimate
 from pipeline.run.plan import planned_columns
-from pipeline.stages.table import columns_after
 from tests.sources.rejects import DUPLICATES, REJECTS, path
 from tests.sources.resolving import resolve
+from tests.stages.tables import columns_after
 from tests.test_run import run
 
 Settings = Callable[..., CurationConfig]

@@ -50,7 +50,7 @@ def _plot(rows: Any) -> None:
     """Print the distribution of the scores in a table of rows."""
     import numpy as np
 
-    from pipeline.dataset.histogram import histogram
+    from pipeline.dataset.measures import histogram
 
     initial, reference = (rows[name].to_numpy().astype(np.float64) for name in ("reward_initial", "reward_reference"))
     plots = {

@@ -25,11 +25,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline import exports, open_dataset
+    from pipeline import open_dataset
     from pipeline.dataset.facts import counts
+    from pipeline.exports import formats
     from pipeline.exports.writing import export
 
-    format, variant = exports.get(arguments.format, arguments.variant)
+    format, variant = formats.get(arguments.format, arguments.variant)
     dataset = open_dataset(arguments.dir)
     with progress_bar(f"exporting {arguments.dir}", len(dataset)) as advance:
         content = export(dataset, format, variant, arguments.out, advance)

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.models.journal import Journal
     from pipeline.rewards.check import check, concerns, read_pairs
     from pipeline.run.context import local_file
-    from pipeline.storage.location import checks
+    from pipeline.storage.location import state_folder
 
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
 
     def open_judge(settings: RewardSettings) -> ChatModel:
         # The journal is in the user's state folder: the same check again costs nothing.
-        budget, journal = Budget(config.run.budget_usd, 0.0), Journal(checks() / "journal.db")
+        budget, journal = Budget(config.run.budget_usd, 0.0), Journal(state_folder() / "checks" / "journal.db")
         return factory.chat_model(settings, journal=journal, budget=budget, local_file=local_file)
 
     rewards.check_settings(config.reward, config.run.budget_usd)

@@ -1,15 +1,10 @@
 """Which rows a reader of an epoch gets, in which order, and the numpy columns that it gets them in. Knows no files.
 
 The order of an epoch: the row groups of all files are permuted, then cut into windows of at least `WINDOW_ROWS` rows, and
-the rows of each window are permuted. So memory holds one window, whatever the size of the data set, and rows mix over the
-whole of it by groups. A permutation is the stable argsort of raw PCG64 output seeded by (seed, epoch, window): numpy
-guarantees that stream for all its versions, unlike that of `Generator.permutation`.
-
-Ranks take equal, contiguous parts of that order. The workers of a rank take contiguous runs of its batches, so that each
-part of a file is decoded by one process, or by two at the borders.
+the rows of each window are permuted, so that memory holds one window. A permutation is the stable argsort of raw PCG64
+output seeded by (seed, epoch, window): numpy guarantees that stream for all its versions. Ranks take equal, contiguous parts
+of that order, and the workers of a rank contiguous runs of its batches, so that few files are decoded twice.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,10 +22,9 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """One list per row, of different lengths; behaves as a sequence of arrays.
+    """One list per row, of different lengths; behaves as a sequence of arrays, which are views.
 
-    values: shape (total,), the column's dtype. offsets: int64, shape (rows + 1,), from 0; row i is
-    values[offsets[i]:offsets[i + 1]], which is what `ragged[i]` returns, without a copy.
+    values: shape (total,), the column's dtype. offsets: int64, shape (rows + 1,); row i is values[offsets[i]:offsets[i + 1]].
     """
 
     values: Array
@@ -99,10 +93,7 @@ def padded(batch: Batch, width: int | None, pad_id: int) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows that are read and shuffled together.
-
-    first: the place of its first row in the epoch. groups: row groups as (file, group). order: None keeps the stored order.
-    """
+    """Rows that are read and shuffled together, from place `first` of the epoch; groups: (file, group); order None: stored."""
 
     first: int
     rows: int
@@ -138,26 +129,6 @@ def permutation(count: int, seed: int, epoch: int, stream: int) -> Index:
     return np.argsort(keys, kind="stable")
 
 
-def check_arguments(
-    batch_size: int,
-    rank: int,
-    world_size: int,
-    worker: int,
-    num_workers: int,
-    seed: int,
-    epoch: int,
-    start_row: int,
-) -> None:
-    """Raises ValueError for a reader of an epoch that can't be."""
-    if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers:
-        raise ValueError(
-            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}: at least 1, "
-            "and ranks and workers count from 0"
-        )
-    if min(seed, epoch, start_row) < 0:
-        raise ValueError(f"seed {seed}, epoch {epoch}, start_row {start_row}: must not be negative")
-
-
 def share(
     rows: int,
     batch_size: int,
@@ -174,8 +145,13 @@ def share(
     Over all ranks and workers every row is in one batch; ranks differ by at most a row, and only the last batch of a rank
     is short. With drop_last every rank has the same number of batches, all full; fewer than world_size × batch_size
     rows are left out. start_row: rows of the rank that were consumed, taking the batches of its workers in turns
-    as torch's DataLoader does.
+    as torch's DataLoader does. Raises ValueError for arguments that can't be.
     """
+    if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers or start_row < 0:
+        raise ValueError(
+            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}, start_row "
+            f"{start_row}: a batch has at least 1 row, and ranks, workers and rows count from 0"
+        )
     if drop_last:
         first = rank * (rows // world_size)
         end = first + rows // world_size // batch_size * batch_size

@@ -1,16 +1,10 @@
-"""What a manifest says, as plain data; the terminal, the data card, the report and Prefect's artifacts render it.
-
-A fact is a name and a text of one line. Renderers escape both for their medium.
-"""
-
-from __future__ import annotations
+"""What a manifest says, as names and texts of one line; terminal, data card, report and Prefect's artifacts render it."""
 
 from typing import Any
 
 import numpy as np
 
-from pipeline.dataset.histogram import median
-from pipeline.dataset.measures import Measures
+from pipeline.dataset.measures import Measures, median
 from pipeline.rewards import diagnostics
 
 Fact = tuple[str, str]
@@ -29,9 +23,8 @@ _CALLS = {
 def title(manifest: Manifest) -> str:
     """Names the source of the rows. The bundled sample stands in for a source, and has none of its rows."""
     source = manifest["source"]
-    name = str(source.get("name", "unknown source"))
     sample = "the bundled sample in place of " if source.get("resolved") == "bundled-sample" else ""
-    return f"FIGA pairs from {sample}{name}"
+    return f"FIGA pairs from {sample}{source.get('name', 'unknown source')}"
 
 
 def headline(manifest: Manifest) -> str:
@@ -54,10 +47,9 @@ def warnings(manifest: Manifest) -> list[str]:
 
 def tiles(manifest: Manifest, measured: Measures) -> list[Fact]:
     """The figures to look at first."""
-    rows = manifest["rows"]
-    share = rows["published"] / rows["read"] if rows["read"] else 0.0
-    facts = [("pairs published", f"{rows['published']:,}"), ("of rows read", f"{rows['read']:,}")]
-    facts.append(("survived", f"{share:.0%}"))
+    published, read = manifest["rows"]["published"], manifest["rows"]["read"]
+    survived = f"{published / read if read else 0.0:.0%}"
+    facts = [("pairs published", f"{published:,}"), ("of rows read", f"{read:,}"), ("survived", survived)]
     gains = measured.numbers["reward_gain"]
     gain, distance = median(gains), median(measured.numbers["edit_distance"])
     if gain is not None:
@@ -90,13 +82,13 @@ def spent(manifest: Manifest) -> list[str]:
 def calls(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     """Stage, call, number of answers, US dollars: "–" where the manifest doesn't say, "unknown" without a price."""
     paid, unpriced = manifest.get("cost_usd_by_call") or {}, set(manifest.get("unpriced") or ())
-    names = {role: model["name"] for role, model in manifest["models"].items()}
-    models = {role: {names.get(role)} for role in ("policy", "reviser")}
+    models = {role: {model["name"]} for role, model in manifest["models"].items()}
     # Several judges have one name together, so the unpriced names of no other role are theirs.
-    models["reward"] = unpriced - models["policy"] - models["reviser"] | {names.get("reward")}
+    others = models.get("policy", set()) | models.get("reviser", set())
+    models["reward"] = models.get("reward", set()) | (unpriced - others)
     counted = manifest.get("calls") or {}
     lines = []
-    for name in sorted(counted, key=lambda call: list(_CALLS).index(call) if call in _CALLS else len(_CALLS)):
+    for name in [*(call for call in _CALLS if call in counted), *(call for call in counted if call not in _CALLS)]:
         stage, role = _CALLS.get(name, (name, ""))
         dollars = f"${paid[name]:,.4f}" if name in paid else "–"
         if not paid.get(name) and models.get(role, set()) & unpriced:
@@ -108,28 +100,30 @@ def calls(manifest: Manifest) -> list[tuple[str, str, str, str]]:
 def origin(manifest: Manifest) -> list[Fact]:
     """What the data set was made from, by which models, with which labels, and at what cost."""
     source = manifest["source"]
-    facts = [("Source", _source(source))]
-    facts += [(f"Part, weight {part['weight']:g}", _source(part)) for part in source.get("parts", ())]
-    facts += [(_ROLES.get(role, role), str(model["name"])) for role, model in manifest["models"].items()]
-    facts += _reward_check(manifest)
+    labels = manifest["labels"]
     thresholds = (manifest.get("thresholds") or {}).items()
     rules = [f"{RULES.get(name, name)} {value:.4g}" for name, value in thresholds if value is not None]
-    facts.append(("Selected rows", ", ".join(rules) or "of any score"))
-    if manifest.get("prompts"):
-        facts.append(("Prompts of the reviser", f"digest {manifest['prompts']}"))
-    labels = manifest["labels"]
-    weights = ", ".join(f"{sign} = {labels[name]}" for sign, name in (("α", "alpha"), ("β", "beta"), ("γ", "gamma")))
-    facts.append(("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"))
-    facts.append(("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"))
-    facts.append(("Paid for models", ", ".join(spent(manifest)) or "nothing"))
-    facts += _lineage(manifest)
-    return [*facts, ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}")]
+    prompts = [("Prompts of the reviser", f"digest {manifest['prompts']}")] if manifest.get("prompts") else []
+    weights = "α = {alpha}, β = {beta}, γ = {gamma}".format_map(labels)
+    return [
+        ("Source", _source(source)),
+        *((f"Part, weight {part['weight']:g}", _source(part)) for part in source.get("parts", ())),
+        *((_ROLES.get(role, role), str(model["name"])) for role, model in manifest["models"].items()),
+        *_reward_check(manifest),
+        ("Selected rows", ", ".join(rules) or "of any score"),
+        *prompts,
+        ("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"),
+        ("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"),
+        ("Paid for models", ", ".join(spent(manifest)) or "nothing"),
+        *_lineage(manifest),
+        ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}"),
+    ]
 
 
 def _source(source: dict[str, Any]) -> str:
     """A source by name, how it was resolved, split and licence. Only a location on the Hub is public."""
-    place = [source.get("resolved"), source.get("location") if source.get("resolved") == "hub" else None]
-    place.append(f"at {source['revision']}" if source.get("revision") else None)
+    location = source.get("location") if source.get("resolved") == "hub" else None
+    place = [source.get("resolved"), location, f"at {source['revision']}" if source.get("revision") else None]
     text = f"{source.get('name', 'unknown source')} ({' '.join(str(part) for part in place if part)})"
     return ", ".join([text, *(f"{name} {source[name]}" for name in ("split", "licence") if source.get(name))])
 
@@ -157,21 +151,17 @@ def _lineage(manifest: Manifest) -> list[Fact]:
 
 def accepted_gain(manifest: Manifest) -> tuple[float | None, str]:
     """The reward gain from which on revisions are accepted, None where it is not known; and what to say of it."""
-    settings = _filter(manifest)
-    note = "By the reward model."
+    settings = manifest.get("settings", {}).get("filter")
     if not settings or manifest["models"].get("reward", {}).get("name") in (None, "none"):
-        return None, note
+        return None, "By the reward model."
     least = float(settings.get("min_reward_gain") or 0.0)
-    return least, f"{note} Accepted: from {least:g} on."
+    return least, f"By the reward model. Accepted: from {least:g} on."
 
 
 def accepted_distance(manifest: Manifest) -> tuple[tuple[float, float] | None, str]:
     """Edit distances that are accepted, above the first and up to the second; and what to say of them."""
-    least, most = (_filter(manifest).get(name) for name in ("min_distance", "max_distance"))
+    settings = manifest.get("settings", {}).get("filter", {})
+    least, most = settings.get("min_distance"), settings.get("max_distance")
     if least is None or most is None:
         return None, "Token edits, as share of the longer answer."
     return (float(least), float(most)), (f"Accepted: above {least:g}, up to {most:g}. Revisions outside were rejected.")
-
-
-def _filter(manifest: Manifest) -> dict[str, Any]:
-    return dict((manifest.get("settings") or {}).get("filter") or {})

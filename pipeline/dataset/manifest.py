@@ -1,7 +1,5 @@
 """manifest.json: written last. A data set exists when its manifest does, and consists of the files that it names."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from contextlib import suppress
@@ -40,29 +38,20 @@ def file_entries(root: Path, content: dict[str, Any], key: str = "files") -> lis
     entries = []
     try:
         for entry in content[key]:
-            path = root / entry["path"]
+            name, path = entry["path"], root / entry["path"]
             if not path.resolve().is_relative_to(root.resolve()):
-                raise ValueError(f"{entry['path']!r} is outside the folder")
-            entries.append(
-                FileEntry(path, entry["path"], int(entry["rows"]), int(entry["bytes"]), str(entry["sha256"]))
-            )
+                raise ValueError(f"{name!r} is outside the folder")
+            entries.append(FileEntry(path, name, int(entry["rows"]), int(entry["bytes"]), str(entry["sha256"])))
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{root / NAME}: its list of {key.replace('_', ' ')} can't be read ({error!r})") from None
     return entries
 
 
 def write(out: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest with a digest of itself, which reveals edits; returns it.
-
-    In a remote folder only when no other run has published since this one took the lock; else StorageError.
-    """
-    content = seal(content)
+    """Write the manifest with a digest of itself, which reveals edits; returns it. Raises as `write_manifest` does."""
+    content = {**content, "digest": digest_of(content)}
     write_manifest(out, as_text(content))
     return content
-
-
-def seal(content: dict[str, Any]) -> dict[str, Any]:
-    return {**content, "digest": digest_of(content)}
 
 
 def as_text(content: dict[str, Any]) -> str:
@@ -97,9 +86,8 @@ def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise StorageError(
-            f"{path}: not readable as a manifest ({error}); run the same command again to publish again"
-        ) from error
+        what = f"not readable as a manifest ({error}); run the same command again to publish again"
+        raise StorageError(f"{path}: {what}") from error
 
 
 def load_or_none(out: Path) -> dict[str, Any] | None:

@@ -1,12 +1,8 @@
-"""A few numbers per row, read in one pass: the material of charts, comparisons and the choice of shown rows.
+"""A few numbers per row, read in one pass, for charts, comparisons and the choice of shown rows: 100 bytes per row."""
 
-Memory: about 100 bytes per row, whatever its texts.
-"""
-
-from __future__ import annotations
-
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,8 @@ _SIDES = ("initial", "revised")
 _VALUES = ("id", "diagnosis", "source", *REWARDS, "edit_distance")
 _TOKENS = ("prompt_input_ids", "revised_input_ids", "initial_input_ids")
 _REJECT_COLUMNS = ["id", "stage", "reason", "edit_distance", "reward_initial", "reward_revised"]
+# What lies outside is counted in the outermost bins: one outlier must not flatten everything else.
+_CENTRAL = (0.001, 0.999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +120,52 @@ def _numbers(pairs: pa.Table) -> dict[str, Numbers]:
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         numbers["reward_gain"] = numbers["reward_revised"] - numbers["reward_initial"]
     return numbers | {"prompt_tokens": prompt, "initial_tokens": initial - prompt, "revised_tokens": revised - prompt}
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts in bins that several distributions share, so that they can be laid over one another.
+
+    edges: bins + 1 ascending numbers; counts: rows per bin, for each distribution.
+    """
+
+    edges: list[float]
+    counts: dict[str, list[int]]
+
+
+def histogram(
+    values: Mapping[str, npt.NDArray[np.floating]],
+    bins: int | None = None,
+    limits: tuple[float, float] | None = None,
+    through: float | None = None,
+) -> Histogram:
+    """One histogram of all distributions that have values; what is not finite is left out.
+
+    bins: default: by Rice's rule for the largest distribution, 10 to 40. limits: lowest and highest edge; default: those
+    of the central 99.8 % of the values. through: a threshold, at which one bin ends and the next begins.
+    """
+    finite = {name: numbers[np.isfinite(numbers)] for name, numbers in values.items()}
+    finite = {name: numbers for name, numbers in finite.items() if len(numbers)}
+    if not finite:
+        return Histogram([], {})
+    low, high = limits or np.quantile(np.concatenate(list(finite.values())), _CENTRAL).tolist()
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    if bins is None:
+        bins = min(40, max(10, math.ceil(2 * max(map(len, finite.values())) ** (1 / 3))))
+    if through is not None and low < through < high:
+        width = (high - low) / bins
+        bins += 1
+        low = through - math.ceil((through - low) / width) * width
+        high = low + bins * width
+    edges = np.linspace(low, high, bins + 1)
+    # In float32 the highest value can lie above the highest edge, and would not be counted.
+    clipped = {name: np.clip(numbers.astype(np.float64), low, high) for name, numbers in finite.items()}
+    counts = {name: np.histogram(numbers, edges)[0].tolist() for name, numbers in clipped.items()}
+    return Histogram(edges.tolist(), counts)
+
+
+def median(values: npt.NDArray[np.floating]) -> float | None:
+    """The median of the finite values; None where there is none."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None

@@ -34,9 +34,7 @@ def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDatase
     """Open the data set in an output folder.
 
     verify "hashes" compares every file with the manifest's sha256, about 1.8 GB/s; "sizes" only its length and rows, for
-    folders that another process has just checked. Either way every page that is read later is checked against
-    its own checksum.
-
+    folders that another process has just checked. Pages are checked by their own checksums whenever they are read.
     Raises InputError when no finished data set of a version that can be read is there, StorageError naming the
     file that is missing or not the one that was published.
     """
@@ -48,10 +46,7 @@ def open_dataset(folder: str | Path, *, verify: Verify = "hashes") -> PairDatase
 
 @dataclass(frozen=True, slots=True)
 class PairDataset:
-    """An opened data set, one pair per row. Holds no data and no open file; can be sent to other processes.
-
-    manifest: the content of manifest.json.
-    """
+    """An opened data set, one pair per row. Holds no data and no open file; can be sent to other processes."""
 
     root: Path
     manifest: dict[str, Any] = field(repr=False)
@@ -123,10 +118,11 @@ class PairDataset:
             worker, num_workers = _data_worker()
         if worker is None or num_workers is None:
             raise ValueError("worker and num_workers are given together or not at all")
-        reader = (rank, world_size, worker, num_workers)
-        batches.check_arguments(batch_size, *reader, seed, epoch, start_row)
+        if min(seed, epoch) < 0:
+            raise ValueError(f"seed {seed}, epoch {epoch}: must not be negative")
         self._check(columns)
-        share = batches.share(len(self), batch_size, *reader, drop_last=drop_last, start_row=start_row)
+        place = (rank, world_size, worker, num_workers)
+        share = batches.share(len(self), batch_size, *place, drop_last=drop_last, start_row=start_row)
         tables = self._tables(share, seed if shuffle else None, epoch, columns)
         return (self._to_numpy(table, pad, pad_id) for table in tables)
 
@@ -163,11 +159,10 @@ class PairDataset:
 
     def _read(self, window: Window, columns: Sequence[str] | None) -> pa.Table:
         """A window's rows, in stored order."""
-        names = None if columns is None else list(columns)
         tables = []
         for number, groups in itertools.groupby(window.groups, key=lambda group: group[0]):
             with reader.reading(self.files[number].path) as file:
-                tables.append(file.read_row_groups([group for _, group in groups], names))
+                tables.append(file.read_row_groups([group for _, group in groups], columns))
         return pa.concat_tables(tables).combine_chunks()
 
     def _check(self, columns: Sequence[str] | None) -> None:

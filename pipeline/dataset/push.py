@@ -1,10 +1,7 @@
 """Send a published data set to the Hugging Face Hub, in one commit.
 
-What is sent: the files that the manifest names, the card, the report, and the manifest without the folders of this machine.
-Never work/, with its journal of calls.
+The files that the manifest names, card, report, and the manifest without this machine's folders; never work/ and its journal.
 """
-
-from __future__ import annotations
 
 import re
 from pathlib import Path
@@ -54,14 +51,12 @@ def push(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     except hub.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise UsageError(
-                f"{hub_id}: the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
-            ) from None
+            what = f"the Hub refuses ({status}); set HF_TOKEN to a token that may write there"
+            raise UsageError(f"{hub_id}: {what}") from None
         raise CurationError(f"{hub_id}: the Hub answered {one_line(error)}; run the same command again") from None
     except (_http_error(), OSError) as error:
-        raise CurationError(
-            f"{hub_id}: the Hub can't be reached ({one_line(error)}); run the same command again"
-        ) from None
+        what = f"the Hub can't be reached ({one_line(error)}); run the same command again"
+        raise CurationError(f"{hub_id}: {what}") from None
 
 
 def _is_temporary(error: BaseException) -> bool:
@@ -87,7 +82,8 @@ def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     api.create_repo(hub_id, repo_type="dataset", private=private or None, exist_ok=True)
     if private and not api.repo_info(hub_id, repo_type="dataset").private:
         raise UsageError(f"{hub_id}: is there already, and public; nothing was sent. Make it private, or name another")
-    redacted = manifest.as_text(manifest.seal(redact_paths(read_manifest(root)))).encode()
+    content = redact_paths(read_manifest(root))
+    redacted = manifest.as_text({**content, "digest": manifest.digest_of(content)}).encode()
     added = [CommitOperationAdd(name, str(root / name)) for name in names if name != manifest.NAME]
     # Files of an earlier push that this manifest doesn't name would be read with it.
     old = [name for name in api.list_repo_files(hub_id, repo_type="dataset") if _PARQUET.fullmatch(name)]

@@ -5,8 +5,6 @@ comparison  FIELD OPERATOR VALUE; operators are = != < <= > >= and ~ (contains, 
 value       a number, or text, in quotes where it has spaces
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import re
@@ -39,19 +37,18 @@ def parse(text: str, columns: pa.Schema) -> list[Condition]:
     """The conditions, all of which must hold. Raises UsageError saying where `text` can't be read."""
     conditions: list[Condition] = []
     position = 0
-    while position < len(text) or not conditions:
-        if conditions:
-            joined = _AND.match(text, position)
-            if not joined:
-                raise _unreadable(text, position, "`and`")
-            position = joined.end()
+    while True:
         comparison = _COMPARISON.match(text, position)
         if not comparison:
             raise _unreadable(text, position, "FIELD OPERATOR VALUE, such as reward_gain>2")
         name, symbol, value = comparison.groups()
         conditions.append(_typed(name, symbol, value, columns))
-        position = comparison.end()
-    return conditions
+        if comparison.end() == len(text):
+            return conditions
+        joined = _AND.match(text, comparison.end())
+        if not joined:
+            raise _unreadable(text, comparison.end(), "`and`")
+        position = joined.end()
 
 
 def matching(conditions: list[Condition], rows: pa.RecordBatch) -> list[dict[str, Any]]:

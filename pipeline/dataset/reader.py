@@ -1,7 +1,5 @@
 """The files of a published data set, checked against its manifest before anybody relies on them."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys
@@ -47,12 +45,12 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
         raise InputError(
             f"{root}: no {manifest.NAME}, so no finished data set is there; give the output folder of a finished run"
         )
-    version = content.get("schema_version")
-    if content.get("format") != "figa-pipeline" or not re.fullmatch(r"\d+\.\d+", str(version)):
+    version = str(content.get("schema_version"))
+    if content.get("format") != "figa-pipeline" or not re.fullmatch(r"\d+\.\d+", version):
         raise InputError(f"{root / manifest.NAME}: not of this program; give the output folder of a finished run")
     # Columns added by a minor version are ignored by readers that don't know them.
     major = schema.SCHEMA_VERSION.split(".")[0]
-    if str(version).split(".")[0] != major:
+    if version.split(".", maxsplit=1)[0] != major:
         raise InputError(
             f"{root}: has schema version {version}, this program reads {major}.x; "
             f"install figa-pipeline {content.get('version')}, which wrote it"
@@ -61,10 +59,9 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
 
 
 def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[PublishedFile, ...]:
-    """Compare the published files with the manifest.
+    """Compare the published files' size, rows and column types with the manifest; with "hashes" their sha256 too.
 
-    Always: that they are there, inside the folder, with the expected size, rows and column types. "hashes": their sha256
-    too. Raises StorageError naming the first that differs.
+    Raises StorageError naming the first that differs.
     """
     if verify not in ("hashes", "sizes"):
         raise ValueError(f"verify must be 'hashes' or 'sizes', got {verify!r}")
@@ -80,15 +77,15 @@ def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[Pu
     progress = {"console": Console(stderr=True), "transient": True, "disable": not (slow and sys.stderr.isatty())}
     files = []
     for entry in track(entries, escape(f"checking {root}"), **progress):  # type: ignore[arg-type]
-        check_bytes(entry, hashes=hashes)
-        files.append(_check_footer(entry, content["schema_version"]))
+        if reason := difference(entry, hashes=hashes):
+            raise damaged(entry.path, reason)
+        with reading(entry.path) as file:
+            for what, _ in footer_differences(file, entry, schema.published_columns(content["schema_version"])):
+                raise damaged(entry.path, what)
+            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        rows = tuple(group.num_rows for group in groups)
+        files.append(PublishedFile(entry.path, entry.rows, rows, sum(group.total_byte_size for group in groups)))
     return tuple(files)
-
-
-def check_bytes(entry: FileEntry, *, hashes: bool = True) -> None:
-    """Raise StorageError when a file's size, or with `hashes` its sha256, is not the manifest's."""
-    if reason := difference(entry, hashes=hashes):
-        raise damaged(entry.path, reason)
 
 
 def difference(entry: FileEntry, *, hashes: bool = True) -> str | None:
@@ -109,15 +106,6 @@ def difference(entry: FileEntry, *, hashes: bool = True) -> str | None:
     return None
 
 
-def _check_footer(entry: FileEntry, version: str) -> PublishedFile:
-    with reading(entry.path) as file:
-        for what, _ in footer_differences(file, entry, schema.published_columns(version)):
-            raise damaged(entry.path, what)
-        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-    uncompressed = sum(group.total_byte_size for group in groups)
-    return PublishedFile(entry.path, entry.rows, tuple(group.num_rows for group in groups), uncompressed)
-
-
 def footer_differences(file: pq.ParquetFile, entry: FileEntry, expected: pa.Schema) -> Iterator[tuple[str, str | None]]:
     """How a file's rows, columns and types differ from what is expected: texts, each with the column that it is about."""
     if file.metadata.num_rows != entry.rows:
@@ -131,13 +119,13 @@ def footer_differences(file: pq.ParquetFile, entry: FileEntry, expected: pa.Sche
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole published file, every page checked. Raises StorageError when it is damaged."""
     with reading(path) as file:
-        return file.read(None if columns is None else list(columns))
+        return file.read(columns)
 
 
 def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
     """A published file's rows, `rows` at a time. Raises StorageError when it is damaged."""
     with reading(path) as file:
-        yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+        yield from file.iter_batches(rows, columns=columns)
 
 
 @contextmanager

@@ -1,15 +1,12 @@
-"""Check that everything a data set's manifest says is true.
+"""Check that everything a data set's manifest says is true. Needs no work/ folder and calls no model.
 
-Needs no work/ folder and calls no model: tokens, operations and weights are computed again from the stored texts. Streams:
-memory holds a batch of rows, and 8 bytes per id.
+Tokens, operations and weights are computed again from the stored texts. Memory holds a batch of rows, and 8 bytes per id.
 """
-
-from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,9 +34,8 @@ _UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException)
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-@contextmanager
-def no_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda rows: None
+def no_progress(title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda rows: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,7 @@ _of_manifest = partial(VerifyProblem, manifest.NAME)
 
 @dataclass(slots=True)
 class Verification:
-    """The result of verifying a data set.
-
-    problems: the first thousand; count: all. rows: those that could be read; labelled: those whose labels were computed again
-    and compared.
-    """
+    """problems: the first thousand; count: all. rows: that could be read; labelled: whose labels were computed and compared."""
 
     rows: int = 0
     labelled: int = 0
@@ -127,19 +119,17 @@ class _Checks:
     def all(self, sample: int | None, name: str | None, labels: bool, progress: Progress) -> Iterator[VerifyProblem]:
         """All of them, from the cheapest to the longest."""
         try:
-            published, rejected = (
-                manifest.file_entries(self.root, self.content, k) for k in ("files", "rejected_files")
-            )
-        except StorageError as error:
-            yield _of_manifest(str(error).removeprefix(f"{self.root / manifest.NAME}: "))
-            return
-        try:
+            published = manifest.file_entries(self.root, self.content)
+            rejected = manifest.file_entries(self.root, self.content, "rejected_files")
             yield from self.numbers(published, rejected)
             yield from self.strangers([*published, *rejected])
             yield from self.ledger(rejected)
             tokenizer = (yield from self.tokenizer(name)) if labels else None
             version = self.content["schema_version"]
             expected = schema.published_columns(version)
+        except StorageError as error:
+            yield _of_manifest(str(error).removeprefix(f"{self.root / manifest.NAME}: "))
+            return
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             yield _of_manifest(f"can't be understood: {error!r}")
             return
@@ -174,8 +164,8 @@ class _Checks:
         for step in content["funnel"]:
             lost = sum(step["rejected"].values())
             if step["in"] != left or step["out"] != left - lost:
-                what = f"funnel, {step['stage']}: {left} came in, {lost} were rejected, {step['out']} go on"
-                yield _of_manifest(what)
+                counts = f"{left} came in, {lost} were rejected, {step['out']} go on"
+                yield _of_manifest(f"funnel, {step['stage']}: {counts}")
             left = step["out"]
         if left != rows["published"]:
             yield _of_manifest(f"the funnel ends with {left} rows, {rows['published']} are published")
@@ -210,13 +200,11 @@ class _Checks:
         """Returns the labels' own tokenizer; None, and a problem, when the available one is another."""
         labels = self.content["labels"]
         used = name or str(labels["tokenizer"])
-        settings = settings_of(labels)
         try:
-            tokenizer = open_tokenizer(used, settings)
+            tokenizer = open_tokenizer(used, settings_of(labels))
         except CurationError as error:
-            raise UsageError(
-                f"{error}; name it with --tokenizer PATH_OR_ID, or check the rest with --no-labels"
-            ) from None
+            hint = "name it with --tokenizer PATH_OR_ID, or check the rest with --no-labels"
+            raise UsageError(f"{error}; {hint}") from None
         other = difference(labels, tokenizer)
         if other and tokenizer.identity == labels.get("identity"):
             self.result.notes.append(f"{other}; labels that differ may differ for that reason")
@@ -228,8 +216,7 @@ class _Checks:
 
     def file(self, entry: FileEntry, expected: pa.Schema) -> Iterator[VerifyProblem]:
         """Bytes, rows, columns, their types and order."""
-        reason = reader.difference(entry) if entry.path.exists() else "is missing"
-        if reason:
+        if reason := reader.difference(entry) if entry.path.exists() else "is missing":
             yield VerifyProblem(entry.name, reason)
         yield from self.reading(entry, partial(self.footer, entry=entry, expected=expected))
 

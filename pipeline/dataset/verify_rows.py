@@ -1,7 +1,5 @@
 """Rows: that ids are those of their content, and that every label follows from the stored texts. Knows no files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ Streams shard by shard: memory holds one shard, whatever the size of the data se
 those of an earlier publication: see the docstring of `pipeline.storage`.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,9 +60,8 @@ def publish_rejects(
 def write_ledgers(out: Path, ledgers: Mapping[str, Iterable[pa.Table]]) -> tuple[list[Entry], dict[str, Counter[str]]]:
     """Like publish_rejects, for tables of rejects by stage. A stage without any has no file."""
     entries = []
-    reasons: dict[str, Counter[str]] = {}
+    reasons: dict[str, Counter[str]] = {stage: Counter() for stage in ledgers}
     for stage, ledger in ledgers.items():
-        reasons[stage] = Counter()
         tables = _counted(ledger, reasons[stage])
         if (first := next(tables, None)) is not None:
             entries.append(write_ledger(out, stage, itertools.chain([first], tables)))
@@ -122,10 +119,8 @@ def _write(out: Path, path: Path, tables: Iterable[pa.Table], target: pa.Schema)
         return chosen
 
     options = schema.parquet_options(target)
-    with (
-        replacing(path, choose_path=choose_path) as temporary,
-        pq.ParquetWriter(temporary, target, **options) as writer,
-    ):
+    replacement = replacing(path, choose_path=choose_path)
+    with replacement as temporary, pq.ParquetWriter(temporary, target, **options) as writer:
         for table in _row_groups(tables):
             writer.write_table(table.replace_schema_metadata(target.metadata), row_group_size=table.num_rows)
             rows += table.num_rows

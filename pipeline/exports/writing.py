@@ -4,8 +4,6 @@ Memory holds one batch of rows. The data set is checked against its manifest bef
 whole or not at all.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from pipeline import __version__, schema
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import ConfigError, UsageError
-from pipeline.exports.format import Format, Messages, Render
+from pipeline.exports.formats import Format, Render
 from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.labels.templates import with_system
 from pipeline.schema import digest
@@ -29,20 +27,7 @@ NAME = "export.json"
 SKIPPED = "skipped.jsonl"
 _BATCH_ROWS = 1024
 
-_README = """\
----
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: {file}
----
-
-# {pairs} FIGA pairs as `{format}`, variant `{variant}`
-
-Exported by figa-pipeline {version}; `export.json` names the data set that this was made from.
-
-{contract}"""
+_HERE = Path(__file__).parent
 
 
 def export(
@@ -55,7 +40,7 @@ def export(
     """
     _check_free(out, dataset.root)
     labels = dataset.manifest["labels"]
-    render = _renderer(labels) if variant in format.rendered else _no_renderer
+    render = _renderer(labels) if variant in format.rendered else _unused_renderer
     skipped: list[dict[str, str]] = []
     tables = _converted(dataset, format, variant, render, skipped, advance)
     path = out / format.file
@@ -64,11 +49,12 @@ def export(
     if format.unfit:
         write_text(out / SKIPPED, "".join(json.dumps(entry) + "\n" for entry in skipped))
         entries.append(manifest.file_entry(out, out / SKIPPED, len(skipped)))
-    for name, value in (format.companions or {}).items():
+    for name, value in format.companions.items():
         write_text(out / name, json.dumps(value, indent=2) + "\n")
     pairs = len(dataset) - len(skipped)
     names = {"file": format.file, "format": format.name, "variant": variant, "pairs": pairs, "version": __version__}
-    write_text(out / "README.md", _README.format(contract=format.contract.format(file=format.file, **labels), **names))
+    contract = (_HERE / f"{format.name}.md").read_text("utf-8").format(file=format.file, **labels)
+    write_text(out / "README.md", (_HERE / "readme.md").read_text("utf-8").format(contract=contract, **names))
     lineage = manifest.lineage(dataset.manifest)
     content = {
         "format": "figa-export",
@@ -99,7 +85,7 @@ def _renderer(labels: dict[str, Any]) -> Render:
     return tokenizer.render
 
 
-def _no_renderer(messages: Messages) -> str:
+def _unused_renderer(_: object) -> str:
     raise AssertionError("this variant is not among the format's `rendered` ones")
 
 
@@ -136,7 +122,7 @@ def _converted(
 
 def _with_system(pairs: pa.Table, system: str | None) -> pa.Table:
     """The pairs with the system prompt that the policy had before queries without one."""
-    if not system or "messages" not in pairs.column_names:
+    if "messages" not in pairs.column_names:
         return pairs
     messages = [with_system(query, system) for query in pairs["messages"].to_pylist()]
     place = pairs.schema.get_field_index("messages")
@@ -161,10 +147,8 @@ def _write_parquet(path: Path, tables: Iterator[pa.Table], dataset: PairDataset)
     metadata = dataset.schema.metadata
     columns = next(tables).schema.with_metadata(metadata)
     rows = 0
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(temporary, columns, compression="zstd", write_page_checksum=True) as writer,
-    ):
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, columns, **options) as writer:
         for table in tables:
             writer.write_table(table.replace_schema_metadata(metadata))
             rows += table.num_rows

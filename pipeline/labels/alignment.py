@@ -35,9 +35,8 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TokenSignals:
-    """Operations and signed weights of the response tokens of one pair.
+    """Operations (int8) and signed weights (float32) of the response tokens of one pair, one per id.
 
-    initial_*: shape (len(initial_ids),); revised_*: shape (len(revised_ids),); ops int8, weights float32.
     distance: number of single-token edits between the two, before any granularity widens them.
     """
 
@@ -81,18 +80,14 @@ def token_signals(
     >>> s.revised_ops.tolist(), s.revised_weights.tolist(), s.distance
     ([0, 1, 2, 0], [0.0, 1.0, 1.0, 1.0], 2)
     """
-    if signal not in get_args(Signal):
-        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
     if signal == "reward_weighted" and reward_gain is None:
         raise ValueError("signal 'reward_weighted' needs reward_gain")
     initial, revised = np.asarray(initial_ids, np.int64), np.asarray(revised_ids, np.int64)
     initial_ops, revised_ops, distance = _align(initial, revised)
     words = _units(granularity, initial, initial_words), _units(granularity, revised, revised_words)
     units = _widen(granularity, (initial_ops, revised_ops), words, phrase_gap)
-    bad = _marked(signal, initial, initial_ops, units[0], revised)
-    good = _marked(signal, revised, revised_ops, units[1], initial)
-    if signal == "constant":
-        bad[:], good[:] = False, True
+    bad = _marked(signal, initial, initial_ops, units[0], revised, constant=False)
+    good = _marked(signal, revised, revised_ops, units[1], initial, constant=True)
     gain = reward_gain if signal == "reward_weighted" and reward_gain is not None else 1.0
     initial_weights = _weights(bad, -beta, 0.0, _eos(initial, eos_id), 0.0, gain)
     eos = alpha if eos_weight is None else eos_weight
@@ -145,8 +140,12 @@ def _widen(
     return units
 
 
-def _marked(signal: Signal, ids: Integers, ops: Ops, units: Integers, other_ids: Integers) -> Mask:
-    """The tokens of one side that its edits mark."""
+def _marked(signal: Signal, ids: Integers, ops: Ops, units: Integers, other_ids: Integers, *, constant: bool) -> Mask:
+    """The tokens of one side that get the weight of an edit. constant: whether all do, for the signal of that name."""
+    if signal not in get_args(Signal):
+        raise ValueError(f"signal must be one of {get_args(Signal)}, got {signal!r}")
+    if signal == "constant":
+        return np.full(len(ids), constant)
     edited: Mask = ops != KEEP
     if signal == "bag_of_words":
         # The edited tokens, words or phrases with a token that the other answer doesn't have.
@@ -162,8 +161,7 @@ def _kept_pairs(initial_ops: Ops, revised_ops: Ops) -> tuple[Integers, Integers]
 def _widen_to_words(initial_ops: Ops, revised_ops: Ops, initial_words: Integers, revised_words: Integers) -> None:
     """Mark every word with an edit as edited: its kept tokens become substitutions, on both sides at once.
 
-    A token marked on one side can belong to a word of the other side that was unedited, hence the loop. It ends because
-    each pass marks more tokens.
+    A token marked on one side can belong to a word of the other side that was unedited, hence the loop.
     """
     while True:
         kept_i, kept_j = _kept_pairs(initial_ops, revised_ops)

@@ -24,6 +24,8 @@ IGNORE = -100  # the label that cross-entropy skips, in torch and everywhere els
 ANY_DISTANCE = FilterSettings(min_distance=0, max_distance=1)
 # The columns that the label stage needs of the filter stage, and that are not published.
 _WORDS = ["revised_words", "initial_words"]
+# The settings that `token_signals` takes.
+_WEIGHING = {"alpha", "beta", "gamma", "eos_weight", "signal", "granularity", "phrase_gap"}
 LABELS = [*(name for name in schema.TOKENS.names if name not in _WORDS), *schema.LABEL.names]
 
 
@@ -53,7 +55,7 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
 
 
 def label_columns(rows: pa.Table, settings: LabelSettings, eos_id: int) -> StageOutput:
-    """Replace the words of rows with the columns of `schema.FILTER` by the columns of `schema.LABEL`.
+    """Replace the words of the filter stage by the columns of `schema.LABEL`.
 
     Rejects: no_reward_gain, for signal reward_weighted alone: a pair without finite rewards has no weights.
     """
@@ -64,10 +66,7 @@ def label_columns(rows: pa.Table, settings: LabelSettings, eos_id: int) -> Stage
 
 
 def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings = ANY_DISTANCE) -> StageOutput:
-    """The published table of rows that have texts and rewards; label columns that they have are replaced.
-
-    Rejects: those of `tokenize_pair` and `label_columns`.
-    """
+    """The published table of rows with texts and rewards. Rejects: those of `tokenize_pair` and `label_columns`."""
 
     def labelled(texts: dict[str, Any], gain: float) -> dict[str, Any]:
         pair = tokenize_pair(texts, tokenizer, gate)
@@ -97,14 +96,8 @@ def _labels(pair: Mapping[str, Any], gain: float, settings: LabelSettings, eos_i
     signals = token_signals(
         initial,
         revised,
-        alpha=settings.alpha,
-        beta=settings.beta,
-        gamma=settings.gamma,
         eos_id=eos_id,
-        eos_weight=settings.eos_weight,
-        signal=settings.signal,
-        granularity=settings.granularity,
-        phrase_gap=settings.phrase_gap,
+        **settings.model_dump(include=_WEIGHING),
         initial_words=pair["initial_words"],
         revised_words=pair["revised_words"],
         reward_gain=gain,

@@ -1,12 +1,9 @@
 """Write the tokenizer that a GGUF file carries as a folder that `transformers.AutoTokenizer` loads.
 
-A GGUF file holds vocabulary, merges, special tokens and chat template, but not the split rules: it only names a
-pre-tokenizer, and the two that the catalog's models name are below, as their makers publish them.
-The same GGUF gives the same bytes, whatever the library versions, as no library writes the files. No BOS is ever prepended;
-EOS is the token that ends a chat turn. Needs neither torch nor the `gguf` package.
-Known differences from llama.cpp: Qwen's tokenizer normalises text to NFC first, llama.cpp does not. SmolLM2 has no
-token for six control characters and for unassigned code points above U+40000: both drop them, and only what llama.cpp
-makes of the bytes beside such a code point can differ.
+A GGUF file only names its split rules; the two that the catalog's models name are below, as their makers publish them. The
+same GGUF gives the same bytes, whatever the library versions. No BOS is ever prepended; EOS is the token that ends a chat turn.
+Known differences from llama.cpp: Qwen's tokenizer normalises text to NFC first, llama.cpp does not; and beside the few code
+points for which SmolLM2 has no token, llama.cpp's bytes can differ.
 """
 
 import json

@@ -28,11 +28,7 @@ _PARTS = {"tokenizer": "vocabulary, merges or rules", "template": "template", "s
 
 
 def folder_digest(name: str, *, weights: bool) -> str | None:
-    """sha256 over the names and content of a folder's files; None when `name` is no folder, but a Hub id.
-
-    weights: False leaves the weights out, which say nothing of a tokenizer and take a second per GB.
-    Raises ModelUnavailable when a file can't be read.
-    """
+    """sha256 over a folder's files, with or without weights; None for a Hub id. Raises ModelUnavailable."""
     folder = Path(name)
     if not folder.is_dir():
         return None
@@ -87,8 +83,7 @@ def _hub_trouble(model: str) -> str | None:
 def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
     """The tokenizer that a manifest or a setting names: a folder, a Hub id, or that of the embedded model `local/NAME`.
 
-    settings.system is used as it stands. Raises ConfigError when it can't be loaded or used, ModelUnavailable when the
-    embedded model can't be fetched.
+    Raises ConfigError when it can't be loaded or used, ModelUnavailable when the embedded model can't be fetched.
     """
     embedded = name.removeprefix("local/")
     if embedded == name or Path(name).is_dir():
@@ -154,10 +149,7 @@ def difference(labels: dict[str, Any], tokenizer: LabelTokenizer) -> str | None:
 
 
 def labels_tokenizer(manifest: dict[str, Any], name: str | None) -> tuple[LabelTokenizer | None, str]:
-    """The tokenizer that made a data set's labels, or the one called `name`; None, and the reason, when it can't be loaded.
-
-    Raises CurationError when the one called `name` can't be loaded.
-    """
+    """The tokenizer that made a data set's labels, or None and why it can't be loaded; with `name`, that one or an error."""
     labels = manifest["labels"]
     try:
         return open_tokenizer(name or str(labels["tokenizer"]), settings_of(labels)), ""

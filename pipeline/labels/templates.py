@@ -1,8 +1,7 @@
 """Templates: from a query and an answer to the text that a trainer tokenises.
 
-That text is prompt + answer + end. The prompt is what the model is called with; the end is the token that stops it when it
-answers, so it ends the stored sequence. What a template writes behind it (ChatML's line feed) is neither generated nor
-stored, and changes no token before it.
+That text is prompt + answer + end: what the model is called with, what it writes, and the token that stops it. What a template
+writes behind that (ChatML's line feed) is neither generated nor stored.
 
     template   begins with                  prompt                              end
     chat       what the template writes     the tokenizer's own chat template   the control token that it writes behind an
@@ -11,9 +10,9 @@ stored, and changes no token before it.
                a BOS, or nothing            authors' trainer uses
     plain      the same                     the turns, joined by empty lines    EOS
 
-A chat template writes the answer of a conversation that is trained on by another branch than the prompt of one that is
-sampled. So every answer is rendered in its whole conversation, which has to be the prompt, the answer, and what the
-template puts around answers. A template for which that doesn't hold is a ConfigError, a row for which it doesn't a reject.
+A chat template writes an answer by another branch than a prompt. So every answer is rendered in its whole conversation, which
+has to be the prompt, the answer, and what the template puts around answers; else the template is a ConfigError, or the row a
+reject.
 """
 
 import re
@@ -36,18 +35,20 @@ _ALPACA = (
 _QUERY = {"role": "user", "content": "Why is the sky blue?"}
 _ANSWER = "Light scatters, and blue light most."
 # Chat templates get the date from this function alone. In its place: the pinned date, or an error.
+_NO_DATE = "it writes the date"
 _DATE = (
     "{% macro strftime_now(format) %}{% if format in pinned_date %}{{ pinned_date[format] }}"
     "{% else %}{{ raise_exception('it writes the date') }}{% endif %}{% endmacro %}\n"
+)
+_DATED = (
+    "its chat template writes today's date, so the ids would depend on the day: pin it with labels.date=2026-01-31 (any day) "
+    "and let the trainer write the same"
 )
 _DATE_FORMAT = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class TextTemplate:
-    """alpaca and plain: joined text, tokenised with what the tokenizer adds to every text.
-
-    begin: ids before the prompt that the tokenizer adds itself; end: the token that ends an answer, as text.
-    """
+    """alpaca and plain. begin: ids before the prompt that the tokenizer adds itself; end: the token that ends an answer."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings) -> None:
         self._settings = settings
@@ -71,10 +72,7 @@ class TextTemplate:
 
 
 class ChatTemplate:
-    """The tokenizer's own chat template, with the attributes of `TextTemplate`.
-
-    Raises ConfigError when it can't be rendered, or writes answers otherwise than behind its prompts.
-    """
+    """The tokenizer's own chat template. Raises ConfigError when it is unusable."""
 
     begin: tuple[int, ...] = ()
 
@@ -88,7 +86,10 @@ class ChatTemplate:
         try:
             self._lead, self._tail = self._around_answers()
         except RowReject as reject:
-            raise ConfigError(_unusable(reject.evidence["error"])) from None
+            error = reject.evidence["error"]
+            raise ConfigError(
+                _DATED if _NO_DATE in error else f"its chat template can't be rendered: {error}"
+            ) from None
         self._before_end, self.end = self._ending()
 
     @property
@@ -167,15 +168,6 @@ def with_system(messages: Messages, system: str | None) -> list[dict[str, str]]:
     if system and messages[0]["role"] != "system":
         return [{"role": "system", "content": system}, *messages]
     return list(messages)
-
-
-def _unusable(error: str) -> str:
-    if "it writes the date" in error:
-        return (
-            "its chat template writes today's date, so the ids would depend on the day: pin it with "
-            "labels.date=2026-01-31 (any day) and let the trainer write the same"
-        )
-    return f"its chat template can't be rendered: {error}"
 
 
 def _snippet(text: str) -> str:

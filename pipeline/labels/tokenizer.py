@@ -1,8 +1,7 @@
 """From texts to the exact ids that a trainer feeds: rendered prompt, response, EOS.
 
-The whole text, from the template's first character to the token that ends the answer, is tokenised once, and the boundary
-between prompt and response is found by character offsets. A pair for which that boundary falls inside a token is rejected,
-never shifted: tokenising the prompt alone can put labels one token off.
+The whole text is tokenised once, and the boundary between prompt and response is found by character offsets: tokenising the
+prompt alone can put labels one token off. A pair for which that boundary falls inside a token is rejected, never shifted.
 """
 
 import re
@@ -25,10 +24,8 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\s+")
 
 
 def token_words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """The number, from 1, of the word of text[start:] to which each token belongs: that of its first character that isn't
-    white space, or of its first character when all of it is white space.
-
-    offsets: start and end of each token, in characters of `text`, as tokenizers give them; none before `start`.
+    """The number, from 1, of the word of text[start:] to which each token belongs: that of its first visible character, or of
+    its first character when all of it is white space. offsets: start and end of each token in `text`; none before `start`.
 
     >>> token_words("> it's so", 2, [(2, 4), (4, 6), (6, 9)])
     [1, 1, 3]
@@ -43,17 +40,13 @@ def token_words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> li
 
 @dataclass(frozen=True, slots=True)
 class TokenizedAnswer:
-    """One sequence as a trainer feeds it. ids: prompt, response, EOS.
+    """One sequence as a trainer feeds it."""
 
-    text: what was tokenised, without its EOS; boundary: where the response begins in it; offsets: start and end in `text`
-    of each response token but the EOS.
-    """
-
-    ids: list[int]
+    ids: list[int]  # prompt, response, EOS
     prompt_length: int
-    text: str
-    boundary: int
-    offsets: list[tuple[int, int]]
+    text: str  # what was tokenised, without its EOS
+    boundary: int  # where the response begins in `text`
+    offsets: list[tuple[int, int]]  # start and end in `text` of each response token but the EOS
 
     @property
     def words(self) -> list[int]:
@@ -70,9 +63,7 @@ class TokenizedAnswer:
             done = max(done, end)
         # Text behind the last token, and text that the tokenizer has no token for, belongs to the last piece.
         rest = self.text[done:]
-        if not pieces:
-            return [rest]
-        return [*pieces[:-1], pieces[-1] + rest, ""]
+        return [*pieces[:-1], pieces[-1] + rest, ""] if pieces else [rest]
 
     @property
     def response_ids(self) -> list[int]:
@@ -82,9 +73,8 @@ class TokenizedAnswer:
 class LabelTokenizer:
     """A fast tokenizer with the template that turns queries into prompts.
 
-    eos_id: the token that ends every response; with a chat template the one that it writes behind an answer, which need
-    not be the tokenizer's `eos_token`. settings.system: the text that is used, or none.
-    Raises ConfigError when the tokenizer has no EOS, no offsets, or no usable template.
+    eos_id: the token that ends every response; with a chat template the one that it writes behind an answer. Raises
+    ConfigError when the tokenizer has no EOS, no offsets, or no usable template.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings, name: str) -> None:

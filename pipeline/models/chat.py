@@ -15,7 +15,7 @@ most, so that the cap holds, and the journal marks it as uncertain.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
 from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
+from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer
@@ -37,6 +38,8 @@ _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
 _TEMPLATE_TOKENS = 64
 
+OnProgress = Callable[[int, int], None]
+"""Called as rows end: number of rows, number of them rejected."""
 OnQuotas = Callable[[Mapping[str, Quota]], None]
 """Gets the quotas that the server announces in its response to a call, also to a refused one."""
 
@@ -107,6 +110,20 @@ class ChatModel:
         with self.breaker.watch(attempts=self.attempts):
             answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
             return answer
+
+    def each_row(
+        self,
+        rows: Sequence[Row],
+        work: Callable[[Row], Awaitable[Result]],
+        on_progress: OnProgress = lambda rows, bad: None,
+    ) -> list[Result | RowReject]:
+        """`event_loop.each_row` over a shard. Raises ProviderStopped when all calls failed on the provider's side."""
+        with self.shard_lock:
+            results = event_loop.each_row(
+                rows, work, workers=self.concurrency, done=lambda rejected: on_progress(1, int(rejected))
+            )
+            self.breaker.raise_if_all_failed()
+        return results
 
     async def _connected(self) -> Provider:
         async with self._connecting:

@@ -1,6 +1,6 @@
 """How many calls one model at one address gets at a time, and how many a minute.
 
-Three things hold a call back, whichever row, stage or thread it belongs to:
+Three things hold a call back:
 
     window     calls at a time. Starts at the bound from the settings, is halved when the server is overloaded (503, 529, a
                time-out) and grows by 1/16 of the bound per round of successful calls (AIMD, as in TCP).
@@ -28,7 +28,7 @@ from pipeline.schema import digest
 
 KINDS = ("requests", "tokens")
 _STEP = 1 / 16
-_MARGIN = 1.25
+_MARGIN = 1.4
 _SHORTEST_WAIT_S = 0.001
 
 

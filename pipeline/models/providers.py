@@ -105,16 +105,9 @@ class OpenAIProvider(SdkProvider):
         usage = _part(content, "usage")
         details = _part(usage, "prompt_tokens_details")
         prompt, answer = _tokens(usage, "prompt_tokens", "completion_tokens")
-        counted = Answer(
-            "",
-            "",
-            max_tokens,
-            prompt_tokens=prompt,
-            completion_tokens=answer,
-            cached_tokens=min(prompt, *_tokens(details, "cached_tokens")),
-            request_id=request_id,
-            logprobs=_logprobs(_part(choices[0], "logprobs")) if choices else None,
-        )
+        cached = min(prompt, *_tokens(details, "cached_tokens"))
+        logprobs = _logprobs(_part(choices[0], "logprobs")) if choices else None
+        counted = Answer("", "", max_tokens, prompt, answer, cached, request_id, logprobs=logprobs)
         if not choices:
             raise UselessAnswer("empty_choices", counted, model=self.model)
         message = choices[0]["message"]
@@ -148,17 +141,9 @@ class AnthropicProvider(SdkProvider):
         usage = content["usage"]
         prompt, answer = _tokens(usage, "input_tokens", "output_tokens")
         (cached,), (written,) = _tokens(usage, "cache_read_input_tokens"), _tokens(usage, "cache_creation_input_tokens")
-        counted = Answer(
-            "",
-            "",
-            max_tokens,
-            # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
-            prompt_tokens=prompt + cached + written,
-            completion_tokens=answer,
-            cached_tokens=cached,
-            cache_write_tokens=written,
-            request_id=request_id,
-        )
+        # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
+        prompt += cached + written
+        counted = Answer("", "", max_tokens, prompt, answer, cached, request_id, written)
         text = "".join(block["text"] for block in content["content"] if block["type"] == "text")
         return _answer(counted, text, content.get("stop_reason"), None)
 

@@ -13,8 +13,8 @@ import pygal
 from markupsafe import Markup
 from pygal.style import Style
 
-from pipeline.dataset.histogram import Histogram
-from pipeline.text import visible
+from pipeline.dataset.measures import Histogram
+from pipeline.text import one_line, visible
 
 _LETTER = 2.2  # per cent of a bar that a letter of a part's name takes
 
@@ -67,7 +67,7 @@ def counts(title: str, of: dict[str, int], note: str = "") -> Chart:
     ordered = sorted(of.items(), key=lambda item: (-item[1], item[0]))
     total = max(1, sum(of.values()))
     rows = [[name, f"{count:,}", f"{count / total:.1%}"] for name, count in ordered]
-    names = [_short(name) for name, _ in reversed(ordered)]
+    names = [one_line(visible(name), 24) for name, _ in reversed(ordered)]
     chart = _chart(pygal.HorizontalBar, x_labels=names, **_whole_rows(max(of.values(), default=0)))
     chart.add("rows", [count for _, count in reversed(ordered)])
     return Chart(title, _svg(chart, title), note, ("", "rows", "share"), rows, kind="counts")
@@ -134,8 +134,3 @@ def _bins(of: Histogram) -> tuple[Sequence[str], list[list[str]]]:
         if any(row)
     ]
     return ("bin", *of.counts), rows
-
-
-def _short(name: str) -> str:
-    shown = visible(name)
-    return shown if len(shown) <= 24 else f"{shown[:23]}…"

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset import facts, measures
-from pipeline.dataset.histogram import histogram, median
-from pipeline.dataset.measures import Files, Measures
+from pipeline.dataset.measures import Files, Measures, histogram, median
 from pipeline.dataset.reader import batches, read_manifest
 from pipeline.report import charts, page, sample
 from pipeline.report.diffs import diff, words
@@ -18,6 +17,7 @@ from pipeline.report.diffs import diff, words
 _EXAMPLES = 50
 _TOKENIZERS = "The labels are by different tokenizers: lengths and edit distances of the two can't be compared."
 _EXAMPLE_COLUMNS = ["id", "messages", "initial", "revised", "reward_initial", "reward_revised", "edit_distance"]
+_COMPARED = ("settings", "source", "models", "thresholds", "labels", "prompts", "version", "schema_version")
 _MEDIANS = ("reward_initial", "reward_revised", "reward_gain", "edit_distance", "initial_tokens", "revised_tokens")
 _CHARTS = (
     ("Rewards of initial answers", "reward_initial", "reward"),
@@ -72,7 +72,7 @@ def compare(first: Path, second: Path) -> Comparison:
     changed, examples = _changed(a, b, set(shared.tolist()))
     return Comparison(
         sides=sides,
-        settings=_differing(_described(a.manifest), _described(b.manifest)),
+        settings=_differing(a.manifest, b.manifest),
         funnel=_funnel(a.manifest, b.manifest),
         figures=[
             ("rows", f"{a.measured.rows:,}", f"{b.measured.rows:,}"),
@@ -111,19 +111,15 @@ def _side(folder: Path) -> Side:
     return Side(folder.resolve().name, manifest, files, measures.measure(files))
 
 
-def _described(manifest: dict[str, Any]) -> dict[str, str]:
-    """What can make two data sets different, by dotted name."""
-    keys = ("settings", "source", "models", "thresholds", "labels", "prompts", "version", "schema_version")
-    return _flat({key: manifest[key] for key in keys if key in manifest})
-
-
 def _flat(value: Any, name: str = "") -> dict[str, str]:
     if isinstance(value, dict) and value:
         return {key: text for part, inner in value.items() for key, text in _flat(inner, f"{name}.{part}").items()}
     return {name.lstrip("."): str(value)}
 
 
-def _differing(a: dict[str, str], b: dict[str, str]) -> list[Values]:
+def _differing(*manifests: dict[str, Any]) -> list[Values]:
+    """What makes two data sets different, by dotted name."""
+    a, b = (_flat({key: one[key] for key in _COMPARED if key in one}) for one in manifests)
     names = sorted(a.keys() | b.keys())
     return [(name, a.get(name, "–"), b.get(name, "–")) for name in names if a.get(name) != b.get(name)]
 

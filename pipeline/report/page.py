@@ -15,8 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.dataset import facts, measures
-from pipeline.dataset.histogram import histogram
-from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures
+from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures, histogram
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report import charts, sample
 from pipeline.report.sample import Shown

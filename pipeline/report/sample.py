@@ -126,10 +126,8 @@ def _pair(row: Row, tokenizer: LabelTokenizer | None, shown: Shown) -> Row:
 
 def _start(ops: Sequence[Sequence[int]]) -> int:
     """How many kept tokens of both sides to leave out, so that a long pair's first edit is among those shown."""
-    if max(map(len, ops)) <= _TOKENS:
-        return 0
     first = min(next((n for n, op in enumerate(side) if op != KEEP), len(side)) for side in ops)
-    return max(0, first - _CONTEXT)
+    return max(0, first - _CONTEXT) if max(map(len, ops)) > _TOKENS else 0
 
 
 def _numbers(row: Row) -> Row:

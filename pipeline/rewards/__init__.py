@@ -4,7 +4,7 @@
     hf/ORG/NAME                             hf.py         a sequence classifier of transformers, in this process
     vllm/ openrlhf/ http/NAME@URL           servers.py    a reward server
     openai/ anthropic/ local/NAME           judge.py      a language model as judge
-    several of them, with commas            ensemble.py
+    several of them, with commas            base.Ensemble
 
 `load_reward` opens the model of the settings; `base.score_items` calls it. check.py compares a model with pairs of which the
 better answer is known, and diagnostics.py measures how far scores can be trusted.
@@ -20,9 +20,8 @@ from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
 from pipeline.prompts import JudgePrompts
-from pipeline.rewards.base import RewardModel
+from pipeline.rewards.base import Ensemble, RewardModel
 from pipeline.rewards.embedded import EmbeddedReward
-from pipeline.rewards.ensemble import Ensemble
 from pipeline.rewards.hf import SequenceClassifierReward
 from pipeline.rewards.judge import PairwiseJudge, PointwiseJudge
 from pipeline.rewards.servers import ServerReward, server_api
@@ -86,11 +85,6 @@ def identify_models(settings: RewardSettings) -> list[Any]:
         elif kind == "embedded":
             identities.append(EmbeddedReward().digest)
     return identities
-
-
-def data_settings(settings: RewardSettings) -> dict[str, Any]:
-    """For a digest: without the folder of the prompts, whose content is in the digest of the model."""
-    return {name: value for name, value in settings.data_settings().items() if name != "prompts"}
 
 
 def load_reward(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RewardModel:

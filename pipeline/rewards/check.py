@@ -21,10 +21,10 @@ _WORST_CALIBRATION = 0.1
 
 
 class Pair(NamedTuple):
-    """Two answers to the same messages."""
+    """Two answers to the same messages; the chosen one is better."""
 
     messages: list[dict[str, str]]
-    chosen: str  # the better one
+    chosen: str
     rejected: str
 
 
@@ -59,8 +59,11 @@ def read_pairs(settings: SourceSettings, limit: int | None, warn: Callable[[str]
 def check(reward: RewardModel, pairs: list[Pair]) -> dict[str, Any]:
     """All measures of a reward model on the pairs, as JSON-serialisable values; shares are in [0, 1], `None` where unknown."""
     items = [(pair.messages, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    references = [pair.rejected for pair in pairs for _ in range(2)]
+    size = 2 * reward.rows_per_call or len(items)
+    chunks = [slice(start, start + size) for start in range(0, len(items), size)]
     began = time.perf_counter()
-    scores = score_items(reward, items, [pair.rejected for pair in pairs for _ in range(2)])
+    scores = [score for chunk in chunks for score in score_items(reward, items[chunk], references[chunk])]
     seconds = time.perf_counter() - began
     both = list(zip(scores[::2], scores[1::2], strict=True))
     reasons = [_reject_reason(better) or _reject_reason(worse) for better, worse in both]
@@ -90,9 +93,7 @@ def check(reward: RewardModel, pairs: list[Pair]) -> dict[str, Any]:
 
 
 def _reject_reason(score: Score) -> str | None:
-    if isinstance(score, RowReject):
-        return score.reason
-    return None if math.isfinite(score) else "bad_reward"
+    return score.reason if isinstance(score, RowReject) else None if math.isfinite(score) else "bad_reward"
 
 
 def _share_positive(margins: Numbers) -> dict[str, Any]:

@@ -41,8 +41,7 @@ class SequenceClassifierReward(RewardModel):
         try:
             self._model.eval().to(self._device)
         except (RuntimeError, AssertionError) as error:
-            reason = one_line(error)
-            raise ConfigError(f"reward.device {self._device}: not usable here: {reason}") from None
+            raise ConfigError(f"reward.device {self._device}: not usable here: {one_line(error)}") from None
         config = self._model.config.get_text_config()
         # Nothing is generated, so keys and values need no memory.
         config.use_cache = False
@@ -50,7 +49,6 @@ class SequenceClassifierReward(RewardModel):
         self._needs_no_mask = _needs_no_mask(self._model)
         revision = getattr(self._model.config, "_commit_hash", None)
         configured = f"hf/{model_id}" + (f"@{revision[:12]}" if revision else "")
-        # Without folders of this machine, since every published row has it.
         self.name = without_folders(configured)
         template, files = str(self._tokenizer.chat_template), folder_digest(model_id, weights=True)
         self.digest = digest(configured, files, settings.max_length, settings.dtype, settings.label, template)

@@ -16,7 +16,6 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
 from pipeline.models.factory import identity, request_params
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import snippet
@@ -59,10 +58,7 @@ class _Judge(RewardModel):
             messages = [{"role": "user", "content": prompt}]
             return read(await self._model.ask("judge", ChatRequest(messages, self._settings.max_tokens, self._params)))
 
-        with self._model.shard_lock:
-            scores = each_row(prompts, ask, workers=self._model.concurrency)
-            self._model.breaker.raise_if_all_failed()
-        return scores
+        return self._model.each_row(prompts, ask)
 
 
 class PointwiseJudge(_Judge):

@@ -8,8 +8,8 @@ Strings of a template that are replaced by data: $texts $queries $answers $conve
 $text $query $answer $conversation for servers that take one item per request; $model. The chat template of
 `reward.tokenizer` writes a conversation as text; without one it is "\\n\\nHuman: …\\n\\nAssistant: …".
 
-Stage files hold the scores, so nothing is journalled. A score that is missing, null or not a number makes its row a reject,
-as does a failed request; a server that never answers stops the run. `REWARD_API_KEY`, if set, is sent as bearer token.
+A score that is missing or not a number makes its row a reject, as does a failed request; a server that never answers stops the
+run. `REWARD_API_KEY`, if set, is sent as bearer token.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 class ServerApi(NamedTuple):
-    """How a server is called. The paths lead to the scores, and to the item that each score is of, in a response."""
+    """How a server is called."""
 
     url: str
     body: dict[str, Any]
-    scores_path: str
-    index_path: str | None
+    scores_path: str  # to the scores in a response
+    index_path: str | None  # to the item that each score is of
     one_per_request: bool
 
 
@@ -161,17 +161,17 @@ class ServerReward(RewardModel):
 
     def _values(self, items: Sequence[Item]) -> dict[str, Any]:
         conversations = [[*messages, {"role": "assistant", "content": answer}] for messages, answer in items]
-        texts = [self._as_text(conversation) for conversation in conversations]
+        if self._tokenizer:
+            texts = [str(self._tokenizer.apply_chat_template(each, tokenize=False)) for each in conversations]
+        else:
+            texts = [
+                "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in c) for c in conversations
+            ]
         queries = ["\n\n".join(message["content"] for message in messages) for messages, _ in items]
         lists: list[list[Any]] = [texts, queries, [answer for _, answer in items], conversations]
         values: dict[str, Any] = dict(zip(_LISTS, lists, strict=True))
         values |= {name: each[0] for name, each in zip(_SINGLES, lists, strict=True)}
         return values | {"model": self._spec.name}
-
-    def _as_text(self, conversation: list[dict[str, str]]) -> str:
-        if self._tokenizer:
-            return str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
-        return "".join(f"\n\n{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in conversation)
 
     async def _send(self, body: dict[str, Any]) -> Any:
         """The server's response as JSON. Raises Transient or RowReject."""

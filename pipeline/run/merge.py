@@ -120,7 +120,8 @@ def _open(root: Path, out: Path) -> MergeInput:
     content = reader.read_manifest(root)
     files = reader.check_files(root, content, "hashes")
     for entry in manifest.file_entries(root, content, "rejected_files"):
-        reader.check_bytes(entry)
+        if reason := reader.difference(entry):
+            raise reader.damaged(entry.path, reason)
     if _same(root, out):
         return MergeInput(root, content, files, content["lineage"][-1]["merged"])
     part = {"path": str(root), "manifest": manifest.digest_of(content)}

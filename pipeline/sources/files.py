@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import InputError
-from pipeline.storage.filesystems import Stream, attempt, content_tag, filesystem, holds_secrets, is_url
+from pipeline.storage.remote import Stream, attempt, content_tag, filesystem, holds_secrets, is_url
 from pipeline.text import shown, snippet
 
 PACKED = (".gz", ".zst", ".bz2")

@@ -14,7 +14,7 @@ from pipeline.sources import files, rows
 from pipeline.sources.adapters import get
 from pipeline.sources.files import Files, RemoteFile, SourceFile, Warn
 from pipeline.sources.row import Adapter, RawRow
-from pipeline.storage.filesystems import is_url
+from pipeline.storage.remote import is_url
 from pipeline.text import describe_error, shown
 
 HUB_TIMEOUT_S = 5.0

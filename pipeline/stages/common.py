@@ -1,12 +1,8 @@
 """What the stages share."""
 
-from collections.abc import Callable
 from itertools import groupby
 
 import pyarrow as pa
-
-# Called as rows end: number of rows, number of them rejected.
-OnProgress = Callable[[int, int], None]
 
 # The columns that name a query. Its samples are neighbours, in order.
 QUERY = ["source", "split", "source_row"]

@@ -93,7 +93,8 @@ def apply_edits(draft: str, edits: Sequence[Any], leaks: Callable[[str], bool] =
     applied: list[Any] = []
     dropped: list[Dropped] = []
     for edit in edits:
-        if not _well_formed(edit):
+        texts = [edit.get("find"), edit.get("replace")] if isinstance(edit, dict) else [None]
+        if not all(isinstance(text, str) and not replace_surrogates(text)[1] for text in texts):
             dropped.append(Dropped("malformed", edit))
             continue
         find, replace = edit["find"], edit["replace"]
@@ -112,11 +113,6 @@ def apply_edits(draft: str, edits: Sequence[Any], leaks: Callable[[str], bool] =
     for start, end, replace in sorted(places, reverse=True):
         text = text[:start] + replace + text[end:]
     return Edited(text, applied, dropped)
-
-
-def _well_formed(edit: Any) -> bool:
-    texts = [edit.get("find"), edit.get("replace")] if isinstance(edit, dict) else [None]
-    return all(isinstance(text, str) and not replace_surrogates(text)[1] for text in texts)
 
 
 def _refused(draft: str, find: str, replace: str, leaks: Callable[[str], bool]) -> str | None:

@@ -16,8 +16,8 @@ from pipeline.config.settings import FilterSettings
 from pipeline.errors import RowReject
 from pipeline.labels.columns import tokenize_pair
 from pipeline.labels.tokenizer import LabelTokenizer
+from pipeline.models.chat import OnProgress
 from pipeline.rewards.base import RewardModel, Score, score_items
-from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect, row_results
 
 # A reviser that talks about its task instead of doing it. Each alternative needs a word of the task (a revised *response*,
@@ -69,8 +69,7 @@ def filter_revisions(
     reward: RewardModel | None,
     on_progress: OnProgress,
 ) -> StageOutput:
-    """Adds `edit_distance`, `overlong`, `reward_revised`, and for the label stage the ids of both sequences, and their
-    words if its granularity needs them. Without a reward model there is no gate on the gain, and `reward_revised` is null.
+    """Adds the columns of `schema.FILTER`. Without a reward model there is no gate on the gain, and `reward_revised` is null.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, too_similar, too_different, rouge_gain_too_small,
     reward_gain_too_small, bad_reward, and those of `LabelTokenizer.tokenize`.
@@ -88,7 +87,11 @@ def judge(
     def measured(row: dict[str, Any]) -> dict[str, Any]:
         check_text(row["revised"], row["initial"], row["reference"])
         tokens = tokenize_pair(row, tokenizer, settings)
-        _check_rouge(row, tokens["edit_distance"], settings)
+        # Whether the revision came nearer to the reference; no reward model takes part.
+        gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
+        if (least := settings.min_rouge_gain) is not None and gain < least:
+            reject = RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least)
+            raise reject.with_columns(edit_distance=tokens["edit_distance"])
         return {**tokens, "reward_revised": None}
 
     results = row_results(measured, table)
@@ -153,16 +156,6 @@ def rouge_l(text: str, reference: str) -> float:
     """
     mine, theirs = (_ROUGE_WORD.findall(each.lower()) for each in (text, reference))
     return 2 * LCSseq.similarity(mine, theirs) / max(1, len(mine) + len(theirs))
-
-
-def _check_rouge(row: dict[str, Any], distance: float, settings: FilterSettings) -> None:
-    """Raises RowReject when the revision came no nearer to the reference; no reward model takes part."""
-    least = settings.min_rouge_gain
-    if least is None:
-        return
-    gain = rouge_l(row["revised"], row["reference"]) - rouge_l(row["initial"], row["reference"])
-    if gain < least:
-        raise RowReject("rouge_gain_too_small", rouge_gain=gain, at_least=least).with_columns(edit_distance=distance)
 
 
 def _gate_reward(result: dict[str, Any], revised: Score, initial: float, settings: FilterSettings) -> RowResult:

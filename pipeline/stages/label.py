@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from pipeline.config.settings import LabelSettings
 from pipeline.labels.columns import label_columns
-from pipeline.stages.common import OnProgress
+from pipeline.models.chat import OnProgress
 from pipeline.storage.stage_files import StageOutput
 
 

@@ -5,8 +5,7 @@ The path of one row:
 1. `check_draft` rejects a draft that loops;
 2. a first call diagnoses: one of `REASONS`;
 3. a second turn of the same conversation corrects, `reviser.candidates` times. Style `rewrite`, the paper's: the whole answer,
-   by the prompt of the diagnosed reason. Style `edits`: find/replace edits only (`edits.py`), and a rewrite when none of them
-   can be applied. Both turns begin with the same text, which the prompt caches of providers and llama.cpp make cheap;
+   by the prompt of the diagnosed reason. Style `edits`: find/replace edits (`edits.py`), or a rewrite when none can be applied;
 4. of several revisions the best goes on (`filter.chooser`).
 
 Style `sentences`, for small models, replaces 2 and 3: the program plans and diagnoses, the model repairs single sentences
@@ -25,12 +24,11 @@ from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
-from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
+from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params
 from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import edits, sentences
-from pipeline.stages.common import OnProgress, row_seed
+from pipeline.stages.common import row_seed
 from pipeline.stages.filter import Choose
 from pipeline.storage.stage_files import StageOutput, collect
 
@@ -66,11 +64,7 @@ def revise(
         reason, revisions = await _RowReviser(row, settings, prompts, reviser, notes).revisions()
         return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revisions}
 
-    with reviser.shard_lock:
-        results = each_row(
-            table, correct, workers=reviser.concurrency, done=lambda rejected: on_progress(1, int(rejected))
-        )
-        reviser.breaker.raise_if_all_failed()
+    results = reviser.each_row(table, correct, on_progress)
     revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]
     chosen = [0] * len(revised)
     if choose:

@@ -9,10 +9,9 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.labels.templates import with_system
-from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.event_loop import each_row
+from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params, system_prompt
-from pipeline.stages.common import OnProgress, query_groups, row_seed
+from pipeline.stages.common import query_groups, row_seed
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
@@ -31,14 +30,7 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
             raise RowReject("truncated", max_tokens=request.max_tokens).with_columns(initial=response.text)
         return {"policy_model": policy.name, "initial": response.text.strip()}
 
-    with policy.shard_lock:
-        results = each_row(
-            rows.select(["id", "messages"]).to_pylist(),
-            answer,
-            workers=policy.concurrency,
-            done=lambda rejected: on_progress(1, int(rejected)),
-        )
-        policy.breaker.raise_if_all_failed()
+    results = policy.each_row(rows.select(["id", "messages"]).to_pylist(), answer, on_progress)
     on_progress(0, _reject_duplicates(rows, results))
     return collect(rows, schema.SAMPLE, results)
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import RowReject
+from pipeline.models.chat import OnProgress
 from pipeline.rewards.base import RewardModel, Score, score_items
-from pipeline.stages.common import OnProgress
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config.settings import SelectionSettings
-from pipeline.stages.common import QUERY, OnProgress, query_groups
+from pipeline.models.chat import OnProgress
+from pipeline.stages.common import QUERY, query_groups
 from pipeline.storage.stage_files import Reject, StageOutput
 
 # eta1, eta2, eta3 as numbers; None where the condition is off.
@@ -90,11 +91,7 @@ def _picks(rows: pa.Table, pick: str) -> list[int]:
     for group in query_groups(rows):
         # Sorting is stable: of equal scores the first sample comes first.
         ranked = sorted(group, key=score)
-        choices = {
-            "first": group[0],
-            "worst": ranked[0],
-            "best": max(group, key=score),
-            "median": ranked[(len(ranked) - 1) // 2],
-        }
+        middle = ranked[(len(ranked) - 1) // 2]
+        choices = {"first": group[0], "worst": ranked[0], "best": max(group, key=score), "median": middle}
         chosen += [choices[pick]] * len(group)
     return chosen

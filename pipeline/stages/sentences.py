@@ -3,13 +3,12 @@
 A model of one or two billion parameters that gets the whole draft returns it unchanged, or returns the reference. So the
 program plans, and the model only repairs single sentences:
 
-1. sentences of the draft that repeat an earlier one or break off are dropped, and those that share no word with conversation
-   and reference, unless all do;
+1. sentences of the draft that repeat an earlier one, break off or are off topic are dropped;
 2. each sentence of the reference that the draft doesn't cover, three at most, takes the place of the draft's sentence about
-   the same thing; if there is none it follows the reference's sentence before it, the first one in front;
+   the same thing, or follows the reference's sentence before it;
 3. the model repairs each of the draft's remaining sentences;
-4. several candidates are built: with all of these sentences, with one of them less, the one that agrees least with the
-   reference first, and so on, and the same without the model's repairs. The reward chooses among those that pass the filter.
+4. several candidates are built: with all of these sentences, without the one that agrees least with the reference, and so on,
+   and the same without repairs. The reward chooses among those that pass the filter.
 
 Where the reference declines and the draft complies, only sentences of the draft that agree with the reference are kept.
 

@@ -13,16 +13,15 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 import rapidfuzz
 
-from pipeline import rewards, schema
+from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
-from pipeline.models.chat import ChatModel
+from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.schema import digest
-from pipeline.stages.common import OnProgress
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
 from pipeline.stages.revise import revise, several
@@ -110,7 +109,9 @@ def _run_score(rows: pa.Table, context: StageContext, _: Thresholds, on_progress
 
 
 def _score_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
-    return {"reward": rewards.data_settings(context.config.reward), "the reward model": context.reward_digest}
+    # The content of the prompts, not their folder, is in the digest of the model.
+    settings = {name: value for name, value in context.config.reward.data_settings().items() if name != "prompts"}
+    return {"reward": settings, "the reward model": context.reward_digest}
 
 
 def _run_select(rows: pa.Table, context: StageContext, thresholds: Thresholds, on_progress: OnProgress) -> StageOutput:
@@ -169,9 +170,3 @@ STAGES = (
     Stage("label", 2, schema.LABEL, _run_label, _label_inputs),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-def columns_after(name: str) -> pa.Schema:
-    """The columns of a stage's output, of the source's for "source": its input's, and those that it adds."""
-    done = schema.STAGES[1 : schema.STAGES.index(name) + 1]
-    return pa.schema([*schema.SOURCE, *(field for stage in done for field in BY_NAME[stage].adds)])

@@ -5,8 +5,6 @@ holds its old bytes or its new ones. A temporary file (`.tmp-…`) may stay afte
 removes it. A remote file is written on this machine and put in one piece, because stores have no rename.
 """
 
-from __future__ import annotations
-
 import os
 import time
 import uuid
@@ -15,11 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.storage.location import scratch
+from pipeline.storage.location import state_folder
 from pipeline.storage.remote import RemotePath
 
 TEMPORARY = ".tmp-"
 _ABANDONED_S = 86_400
+_UPLOADS = "uploads"
 
 
 @contextmanager
@@ -30,23 +29,30 @@ def replacing(path: Path, *, choose_path: Callable[[Path], Path] | None = None) 
     Raises StorageError naming `path` when the disk refuses; the target is then unchanged and the temporary file gone.
     """
     name = f"{TEMPORARY}{os.getpid()}-{path.name}"
-    temporary = scratch() / f"{name}-{uuid.uuid4().hex}" if isinstance(path, RemotePath) else path.with_name(name)
+    remote = isinstance(path, RemotePath)
+    temporary = state_folder() / _UPLOADS / f"{name}-{uuid.uuid4().hex}" if remote else path.with_name(name)
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        target = choose_path(temporary) if choose_path else path
-        if isinstance(target, RemotePath):
-            target.upload(temporary)
-            return
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        raise _refused(path, "written", error) from error
+        with _refusals(path, "written"):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _commit(temporary, choose_path(temporary) if choose_path else path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _commit(temporary: Path, target: Path) -> None:
+    if isinstance(target, RemotePath):
+        target.upload(temporary)
+        return
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,31 +62,24 @@ def write_text(path: Path, text: str) -> None:
 
 def remove(path: Path) -> None:
     """Delete a file that may exist. Raises StorageError naming it when the disk refuses."""
-    try:
+    with _refusals(path, "removed"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _refused(path, "removed", error) from error
 
 
 def move(path: Path, target: Path) -> None:
     """Rename a file into another folder of the same disk. Raises StorageError naming it when the disk refuses."""
-    try:
+    with _refusals(path, f"moved to {target.parent}"):
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    except OSError as error:
-        raise _refused(path, f"moved to {target.parent}", error) from error
 
 
-def _refused(path: Path, what: str, error: OSError) -> StorageError:
-    return StorageError(f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again")
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _refusals(path: Path, what: str) -> Iterator[None]:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        message = f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again"
+        raise StorageError(message) from error
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -89,8 +88,8 @@ def remove_temporaries(folder: Path) -> None:
         for leftover in folder.rglob(f"{TEMPORARY}*"):
             remove(leftover)
         return
-    # All runs on this machine share the scratch folder: only files a day old are certainly abandoned.
-    for leftover in scratch().glob(f"{TEMPORARY}*"):
+    # All runs on this machine share this folder: only files a day old are certainly abandoned.
+    for leftover in (state_folder() / _UPLOADS).glob(f"{TEMPORARY}*"):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
                 leftover.unlink()

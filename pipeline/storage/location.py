@@ -8,10 +8,8 @@ files that are being uploaded. `local_side` says where:
     └─ s3-bucket-prefix-1a2b3c4d/      the journal of s3://bucket/prefix, and whatever else in work/ is no stage file
 
 Losing that folder loses no data, but the responses for unfinished shards are paid again, and `--budget` counts from zero.
-Workers on other machines keep a journal each; the manifest counts the calls and the money of the one that publishes.
+The manifest counts the calls and the money of the machine that publishes.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -20,8 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.storage.filesystems import holds_secrets, is_url
-from pipeline.storage.remote import RemotePath
+from pipeline.storage.remote import RemotePath, holds_secrets, is_url
 
 MANIFEST = "manifest.json"
 
@@ -36,10 +33,8 @@ def location(text: str | Path) -> Path:
         except RuntimeError as error:
             raise ConfigError(f"output folder {text}: {error}") from None
     if holds_secrets(text) or any(char in text for char in "?#*["):
-        raise ConfigError(
-            "an output folder's URL may hold no user name, password, query, wildcard or '::'; give credentials in the "
-            "environment, as for the protocol's own tools"
-        )
+        what = "may hold no user name, password, query, wildcard or '::'; give credentials in the environment"
+        raise ConfigError(f"an output folder's URL {what}")
     parts = urlsplit(text)
     if parts.scheme in ("file", "local"):
         return Path(text.partition("://")[2])
@@ -54,7 +49,7 @@ def local_side(work: Path) -> Path:
         return work
     url = str(work.parent)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", url)[:80].strip("-")
-    return _state() / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return state_folder() / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
 def journal_of(out: Path) -> Path:
@@ -62,17 +57,8 @@ def journal_of(out: Path) -> Path:
     return local_side(out / "work") / "journal.db"
 
 
-def scratch() -> Path:
-    """The folder of files that are being uploaded. What a killed process leaves there is removed a day later (atomic.py)."""
-    return _state() / "uploads"
-
-
-def checks() -> Path:
-    """The folder of judges' responses when reward models are checked."""
-    return _state() / "checks"
-
-
-def _state() -> Path:
+def state_folder() -> Path:
+    """This program's files outside of output folders; in `uploads/` those that are being sent to a store."""
     import platformdirs
 
     return Path(os.environ.get("FIGA_STATE") or platformdirs.user_state_dir("figa-pipeline")).expanduser().absolute()

@@ -1,12 +1,9 @@
 """One run at a time in an output folder, and no manifest written over another run's.
 
-Locally the system's file lock `work/run.lock` is held; the system frees it however the process ends. A store has no such
-lock: there the object `work/run.owner` is put only where there is none. It names host and process, and stays when its owner
-dies: a dead process of this host is taken over from, one of another host must be declared dead by a person, who deletes the
-object.
+Locally the system's file lock `work/run.lock` is held; the system frees it however the process ends. In a store the object
+`work/run.owner` is put only where there is none. It names host and process, and stays when its owner dies: a dead process of
+this host is taken over from; for one of another host a person must delete the object.
 """
-
-from __future__ import annotations
 
 import os
 import re
@@ -68,10 +65,9 @@ def run_lock(out: Path, warn: Warn) -> Iterator[None]:
 
 
 def write_manifest(out: Path, text: str) -> None:
-    """Write the manifest of the folder `out`.
+    """Write the manifest of the folder `out`; in a remote one only where there is none, or over the version when it was locked.
 
-    In a remote folder it is a compare-and-swap: put only where there is none, or over the version seen when the folder was
-    locked. Raises StorageError when another run's is there, which stays as it is.
+    Raises StorageError when another run's is there, which stays as it is.
     """
     path = out / MANIFEST
     if not isinstance(path, RemotePath):
@@ -80,18 +76,15 @@ def write_manifest(out: Path, text: str) -> None:
     try:
         _manifest_versions[path.parent] = path.put(text.encode(), over=_manifest_versions.get(path.parent))
     except FileExistsError:
+        hint = "look at it, then run again to publish over it, or choose another --out"
         raise StorageError(
-            f"{path}: another run has published here meanwhile, and its manifest stands; look at it, then run again to "
-            "publish over it, or choose another --out"
+            f"{path}: another run has published here meanwhile, and its manifest stands; {hint}"
         ) from None
 
 
 @contextmanager
 def _store_lock(out: RemotePath, warn: Warn) -> Iterator[None]:
-    """Hold a remote folder by an object in it.
-
-    Raises UsageError when nothing can be put there, StorageError when another run holds it, or the store fails later.
-    """
+    """Hold a remote folder by an object in it. Raises UsageError when nothing can be put there, else StorageError."""
     owner = out / "work" / "run.owner"
     # The second line distinguishes processes with the same number in containers with the same name.
     mine = f"process {os.getpid()} on {socket.gethostname()}\n{uuid.uuid4().hex}\n"
@@ -135,18 +128,15 @@ def _put_owner(out: RemotePath, owner: RemotePath, mine: str, warn: Warn) -> Non
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
 def _check_ours(out: Path) -> None:
     """Raise UsageError when a publication in `out` would overwrite files that are not this program's.
 
-    A folder is this program's when it has a manifest, or when a run of any command has begun in it. Files with the names
-    of published ones are taken for leftovers of a publication.
+    A folder with a manifest or with traces of a run is this program's, and so are files with the names of published ones.
     """
     traces = (out / MANIFEST, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
     if any(path.exists() for path in traces):

@@ -6,13 +6,9 @@
 
 `digest` covers everything that determines the output: the stage's settings and the `content` of its input. A shard whose
 JSON has the requested digest is done. `content` is the sha256 of the rows' file, so a stage runs again when its input really
-changed, and not merely because an earlier stage ran again.
-
-The files are in Arrow's IPC format (`pyarrow.ipc.open_file`; pandas, Polars and DuckDB read it too), which takes a third of
-Parquet's time to write a whole table and read it once.
+changed, and not merely because an earlier stage ran again. Arrow files (`pyarrow.ipc.open_file`) take a third of Parquet's
+time to write a whole table and read it once.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -32,10 +28,9 @@ from pipeline.text import one_line
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Row `index` of a stage's input leaves.
+    """Row `index` of a stage's input leaves, with the `columns` that it gained in this stage.
 
-    columns: values that it gained in this stage, e.g. the revised text. unanswered: it left only because a provider failed
-    for a while; the next run tries again.
+    unanswered: it left only because a provider failed for a while; the next run tries again.
     """
 
     index: int
@@ -74,16 +69,13 @@ def row_results(work: Callable[..., dict[str, Any]], *columns: Iterable[Any]) ->
 
 def collect(rows: pa.Table, added: pa.Schema, results: Sequence[RowResult]) -> StageOutput:
     """Append the columns `added` to the rows whose result is a dict of their values; the others become rejects."""
-    kept: list[int] = []
-    values: list[dict[str, Any]] = []
-    rejects: list[Reject] = []
-    for index, result in enumerate(results):
-        if isinstance(result, RowReject):
-            rejects.append(Reject(index, result.reason, result.evidence, result.columns, result.retryable))
-        else:
-            kept.append(index)
-            values.append(result)
-    survivors = rows.take(pa.array(kept, pa.int64()))
+    values = [result for result in results if not isinstance(result, RowReject)]
+    rejects = [
+        Reject(index, result.reason, result.evidence, result.columns, result.retryable)
+        for index, result in enumerate(results)
+        if isinstance(result, RowReject)
+    ]
+    survivors = rows.filter(pa.array([not isinstance(result, RowReject) for result in results], pa.bool_()))
     for column in added:
         survivors = survivors.append_column(column, pa.array([v[column.name] for v in values], column.type))
     return StageOutput(survivors, rejects)
@@ -172,11 +164,8 @@ def commit(
     path, ledger_path = file_path(work, stage, shard), rejects_path(work, stage, shard)
     # From here on the shard is not done: the old JSON must not vouch for new files.
     remove(path.with_suffix(".json"))
-    ledger, ledger_bytes = None, 0
-    if rejects.num_rows:
-        ledger, ledger_bytes = _write(ledger_path, rejects)
-    else:
-        remove(ledger_path)
+    remove(ledger_path)
+    ledger, ledger_bytes = _write(ledger_path, rejects) if rejects.num_rows else (None, 0)
     content, size = _write(path, rows)
     file = StageFile(
         path,
@@ -190,8 +179,7 @@ def commit(
         bytes=size + ledger_bytes,
         ledger=ledger,
     )
-    facts = asdict(file)
-    del facts["path"]
+    facts = {name: value for name, value in asdict(file).items() if name != "path"}
     write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return file
 

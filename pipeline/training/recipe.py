@@ -61,7 +61,8 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     Raises UsageError for settings that don't fit together, ConfigError for a model with another tokenizer,
     ModelUnavailable when the model can't be loaded, CurationError when the loss is no longer a number.
     """
-    devices = _devices()
+    # Processes of torchrun, or the devices that one process drives.
+    devices = int(os.environ.get("WORLD_SIZE") or max(1, torch.cuda.device_count()))
     micro, accumulated = cut(recipe.batch_size, recipe.micro_batch_size, devices)
     _check_tokenizer(dataset, recipe.model)
     max_length = recipe.max_length or dataset.manifest["labels"]["max_length"]
@@ -215,11 +216,6 @@ def cut(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]
     share = batch_size // devices
     micro = max(size for size in range(1, min(micro_batch_size, share) + 1) if share % size == 0)
     return micro, share // micro
-
-
-def _devices() -> int:
-    """Processes of torchrun, or the devices that one process drives."""
-    return int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else max(1, torch.cuda.device_count())
 
 
 def _load(name: str, pairs: "datasets.Dataset") -> Any:

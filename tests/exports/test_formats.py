@@ -10,16 +10,16 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from pipeline import exports, open_dataset
+from pipeline import open_dataset
 from pipeline.dataset import manifest
-from pipeline.exports import llamafactory, spa
-from pipeline.exports.format import Messages
+from pipeline.exports import formats
+from pipeline.exports.formats import DATASET, Messages, instruction, unfit_for_llamafactory
 from pipeline.exports.writing import export
 from pipeline.run import relabel as relabelling
 from pipeline.schema import MESSAGES
 from pipeline.sources import get
 
-ALL = [(name, variant) for name, format in exports.FORMATS.items() for variant in format.variants]
+ALL = [(name, variant) for name, format in formats.FORMATS.items() for variant in format.variants]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def rows(published: Path) -> list[dict[str, Any]]:
 
 
 def made(published: Path, out: Path, name: str, variant: str | None = None) -> dict[str, Any]:
-    return export(open_dataset(published), *exports.get(name, variant), out, lambda *_: None)
+    return export(open_dataset(published), *formats.get(name, variant), out, lambda *_: None)
 
 
 def loaded(out: Path, tmp_path: Path) -> datasets.Dataset:
@@ -132,7 +132,7 @@ def check_llamafactory_row(row: dict[str, Any]) -> None:
 
 def test_llamafactory_by_its_documented_rules(published: Path, rows: Any, tmp_path: Path) -> None:
     made(published, tmp_path / "out", "llamafactory")
-    info = json.loads((tmp_path / "out" / "dataset_info.json").read_text("utf-8"))[llamafactory.DATASET]
+    info = json.loads((tmp_path / "out" / "dataset_info.json").read_text("utf-8"))[DATASET]
     assert info["formatting"] == "sharegpt" and info["ranking"] is True
     found = json.loads((tmp_path / "out" / info["file_name"]).read_text("utf-8"))
     for row, pair in zip(found, rows, strict=True):
@@ -150,8 +150,8 @@ def test_llamafactory_by_its_own_loader(published: Path, rows: Any, tmp_path: Pa
     from transformers import Seq2SeqTrainingArguments
 
     made(published, tmp_path / "out", "llamafactory")
-    (described,) = parser.get_dataset_list([llamafactory.DATASET], str(tmp_path / "out"))
-    arguments = DataArguments(dataset=llamafactory.DATASET, dataset_dir=str(tmp_path / "out"))
+    (described,) = parser.get_dataset_list([DATASET], str(tmp_path / "out"))
+    arguments = DataArguments(dataset=DATASET, dataset_dir=str(tmp_path / "out"))
     training = Seq2SeqTrainingArguments(str(tmp_path / "none"), use_cpu=True)
     found = align_dataset(loaded(tmp_path / "out", tmp_path), described, arguments, training)
     for row, pair in zip(found, rows, strict=True):
@@ -178,7 +178,7 @@ def test_llamafactory_by_its_own_loader(published: Path, rows: Any, tmp_path: Pa
 )
 def test_what_llamafactory_would_not_take(roles: str, fits: bool) -> None:
     pair = {"messages": [{"role": role, "content": role} for role in roles.split()]}
-    assert (llamafactory.unfit(pair) is None) == fits
+    assert (unfit_for_llamafactory(pair) is None) == fits
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_hostile_text_is_data(name: str, variant: str, text: str) -> None:
             "revised": [text],
         }
     )
-    format, _ = exports.get(name)
+    format, _ = formats.get(name)
 
     def render(messages: Messages) -> str:
         return messages[0]["content"]
@@ -221,7 +221,7 @@ def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer:
         {"role": "user", "content": "c"},
     ]
     prompt = load_tokenizer(tiny_tokenizer, LabelSettings(template="alpaca"), "tiny").render(messages)
-    assert f"### Instruction:\n{spa.instruction(messages)}\n" in prompt
+    assert f"### Instruction:\n{instruction(messages)}\n" in prompt
 
 
 @pytest.mark.parametrize(("name", "variant"), [each for each in ALL if each[0] in ("dpo", "sft", "llamafactory")])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.cli.main import main
-from pipeline.dataset.histogram import histogram
+from pipeline.dataset.measures import histogram
 from pipeline.labels.alignment import KEEP
 from pipeline.report import sample
 from tests import pairs

@@ -10,8 +10,7 @@ import pytest
 from pipeline import rewards
 from pipeline.config.reward import RewardSettings
 from pipeline.errors import RowReject
-from pipeline.rewards.base import score_items
-from pipeline.rewards.ensemble import Ensemble
+from pipeline.rewards.base import Ensemble, score_items
 from tests.rewards.scoring import no_chat
 from tests.stages.tables import TinyReward
 

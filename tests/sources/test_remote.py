@@ -19,7 +19,7 @@ import zstandard
 from pipeline import sources
 from pipeline.errors import InputError
 from pipeline.sources import files
-from pipeline.storage import filesystems
+from pipeline.storage.remote import Stream
 from tests.sources.resolving import resolve
 
 LINES = b"".join(json.dumps({"prompt": f"q{n}", "response": "r"}).encode() + b"\n" for n in range(50))
@@ -111,7 +111,7 @@ def test_a_store_that_fails_in_the_middle(store: Any, monkeypatch: pytest.Monkey
     store.pipe("/in/a.jsonl", gzip.compress(LINES)[:-20])
     with pytest.raises(InputError, match=r"memory:///in/a.jsonl: damaged, cut short .* rows were read before"):
         read("memory://in/a.jsonl")
-    stream = filesystems.Stream(type("Broken", (), {"read": lambda self, n: 1 / 0, "close": lambda self: None})())
+    stream = Stream(type("Broken", (), {"read": lambda self, n: 1 / 0, "close": lambda self: None})())
     with pytest.raises(OSError, match="ZeroDivisionError"):
         stream.read(5)
 

@@ -14,10 +14,16 @@ from pipeline.models.cost import Budget
 from pipeline.models.factory import chat_model
 from pipeline.models.journal import Journal
 from pipeline.rewards.base import RewardModel
-from pipeline.stages.table import columns_after
+from pipeline.stages.table import BY_NAME
 from pipeline.storage.stage_files import Reject, StageOutput, reject_table
 
 STAGES = schema.STAGES
+
+
+def columns_after(name: str) -> pa.Schema:
+    """The columns of a stage's output, of the source's for "source": its input's, and those that it adds."""
+    done = STAGES[1 : STAGES.index(name) + 1]
+    return pa.schema([*schema.SOURCE, *(field for stage in done for field in BY_NAME[stage].adds)])
 
 
 def row(number: int, **columns: Any) -> dict[str, Any]:

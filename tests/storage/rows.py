@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.stages.table import columns_after
 from pipeline.storage import stage_files
 from pipeline.storage.stage_files import Reject, StageFile
+from tests.stages.tables import columns_after
 
 
 def row(number: int) -> dict[str, Any]:

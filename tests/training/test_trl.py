@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import exports, open_dataset
+from pipeline import open_dataset
+from pipeline.exports import formats
 from pipeline.exports.writing import export
 from tests.training.tiny import EOS, flat, quiet, tiny_llama
 
@@ -24,7 +25,7 @@ from pipeline.training.trl_recipe import FigaSFTTrainer, figa_arguments  # noqa:
 
 
 def exported(published: Path, tmp_path: Path, name: str, variant: str | None = None) -> Any:
-    export(open_dataset(published), *exports.get(name, variant), tmp_path / name, lambda *_: None)
+    export(open_dataset(published), *formats.get(name, variant), tmp_path / name, lambda *_: None)
     return load_dataset(str(tmp_path / name), cache_dir=str(tmp_path / "cache"))["train"]
 
 

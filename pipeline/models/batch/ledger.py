@@ -1,9 +1,9 @@
 """What was submitted in batches: written before it is sent, so that a killed run finds its batches and pays for none twice.
 
 One SQLite file beside the journal, for one process at a time. A request is known by its custom id, the sha256 of everything
-sent and of its seed. It is in one batch at a time: a result without value (expired, cancelled, a server's failure) is
-forgotten before the request goes into another. Each request holds money from `intend` on, its worst case, until its cost is
-in the journal or it ends without value. Commits wait for the disk: each stands for money.
+sent and of its seed, and is in one batch at a time: a result without value (expired, cancelled, a server's failure) is
+forgotten before the request goes into another. Each request holds its worst-case cost from `intend` on until its cost is in
+the journal or it ends without value. Commits wait for the disk (synchronous=FULL): each stands for money.
 """
 
 import sqlite3
@@ -81,6 +81,7 @@ class BatchLedger:
         return batch
 
     def name(self, key: str, batch_id: str | None) -> None:
+        """Note the provider's id of a batch."""
         with self._writing() as db:
             db.execute("UPDATE batches SET id = ?, state = 'sent' WHERE key = ?", (batch_id, key))
 
@@ -91,7 +92,7 @@ class BatchLedger:
             db.execute("UPDATE batches SET state = ?, done = ? WHERE key = ?", (state, done, key))
 
     def keep(self, key: str, results: Iterable[tuple[str, str]]) -> None:
-        """Keep (custom id, JSON) pairs of this batch."""
+        """Keep results of this batch, (custom id, JSON), without keys."""
         with self._writing() as db:
             query = "UPDATE items SET result = ? WHERE custom_id = ? AND batch = ?"
             db.executemany(query, ((text, custom_id, key) for custom_id, text in results))

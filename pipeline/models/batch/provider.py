@@ -1,18 +1,17 @@
 """A provider that answers through its batch API: half the price, and an answer within a day.
 
 Requests gather in a queue, whatever shard they come from; when no more arrive for a while, or a batch is full, they are sent
-together, and every caller gets its own answer, by custom id. The ledger keeps what was sent, for the run after a kill.
-
-What becomes of a request:
+together, and every caller gets its own answer. The ledger keeps what was sent: a run that was killed finds its batches
+there. What becomes of a request:
 
     a result                               read like a live answer: an Answer, or the same rejects
     expired, cancelled, failed, missing    Transient: sent again, in the next batch
     its whole batch failed                 queued again, without the requests that the provider found fault with
     the batch API itself can't be used     ProviderStopped; what was sent stays in the ledger
 
-A request that the ledger has in a batch is never sent again before that batch has ended without a result for it. Between the
-note that a batch will be sent and the provider's id for it lies a moment in which a kill leaves it unknown whether the batch
-exists: the provider's list decides (`find`). A batch that is missing from that list would be paid for twice.
+A request that the ledger has in a batch is never sent again before that batch has ended without a result for it. A kill
+between the note that a batch will be sent and the provider's id for it leaves unknown whether it exists: the provider's list
+decides (`find`). A batch that is missing from that list would be paid for twice.
 """
 
 import asyncio

