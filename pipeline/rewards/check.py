@@ -15,8 +15,7 @@ from pipeline.rewards.base import RewardModel, Score, score_items
 from pipeline.rewards.diagnostics import MOST_EXPLAINED, Numbers, calibration, spearman, wilson
 from pipeline.rewards.judge import PairwiseJudge
 
-# How far from 50 % an unbiased judge may prefer one position.
-_MOST_BIAS = 0.1
+_MOST_BIAS = 0.1  # how far from 50 % an unbiased judge may prefer one position
 _WORST_CALIBRATION = 0.1
 
 

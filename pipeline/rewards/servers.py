@@ -74,10 +74,8 @@ def server_api(settings: RewardSettings) -> ServerApi:
         url += "" if urlsplit(url).path else "/get_reward"
         body, scores_path = {"query": "$texts", "prompts": "$queries"}, "rewards"
     elif settings.request is None or settings.scores is None:
-        raise ConfigError(
-            f"reward.model {spec}: say what the server takes and gives: reward.request, such as "
-            "{inputs: $texts}, and reward.scores, such as results.*.score"
-        )
+        wanted = "reward.request, such as {inputs: $texts}, and reward.scores, such as results.*.score"
+        raise ConfigError(f"reward.model {spec}: say what the server takes and gives: {wanted}")
     else:
         body, scores_path, index_path = settings.request, settings.scores, settings.index
     body = body | settings.extra
@@ -92,10 +90,8 @@ def _takes_one_item(body: dict[str, Any]) -> bool:
         raise ConfigError(f"reward.request: unknown ${unknown[0]}; known are ${', $'.join(known)}")
     one = bool(names & set(_SINGLES))
     if one == bool(names & set(_LISTS)):
-        raise ConfigError(
-            f"reward.request: expected some of ${', $'.join(_LISTS)} for many items per request, or of "
-            f"${', $'.join(_SINGLES)} for one, and not both"
-        )
+        many = f"some of ${', $'.join(_LISTS)} for many items per request"
+        raise ConfigError(f"reward.request: expected {many}, or of ${', $'.join(_SINGLES)} for one, and not both")
     return one
 
 

@@ -181,10 +181,8 @@ def policy_tokenizer(config: CurationConfig) -> ModelSpec:
     """The local policy whose tokenizer labels are made for. Raises ConfigError when the policy isn't local."""
     spec = ModelSpec.parse(config.policy.model)
     if spec.provider != "local":
-        raise ConfigError(
-            f"labels.tokenizer=policy needs a local policy, and policy.model is {spec}: set labels.tokenizer to the Hub id "
-            "or folder of the tokenizer of the model that you will train"
-        )
+        hint = "set labels.tokenizer to the Hub id or folder of the tokenizer of the model that you will train"
+        raise ConfigError(f"labels.tokenizer=policy needs a local policy, and policy.model is {spec}: {hint}")
     return spec
 
 
@@ -194,10 +192,8 @@ def check(config: CurationConfig) -> None:
         for role, settings in (("policy", config.policy), ("reviser", config.reviser)):
             factory.check(f"{role}.model", ModelSpec.parse(settings.model), config.run.budget_usd, settings.mode)
     if config.batched and config.run.runner != "threads":
-        raise ConfigError(
-            f"run.runner={config.run.runner} and mode=batch don't go together: requests of all shards must meet in one "
-            "process; leave run.runner at threads"
-        )
+        why = "requests of all shards must meet in one process; leave run.runner at threads"
+        raise ConfigError(f"run.runner={config.run.runner} and mode=batch don't go together: {why}")
     if config.needs_rewards:
         rewards.check_settings(config.reward, config.run.budget_usd)
         selects = config.needs_generation and config.selection.eta2 is not None

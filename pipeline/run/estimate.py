@@ -34,18 +34,14 @@ from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
 
-# Rows beyond these are only counted, and taken to be like them.
-_READ_ROWS = 20_000
-# Rows that `figa check` reads.
-_CHECKED_ROWS = 100
-# Rows whose prompts are rendered.
-_RENDERED_ROWS = 1000
+_READ_ROWS = 20_000  # rows beyond these are only counted, and taken to be like them
+_CHECKED_ROWS = 100  # by `figa check`
+_RENDERED_ROWS = 1000  # as prompts
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.
 _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
-# Tokens of a judgement: 7, or B.
-_MARK = 1
+_MARK = 1  # tokens of a judgement: 7, or B
 
 Settings = PolicySettings | ReviserSettings | RewardSettings
 
@@ -91,10 +87,9 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
             try:
                 tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
             except RowReject as reject:
-                raise ConfigError(
-                    f"labels.tokenizer {name}: the first row can't be labelled: {reject.reason} {reject.evidence}; set "
-                    "labels.template, labels.template_options or another tokenizer"
-                ) from None
+                why = f"the first row can't be labelled: {reject.reason} {reject.evidence}"
+                hint = "set labels.template, labels.template_options or another tokenizer"
+                raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
         yield "tokenizer", f"{name}: its template renders the first row"
     if config.needs_generation:
         for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
@@ -106,8 +101,9 @@ def _described(model: str) -> str:
     spec = ModelSpec.parse(model)
     if spec.provider != "local":
         return f"{model}: named right, and the key it needs is set; it was not called"
-    size = f"{catalog.get(spec.name).size_mb} MB"
-    return f"{model}: {f'to be downloaded, {size}' if _missing(model) else 'downloaded'}"
+    return f"{model}: " + (
+        f"to be downloaded, {catalog.get(spec.name).size_mb} MB" if _missing(model) else "downloaded"
+    )
 
 
 def _missing(name: str) -> bool:

@@ -1,11 +1,9 @@
 """Merge: finished data sets with the same labels as one, in the order of the arguments. No model is called.
 
-A row that is published in several of them is published once, by the rule `keep`; the others become rejects of the stage
-`merge`, reason `duplicate_id`, whose evidence names both places. The rejects of all data sets are kept as they are (a row may
-be published by one and rejected by another), so in = published + rejected, where in is the sum of what they read.
-
-The output folder itself can be among them: the others are then added to it, as a new publication with the rows of a merge of
-all at once. Streams: memory holds some row groups, and 32 bytes per row for ids and their order.
+A row that is published in several is published once, by the rule `keep`; the others become rejects of the stage `merge`,
+reason `duplicate_id`. All rejects are kept (a row may be published by one and rejected by another), so in = published +
+rejected, where in is the sum of what was read. The output folder can be among the data sets: the others are added to it, as
+if all were merged at once. Streams: memory holds some row groups, and 32 bytes per row for ids and their order.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -106,10 +104,8 @@ def _check_known(before: dict[str, Any], parts: list[dict[str, Any]], out: Path)
     named = {part["path"] for part in parts} | {part["manifest"] for part in parts}
     for part in before["merged"]:
         if not {part["path"], part["manifest"]} & named:
-            raise UsageError(
-                f"--out {out}: holds a merge of other data sets, {part['path']} among them; to add to it, name {out} itself "
-                "as the first data set, or name another folder"
-            )
+            hint = f"to add to it, name {out} itself as the first data set, or name another folder"
+            raise UsageError(f"--out {out}: holds a merge of other data sets, {part['path']} among them; {hint}")
 
 
 def _open(root: Path, out: Path) -> MergeInput:
@@ -122,14 +118,13 @@ def _open(root: Path, out: Path) -> MergeInput:
         return MergeInput(root, content, files, content["lineage"][-1]["merged"])
     part = {"path": str(root), "manifest": manifest.digest_of(content)}
     part |= {name: content[name] for name in ("version", "run_digest", "rows", "thresholds")}
-    part |= {"published": content["rows"]["published"]}
+    part["published"] = content["rows"]["published"]
     part |= {"lineage": content["lineage"]} if "lineage" in content else {}
     return MergeInput(root, content, files, [part])
 
 
 def _distinct(inputs: list[MergeInput], out: Path, warn: Warn) -> list[MergeInput]:
-    """Without those that are there twice. Raises UsageError when only one is left."""
-    # What is merged already comes first, else it would count as new.
+    """Without those that are there, or merged already, twice. Raises UsageError when only one is left."""
     added_to = [data for data in inputs if _same(data.root, out)][:1]
     seen = {name for data in added_to for name in data.manifests}
     distinct = []

@@ -36,8 +36,8 @@ def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
 
 def _what_determines(labels: dict[str, Any]) -> dict[str, Any]:
     """What determines labels, by its name in messages. Not the tokenizer's name, but its fingerprint."""
-    facts = {f"labels.{name}": labels.get(name) for name in LabelSettings.model_fields if name != "tokenizer"}
-    return facts | {
+    return {
+        **{f"labels.{name}": labels.get(name) for name in LabelSettings.model_fields if name != "tokenizer"},
         "the end token": labels.get("eos_id"),
         "the tokenizer's fingerprint": labels.get("fingerprint"),
         # Other versions may choose another of several alignments of the same length.

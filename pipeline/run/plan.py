@@ -27,8 +27,7 @@ from pipeline.text import redact_paths
 PLAN_VERSION = 2
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
-_DOUBLE_EVERY, _LARGEST_SHARD = 128, 32_768
-_REPORT_EVERY_S = 10.0
+_DOUBLE_EVERY, _LARGEST_SHARD, _REPORT_EVERY_S = 128, 32_768, 10.0
 Warn = Callable[[str], None]
 
 
@@ -90,10 +89,8 @@ def plan_shards(
     plan = Plan(shards, rows, intake.replaced, wanted, short_digests(inputs | {"source.limit": limit}))
     write_text(work / "plan.json", json.dumps(asdict(plan)))
     if intake.replaced:
-        warn(
-            f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates), in {intake.replaced_rows} rows, "
-            "were replaced by U+FFFD"
-        )
+        characters = f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates)"
+        warn(f"{characters}, in {intake.replaced_rows} rows, were replaced by U+FFFD")
     return plan
 
 
@@ -125,14 +122,10 @@ def _write_shards(
 
 
 def shard_sizes(first: int) -> Iterator[int]:
-    """Rows of shard 0, 1, 2 …: doubling every 128 shards, so that a hundred million rows make a few thousand shards.
-
-    A shard's rows don't depend on those after it: a longer source or a higher limit only adds shards.
-    """
-    size = first
+    """Rows of shard 0, 1, 2 …: doubling every 128 shards, so that a hundred million rows make a few thousand shards."""
     while True:
-        yield from itertools.repeat(size, _DOUBLE_EVERY)
-        size = max(size, min(2 * size, _LARGEST_SHARD))
+        yield from itertools.repeat(first, _DOUBLE_EVERY)
+        first = max(first, min(2 * first, _LARGEST_SHARD))
 
 
 def read(work: Path) -> Plan | None:

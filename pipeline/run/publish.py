@@ -28,7 +28,6 @@ from pipeline.storage.location import journal_of
 from pipeline.storage.stage_files import StageFile
 from pipeline.text import redact_paths
 
-# Why a row may be missing after a run.
 _LOST = "a stage file is not of this run. Delete the folder work/ but for journal.db and run again; answers are not paid twice"
 
 
@@ -39,6 +38,7 @@ def publish(
     config, out = run.config, run.config.out
     labels = describe(run.tokenizer)
     files = {stage: stage_files.inspect_all(run.work, stage, plan.shards) for stage in config.stages}
+    scores = (stage_files.read(file, diagnostics.COLUMNS) for file in files.get("score", ()))
     entries = publish_rows(out, files["label"], config.output.rows_per_file, file_metadata(labels, run_digest))
     ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages)
     content = {
@@ -51,13 +51,12 @@ def publish(
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run),
         "thresholds": dict(thresholds),
-        **_check_reward(files),
+        **({"reward_check": diagnostics.measure(scores)} if "score" in files else {}),
         "labels": labels,
         "settings": record.data_settings(config),
         "prompts": run.prompts.digest,
         "calls": run.journal.calls(),
         **_money(run),
-        # Rows rejected only because a provider failed.
         "unanswered": sum(file.unanswered for shards in files.values() for file in shards),
         "files": entries,
         "rejected_files": ledger,
@@ -84,8 +83,7 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     # `publication` counts the publications in this folder that differ from the one before.
     before = manifest.load_or_none(out) or {}
     known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
-    number = before.get("publication", 1) if before else 0
-    number += known != json.loads(json.dumps(content))
+    number = (before.get("publication", 1) if before else 0) + (known != json.loads(json.dumps(content)))
     content = {"format": content["format"], "publication": number, **content}
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
@@ -150,14 +148,6 @@ def unpriced(config: CurationConfig) -> list[str]:
     return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
 
 
-def _check_reward(files: dict[str, list[StageFile]]) -> dict[str, Any]:
-    """What the scores say of the reward model, where there are any."""
-    if "score" not in files:
-        return {}
-    tables = (stage_files.read(file, diagnostics.COLUMNS) for file in files["score"])
-    return {"reward_check": diagnostics.measure(tables)}
-
-
 def account(
     read: int,
     entries: list[dict[str, Any]],
@@ -167,9 +157,8 @@ def account(
     """The manifest's counts of rows. Raises StorageError, with the likely reason, if a row is missing."""
     published, rejected = (sum(entry["rows"] for entry in group) for group in (entries, ledger))
     if read != published + rejected:
-        raise StorageError(
-            f"{read} rows were read but {published} published + {rejected} rejected are on disk: {reason}"
-        )
+        on_disk = f"{published} published + {rejected} rejected are on disk"
+        raise StorageError(f"{read} rows were read but {on_disk}: {reason}")
     return {"read": read, "published": published, "rejected": rejected}
 
 

@@ -133,9 +133,9 @@ def relabel_settings(parent: dict[str, Any], assignments: Sequence[str], flags: 
     for text in assignments:
         key = text.partition("=")[0].strip()
         if not key.startswith("labels.") and key not in DISTANCE_SETTINGS:
+            gate = f"the gate by {' and '.join(DISTANCE_SETTINGS)}"
             raise ConfigError(
-                f"--set {key}: relabelling changes labels.* only, and the gate by {' and '.join(DISTANCE_SETTINGS)}; for "
-                "the rest run figa build"
+                f"--set {key}: relabelling changes labels.* only, and {gate}; for the rest run figa build"
             )
     kept = settings_of(parent["labels"]).data_settings()
     if flags.get("labels.tokenizer"):
@@ -144,8 +144,8 @@ def relabel_settings(parent: dict[str, Any], assignments: Sequence[str], flags: 
     before = {name: value for name, value in kept.items() if name != "system"}
     config = load_config(None, [*assignments], flags, base={"labels": before})
     # The recorded system prompt is the one that was used: none stays none.
-    system = kept["system"] if config.labels.system is None else config.labels.system
-    labels = config.labels.model_copy(update={"system": system or None})
-    if labels.tokenizer == "policy":
-        labels = labels.model_copy(update={"tokenizer": parent["labels"]["tokenizer"]})
+    labels = config.labels
+    system = kept["system"] if labels.system is None else labels.system
+    name = parent["labels"]["tokenizer"] if labels.tokenizer == "policy" else labels.tokenizer
+    labels = labels.model_copy(update={"system": system or None, "tokenizer": name})
     return config.model_copy(update={"labels": labels})

@@ -91,8 +91,8 @@ class State:
         why = _changed(list(dict.fromkeys([*self.replan, *self.changed])))
         if self.shards is None:
             lacking = "work/ holds no plan" if self.published else "there is no plan yet"
-            unpaid = self.calls or not self.published
-            paid = "" if unpaid else "; models are called again, as there is no journal of responses"
+            lost = self.published and not self.calls
+            paid = "; models are called again, as there is no journal of responses" if lost else ""
             return [f"plan the source and run every stage: {why or lacking}{paid}"]
         steps = [f"source: plan again, keeping shards of the same rows: {_changed(self.replan)}"] if self.replan else []
         for stage in self.stages:
@@ -251,9 +251,8 @@ def _read_stage(work: Path, stage: str, previous: str | None, state: State, inpu
         result.done += not changed
         result.why |= {name: result.why.get(name, 0) + 1 for name in changed}
     if damaged:
-        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-        names = f"{work / stage}: {', '.join(damaged[:3])}{more}"
-        state.problems.append(f"{names}: damaged or incomplete; a run that needs them rebuilds them")
+        names = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more" if len(damaged) > 3 else "")
+        state.problems.append(f"{work / stage}: {names}: damaged or incomplete; a run that needs them rebuilds them")
     result.damaged = len(damaged)
     return result
 

@@ -1,7 +1,6 @@
 """Which files an input means, in which order, and which splits their names tell: local ones, or behind a URL by fsspec.
 
-Remote files are not downloaded whole but read by blocks. Their addresses are recorded in the manifest: a query string, which
-may be a signature, is used but not shown.
+Remote files are read by blocks. Their addresses are recorded without the query string, which may be a signature.
 """
 
 import glob
@@ -77,9 +76,8 @@ def find_input(input: str, warn: Warn) -> Files:
         if path.is_dir():
             base, names = path, list(_walk(path, path))
         elif path.exists():
-            raise InputError(
-                f"{shown(path)}: neither a regular file nor a folder; give a data file or a folder of them"
-            )
+            hint = "give a data file or a folder of them"
+            raise InputError(f"{shown(path)}: neither a regular file nor a folder; {hint}")
         elif glob.has_magic(input):
             base, names = _match(path)
         else:
@@ -165,8 +163,8 @@ def bare_name(name: str) -> str:
 
 def split_of(name: str) -> str | None:
     """The split that a file's name tells, by the words that `datasets` looks for too; the last such word counts."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((_SPLIT_OF[word] for word in reversed(words) if word in _SPLIT_OF), None)
+    words = reversed(re.split(r"[^a-z]+", name.lower()))
+    return next((_SPLIT_OF[word] for word in words if word in _SPLIT_OF), None)
 
 
 def size(path: Location) -> int:

@@ -19,8 +19,7 @@ from pipeline.sources.resolve import Record, ResolvedSource, records_of, resolve
 from pipeline.sources.row import Adapter
 from pipeline.sources.rows import Damaged
 
-# A generic source's fields are guessed from at most so many rows.
-_GUESS_ROWS = 1000
+_GUESS_ROWS = 1000  # from which a generic source's fields are guessed
 
 
 def resolve_source(settings: SourceSettings, warn: Warn) -> ResolvedSource:
@@ -31,9 +30,8 @@ def resolve_source(settings: SourceSettings, warn: Warn) -> ResolvedSource:
             raise ConfigError("source.mix is for several sources, such as --source hh-rlhf,openorca; leave it out")
         return resolve_one(settings, warn)
     if settings.revision is not None:
-        raise ConfigError(
-            "source.revision is for one source; of several, give each its own: --input owner/name@revision"
-        )
+        hint = "of several, give each its own: --input owner/name@revision"
+        raise ConfigError(f"source.revision is for one source; {hint}")
     inputs = [""] * len(names) if settings.input is None else [part.strip() for part in settings.input.split(",")]
     weights = settings.mix or (1.0,) * len(names)
     for what, got in (("--input", len(inputs)), ("source.mix", len(weights))):

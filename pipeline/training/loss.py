@@ -40,10 +40,8 @@ def figa_loss(
 def figa_terms(logits: Tensor, labels: Tensor, weights: Tensor, *, gate: float = GATE) -> tuple[Tensor, Tensor]:
     """Numerator and N of `figa_loss`: the sum of the terms that count, with gradients, and their number, without."""
     if logits.ndim != 3 or labels.shape != logits.shape[:2] or weights.shape != labels.shape:
-        raise ValueError(
-            "figa_loss: expected logits (B, T, V) with labels and weights (B, T), got "
-            f"{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(weights.shape)}"
-        )
+        got = f"{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(weights.shape)}"
+        raise ValueError(f"figa_loss: expected logits (B, T, V) with labels and weights (B, T), got {got}")
     weighted = weighted_positions(labels, weights)
     # Logits are copied and upcast only where there is a weight: with γ = 0 that is a small part of the batch.
     rows = logits[:, :-1][weighted]

@@ -109,11 +109,7 @@ def _lengths(pairs: "datasets.Dataset") -> Any:
 
 
 def _check_tokenizer(dataset: PairDataset, model: str) -> None:
-    """Raise ConfigError for a model whose tokenizer is not the labels'.
-
-    Fingerprints also differ for harmless reasons, such as another version of the library; then up to 64 pairs, spread over
-    the data set, are tokenised again and must give the stored ids.
-    """
+    """Raise ConfigError for a model whose tokenizer is not the labels'."""
     labels = dataset.manifest["labels"]
     try:
         tokenizer = open_tokenizer(model, settings_of(labels))
@@ -121,6 +117,7 @@ def _check_tokenizer(dataset: PairDataset, model: str) -> None:
         raise ConfigError(f"--model {model}: {error}") from None
     if difference(labels, tokenizer) is None:
         return
+    # Fingerprints also differ for harmless reasons, such as another version of the library: compare ids.
     table = dataset.to_table(["id", "messages", "revised", "initial", *(f"{side}_input_ids" for side in SIDES)])
     chosen = np.unique(np.linspace(0, max(table.num_rows - 1, 0), _CHECKED_PAIRS, dtype=np.int64))
     for row in table.take(chosen).to_pylist() if table.num_rows else []:
@@ -155,10 +152,9 @@ def _fit(trainer: FigaTrainer, recipe: Recipe) -> Any:
     try:
         result = trainer.train(resume_from_checkpoint=recipe.resume or None)
     except torch.OutOfMemoryError as error:
-        raise CurationError(
-            f"the device's memory is full ({str(error).splitlines()[0]}): lower --micro-batch-size, which does not change the "
-            "result, or give --gradient-checkpointing"
-        ) from None
+        full = f"the device's memory is full ({str(error).splitlines()[0]})"
+        hint = "lower --micro-batch-size, which does not change the result, or give --gradient-checkpointing"
+        raise CurationError(f"{full}: {hint}") from None
     if not math.isfinite(result.training_loss):
         raise CurationError(f"the loss became {result.training_loss} by step {result.global_step}: lower --lr")
     return result
@@ -212,17 +208,14 @@ def _load(name: str, pairs: "datasets.Dataset") -> Any:
     """The model with float32 weights, which small optimiser steps need; bf16 is for the arithmetic alone."""
     try:
         # Only safetensors: the older files are pickles.
-        model = AutoModelForCausalLM.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
+        options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+        model = AutoModelForCausalLM.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable(f"--model {name}: can't be loaded as a folder or Hub id: {one_line(error)}") from None
     longest, positions = int(_lengths(pairs).max()), getattr(model.config, "max_position_embeddings", None)
     if positions and longest > positions:
-        raise UsageError(
-            f"--model {name}: takes {positions} tokens, the longest sequence has {longest}; --max-length {positions} "
-            "leaves out the pairs that don't fit"
-        )
+        hint = f"--max-length {positions} leaves out the pairs that don't fit"
+        raise UsageError(f"--model {name}: takes {positions} tokens, the longest sequence has {longest}; {hint}")
     table = pairs.with_format("arrow")[:]
     largest = max(pc.max(pc.list_flatten(table[f"{side}_input_ids"])).as_py() for side in SIDES)
     embeddings = model.get_input_embeddings().num_embeddings

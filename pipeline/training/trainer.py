@@ -41,9 +41,8 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self.gate = gate
         self._begin_step()
         if self.is_deepspeed_enabled:
-            raise UsageError(
-                "FIGA's loss is normalised after the gate, which needs access to gradients that DeepSpeed hides: use FSDP"
-            )
+            why = "which needs access to gradients that DeepSpeed hides: use FSDP"
+            raise UsageError(f"FIGA's loss is normalised after the gate, {why}")
 
     def _begin_step(self) -> None:
         self._counted: torch.Tensor | int = 0

@@ -28,10 +28,7 @@ from pipeline.training.trainer import FigaTrainer
 
 
 class FigaSFTTrainer(FigaTrainer, SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """TRL's SFTTrainer with FIGA's loss, over the published data set or its `sequences` export.
-
-    TRL's own per-token metrics (entropy, token accuracy) are not computed: they belong to its loss.
-    """
+    """TRL's SFTTrainer with FIGA's loss. TRL's own per-token metrics are not computed: they belong to its loss."""
 
 
 def figa_arguments() -> dict[str, Any]:

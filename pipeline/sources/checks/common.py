@@ -22,9 +22,8 @@ def optional(module: str, setting: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ConfigError(
-            f"{setting} needs the package {module.partition('.')[0]}: pip install -e '.[curation]'"
-        ) from None
+        package = module.partition(".")[0]
+        raise ConfigError(f"{setting} needs the package {package}: pip install -e '.[curation]'") from None
 
 
 def words(text: str) -> list[str]:

@@ -29,10 +29,8 @@ class NearDuplicates:
         split = words(text)
         if not split:
             return None
-        runs = ngrams(split, WORDS)
-        if system:
-            prefix = hashlib.sha256(" ".join(words(system)).encode()).hexdigest()
-            runs = [prefix + run for run in runs]
+        prefix = hashlib.sha256(" ".join(words(system)).encode()).hexdigest() if system else ""
+        runs = [prefix + run for run in ngrams(split, WORDS)]
         signature = self._rensa.RMinHash(HASHES, 0)
         signature.update(runs)
         return signature

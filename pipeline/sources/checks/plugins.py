@@ -61,9 +61,8 @@ def check(name: str) -> Check:
         if answer is None:
             return
         if not isinstance(answer, str) or not answer:
-            raise ConfigError(
-                f"source.plugins: {name} must return None or a reason as text, it returned {answer!r:.80}"
-            )
+            got = f"it returned {answer!r:.80}"
+            raise ConfigError(f"source.plugins: {name} must return None or a reason as text, {got}")
         raise RowReject(answer if _REASON.fullmatch(answer) else "plugin", plugin=name, got=answer[:200])
 
     return refuse
