@@ -146,13 +146,7 @@ class ChatModel:
                 return answer
 
     async def _paid(
-        self,
-        provider: Provider,
-        stage: str,
-        key: str,
-        request: ChatRequest,
-        custom_id: str | None,
-        on_quotas: OnQuotas,
+        self, provider: Provider, stage: str, key: str, request: ChatRequest, custom_id: str | None, on_quotas: OnQuotas
     ) -> Answer:
         """Reserve the most that the call can cost, make it, and journal its answer and its cost before they are used."""
         most = self.price.most(upper_bound_tokens(request), request.max_tokens)
