@@ -49,9 +49,9 @@ def read_pairs(settings: SourceSettings, limit: int | None, warn: Callable[[str]
             without += 1
         else:
             pairs.append(Pair(row.messages, row.reference, row.rejected))
-    if not pairs and first_reject:
-        raise sources.all_bad(without, first_reject, adapters)
     if not pairs:
+        if first_reject:
+            raise sources.all_bad(without, first_reject, adapters)
         raise InputError(f"{source.location}: no row has a better and a worse answer, such as chosen and rejected")
     return pairs, without
 

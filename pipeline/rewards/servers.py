@@ -87,9 +87,9 @@ def server_api(settings: RewardSettings) -> ServerApi:
 def _takes_one_item(body: dict[str, Any]) -> bool:
     """Whether a template is for one item per request, not for many. Raises ConfigError."""
     names = {text[1:] for text in _strings(body) if text.startswith("$")}
-    if unknown := sorted(names - {*_LISTS, *_SINGLES, "model"}):
-        known = ", $".join((*_LISTS, *_SINGLES, "model"))
-        raise ConfigError(f"reward.request: unknown ${unknown[0]}; known are ${known}")
+    known = (*_LISTS, *_SINGLES, "model")
+    if unknown := sorted(names.difference(known)):
+        raise ConfigError(f"reward.request: unknown ${unknown[0]}; known are ${', $'.join(known)}")
     one = bool(names & set(_SINGLES))
     if one == bool(names & set(_LISTS)):
         raise ConfigError(
@@ -149,9 +149,8 @@ class ServerReward(RewardModel):
     async def _score_batch(self, items: Sequence[Item]) -> list[Score]:
         try:
             with self._breaker.watch():
-                response: Any = await retrying(self._settings.attempts)(
-                    self._send, fill(self._api.body, self._values(items))
-                )
+                body = fill(self._api.body, self._values(items))
+                response: Any = await retrying(self._settings.attempts)(self._send, body)
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
                 return [reject.copy_with() for _ in items]
@@ -248,9 +247,8 @@ def _read_number(value: Any, label: int | None) -> Score:
     while isinstance(value, list) and value:
         several = len(value) > 1 and not isinstance(value[0], list)
         if several and (label is None or label >= len(value)):
-            return RowReject(
-                "bad_reward", error=f"{len(value)} numbers: reward.label says which is the score", got=value[:8]
-            )
+            error = f"{len(value)} numbers: reward.label says which is the score"
+            return RowReject("bad_reward", error=error, got=value[:8])
         value = value[label or 0] if several else value[-1]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return RowReject("bad_reward", error=f"expected a number, got {snippet(repr(value))}")

@@ -37,10 +37,7 @@ class Choice(NamedTuple):
 
 
 def scored_rows(out: Path) -> pa.Table:
-    """reward_reference and reward_initial of every scored row; with several samples, of the picked ones.
-
-    Raises InputError when the scoring stage isn't finished.
-    """
+    """reward_reference and reward_initial of every scored (and picked) row. Raises InputError while scoring isn't finished."""
     files = _scored_files(out)
     missing = files.count(None)
     if not files or missing:
@@ -53,10 +50,7 @@ def scored_rows(out: Path) -> pa.Table:
 
 
 def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list[Choice]:
-    """What each choice such as "q0.5,q0.3,0" selects of the scored rows; without any, the default choices.
-
-    price: US dollars per revised row. Raises ConfigError for a choice that can't be read.
-    """
+    """What each choice such as "q0.5,q0.3,0", or by default each of _DEFAULTS, selects. price: US dollars per revised row."""
     results = []
     for text in wanted or _DEFAULTS:
         given, settings = _parsed(text)
@@ -68,11 +62,7 @@ def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list
 
 
 def price_of_revision(out: Path) -> tuple[float | None, str]:
-    """Mean US dollars of diagnosing and revising a row, and how it is known.
-
-    By what this folder paid for its own revisions, else by the reviser's price and the texts of the scored rows; None when
-    that isn't known either.
-    """
+    """Mean US dollars of diagnosing and revising a row (None when not known), and how it is known."""
     content = manifest.load(out) or {}
     revised = next((step["in"] for step in content.get("funnel", []) if step["stage"] == "revise"), 0)
     paid = content.get("cost_usd_by_call", {})
@@ -104,5 +94,5 @@ def _parsed(text: str) -> tuple[tuple[str, ...], SelectionSettings]:
         return parts, SelectionSettings(**dict(zip(("eta1", "eta2", "eta3"), parts, strict=True)))
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"--eta {','.join(parts)}: {first['loc'][0]}: {message}") from None
+        message = f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}"
+        raise ConfigError(f"--eta {','.join(parts)}: {message}") from None

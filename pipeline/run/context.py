@@ -131,23 +131,19 @@ class Context:
         """As configured; where min_rouge_gain is not set, the style sentences has a default of its own."""
         settings = self.config.filter
         spliced = self.config.needs_generation and style_of(self.config.reviser) == "sentences"
-        if spliced and settings.min_rouge_gain is None:
-            return settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN})
-        return settings
+        unset = spliced and settings.min_rouge_gain is None
+        return settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN}) if unset else settings
 
     @cached_property
     def choose(self) -> Choose | None:
         """Chooses among a row's candidates; None where each row has one."""
-        if not several(self.config.reviser) or self.reward is None:
-            return None
-        return chooser(self.filter_settings, self.tokenizer, self.reward)
+        if several(self.config.reviser) and self.reward:
+            return chooser(self.filter_settings, self.tokenizer, self.reward)
+        return None
 
 
 class LightContext(Context):
-    """A context that loads no model and calls none: inputs that would take either are UNKNOWN.
-
-    source_digest: of a source on this machine; UNKNOWN for others, which are not looked at.
-    """
+    """A context that loads and calls no model and looks at no remote source: inputs that would take that are UNKNOWN."""
 
     def __init__(self, config: CurationConfig, source_digest: Any) -> None:
         super().__init__(config)
@@ -171,14 +167,12 @@ class LightContext(Context):
 
 
 def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
-    """The name of the labels' tokenizer, and the label settings with the system prompt that prompts are rendered with.
-
-    Pre-made pairs were not sampled under the embedded policy's own system prompt.
-    """
+    """The name of the labels' tokenizer, and the label settings with the system prompt that prompts are rendered with."""
     labels, policy = config.labels, config.policy
     name = str(policy_tokenizer(config)) if labels.tokenizer == "policy" else labels.tokenizer
     system = labels.system
     if system is None:
+        # Pre-made pairs were not sampled under the embedded policy's own system prompt.
         system = factory.system_prompt(policy) if config.needs_generation else policy.system
     return name, labels.model_copy(update={"system": system or None})
 

@@ -13,10 +13,9 @@ Rows that planning would reject are not counted. What only a run can know is ass
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
@@ -51,8 +50,7 @@ _MARK = 1
 Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
-@dataclass(frozen=True, slots=True)
-class StageCalls:
+class StageCalls(NamedTuple):
     """The calls of one stage. cost_usd: None when the model's price isn't known."""
 
     stage: str
@@ -63,8 +61,7 @@ class StageCalls:
     cost_usd: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     facts: dict[str, str]
     calls: list[StageCalls]
 
@@ -74,7 +71,7 @@ class Estimate:
         return _total(self.calls)
 
     def as_dict(self) -> dict[str, Any]:
-        calls = [asdict(stage) for stage in self.calls]
+        calls = [stage._asdict() for stage in self.calls]
         return {"dry_run": True, "plan": self.facts, "calls": calls, "cost_usd": self.cost_usd}
 
 
@@ -145,11 +142,10 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     step = -(-len(rows) // _RENDERED_ROWS) or 1
     scored = usable * (policy.samples if policy.pick == "all" else 1)
     result = Estimate(facts, _calls(config, rows[::step], usable, round(scored * share)))
-    budget = config.run.budget_usd
-    if budget is not None:
+    if (budget := config.run.budget_usd) is not None:
         short = (result.cost_usd or 0.0) > budget
-        facts["budget"] = in_dollars(budget)
-        facts["budget"] += ": less than the estimate, so the run would stop there, resumable" if short else ""
+        stops = ": less than the estimate, so the run would stop there, resumable" if short else ""
+        facts["budget"] = in_dollars(budget) + stops
     return result
 
 
@@ -235,14 +231,11 @@ def _revision(config: CurationConfig, rows: list[Row], selected: int) -> list[St
 
 
 def _selected_share(config: CurationConfig) -> float:
-    """The share of rows that pass the quantile thresholds; numbers are taken to let all pass.
-
-    η1 looks at the draft's score and η2 at the reference's: independent, unless the reward judges the query. Rows that pass
-    both have a large difference, so η3 bounds the share rather than multiplying it.
-    """
+    """The share of rows that pass the quantile thresholds; numbers are taken to let all pass."""
     selection = config.selection
     low = float(selection.eta1[1:]) if isinstance(selection.eta1, str) else 1.0
     good, better = (1 - float(eta[1:]) if isinstance(eta, str) else 1.0 for eta in (selection.eta2, selection.eta3))
+    # η3 bounds rather than multiplies: rows that pass η1 and η2, which are independent, have a large difference.
     return min(low * good, better)
 
 

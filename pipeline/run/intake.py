@@ -17,10 +17,9 @@ TakenRow = tuple[Row, RowReject | None]
 
 
 class Intake:
-    """Turns records into rows in reading order, and remembers the queries so that duplicates are noticed.
+    """Turns records into rows in reading order, and remembers the queries for duplicates: about 150 bytes per kept row.
 
-    understood: rows that were of the expected shape, whatever the checks decide. replaced: characters that UTF-8
-    can't hold (lone surrogates) and that became U+FFFD, of `replaced_rows` rows. Memory: about 150 bytes per kept row.
+    understood: rows of the expected shape. replaced: lone surrogates that became U+FFFD, in `replaced_rows` rows.
     """
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:
@@ -53,9 +52,8 @@ class Intake:
             raise record.value
         parsed = self.adapters[record.source].parse(record.value)
         self.understood += 1
-        if parsed.replaced_surrogates:
-            self.replaced += parsed.replaced_surrogates
-            self.replaced_rows += 1
+        self.replaced += parsed.replaced_surrogates
+        self.replaced_rows += bool(parsed.replaced_surrogates)
         row["messages"], row["reference"] = parsed.messages, parsed.reference
         if parsed.revised is not None:
             row |= _PRE_MADE | {"initial": parsed.initial, "revised": parsed.revised}

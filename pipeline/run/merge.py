@@ -9,9 +9,8 @@ all at once. Streams: memory holds some row groups, and 32 bytes per row for ids
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,7 @@ Warn = Callable[[str], None]
 _CARRIED = [name for name in schema.REJECTED.names if name in schema.PUBLISHED.names]
 
 
-@dataclass(frozen=True, slots=True)
-class MergeInput:
+class MergeInput(NamedTuple):
     """A data set to be merged. parts: its entry in the new manifest's lineage; of the one added to, its parts' entries."""
 
     root: Path
@@ -54,12 +52,10 @@ class MergeInput:
 def merge(
     roots: Sequence[Path], out: Path, keep: Keep | None = None, *, advance: Advance, warn: Warn
 ) -> dict[str, Any]:
-    """Write the data sets of `roots` as one to `out`; returns its manifest. An `out` that holds it already is left as it is.
+    """Write the data sets of `roots` as one to `out`, unless it is there; returns its manifest.
 
-    keep: which of several rows with the same id is published, that of the first or of the last data set; None: as `out` was
-    merged before, else the first.
-    Raises InputError for a folder without a data set, StorageError for a damaged one, UsageError for data sets that don't go
-    together and for an `out` that can't be used.
+    keep: of rows with the same id, publish that of the first or of the last data set; None: as `out` was merged before, else
+    the first. Raises InputError (no data set), StorageError (damaged), UsageError (data sets or `out` that don't fit).
     """
     current = publication.check_out(out, [root for root in roots if not _same(root, out)], "merge")
     inputs = _distinct([_open(root, out) for root in roots], out, warn)
@@ -176,10 +172,7 @@ def _part_of(rows: Numbers, parts: list[dict[str, Any]]) -> Numbers:
 def _tables(
     inputs: list[MergeInput], published: Numbers, duplicates_of: Sequence[str] | None = None
 ) -> Iterator[tuple[pa.Table, Numbers]]:
-    """Published rows in order, each table with the numbers of its rows.
-
-    duplicates_of: only these columns, and only of files with rows that are published as another row.
-    """
+    """Published rows in order, with their numbers. duplicates_of: only these columns, only of files with duplicates."""
     numbers = np.arange(len(published))
     for file in (file for data in inputs for file in data.files):
         own, numbers = numbers[: file.rows], numbers[file.rows :]

@@ -34,10 +34,9 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run works on. rows: read from the source, rejected ones included; a query counts once per sample.
+    """What a run works on. digest: of all that determines the plan; inputs: short digests of it, by name.
 
-    replaced_surrogates: characters of the source that UTF-8 can't hold, replaced by U+FFFD. digest: of all that determines the
-    plan; inputs: short digests of it, by name.
+    rows: read from the source, rejected ones included; a query counts once per sample.
     """
 
     shards: int
@@ -72,8 +71,7 @@ def plan_shards(
 ) -> Plan:
     """Write the source shards and plan.json, unless they are there.
 
-    Raises InputError when the source can't be read or no row of it is of the expected shape, ConfigError when a curation
-    setting can't be met.
+    Raises InputError without a readable row of the expected shape, ConfigError for a curation setting that can't be met.
     """
     limit = config.source.limit
     inputs = plan_inputs(config, source.digest)
@@ -159,10 +157,7 @@ def open_source(config: CurationConfig, warn: Warn) -> tuple[CurationConfig, Res
 def first_rows(
     config: CurationConfig, adapters: Mapping[str, Adapter], records: Iterable[Record], most: int
 ) -> tuple[list[Row], int, list[RowReject]]:
-    """The usable ones of the first `most` records as rows, the number of records, and the rejects.
-
-    Raises InputError when none is of the expected shape.
-    """
+    """Usable rows of the first `most` records, number of records, rejects. InputError when none is of the expected shape."""
     intake = Intake(config.source, adapters)
     taken = intake.take(itertools.islice(records, most))
     rejects = [reject for _, reject in taken if reject]
@@ -172,10 +167,7 @@ def first_rows(
 
 
 def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:
-    """The configuration with `source.enters_at` decided: the filter stage where the sources have pre-made pairs, else sample.
-
-    Raises ConfigError when rows that must enter at the filter stage don't all have both answers.
-    """
+    """The configuration with `source.enters_at` decided: filter for pre-made pairs, which all rows must have, else sample."""
     wanted = config.source.enters_at
     lacking = [name for name, adapter in adapters.items() if not adapter.gives_pairs]
     if lacking and (wanted == "filter" or (wanted == "auto" and len(lacking) < len(adapters))):

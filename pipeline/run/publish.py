@@ -75,13 +75,13 @@ def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
 
 
 def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None, note: str = "") -> dict[str, Any]:
-    """Write report, card and manifest of data files that are written, and set aside the files of an earlier publication.
+    """Write report, card and, last, the manifest of data files that are written; returns it. Older files are set aside.
 
-    Returns the manifest. Its `publication` counts the publications in this folder that differ from the one before.
     tokenizer: None shows the report's pairs without tokens; `note` says why.
     """
     from pipeline.report.page import write_report
 
+    # `publication` counts the publications in this folder that differ from the one before.
     before = manifest.load_or_none(out) or {}
     known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
     number = before.get("publication", 1) if before else 0
@@ -102,10 +102,7 @@ def written_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
 
 
 def check_out(out: Path, roots: Sequence[Path], command: Literal["relabel", "merge"]) -> dict[str, Any] | None:
-    """The manifest of the data set that `command` wrote in `out`; None without one.
-
-    Raises UsageError when `out` holds a data set of another command, or lies in one of `roots`.
-    """
+    """The manifest that `command` wrote in `out`, if any. UsageError for another command's, or an `out` in one of `roots`."""
     for root in roots:
         if out.resolve().is_relative_to(root.resolve()):
             raise UsageError(f"--out {out}: lies in the folder of {root}; name one outside it")
@@ -117,10 +114,7 @@ def check_out(out: Path, roots: Sequence[Path], command: Literal["relabel", "mer
 
 
 def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The manifest of this very run if it is published, its files at their sizes; else None, with leftovers removed.
-
-    Raises UsageError when a newer version of this program wrote in the folder.
-    """
+    """The manifest of this very run if its files are at their sizes; else None, with leftovers removed."""
     try:
         record.check_not_newer(out, manifest.load(out, sealed=False))
         manifest.load(out)

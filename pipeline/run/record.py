@@ -32,15 +32,12 @@ def data_settings(config: CurationConfig) -> dict[str, Any]:
 
 
 def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
-    """All that determines what a run publishes: the content of source, prompts and models, the limit, and the settings.
-
-    A tokenizer or reward model on the Hub is known by its name alone: listing its files takes longer than a run with nothing
-    to do.
-    """
+    """All that determines what a run publishes: the content of source, prompts and models, the limit, and the settings."""
     settings = data_settings(config)
     del settings["reviser"]["prompts"], settings["reward"]["prompts"]
     # What these files hold is in the digests of the source and of its checks.
     del settings["source"]["input"], settings["source"]["decontaminate"]
+    # On the Hub, by name alone: listing files takes longer than a run with nothing to do.
     files: list[object] = [folder_digest(config.labels.tokenizer, weights=False)]
     files += [rewards.identify_models(config.reward)] if config.needs_rewards else []
     return {
@@ -55,23 +52,15 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
     }
 
 
-def settings(config: CurationConfig) -> dict[str, Any]:
-    """The same and the limit."""
-    values = data_settings(config)
-    values["source"]["limit"] = config.source.limit
-    return values
-
-
 def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], unpriced: Sequence[str]) -> None:
-    """Write what is run.
-
-    inputs: short digests of what determines it; unpriced: models without a known price, in any run in this folder.
-    """
+    """Write what is run. inputs: short digests of what determines it; unpriced: models without a price, of any run here."""
+    settings = data_settings(config)
+    settings["source"]["limit"] = config.source.limit
     facts = {
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
-        "settings": settings(config),
+        "settings": settings,
         "inputs": inputs,
         "unpriced": list(unpriced),
     }

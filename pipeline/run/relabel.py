@@ -33,7 +33,6 @@ _BATCH = 512
 _NOT_INHERITED = {"digest", "publication", "unanswered", "unpriced", "cost_uncertain_usd", "cost_usd_by_call"}
 # Distance limits hold again only where they are named: the pairs passed them when the data set was created.
 DISTANCE_SETTINGS = ("filter.min_distance", "filter.max_distance")
-# Called with rows that are done.
 Advance = Callable[[int], None]
 Warn = Callable[[str], None]
 
@@ -47,11 +46,10 @@ def relabel(
     advance: Advance,
     warn: Warn,
 ) -> dict[str, Any]:
-    """Write the data set of `root`, labelled by `labels`, to `out`; returns its manifest.
+    """Write the data set of `root`, labelled by `labels`, to `out`, unless it is there; returns its manifest.
 
-    distance: limits of the edit distance to apply again; None for none. An `out` that holds this data set already is left as
-    it is. Raises InputError when no data set is in `root`, StorageError when one of its files is damaged, UsageError for an
-    `out` that can't be used, ConfigError when the tokenizer can't be loaded.
+    distance: limits of the edit distance to apply again. Raises InputError (no data set), StorageError (damaged), UsageError
+    (an `out` that can't be used) or ConfigError (no such tokenizer).
     """
     parent = reader.read_manifest(root)
     files = reader.check_files(root, parent, "hashes")

@@ -22,10 +22,7 @@ _contexts_lock = threading.Lock()
 
 
 def context_of(config: CurationConfig, *, rebuild: bool = False) -> Context:
-    """This process's context of a run, created once, by whichever thread comes first.
-
-    rebuild: create it in any case, for a new run: files of tokenizer and reward model may have changed since the last one.
-    """
+    """This process's context of a run, created once; `rebuild` it for a new run, as the files of models may have changed."""
     with _contexts_lock:
         key = config.model_dump_json()
         context = _contexts.pop(key, None)
@@ -55,10 +52,7 @@ def run_stages(
 
 
 def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds | None) -> StageFile:
-    """The stage's file for this shard; written now unless it is there with the wanted digest.
-
-    A file with rows that a provider left unanswered is written again: the journal has the responses of the others.
-    """
+    """The stage's file for this shard; written unless it is there with the wanted digest and no unanswered rows."""
     stages, definition = context.config.stages, BY_NAME[stage]
     previous = stages[stages.index(stage) - 1]
     work = context.work

@@ -31,10 +31,7 @@ from pipeline.storage.stage_files import StageFile
 
 @dataclass(slots=True)
 class StageState:
-    """Shards of one stage. damaged: files that can't be used; stale: of another input or other settings.
-
-    why: names of the inputs that differ from those of the stale shards, with the number of shards.
-    """
+    """Shards of one stage. stale: of other inputs, whose names, with the number of shards, are `why`."""
 
     stage: str
     done: int = 0
@@ -61,12 +58,10 @@ class StageState:
 
 @dataclass(slots=True)
 class State:
-    """An output folder.
+    """An output folder. shards: None without a plan; published, publication, made_by: by the manifest.
 
-    shards: as planned; None without a plan. published: rows by the manifest; publication: its number; made_by: the command
-    that wrote it. calls, cost_usd: by the journal; batches: requests still at a provider. changed: names of inputs that differ
-    from those of the last run; replan: from those of the plan. stands: the manifest is that of the last run, and its files
-    have their sizes. refused: why a rerun would not even begin.
+    stands: the manifest is that of the last run, its files at their sizes. batches: requests still at a provider. changed,
+    replan: inputs that differ from those of the last run, of the plan. refused: why a rerun would not even begin.
     """
 
     out: str
@@ -142,26 +137,24 @@ def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
 
 def _rerun_context(last: dict[str, Any], wanted: CurationConfig | None, out: Path, state: State) -> LightContext | None:
     """A context with the settings `wanted`, else with those of the `last` run; None when neither is known."""
+    if not (wanted or last):
+        return None
     try:
-        config = wanted or (record.rerun_of(last, [], out) if last else None)
+        config = wanted or record.rerun_of(last, [], out)
     except ConfigError as error:
         state.problems.append(str(error))
-        return None
-    if config is None:
         return None
     source_digest: Any = UNKNOWN
     with suppress(OSError, ValueError, CurationError):
         if config.source.input is not None and Path(config.source.input).exists():
-            source = sources.resolve_source(config.source, _ignore)
-            config = plan.resolve_entry_stage(config, sources.open_adapters(config.source, source, _ignore))
+            source = sources.resolve_source(config.source, lambda message: None)
+            adapters = sources.open_adapters(config.source, source, lambda message: None)
+            config = plan.resolve_entry_stage(config, adapters)
             source_digest = source.digest
     if config.source.enters_at == "auto":
         entry = last.get("source", {}).get("enters_at", "auto")
         config = config.model_copy(update={"source": config.source.model_copy(update={"enters_at": entry})})
     return LightContext(config, source_digest)
-
-
-def _ignore(message: str) -> None: ...
 
 
 def _compare_run(context: LightContext, last_run: dict[str, Any], content: dict[str, Any] | None, state: State) -> None:
@@ -241,10 +234,8 @@ def _read_stage(work: Path, stage: str, previous: str | None, state: State, inpu
     """inputs: what determines the stage's output; empty where that is not known, and for the source."""
     result = StageState(stage)
     damaged: list[str] = []
-    planned = state.shards
-    if planned is None:
-        planned = sum(path.stem.isdigit() for path in (work / stage).glob("*.json"))
-    for number in range(planned):
+    written = sum(path.stem.isdigit() for path in (work / stage).glob("*.json"))
+    for number in range(written if state.shards is None else state.shards):
         facts = stage_files.inspect(work, stage, number)
         if facts is None:
             path = stage_files.file_path(work, stage, number)

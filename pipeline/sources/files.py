@@ -30,10 +30,7 @@ _SPLIT_OF = (
 
 
 class RemoteFile(NamedTuple):
-    """One file behind a URL; like a Path, it has a name and opens.
-
-    size: bytes, -1 if unknown. tag: the store's own hash or version of the content, if it has one.
-    """
+    """One file behind a URL. size: bytes, -1 if unknown; tag: the store's own hash or version of the content, if any."""
 
     url: str
     size: int = -1
@@ -67,10 +64,7 @@ Files = tuple[SourceFile, ...]
 
 
 def find_input(input: str, warn: Warn) -> Files:
-    """The files that an input means: a path, a glob or a URL. Empty when it can only be something else.
-
-    A path that exists goes before a glob of the same letters. InputError says in one line what is wrong with an input.
-    """
+    """The files of a path, else glob, or URL; empty when it can only be something else. InputError says what is wrong."""
     if is_url(input):
         listed = _find_remote(input)
         # A single file may have any name.
@@ -193,10 +187,7 @@ def content(path: Location) -> str:
 
 
 def _data_names(place: object, names: Iterable[str], warn: Warn) -> list[str]:
-    """The data files among names, sorted, with one warning about the others. InputError when there is none.
-
-    Hidden files and those in hidden folders are ignored.
-    """
+    """The data files among names, sorted, without hidden ones; a warning about the others. InputError when there is none."""
     visible = {name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)}
     data = sorted(name for name in visible if is_data_name(name))
     foreign = sorted(visible.difference(data))

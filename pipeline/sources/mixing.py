@@ -24,10 +24,7 @@ _GUESS_ROWS = 1000
 
 
 def resolve_source(settings: SourceSettings, warn: Warn) -> ResolvedSource:
-    """Find and pin what a run reads: one source, or several with commas, and then with as many inputs and weights.
-
-    UsageError says in one line what doesn't fit or can't be read, and what to do.
-    """
+    """Find and pin what a run reads: one source, or several with commas and as many inputs and weights, or ConfigError."""
     names = [part.strip() for part in settings.name.split(",")]
     if len(names) == 1:
         if settings.mix is not None:
@@ -72,10 +69,7 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
 
 
 def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
-    """The adapter of each source by the name its records carry; a generic one bound to `source.fields`, or to a guess.
-
-    ConfigError when there are fields and no generic source.
-    """
+    """The adapter of each source by the name its records carry; a generic one bound to `source.fields`, or to a guess."""
     mixed = parts(source)
     generic = [name for name, part in mixed.items() if get(part.adapter).hub_id is None]
     with_fields = generic or list(mixed)[:1]  # without a generic source, the first one refuses them

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from pipeline import resources
@@ -21,12 +20,11 @@ HUB_TIMEOUT_S = 5.0
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedSource:
+class ResolvedSource(NamedTuple):
     """What will be read; `digest` covers all that determines the rows: the files' bytes, or the Hub's commit.
 
-    `location` is a path, URL or Hub id; `revision` is the Hub's commit, None for files. `split` is the one that was requested
-    or is read, "all" when every file is read whatever split its name tells. A mix has `parts` and as many `weights`.
+    location: a path, URL or Hub id; revision: the Hub's commit, None for files; split: "all" when files of several are read.
+    A mix has `parts` and as many `weights`.
     """
 
     adapter: str
@@ -43,10 +41,7 @@ class ResolvedSource:
 
 
 class Record(NamedTuple):
-    """One row as it lies in the source, or why there is none. `source_row` counts all rows from 0, bad ones too.
-
-    `source` is the adapter's name; of a name that occurs again in a mix, with its number: jsonl, jsonl-2.
-    """
+    """One row of a source; `source_row` counts bad ones too. source: the adapter's name, in a mix also jsonl-2."""
 
     source_row: int
     where: str
@@ -58,8 +53,7 @@ class Record(NamedTuple):
 def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
     """Find the data of one source and pin it. InputError says in one line what is missing and what to do.
 
-    An input that exists is a file or folder; else it is a URL, a glob, or `owner/name[@revision]`, a Hub id. Only without
-    an input does an unreachable Hub lead to the bundled sample (with a warning), and not even then with `require_full`.
+    Only without an input does an unreachable Hub lead to the bundled sample, and not even then with `require_full`.
     """
     adapter, input, revision = get(settings.name.strip()), settings.input, settings.revision
     if input is None:
@@ -87,10 +81,7 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
 
 
 def records_of(source: ResolvedSource, label: str, warn: Warn) -> Iterator[Record]:
-    """Every row of one source in a fixed order, each once; a bad row is a Record whose value is a RowReject.
-
-    InputError when the source as a whole can't be read further, or holds no row at all.
-    """
+    """Every row of one source in a fixed order, bad ones as RowReject. InputError without a row or when unreadable."""
     adapter, sha = get(source.adapter), source.revision or ""
     streams = [(shown(file.path), file.split or "train", rows.rows(file.path, warn)) for file in source.files]
     if source.resolved == "hub":
@@ -133,10 +124,7 @@ def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | 
 
 
 def _pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
-    """The commit that the revision (or the default branch) is at now, and the licence that the data set's card states.
-
-    ConnectionError when the Hub doesn't answer; InputError when it answers that there is no such thing for us.
-    """
+    """The commit that the revision (or the default branch) is at, and the card's licence. ConnectionError or InputError."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(name, "").strip().upper() in {"1", "ON", "YES", "TRUE"}:
             raise ConnectionError(f"{name} is set")

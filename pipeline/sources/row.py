@@ -17,11 +17,9 @@ ROLES = ("system", "user", "assistant")
 
 
 class SourceRow(NamedTuple):
-    """One query with its reference reply.
+    """One query, `{"role", "content"}` messages that end with a user turn, with its reference. All text is UTF-8, none blank.
 
-    `messages` are `{"role", "content"}` and end with a user turn; no content is blank, nor is `reference`.
-    `rejected` is the source's worse reply to the same query, or None. `initial` and `revised` are a pre-made pair, neither
-    blank, or both None. All text can be encoded as UTF-8; `replaced_surrogates` counts the characters replaced for that.
+    rejected: a worse reply, or None. initial, revised: a pre-made pair, or both None.
     """
 
     messages: list[Message]
@@ -34,11 +32,10 @@ class SourceRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """How one data set's raw rows become `SourceRow`s, and what is known of the data set.
+    """How one data set's raw rows become `SourceRow`s: call `parse`.
 
-    `reader` is the adapter's own pure function; call `parse`. Raise `version` when `reader` gives another result for
-    the same row: it is part of the source's digest. `hub_file` is the one file to read where the Hub data set holds others
-    too. `gives_pairs`: every row has `initial` and `revised`, so it can enter at the filter stage.
+    Raise `version`, part of the digest, when `reader` gives another result for the same row. hub_file: the one file to read
+    of several. gives_pairs: every row has `initial` and `revised`, so it can enter at the filter stage.
     """
 
     name: str
@@ -61,8 +58,7 @@ class Adapter:
 def query(turns: Turns) -> list[Message]:
     """The turns as messages that a chat template accepts and that end with a user turn; RowReject otherwise.
 
-    Neighbouring turns of one role become one message, joined by a blank line, because chat templates and providers require
-    alternation. Nothing else about the texts changes.
+    Neighbouring turns of one role are joined by a blank line, because templates and providers require alternation.
     """
     messages: list[Message] = []
     for role, content in turns:

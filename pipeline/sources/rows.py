@@ -1,8 +1,7 @@
 """A file's rows, one at a time, whatever the file is packed with and whatever is wrong with a row.
 
-JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content first and name second. Memory stays constant in
-the size of a file: rows are read under a cap, and what exceeds it is skipped. A few kilobytes can unpack to any number of
-gigabytes, so there is another cap: in proportion to the bytes that were read.
+JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content first and name second. Memory is constant: rows
+over a cap are skipped, and what unpacks to far more bytes than were read is refused.
 """
 
 import bz2
@@ -37,10 +36,7 @@ class Damaged(InputError):
 
 
 def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
-    """(line number, object or reject) for every row of a file, from 1; blank lines are no rows.
-
-    InputError when the file as a whole can't be read; Damaged, with the number of rows before, when it breaks off.
-    """
+    """(line number from 1, object or reject) per row; InputError for an unreadable file, Damaged for one that breaks off."""
     count = 0
     try:
         for row in _rows(path, warn):
@@ -61,7 +57,10 @@ def _rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
         if kind == "parquet":
             yield from parquet_rows.rows(path, MAX_ROW_BYTES)
             return
-        stream = file if kind == "plain" else opened.enter_context(_unpacked(file, kind, path))
+        stream = file
+        if kind != "plain":
+            openers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "zstd": _Zstd}
+            stream = opened.enter_context(io.BufferedReader(_Capped(openers[kind](file), file, path), _BUFFER))
         if stream.peek(3).startswith(_BOM):
             stream.read(3)
         suffix = PurePath(bare_name(path.name)).suffix
@@ -94,14 +93,8 @@ def _kind(head: bytes, path: Location, warn: Warn) -> str:
     return "plain"
 
 
-def _unpacked(file: io.BufferedReader, kind: str, path: Location) -> io.BufferedReader:
-    """The bytes that are packed in a file. Reading raises OSError, EOFError or zlib.error for damage, InputError for a bomb."""
-    openers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "zstd": _Zstd}
-    return io.BufferedReader(_Capped(openers[kind](file), file, path), _BUFFER)
-
-
 class _Capped(io.RawIOBase):
-    """The unpacked bytes of `packed.read1`, up to the cap."""
+    """The unpacked bytes of `packed.read1`. Raises OSError, EOFError or zlib.error for damage, InputError for a bomb."""
 
     def __init__(self, packed: Any, file: io.BufferedReader, path: Location) -> None:
         self._packed, self._file, self._path = packed, file, path

@@ -58,8 +58,7 @@ class Recipe:
 def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     """Train; write model, tokenizer and training.json into `recipe.out`; return the latter's content.
 
-    Raises UsageError for settings that don't fit together, ConfigError for a model with another tokenizer,
-    ModelUnavailable when the model can't be loaded, CurationError when the loss is no longer a number.
+    Raises UsageError (settings), ConfigError (another tokenizer), ModelUnavailable, CurationError (loss no longer a number).
     """
     # Processes of torchrun, or the devices that one process drives.
     devices = int(os.environ.get("WORLD_SIZE") or max(1, torch.cuda.device_count()))
@@ -94,10 +93,7 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
 
 
 def training_pairs(dataset: PairDataset, max_length: int) -> "tuple[datasets.Dataset, int]":
-    """The columns that the collator reads, without pairs over `max_length` tokens, and how many those are.
-
-    Raises UsageError when nothing is left.
-    """
+    """The collator's columns without pairs over `max_length` tokens, and how many those are. UsageError when none is left."""
     pairs = dataset.to_datasets(COLUMNS)
     fit = np.flatnonzero(_lengths(pairs) <= max_length)
     if not len(fit):
@@ -137,10 +133,7 @@ def _check_tokenizer(dataset: PairDataset, model: str) -> None:
 
 
 def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
-    """Mean log-probability, in nats, of the tokens with a positive weight (`good`) and a negative one (`bad`).
-
-    batches: as `FigaCollator` returns them. A mean over no token is NaN. The model keeps its mode, train or eval.
-    """
+    """Mean log-probability, in nats, of tokens with positive weight (`good`) and negative (`bad`); NaN over no token."""
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -207,10 +200,7 @@ def _trainer(
 
 
 def cut(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
-    """Pairs per micro-batch, at most `micro_batch_size`, and micro-batches per step, for `batch_size` pairs on all devices.
-
-    Raises UsageError when the devices can't share the batch equally.
-    """
+    """Pairs per micro-batch and micro-batches per step on each device. UsageError when they can't share the batch equally."""
     if batch_size % devices:
         raise UsageError(f"--batch-size {batch_size}: must be a multiple of the number of devices, {devices}")
     share = batch_size // devices

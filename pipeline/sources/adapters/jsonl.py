@@ -25,10 +25,9 @@ def parse(raw: dict[str, Any]) -> SourceRow:
 
 
 def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[object]) -> tuple[Adapter, str | None]:
-    """The adapter to use for a whole run, and the line to print about its fields (None: nothing to say).
+    """The adapter for a whole run, and the line to print about its fields, if any.
 
-    The mapping of `jsonl` and `parquet` is that of the settings, else that of most of the rows which yield a query under
-    their own guess. All `rows`, parsed records, are read, so pass a bounded part of a source.
+    The mapping is that of the settings, else that of most `rows` (all are read) that yield a query under their own guess.
     """
     if adapter.reader is not parse:
         if any(fields.values()):

@@ -11,10 +11,7 @@ from pipeline.text import replace_surrogates, shown, snippet
 
 
 def rows(stream: io.BufferedReader, path: Location, delimiter: str, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
-    """(number of the line where it begins, row or reject). An empty cell is an empty text.
-
-    InputError for a header that can't name fields, and for a quote that is never closed.
-    """
+    """(number of its first line, row or reject). InputError for a header that can't name fields, and for an open quote."""
     csv.field_size_limit(max(csv.field_size_limit(), max_row_bytes))
     # Bytes that are no UTF-8 become lone surrogates, so that they cost one row and not the file.
     text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")

@@ -67,10 +67,7 @@ class BrokenArray(Exception):
 
 
 def array(stream: io.BufferedReader, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
-    """(number from 1, object or reject) for every element; BrokenArray where the array itself breaks off.
-
-    The first byte that isn't white space is the opening bracket. Memory: at most `max_row_bytes` and two reads.
-    """
+    """(number from 1, object or reject) per element; BrokenArray where the array breaks off. Memory: a row and two reads."""
     while stream.read(1) not in (b"[", b""):
         pass
     number = depth = size = 0

@@ -1,8 +1,4 @@
-"""The rows of a Parquet file, a few at a time.
-
-A file of 2 kB can hold a hundred million repeated values, so a footer that announces values out of proportion to the file is
-refused before any of them is read.
-"""
+"""The rows of a Parquet file, a few at a time; refused when the footer announces values out of proportion to the file."""
 
 import itertools
 from collections.abc import Iterator
