@@ -87,6 +87,7 @@ class ChatModel:
     shard_lock: AbstractContextManager[Any]
 
     def __post_init__(self) -> None:
+        self.calls = 0
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
@@ -145,17 +146,12 @@ class ChatModel:
                 return answer
 
     async def _paid(
-        self,
-        provider: Provider,
-        stage: str,
-        key: str,
-        request: ChatRequest,
-        custom_id: str | None,
-        on_quotas: OnQuotas,
+        self, provider: Provider, stage: str, key: str, request: ChatRequest, custom_id: str | None, on_quotas: OnQuotas
     ) -> Answer:
         """Reserve the most that the call can cost, make it, and journal its answer and its cost before they are used."""
         most = self.price.most(upper_bound_tokens(request), request.max_tokens)
         reserved = await self._reserve(most, custom_id)
+        self.calls += 1
         # What a cancelled call costs: at most everything. A batch goes on without us, and its ledger keeps what it holds.
         cost = most if custom_id is None else 0.0
         began: int | None = None
