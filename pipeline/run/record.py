@@ -52,15 +52,20 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
     }
 
 
+def settings(config: CurationConfig) -> dict[str, Any]:
+    """The same and the limit."""
+    values = data_settings(config)
+    values["source"]["limit"] = config.source.limit
+    return values
+
+
 def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], unpriced: Sequence[str]) -> None:
     """Write what is run. inputs: short digests of what determines it; unpriced: models without a price, of any run here."""
-    settings = data_settings(config)
-    settings["source"]["limit"] = config.source.limit
     facts = {
         "version": __version__,
         "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
-        "settings": settings,
+        "settings": settings(config),
         "inputs": inputs,
         "unpriced": list(unpriced),
     }

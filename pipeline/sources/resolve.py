@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from pipeline import resources
@@ -20,7 +21,8 @@ HUB_TIMEOUT_S = 5.0
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
 
-class ResolvedSource(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ResolvedSource:
     """What will be read; `digest` covers all that determines the rows: the files' bytes, or the Hub's commit.
 
     location: a path, URL or Hub id; revision: the Hub's commit, None for files; split: "all" when files of several are read.
