@@ -42,15 +42,14 @@ def scored_rows(out: Path) -> pa.Table:
     missing = files.count(None)
     if not files or missing:
         state = f"{missing} of {len(files)} shards are not scored yet" if files else "no planned source is there"
-        raise InputError(
-            f"{out / 'work'}: {state}; run figa build until the stage score is done, and keep its folder work/"
-        )
+        hint = "run figa build until the stage score is done, and keep its folder work/"
+        raise InputError(f"{out / 'work'}: {state}; {hint}")
     pick = record.recall(out).get("settings", {}).get("policy", {}).get("pick", "first")
     return pa.concat_tables([picked(stage_files.read(file, SCORES), pick) for file in files if file])
 
 
 def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list[Choice]:
-    """What each choice such as "q0.5,q0.3,0", or by default each of _DEFAULTS, selects. price: US dollars per revised row."""
+    """What each choice (default: _DEFAULTS) selects. price: US dollars per revised row. ConfigError for an unreadable one."""
     results = []
     for text in wanted or _DEFAULTS:
         given, settings = _parsed(text)

@@ -198,10 +198,8 @@ def check(config: CurationConfig) -> None:
         rewards.check_settings(config.reward, config.run.budget_usd)
         selects = config.needs_generation and config.selection.eta2 is not None
         if selects and rewards.compares_with_reference(config.reward):
-            raise ConfigError(
-                "reward.judge=pairwise compares an answer with the reference, whose own score is always 0, and η2 is a bound "
-                "of that: set selection.eta2=off"
-            )
+            why = "compares an answer with the reference, whose own score is always 0, and η2 is a bound of that"
+            raise ConfigError(f"reward.judge=pairwise {why}: set selection.eta2=off")
     Prompts(config.reviser.prompts)
     if config.labels.tokenizer == "policy":
         policy_tokenizer(config)

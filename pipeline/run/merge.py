@@ -63,10 +63,8 @@ def merge(
     if before:
         _check_known(before, parts, out)
         if any(_same(data.root, out) for data in inputs) and keep not in (None, before["keep"]):
-            raise UsageError(
-                f"--keep {keep}: {out} was merged with --keep {before['keep']}, and which rows that dropped can't be undone; "
-                "merge its data sets again into another folder"
-            )
+            why = f"{out} was merged with --keep {before['keep']}, and which rows that dropped can't be undone"
+            raise UsageError(f"--keep {keep}: {why}; merge its data sets again into another folder")
     keep = keep or (before["keep"] if before else "first")
     size = int(inputs[0].content["settings"]["output"]["rows_per_file"])
     run_digest = digest("merge", [p["manifest"] for p in parts], keep, size, schema.SCHEMA_VERSION, __version__)

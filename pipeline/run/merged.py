@@ -21,17 +21,14 @@ def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
     first, one = inputs[0]
     for root, other in inputs:
         if other["schema_version"] != schema.SCHEMA_VERSION:
-            raise UsageError(
-                f"{root}: has schema version {other['schema_version']}, and this program writes {schema.SCHEMA_VERSION}; "
-                f"`figa relabel {root} --out DIR` publishes its rows in it"
-            )
+            what = f"has schema version {other['schema_version']}, and this program writes {schema.SCHEMA_VERSION}"
+            raise UsageError(f"{root}: {what}; `figa relabel {root} --out DIR` publishes its rows in it")
         theirs = _what_determines(other["labels"])
         for name, value in _what_determines(one["labels"]).items():
             if value != theirs[name]:
-                raise UsageError(
-                    f"{first} and {root} are labelled differently: {name} is {str(value)[:40]} and {str(theirs[name])[:40]}; "
-                    "`figa relabel` labels one of them like the other"
-                )
+                what = f"{name} is {str(value)[:40]} and {str(theirs[name])[:40]}"
+                hint = "`figa relabel` labels one of them like the other"
+                raise UsageError(f"{first} and {root} are labelled differently: {what}; {hint}")
 
 
 def _what_determines(labels: dict[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def check_out(out: Path, roots: Sequence[Path], command: Literal["relabel", "mer
 
 
 def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The manifest of this very run if its files are at their sizes; else None, with leftovers removed."""
+    """The manifest of this very run if it stands, else None, with leftovers removed. UsageError in a newer version's folder."""
     try:
         record.check_not_newer(out, manifest.load(out, sealed=False))
         manifest.load(out)

@@ -112,15 +112,13 @@ def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
     """The state of an output folder. wanted: the settings that a rerun would have; None: those of the last run."""
     work, state, last_run = out / "work", State(str(out)), record.recall(out)
     content = _read_manifest(out, state)
-    planned = plan.read(work)
-    if planned:
+    if planned := plan.read(work):
         state.shards = planned.shards
     elif (work / "plan.json").exists():
         state.problems.append(f"{work / 'plan.json'}: damaged; a run that needs it plans again")
     if state.made_by == "build":
         last = last_run.get("settings") or (content or {}).get("settings") or {}
-        context = _rerun_context(last, wanted, out, state)
-        if context:
+        if context := _rerun_context(last, wanted, out, state):
             _compare_run(context, last_run, content, state)
         if context and planned:
             inputs = plan.plan_inputs(context.config, context.source_digest)

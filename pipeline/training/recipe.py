@@ -122,11 +122,10 @@ def _check_tokenizer(dataset: PairDataset, model: str) -> None:
     chosen = np.unique(np.linspace(0, max(table.num_rows - 1, 0), _CHECKED_PAIRS, dtype=np.int64))
     for row in table.take(chosen).to_pylist() if table.num_rows else []:
         if not tokenizer.tokenize_published(row):
-            raise ConfigError(
-                f"{dataset.root}: its labels are for the tokenizer {labels['tokenizer']}; that of {model} gives other "
-                f"tokens, first seen in pair {row['id']}. Relabel it, which calls no model: "
-                f"figa relabel {dataset.root} --tokenizer {model} --out NEW"
-            )
+            what = f"{dataset.root}: its labels are for the tokenizer {labels['tokenizer']}"
+            differs = f"that of {model} gives other tokens, first seen in pair {row['id']}"
+            hint = f"Relabel it, which calls no model: figa relabel {dataset.root} --tokenizer {model} --out NEW"
+            raise ConfigError(f"{what}; {differs}. {hint}")
 
 
 def edit_logprobs(model: torch.nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
@@ -196,7 +195,7 @@ def _trainer(
 
 
 def cut(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
-    """Pairs per micro-batch and micro-batches per step on each device. UsageError when they can't share the batch equally."""
+    """Pairs per micro-batch, micro-batches per step and device. UsageError when devices can't share the batch equally."""
     if batch_size % devices:
         raise UsageError(f"--batch-size {batch_size}: must be a multiple of the number of devices, {devices}")
     share = batch_size // devices
