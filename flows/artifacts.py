@@ -59,10 +59,7 @@ def announce(out: Path, content: dict[str, Any], event: str = PUBLISHED) -> None
     """Emit an event of the data set in `out`, with the sha256 of its manifest, whose content is `content`."""
     place = str(out.resolve())
     digest = hashlib.sha256((out / manifest.NAME).read_bytes()).hexdigest()
-    resource = {
-        "prefect.resource.id": f"figa.dataset.{content['source']['name']}",
-        "prefect.resource.name": place,
-    }
+    resource = {"prefect.resource.id": f"figa.dataset.{content['source']['name']}", "prefect.resource.name": place}
     emit_event(event=event, resource=resource, payload={"out": place, "manifest_sha256": digest, **content["rows"]})
 
 

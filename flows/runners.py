@@ -14,8 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from pipeline import rewards
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings
+from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.models.factory import calls_at_a_time
 from pipeline.storage.remote import RemotePath

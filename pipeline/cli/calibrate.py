@@ -12,10 +12,7 @@ from pipeline.cli.arguments import add_dir
 from pipeline.cli.console import Console, table
 from pipeline.text import visible
 
-EXAMPLES = (
-    "figa calibrate out/hh-rlhf",
-    "figa calibrate out/hh-rlhf --eta q0.4,q0.3,0 --eta -0.5,off,0.2",
-)
+EXAMPLES = ("figa calibrate out/hh-rlhf", "figa calibrate out/hh-rlhf --eta q0.4,q0.3,0 --eta -0.5,off,0.2")
 _BAR_WIDTH = 50
 
 

@@ -31,7 +31,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import rewards
     from pipeline.config.loading import load_config
-    from pipeline.config.reward import RewardSettings
+    from pipeline.config.settings import RewardSettings
     from pipeline.models import factory
     from pipeline.models.chat import ChatModel
     from pipeline.models.cost import Budget

@@ -9,10 +9,7 @@ import json
 
 from pipeline.errors import UsageError
 
-EXAMPLES = (
-    "figa settings reviser",
-    "figa settings --json-schema > settings.schema.json",
-)
+EXAMPLES = ("figa settings reviser", "figa settings --json-schema > settings.schema.json")
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:

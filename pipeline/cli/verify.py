@@ -10,10 +10,7 @@ from pipeline.cli.arguments import add_dir, add_tokenizer, count
 from pipeline.cli.console import note, progress_bar
 from pipeline.text import visible
 
-EXAMPLES = (
-    "figa verify out/hh-rlhf",
-    "figa verify out/hh-rlhf --sample 1000 --tokenizer org/my-sft-model",
-)
+EXAMPLES = ("figa verify out/hh-rlhf", "figa verify out/hh-rlhf --sample 1000 --tokenizer org/my-sft-model")
 EXIT_CODES = "0 all is as the manifest says · 1 something is not · 2 no data set there, or no tokenizer"
 _SHOWN = 20
 

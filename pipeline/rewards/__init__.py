@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.config.model_names import SERVERS, ModelSpec
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.labels.loading import folder_digest
 from pipeline.models import factory

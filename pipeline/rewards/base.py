@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel
 from pipeline.schema import digest

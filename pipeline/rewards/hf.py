@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.labels.loading import folder_digest, loading
 from pipeline.rewards.base import Item, RewardModel

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.factory import identity, request_params

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings
+from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.cost import in_dollars, price_of, prices_as_of

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import rewards
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.sources.adapters import hh_rlhf
 from tests.benchmarks import _pairs
 from tests.benchmarks.measure import Figure, ratios, repeated, seconds

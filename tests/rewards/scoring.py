@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import rewards
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from tests.stages.tables import model_for
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import RowReject
 from pipeline.rewards.base import Ensemble, score_items
 from tests.rewards.scoring import no_chat

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import rewards
-from pipeline.config.reward import RewardSettings
+from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError
 from tests.conftest import CHAT_TEMPLATE
 from tests.rewards.scoring import no_chat

@@ -11,8 +11,7 @@ import pytest
 
 from pipeline import rewards
 from pipeline.cli.terminal import Terminal
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import CurationConfig
+from pipeline.config.settings import CurationConfig, RewardSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models.journal import Answer

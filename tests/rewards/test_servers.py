@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import rewards
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import CurationConfig
+from pipeline.config.settings import CurationConfig, RewardSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import retry

@@ -38,10 +38,7 @@ class OpenAIBatches(BatchApi):
         name = _file_name(batch), content.encode("ascii")
         file = await self.call(self._files.create(file=name, purpose="batch", timeout=TRANSFER_S), TRANSFER_S)
         created = self._batches.create(
-            input_file_id=file.id,
-            endpoint="/v1/chat/completions",
-            completion_window="24h",
-            metadata={_NOTE: batch.key},
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: batch.key}
         )
         try:
             return str((await self.call(created)).id)

@@ -22,8 +22,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.config.reward import RewardSettings
-from pipeline.config.settings import PolicySettings, ReviserSettings
+from pipeline.config.settings import PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
