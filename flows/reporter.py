@@ -54,10 +54,7 @@ def server_answers() -> bool:
 
 
 class FlowReporter:
-    """Writes to the flow run's log what a terminal would show, and keeps the flow run's progress artifacts.
-
-    display: the terminal of the process that started the flow, which shows the same.
-    """
+    """Writes to the flow run's log what `display`, if any, shows, and keeps the flow run's progress artifacts."""
 
     def __init__(self, logger: Any, display: Reporter | None = None) -> None:
         self._logger = logger

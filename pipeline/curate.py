@@ -43,10 +43,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The manifest of the published data set and the calls that this run sent, those without a response included.
-
-    context: None when nothing was to do.
-    """
+    """The manifest of the data set, and the calls that this run sent. context: None when nothing was to do."""
 
     out: Path
     manifest: dict[str, Any]

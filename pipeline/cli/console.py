@@ -66,10 +66,7 @@ def table(title: str, columns: Sequence[str], right: Collection[str] = ()) -> Ta
 
 @contextmanager
 def progress_bar(what: str, total: float, unit: str = "rows") -> Iterator[Callable[[float], None]]:
-    """Yields a function that adds to what is done: a bar on a terminal, a line every ten seconds in a log.
-
-    Writes to standard error.
-    """
+    """Yields a function that adds to what is done: a bar on a terminal, a line every ten seconds in a log."""
     done, last = 0.0, time.monotonic()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

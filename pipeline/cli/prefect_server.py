@@ -5,10 +5,7 @@ from http.client import HTTPException
 
 
 def prefect_problem(url: str) -> str | None:
-    """Why no server answers at this API address within three seconds; None when one does.
-
-    Prefect's own client would wait for a minute.
-    """
+    """Why no server answers here within three seconds (Prefect's own client takes a minute); None when one does."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=3) as response:  # noqa: S310 - the user's own address
             return None if response.status == 200 else f"status {response.status}"

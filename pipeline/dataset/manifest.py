@@ -71,10 +71,7 @@ def lineage(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
-    """The manifest, None when there is none. sealed False: also one that was edited.
-
-    Raises StorageError when it isn't a JSON object, or not the one that was written.
-    """
+    """The manifest, None when there is none. sealed False: also an edited one. Raises StorageError for a damaged one."""
     path = out / NAME
     try:
         content = json.loads(path.read_text("utf-8"))

@@ -124,10 +124,7 @@ def _numbers(pairs: pa.Table) -> dict[str, Numbers]:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts in bins that several distributions share, so that they can be laid over one another.
-
-    edges: bins + 1 ascending numbers; counts: rows per bin, for each distribution.
-    """
+    """Counts in shared bins. edges: bins + 1 ascending numbers; counts: rows per bin, for each distribution."""
 
     edges: list[float]
     counts: dict[str, list[int]]

@@ -36,10 +36,7 @@ class PublishedFile:
 
 
 def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
-    """The manifest of a data set that this version can read. sealed False: also one that was edited.
-
-    Raises InputError, or StorageError when it is damaged.
-    """
+    """The manifest of a data set. sealed False: also an edited one. Raises InputError, StorageError for a damaged one."""
     content = manifest.load(root, sealed=sealed)
     if content is None:
         raise InputError(
@@ -59,10 +56,7 @@ def read_manifest(root: Path, *, sealed: bool = True) -> dict[str, Any]:
 
 
 def check_files(root: Path, content: dict[str, Any], verify: Verify) -> tuple[PublishedFile, ...]:
-    """Compare the published files' size, rows and column types with the manifest; with "hashes" their sha256 too.
-
-    Raises StorageError naming the first that differs.
-    """
+    """Compare published files' size, rows and columns ("hashes": sha256 too) with the manifest. Raises StorageError."""
     if verify not in ("hashes", "sizes"):
         raise ValueError(f"verify must be 'hashes' or 'sizes', got {verify!r}")
     entries = manifest.file_entries(root, content)

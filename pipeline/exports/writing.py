@@ -72,10 +72,7 @@ def export(
 
 
 def _renderer(labels: dict[str, Any]) -> Render:
-    """How the data set's queries were rendered, from the labels' part of its manifest.
-
-    Raises ConfigError when its tokenizer can't be loaded, or is another one by now.
-    """
+    """How the data set's queries were rendered. Raises ConfigError when its tokenizer is gone, or another one by now."""
     tokenizer = open_tokenizer(labels["tokenizer"], settings_of(labels))
     if differs := difference(labels, tokenizer):
         raise ConfigError(

@@ -124,10 +124,7 @@ def _message(error: Any) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, `retry-after` as seconds or as an HTTP date.
-
-    0 for a date in the past; None when there is nothing that can be read.
-    """
+    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or a date, 0 if past); None without a readable one."""
     milliseconds, text = _seconds(headers.get("retry-after-ms")), headers.get("retry-after")
     if milliseconds is not None:
         return milliseconds / 1000

@@ -149,10 +149,7 @@ class AnthropicProvider(SdkProvider):
 
 
 def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:
-    """The quotas in a response's headers, by kind. What is missing or unreadable is left out.
-
-    `x-ratelimit-*` is OpenAI's, and of most that speak its API.
-    """
+    """The quotas in a response's headers (`x-ratelimit-*` is OpenAI's), by kind, without unreadable ones."""
     quotas = {}
     for kind in KINDS:
         for pattern in ("x-ratelimit-{part}-{kind}", "anthropic-ratelimit-{kind}-{part}"):

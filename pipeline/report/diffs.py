@@ -44,10 +44,7 @@ def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer,
 
 
 def draw(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool = False) -> Text:
-    """One published row: id, diagnosis, distance, reward gain, query, and the diff of its answers.
-
-    whole: every turn of the query, uncut.
-    """
+    """One published row: id, diagnosis, distance, reward gain, query (whole: uncut), and the diff of its answers."""
     # Pre-made pairs have no rewards.
     scored = row["reward_revised"] is not None and row["reward_initial"] is not None
     gain = f", reward gain {row['reward_revised'] - row['reward_initial']:+.2f}" if scored else ""

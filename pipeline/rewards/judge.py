@@ -94,9 +94,7 @@ class PairwiseJudge(_Judge):
 
 
 def read_mark(answer: Answer) -> float:
-    """The mark from 1 to 9 in a judge's response, its expectation where the alternatives' probabilities are known.
-
-    Raises RowReject.
+    """The mark from 1 to 9 in a judge's response, or its expectation by token probabilities. Raises RowReject.
 
     >>> read_mark(Answer("Score: 7", "stop", 16))
     7.0
@@ -111,9 +109,7 @@ def read_mark(answer: Answer) -> float:
 
 
 def read_choice(answer: Answer) -> float:
-    """How much the first of two replies is preferred: 1 for A, −1 for B, 0 for a tie; between them by probability.
-
-    Raises RowReject.
+    """1 where a judge prefers the first of two replies, −1 the second, 0 a tie; or between. Raises RowReject.
 
     >>> read_choice(Answer("B", "stop", 16))
     -1.0

@@ -74,10 +74,7 @@ def file_metadata(labels: dict[str, Any], run_digest: str) -> dict[str, str]:
 
 
 def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None, note: str = "") -> dict[str, Any]:
-    """Write report, card and, last, the manifest of data files that are written; returns it. Older files are set aside.
-
-    tokenizer: None shows the report's pairs without tokens; `note` says why.
-    """
+    """Write report, card and, last, the manifest; returns it. tokenizer None: a report without tokens; `note` says why."""
     from pipeline.report.page import write_report
 
     # `publication` counts the publications in this folder that differ from the one before.

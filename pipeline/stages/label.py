@@ -9,10 +9,7 @@ from pipeline.storage.stage_files import StageOutput
 
 
 def label(rows: pa.Table, settings: LabelSettings, eos_id: int, on_progress: OnProgress) -> StageOutput:
-    """Replaces the words of the filter stage by the published label, weight and operation columns.
-
-    Rejects: no_reward_gain, for signal reward_weighted alone.
-    """
+    """Replaces words by label, weight and operation columns. Rejects: no_reward_gain, for reward_weighted alone."""
     output = label_columns(rows, settings, eos_id)
     on_progress(rows.num_rows, len(output.rejects))
     return output

@@ -108,10 +108,7 @@ class Stream(io.RawIOBase):
 
 
 class RemotePath(_Base):
-    """One place behind a URL; to type checkers, and to most code, a Path.
-
-    Methods raise FileNotFoundError, and StoreUnreachable for every other error of the store.
-    """
+    """One place behind a URL, as a Path. Methods raise FileNotFoundError, StoreUnreachable for all other errors."""
 
     __slots__ = ()
 

@@ -28,10 +28,7 @@ from pipeline.text import one_line
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Row `index` of a stage's input leaves, with the `columns` that it gained in this stage.
-
-    unanswered: it left only because a provider failed for a while; the next run tries again.
-    """
+    """Row `index` leaves, with `columns` that it gained here. unanswered: a provider failed; the next run tries again."""
 
     index: int
     reason: str
@@ -42,10 +39,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """A stage's output for a table: its surviving rows, in order, with the columns that it adds, and the rejects.
-
-    notes: counts of events that reject no row, e.g. edits that were dropped.
-    """
+    """The surviving rows, in order, and the rejects. notes: counts of events that reject no row, e.g. dropped edits."""
 
     rows: pa.Table
     rejects: list[Reject]

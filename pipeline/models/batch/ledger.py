@@ -184,10 +184,7 @@ class BatchLedger:
 
 
 def unfinished(work: Path) -> list[Batch]:
-    """The batches that are still at the provider, by the ledger in a run's work folder; none without a readable ledger.
-
-    For displays: opens the file for reading only, checks nothing and never raises.
-    """
+    """The batches still at the provider, for displays: reads the ledger of a work folder only, and never raises."""
     path = local_side(work) / FILE
     if not path.exists():
         return []

@@ -52,10 +52,7 @@ _lock = threading.Lock()
 
 
 def serve(path: Path, *, context: int = 4096, replica: int = 0) -> LocalServer:
-    """The server for `path` with so many tokens of context, prompt and answer together: the running one, else a new one.
-
-    Another `replica` number is another server. A start takes 0.3 s for SmolLM2 and 1–3 s for Qwen 1.5B.
-    """
+    """The server for `path` with so many tokens of context, per `replica`: the running one, else a new one."""
     key = (path.absolute(), context, replica)
     with _lock:
         if key not in _servers or not _servers[key].running:
