@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.models.chat import Provider
 from pipeline.rewards.base import RewardModel
 from tests.benchmarks.measure import Figure, child, peak_mb
 
@@ -102,12 +103,10 @@ class _Clock:
         return timed
 
 
-class _ScriptedModel:
+class _ScriptedModel(Provider):
     """Answers with the query's own words; diagnoses one reason; revises by a word at the end."""
 
-    batched = False
-
-    async def complete(self, request: Any) -> Any:
+    async def complete(self, request: Any, on_quotas: Any) -> Any:
         from pipeline.models.journal import Answer
 
         said = request.messages[-1]["content"]

@@ -10,7 +10,19 @@ import pytest
 from tests.benchmarks import __main__ as benchmarks
 
 # The others need minutes, a browser or a Prefect server.
-SUITES = ["calls", "cost", "labels", "limits", "resume", "revision_styles", "rewards", "startup", "storage"]
+SUITES = [
+    "calls",
+    "cost",
+    "labels",
+    "limits",
+    "resume",
+    "revision_styles",
+    "rewards",
+    "scale",
+    "sources",
+    "startup",
+    "storage",
+]
 
 
 @pytest.mark.slow
