@@ -123,3 +123,14 @@ def test_every_command_prints_whatever_the_locale() -> None:
     command = [sys.executable, "-m", "pipeline", "build", "--help"]  # which isn't ASCII
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "") and "exit codes: 0 done ? 1 failed" in done.stdout
+
+
+def test_the_house_is_small_enough_to_read() -> None:
+    """22 entries in `pipeline/`, no file over 300 lines, no function over 40, docstrings included."""
+    assert len([path for path in (ROOT / "pipeline").iterdir() if path.name != "__pycache__"]) <= 22
+    for module, path in modules().items():
+        text = path.read_text("utf-8")
+        assert text.count("\n") <= 300, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 40, (module, node.name)

@@ -142,16 +142,15 @@ def share(
 ) -> list[range]:
     """The batches, as places of an epoch of `rows` rows, that worker `worker` of rank `rank` reads.
 
-    Over all ranks and workers every row is in one batch; ranks differ by at most a row, and only the last batch of a rank
-    is short. With drop_last every rank has the same number of batches, all full; fewer than world_size × batch_size
-    rows are left out. start_row: rows of the rank that were consumed, taking the batches of its workers in turns
-    as torch's DataLoader does. Raises ValueError for arguments that can't be.
+    Every row is in one batch; ranks differ by at most a row, and only the last batch of a rank is short. With drop_last every
+    rank has the same number of full batches. start_row: rows of the rank that were consumed, taking the batches of its workers
+    in turns as torch's DataLoader does. Raises ValueError for arguments that can't be.
     """
     if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers or start_row < 0:
-        raise ValueError(
-            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}, start_row "
-            f"{start_row}: a batch has at least 1 row, and ranks, workers and rows count from 0"
+        reader = (
+            f"batch_size {batch_size}, rank {rank} of {world_size}, worker {worker} of {num_workers}, row {start_row}"
         )
+        raise ValueError(f"{reader}: a batch has at least 1 row, and ranks, workers and rows count from 0")
     if drop_last:
         first = rank * (rows // world_size)
         end = first + rows // world_size // batch_size * batch_size
@@ -167,8 +166,7 @@ def share(
         place, count = (num_workers - extra) * base + resumed * (base + 1), base + 1
     else:
         place, count = (resumed - extra) * base, base
-    done = max(0, -(-(consumed - resumed) // num_workers))
-    own = batches[place + done : place + count]
+    own = batches[place + max(0, -(-(consumed - resumed) // num_workers)) : place + count]
     if own and worker == 0:
         own[0] = own[0][rest:]
     return [batch for batch in own if batch]

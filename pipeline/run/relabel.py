@@ -48,24 +48,22 @@ def relabel(
 ) -> dict[str, Any]:
     """Write the data set of `root`, labelled by `labels`, to `out`, unless it is there; returns its manifest.
 
-    distance: limits of the edit distance to apply again. Raises InputError (no data set), StorageError (damaged), UsageError
-    (an `out` that can't be used) or ConfigError (no such tokenizer).
+    distance: limits of the edit distance to apply again. Raises UsageError, and StorageError for a damaged data set.
     """
     parent = reader.read_manifest(root)
     files = reader.check_files(root, parent, "hashes")
     tokenizer = open_tokenizer(labels.tokenizer, labels)
     described = describe(tokenizer)
     settings = {"labels": labels.data_settings()}
-    if distance:
-        settings["filter"] = parent["settings"]["filter"] | distance.data_settings()
-    inputs = manifest.digest_of(parent), described, settings, schema.SCHEMA_VERSION, __version__
-    run_digest = digest("relabel", *inputs)
+    settings |= {"filter": parent["settings"]["filter"] | distance.data_settings()} if distance else {}
+    made_by = schema.SCHEMA_VERSION, __version__
+    run_digest = digest("relabel", manifest.digest_of(parent), described, settings, *made_by)
     _check_out(root, out)
     with run_lock(out, warn):
         if current := publication.find_current(out, run_digest, warn):
             return current
-        metadata = publication.file_metadata(described, run_digest)
         entries: list[dict[str, Any]] = []
+        metadata = publication.file_metadata(described, run_digest)
         label = partial(label_texts, tokenizer=tokenizer, gate=distance or ANY_DISTANCE)
         ledger, reasons = write_ledgers(out, {"label": _write_files(out, files, label, metadata, entries, advance)})
         rows = publication.account(parent["rows"]["published"], entries, ledger)
