@@ -142,9 +142,8 @@ def share(
 ) -> list[range]:
     """The batches, as places of an epoch of `rows` rows, that worker `worker` of rank `rank` reads.
 
-    Every row is in one batch; ranks differ by at most a row, and only the last batch of a rank is short. With drop_last every
-    rank has the same number of full batches. start_row: rows of the rank that were consumed, taking the batches of its workers
-    in turns as torch's DataLoader does. Raises ValueError for arguments that can't be.
+    Every row is in one batch; ranks differ by at most a row, and only a rank's last batch is short. drop_last: the same number
+    of full batches per rank. start_row: consumed rows of the rank, its workers taking turns. Raises ValueError.
     """
     if batch_size < 1 or not 0 <= rank < world_size or not 0 <= worker < num_workers or start_row < 0:
         reader = (
