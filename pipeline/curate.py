@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
+from pipeline.labels.loading import is_shipped
 from pipeline.models import event_loop
 from pipeline.models.local import catalog, download
 from pipeline.run import record
@@ -127,7 +128,8 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
 def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
     """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
-    if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
+    by_policy = config.labels.tokenizer == "policy" and not is_shipped(policy.name)
+    if policy.provider == "local" and (config.needs_generation or by_policy):
         download.fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
     if config.needs_generation and reviser.provider == "local":
         model, _ = download.fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)

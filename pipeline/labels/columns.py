@@ -76,7 +76,7 @@ def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings 
     unlabelled = rows.drop_columns([name for name in LABELS if name in rows.column_names])
     added = pa.schema([schema.PUBLISHED.field(name) for name in LABELS])
     output = collect(unlabelled, added, row_results(labelled, texts, _gains(rows)))
-    return replace(output, rows=output.rows.select(schema.PUBLISHED.names).cast(schema.PUBLISHED))
+    return replace(output, rows=schema.complete(output.rows).cast(schema.PUBLISHED))
 
 
 def _gains(rows: pa.Table) -> npt.NDArray[np.floating]:

@@ -11,7 +11,7 @@ from pipeline import rewards
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import is_shipped, open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.batch import ledger
@@ -128,11 +128,16 @@ class Context:
 
     @cached_property
     def filter_settings(self) -> FilterSettings:
-        """As configured; where min_rouge_gain is not set, the style sentences has a default of its own."""
-        settings = self.config.filter
-        spliced = self.config.needs_generation and style_of(self.config.reviser) == "sentences"
-        unset = spliced and settings.min_rouge_gain is None
-        return settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN}) if unset else settings
+        """As configured, with defaults that depend on other settings in place of None."""
+        config, settings = self.config, self.config.filter
+        defaults = {}
+        if config.needs_generation and style_of(config.reviser) == "sentences":
+            defaults["min_rouge_gain"] = sentences.ROUGE_GAIN
+        # A negative gain would turn the weights of reward_weighted around.
+        if config.needs_generation or config.labels.signal == "reward_weighted":
+            defaults["min_reward_gain"] = 0.0
+        unset = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
+        return settings.model_copy(update=unset) if unset else settings
 
     @cached_property
     def choose(self) -> Choose | None:
@@ -162,7 +167,7 @@ class LightContext(Context):
     @cached_property
     def tokenizer_fingerprint(self) -> Any:
         name, settings = tokenizer_settings(self.config)
-        here = Path(name).exists() or (name.startswith("local/") and is_downloaded(name))
+        here = Path(name).exists() or (name.startswith("local/") and has_tokenizer(name))
         return open_tokenizer(name, settings).fingerprint if here else UNKNOWN
 
 
@@ -210,6 +215,11 @@ def check(config: CurationConfig) -> None:
 def is_downloaded(name: str) -> bool:
     """Whether the file of an embedded model, `local/NAME`, is in the cache."""
     return (download.cache_folder() / catalog.get(name.removeprefix("local/")).filename).is_file()
+
+
+def has_tokenizer(name: str) -> bool:
+    """Whether the tokenizer of an embedded model, `local/NAME`, can be opened without a download."""
+    return is_shipped(name.removeprefix("local/")) or is_downloaded(name)
 
 
 def local_file(name: str) -> Path:

@@ -1,0 +1,33 @@
+"""The demo: 70 finished pairs that ship with the program, so that a first run needs no model, no key and no network.
+
+Queries and references are those of the bundled sample; the initial answers are the embedded policy's own, sampled by this
+pipeline and unedited; revisions, diagnoses and critiques were written by an AI assistant for this project (data/README.md).
+
+    {"id": 86, "messages": […], "reference": "…", "initial": "…", "revised": "…", "diagnosis": "inaccuracy", "critique": "…"}
+
+gives all of these. The pairs enter at the score stage: rewards are computed, and nobody is asked for an answer.
+"""
+
+from functools import partial
+
+from pipeline.sources.fields import read
+from pipeline.sources.row import Adapter
+
+POLICY = "local/qwen2.5-coder-1.5b-instruct"
+REVISER = "an AI assistant, for this project"
+_PARTS = ("messages", "reference", "initial", "revised", "diagnosis", "critique")
+EXPECTED = f"an object with {', '.join(_PARTS)}"
+ADAPTER = Adapter(
+    "demo",
+    partial(read, fields={part: part for part in _PARTS}),
+    EXPECTED,
+    licence="Apache-2.0",
+    bundled="demo.jsonl",
+    gives_pairs=True,
+    writers=(POLICY, REVISER),
+    scored=True,
+    note=(
+        "the initial answers are the embedded policy's own, sampled by this pipeline and unedited; revisions, diagnoses and "
+        "critiques were written by an AI assistant for this project, and read once more by another"
+    ),
+)
