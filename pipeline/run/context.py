@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
-from pipeline import rewards
+from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.errors import ConfigError
@@ -177,8 +177,11 @@ def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
     name = str(policy_tokenizer(config)) if labels.tokenizer == "policy" else labels.tokenizer
     system = labels.system
     if system is None:
-        # Pre-made pairs were not sampled under the embedded policy's own system prompt.
+        # Pre-made pairs were not sampled under the embedded policy's own system prompt of today.
         system = factory.system_prompt(policy) if config.needs_generation else policy.system
+    if system is None and not config.needs_generation:
+        known = {sources.get(source.strip()).system for source in config.source.name.split(",")}
+        system = known.pop() if len(known) == 1 else None
     return name, labels.model_copy(update={"system": system or None})
 
 

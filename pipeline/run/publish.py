@@ -54,7 +54,7 @@ def publish(
         **({"reward_check": diagnostics.measure(scores)} if "score" in files else {}),
         "labels": labels,
         "settings": record.data_settings(config),
-        "prompts": run.prompts.digest,
+        "prompts": run.prompts.digest if config.needs_generation else None,
         "calls": run.journal.calls(),
         **_money(run),
         "unanswered": sum(file.unanswered for shards in files.values() for file in shards),

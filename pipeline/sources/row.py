@@ -39,8 +39,8 @@ class Adapter:
 
     Raise `version`, part of the digest, when `reader` gives another result for the same row. hub_file: the one file to read
     of several. bundled: the shipped file that is the data set. gives_pairs: every row has `initial` and `revised`, so it can
-    enter at the filter stage. writers: who wrote the two. scored: a run computes rewards of its pairs by default. note: what a
-    reader of the published data should know of the pairs.
+    enter at the filter stage. writers: who wrote the two. system: the system prompt under which `initial` was sampled, or
+    None. scored: a run computes rewards of its pairs by default. note: what readers of the published data should know of them.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Adapter:
     bundled: str | None = None
     gives_pairs: bool = False
     writers: tuple[str, str] = ("given", "given")
+    system: str | None = None
     scored: bool = False
     note: str = ""
 
