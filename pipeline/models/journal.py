@@ -204,6 +204,14 @@ class Journal:
             money[stage] = (sum(one.calls for one in sums if one.kind == "answers"), dollars(sums))
         return money
 
+    def has_answer(self, stage: str, model: str) -> bool:
+        """Whether the model has ever answered at this stage with a text that can be used."""
+        query = (
+            "SELECT 1 FROM answers WHERE stage = ? AND model = ? AND answer ->> 'finish' IN ('stop', 'length') LIMIT 1"
+        )
+        with self._explained(), self._reading:
+            return self._reader.execute(query, (stage, model)).fetchone() is not None
+
     def calls(self) -> dict[str, int]:
         """Answers by stage."""
         return {total.stage: total.calls for total in self._totals() if total.kind == "answers"}

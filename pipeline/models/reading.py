@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.models.answer import Answer
-from pipeline.models.provider_errors import Transient, UselessAnswer, snippet
+from pipeline.models.provider_errors import Transient, UselessAnswer, from_body, snippet
 from pipeline.models.usage import part, with_anthropic_tokens, with_openai_tokens
 from pipeline.text import replace_surrogates
 
@@ -19,8 +19,9 @@ _MOST_LOGPROBS = 64
 def read_openai(content: Any, model: str, max_tokens: int, request_id: str | None) -> Answer:
     """A chat completion as an answer. Raises UselessAnswer or Transient."""
     choices = part(content, "choices")
-    if choices is None:
-        raise _not_an_answer(content)
+    inner = choices[0] if isinstance(choices, list) and choices else None
+    if choices is None or part(content, "error") or part(inner, "error"):
+        raise _not_an_answer(inner if part(inner, "error") else content, model)
     logprobs = _logprobs(part(choices[0], "logprobs")) if choices else None
     counted = Answer("", "", max_tokens, request_id=request_id, logprobs=logprobs)
     counted = with_openai_tokens(counted, part(content, "usage"))
@@ -33,7 +34,7 @@ def read_openai(content: Any, model: str, max_tokens: int, request_id: str | Non
 def read_anthropic(content: Any, model: str, max_tokens: int, request_id: str | None) -> Answer:
     """A message as an answer. Raises UselessAnswer or Transient."""
     if part(content, "content") is None:
-        raise _not_an_answer(content)
+        raise _not_an_answer(content, model)
     counted = with_anthropic_tokens(Answer("", "", max_tokens, request_id=request_id), content["usage"])
     text = "".join(block["text"] for block in content["content"] if block["type"] == "text")
     return _answer(counted, text, content.get("stop_reason"), None)
@@ -50,11 +51,13 @@ def shaped(body: str) -> Iterator[None]:
         raise Transient("malformed_answer", message, maybe_billed=True) from None
 
 
-def _not_an_answer(content: Any) -> Transient:
-    """Status 200 with something else than the API's answer, as from proxies and login pages."""
+def _not_an_answer(content: Any, model: str) -> Exception:
+    """Status 200 with something else than the API's answer: an error, or what proxies and login pages say."""
+    paid = part(content, "usage") is not None
+    if not paid and (part(content, "error") or part(content, "type") == "error"):
+        return from_body(content, model)
     body = str(content)
     reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = isinstance(content, dict) and content.get("usage") is not None
     return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
 
 
