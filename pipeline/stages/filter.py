@@ -59,7 +59,7 @@ _REFUSAL = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 # What a revision is judged by.
-COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
+COLUMNS = ["messages", "reference", "initial", "initial_reasoning", "revised", "reward_initial"]
 
 
 def filter_revisions(
@@ -105,7 +105,7 @@ def judge(
     return results
 
 
-# From rows with `messages`, `reference`, `initial` and `reward_initial`, and each row's candidates, to an index per row.
+# From rows with the values `COLUMNS` but `revised`, and each row's candidates, to an index per row.
 Choose = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], list[int]]
 
 
