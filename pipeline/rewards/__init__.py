@@ -69,7 +69,7 @@ def check_settings(settings: RewardSettings, budget_usd: float | None = None) ->
         if kind == "server":
             server_api(member)
         if kind == "judge":
-            factory.check("reward.model", spec, budget_usd, settings.mode)
+            factory.check("reward", member, budget_usd)
             JudgePrompts(settings.judge, settings.prompts)
 
 
