@@ -140,6 +140,7 @@ def unpriced(config: CurationConfig) -> list[str]:
     """Models without a known price: those of this run, and those that earlier runs in the folder called while it had none."""
     judges = [judge.model for judge in rewards.judge_settings(config.reward)] if config.needs_rewards else []
     writers = [config.policy.model, config.reviser.model] if config.needs_generation else []
+    judges += [config.judge.model] if config.judge else []
     specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
     now = [str(spec) for spec in specs if price_of(spec) is None]
     return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
@@ -198,4 +199,6 @@ def _describe_models(run: Context) -> dict[str, Any]:
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
     if run.reward:
         described["reward"] = run.reward.describe()
+    if judge := run.judge:
+        described["judge"] = {"name": judge.name, "digest": judge.digest, **judge.facts}
     return described
