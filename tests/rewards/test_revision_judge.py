@@ -201,15 +201,6 @@ def test_another_prompt_or_bound_filters_again_and_calls_no_other_model(settings
     assert third.calls == 0 and third.manifest["rows"]["published"] > second.manifest["rows"]["published"]
 
 
-def test_both_orders_meet_in_one_batch(settings: Any) -> None:
-    config = with_judge(settings, reward__mode="batch", reward__batch_poll_s=0.05, reward__batch_quiet_s=0.3)
-    outcome = curate(config, in_threads, Silent())
-    calls = outcome.manifest["calls"]["filter"]
-    live = curate(with_judge(settings, "live"), in_threads, Silent())
-    assert calls == live.manifest["calls"]["filter"]
-    assert open_dataset(outcome.out).to_table().equals(open_dataset(live.out).to_table())
-
-
 def test_a_judge_that_died_is_asked_again_by_the_same_command(settings: Any) -> None:
     """What was answered is in the journal; pairs that were only not judged are not lost."""
     config = with_judge(settings)
