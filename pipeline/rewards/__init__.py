@@ -70,7 +70,7 @@ def check_settings(settings: RewardSettings, budget_usd: float | None = None, *,
         if kind == "server":
             server_api(member)
         if kind == "judge":
-            factory.check("reward.model", spec, budget_usd, settings.mode)
+            factory.check("reward", member, budget_usd)
             JudgePrompts(settings.judge, settings.prompts)
 
 
@@ -80,7 +80,7 @@ def check_judge(settings: RewardSettings, budget_usd: float | None = None) -> No
         raise ConfigError(
             f"filter.judge: {settings.model} scores answers; a judge is openai/, anthropic/ or local/NAME"
         )
-    factory.check("filter.judge", ModelSpec.parse(settings.model), budget_usd, settings.mode)
+    factory.check("reward", settings, budget_usd, "filter.judge")
     JudgePrompts(RevisionJudge.kind, settings.prompts)
 
 

@@ -23,12 +23,13 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
-from pipeline.models.cost import in_dollars, price_of, prices_as_of
+from pipeline.models.cost import in_dollars
 from pipeline.models.journal import Answer
 from pipeline.models.local import catalog
+from pipeline.models.prices import price_for
 from pipeline.prompts import JudgePrompts, Prompts
 from pipeline.rewards.judge import RevisionJudge
-from pipeline.run import context
+from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
 from pipeline.stages import sentences
@@ -134,7 +135,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "judge": f"{config.judge.model}{_how(config.judge.mode)}" if config.judge else "none",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
-        "prices": f"as of {prices_as_of()}",
+        "prices": pricing.described(config),
     }
     step = -(-len(rows) // _RENDERED_ROWS) or 1
     scored = usable * (policy.samples if policy.pick == "all" else 1)
@@ -184,7 +185,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
 def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
     """Means are in tokens per call."""
     prompt, completion = round(calls * mean_prompt), round(calls * mean_response)
-    price = price_of(ModelSpec.parse(settings.model), settings.mode)
+    price = price_for(settings, ModelSpec.parse(settings.model))
     cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
     return StageCalls(stage, settings.model, calls, prompt, completion, cost)
 
