@@ -42,6 +42,13 @@ def model_spec(value: object) -> str:
         raise ValueError(str(error)) from None
 
 
+def judge_spec(value: object) -> str:
+    # YAML reads a bare `off` as False.
+    if value is None or value is False or value == "off":
+        return "off"
+    return "auto" if value == "auto" else model_spec(value)
+
+
 def reward_specs(value: object) -> str:
     """One model, or several with commas: the members of an ensemble."""
     return ",".join(model_spec(part) for part in str(value).split(","))
@@ -96,12 +103,17 @@ _REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^@,]+(@https?:/
 SourceNames = Annotated[str, pattern(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
 Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
+Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
+<<<<<<< HEAD
 Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
+=======
+Share = Annotated[float | None, Field(ge=0, le=1)]
+>>>>>>> main
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
 PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]

@@ -45,9 +45,9 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
     return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
 
 
-def check(role: str, settings: Settings, budget_usd: float | None) -> None:
-    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
-    setting, spec = f"{role}.model", ModelSpec.parse(settings.model)
+def check(role: str, settings: Settings, budget_usd: float | None, setting: str = "") -> None:
+    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError. setting: its own name."""
+    setting, spec = setting or f"{role}.model", ModelSpec.parse(settings.model)
     if spec.provider in SCORERS:
         raise ConfigError(
             f"{setting}: {spec.provider}/ models score answers; to write them use local/, openai/ or anthropic/"
