@@ -109,11 +109,8 @@ Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
-<<<<<<< HEAD
 Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
-=======
 Share = Annotated[float | None, Field(ge=0, le=1)]
->>>>>>> main
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
 PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]
