@@ -8,7 +8,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.event_loop import row_number
-from pipeline.models.provider_errors import GO_ON, Transient, cause_of, describe
+from pipeline.models.provider_errors import GO_ON, Transient, UselessAnswer, cause_of, describe
 
 # After so many failures in a row on the provider's side, the rest would fail as well.
 BREAKER = 12
@@ -79,11 +79,15 @@ class Breaker:
             yield
         except Transient as error:
             reject = RowReject(error.reason, model=self._name, error=str(error), **evidence).mark_retryable()
-            self._starts_alike(stage, reject)
+            self.failed_alike(stage, reject)
             self._fails(str(error))
             raise reject from None
+        except UselessAnswer:
+            # The provider works. Whether the answer is the row's last, the caller knows.
+            self._works()
+            raise
         except RowReject as reject:
-            self._starts_alike(stage, reject)
+            self.failed_alike(stage, reject)
             status, said = reject.evidence.get("status"), reject.evidence.get("error")
             # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works,
             # unless it is the page of a firewall, which may stop a row or everything.
@@ -98,19 +102,13 @@ class Breaker:
             self._works()
             raise
         self._works()
+
+    def started(self, stage: str) -> None:
+        """The stage has an answer: whatever fails from now on may be a row's own fault."""
         self._starts[stage].over = True
 
-    def knows(self, stage: str) -> None:
-        """The journal has an answer."""
-        self.answered = self._starts[stage].over = True
-
-    def knows_useless(self, stage: str, reject: RowReject) -> RowReject:
-        """The journal has an answer that can't be used. Returns its reject, or raises ProviderStopped."""
-        self.answered = True
-        self._starts_alike(stage, reject)
-        return reject
-
-    def _starts_alike(self, stage: str, reject: RowReject) -> None:
+    def failed_alike(self, stage: str, reject: RowReject) -> None:
+        """Counts a row's failure. Raises ProviderStopped when the stage's FIRST_ROWS rows all failed so."""
         reject.evidence.setdefault("model", self._name)
         start, cause = self._starts[stage], cause_of(reject.reason, reject.evidence)
         if start.over or cause is None or start.cause not in (None, cause):
