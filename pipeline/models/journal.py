@@ -241,12 +241,7 @@ class Journal:
             ) from error
 
 
-@retry(
-    retry=retry_if_exception_type(sqlite3.OperationalError),
-    wait=wait_fixed(0.05),
-    stop=stop_after_delay(10),
-    reraise=True,
-)
+@retry(retry=retry_if_exception_type(sqlite3.OperationalError), wait=wait_fixed(0.05), stop=stop_after_delay(10), reraise=True)
 def _set_mode(db: sqlite3.Connection, mode: str) -> None:
     # When processes create the file at the same moment, this one statement doesn't wait for the others' lock.
     db.execute(f"PRAGMA journal_mode={mode}")
