@@ -32,7 +32,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         patch.setattr("socket.socket.connect", refuse)
         patch.setenv("FIGA_CACHE", str(tmp_path_factory.mktemp("empty")))
         flags = {"source.name": "demo", "output.dir": str(tmp_path_factory.mktemp("demo") / "out")}
-        return run(load_config(flags=flags | {"policy.model": POLICY}))
+        # It is not the policy of this run, which asks none, that the labels are for.
+        return run(load_config(flags=flags | {"policy.model": "openai/another"}))
 
 
 def test_all_pairs_are_published_with_rewards_and_labels(demo: Outcome) -> None:

@@ -196,19 +196,28 @@ def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
     if system is None:
         # Pre-made pairs were not sampled under the embedded policy's own system prompt of today.
         system = factory.system_prompt(policy) if config.needs_generation else policy.system
-    if system is None and not config.needs_generation:
-        known = {sources.get(source.strip()).system for source in config.source.name.split(",")}
-        system = known.pop() if len(known) == 1 else None
+    if system is None and (pairs := _source_of_pairs(config)):
+        system = pairs.system
     return name, labels.model_copy(update={"system": system or None})
 
 
 def policy_tokenizer(config: CurationConfig) -> ModelSpec:
-    """The local policy whose tokenizer labels are made for. Raises ConfigError when the policy isn't local."""
-    spec = ModelSpec.parse(config.policy.model)
+    """The local policy whose tokenizer labels are made for. Raises ConfigError when the policy isn't local.
+
+    Pre-made pairs whose source names the policy that wrote them are labelled for that one.
+    """
+    pairs = _source_of_pairs(config)
+    spec = ModelSpec.parse(pairs.writers[0] if pairs and pairs.writers[0] != "given" else config.policy.model)
     if spec.provider != "local":
         hint = "set labels.tokenizer to the Hub id or folder of the tokenizer of the model that you will train"
         raise ConfigError(f"labels.tokenizer=policy needs a local policy, and policy.model is {spec}: {hint}")
     return spec
+
+
+def _source_of_pairs(config: CurationConfig) -> sources.Adapter | None:
+    """The one source that pre-made pairs come from; None when answers are generated, or sources are mixed."""
+    name = config.source.name.strip()
+    return None if config.needs_generation or "," in name else sources.get(name)
 
 
 def check(config: CurationConfig) -> None:
