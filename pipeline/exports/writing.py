@@ -35,11 +35,17 @@ def export(
 ) -> dict[str, Any]:
     """Write `out`; returns the content of its export.json. advance: called with the number of pairs of each batch.
 
-    Raises UsageError when `out` has anything in it or lies within the data set, ConfigError when the variant needs the labels'
-    tokenizer and it isn't available, StorageError when the disk refuses or a file of the data set is damaged.
+    Raises UsageError when `out` has anything in it or lies within the data set, or the format has no place for thoughts;
+    ConfigError when the variant needs the labels' tokenizer and it isn't available; StorageError when the disk refuses or
+    a file of the data set is damaged.
     """
     _check_free(out, dataset.root)
     labels = dataset.manifest["labels"]
+    if labels.get("reasoning") == "context" and format.name != "sequences":
+        raise UsageError(
+            f"--format {format.name}: has no place for the thoughts that labels.reasoning=context puts before the answers; "
+            "export sequences, or a data set relabelled with --set labels.reasoning=drop"
+        )
     render = _renderer(labels) if variant in format.rendered else _unused_renderer
     skipped: list[dict[str, str]] = []
     tables = _converted(dataset, format, variant, render, skipped, advance)
