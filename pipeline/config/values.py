@@ -4,7 +4,7 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
@@ -109,6 +109,7 @@ Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
+Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
 Share = Annotated[float | None, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
@@ -149,3 +150,12 @@ class Calls(Section):
         description="US dollars per million tokens: input,output; 0,0 for a server of your own; default: as listed",
     )
     extra: Json = Field({}, description="Further request parameters that this server understands")
+    reasoning_effort: Effort | None = Field(
+        None, description="How much the model thinks: none, minimal, low, medium, high, …; default: not sent, its own"
+    )
+    reasoning_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens for thoughts, on top of max_tokens: their sum is the limit that is sent and reserved; a whole "
+        "answer that needs less thought may be longer. Default: 0, and 8192 once an answer shows that the model thinks",
+    )

@@ -21,7 +21,7 @@ from pipeline.stages.revision_checks import check_correction, check_text, rouge_
 from pipeline.storage.stage_files import RowResult, StageOutput, collect, row_results
 
 # What a revision is judged by.
-COLUMNS = ["messages", "reference", "initial", "revised", "reward_initial"]
+COLUMNS = ["messages", "reference", "initial", "initial_reasoning", "revised", "reward_initial"]
 
 
 def filter_revisions(
@@ -79,7 +79,7 @@ def check_rows(
     return results
 
 
-# From rows with `messages`, `reference`, `initial` and `reward_initial`, and each row's candidates, to an index per row.
+# From rows with the values `COLUMNS` but `revised`, and each row's candidates, to an index per row.
 Choose = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], list[int]]
 
 

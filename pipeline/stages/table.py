@@ -161,6 +161,7 @@ def _check_inputs(context: StageContext) -> Inputs:
         "the tokenizer": context.tokenizer_fingerprint,
         "labels.max_length": labels.max_length,
         "labels.overlong": labels.overlong,
+        "labels.reasoning": labels.reasoning,
         "labels.granularity": labels.granularity != "token",
     }
 
@@ -174,10 +175,10 @@ def _label_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
 
 
 STAGES = (
-    Stage("sample", 1, schema.SAMPLE, _run_sample, _sample_inputs),
+    Stage("sample", 2, schema.SAMPLE, _run_sample, _sample_inputs),
     Stage("score", 1, schema.SCORE, _run_score, _score_inputs),
     Stage("select", 1, schema.SELECT, _run_select, _select_inputs),
-    Stage("revise", 2, schema.REVISE, _run_revise, _revise_inputs),
+    Stage("revise", 3, schema.REVISE, _run_revise, _revise_inputs),
     Stage("filter", 3, schema.FILTER, _run_filter, _filter_inputs),
     Stage("label", 2, schema.LABEL, _run_label, _label_inputs),
 )
