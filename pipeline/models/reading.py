@@ -155,7 +155,8 @@ def _thoughts(message: dict[str, Any]) -> str:
 
 def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refusal: str | None) -> Answer:
     """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
-    text, thought = split_thoughts(text)
+    said, thought = split_thoughts(text)
+    text = said if said == text else said.lstrip()
     # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
     text, thoughts = (replace_surrogates(each)[0] for each in (text, "\n\n".join(filter(None, [thoughts, thought]))))
     counted = replace(counted, reasoning=thoughts or None)
