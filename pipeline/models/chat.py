@@ -17,7 +17,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,10 +29,13 @@ from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer
+from pipeline.models.reading import REASONED_ONLY, reread
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
 
 _BUDGET_POLL_S = 0.02
+# Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
+THOUGHT_TOKENS = 8192
 # No higher max_tokens would change these answers.
 _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
@@ -85,6 +88,9 @@ class ChatModel:
     attempts: int
     # Held by a stage during a shard's calls.
     shard_lock: AbstractContextManager[Any]
+    # The setting; None: `THOUGHT_TOKENS` once the model is known to think, which its answers show.
+    reasoning_tokens: int | None = None
+    thinks: bool = False
 
     def __post_init__(self) -> None:
         self.calls = 0
@@ -94,19 +100,40 @@ class ChatModel:
         self.breaker = Breaker(self.name, "rows", "the model's name and its address")
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
-        """The model's answer, from the journal if it has one.
+        """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
 
-        An answer cut at max_tokens is returned as such (finish `length`) and requested again only with a higher
-        max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
+        An answer cut at its limit is returned as such (finish `length`) and requested again only with a higher one, as
+        when this very answer shows that the model thinks. Raises RowReject, BudgetReached or ProviderStopped.
         """
         # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
         key = digest(self.identity, request.messages, request.params)
-        known = self.journal.get(key)
+        while True:
+            known = self.journal.get(key)
+            self.thinks |= known is not None and known.reasoned
+            room = self.room
+            limited = replace(request, max_tokens=request.max_tokens + room)
+            try:
+                answer = await self._ask(stage, key, known, limited)
+            except UselessAnswer as reject:
+                self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
+                if reject.reason != REASONED_ONLY or self.room == room:
+                    raise
+                continue
+            self.thinks |= answer.reasoned
+            if answer.finish == "stop" or self.room == room:
+                return answer
+
+    @property
+    def room(self) -> int:
+        """Tokens for thoughts, on top of an answer's max_tokens."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        return THOUGHT_TOKENS if self.thinks else 0
+
+    async def _ask(self, stage: str, key: str, known: Answer | None, request: ChatRequest) -> Answer:
         if known and _fits(known, request.max_tokens):
             self.breaker.answered = True
-            if known.finish not in ("stop", "length"):
-                raise UselessAnswer.from_journal(known)
-            return known
+            return reread(known)
         provider = self._provider or await self._connected()
         with self.breaker.watch(attempts=self.attempts):
             answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
