@@ -155,7 +155,7 @@ class ReviserSettings(Calls):
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
     temperature: Temperature = Field(0.0, description="Randomness; null: not sent, for models that refuse it")
     max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
-    candidates: int = Field(1, ge=1, le=64, description="Revisions per row; the accepted one of highest reward stays")
+    candidates: int = Field(1, ge=1, le=64, description="Revisions per row; the best that the filter accepts stays")
     max_repetition: Share = Field(
         0.5, description="Answers that loop are not revised: share of repeated runs of four words"
     )
