@@ -75,11 +75,11 @@ class SourceSettings(Section):
 class PolicySettings(Calls):
     """The SFT model π that answers the queries (Ŷ)."""
 
-    model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
+    model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
     system: str | None = Field(
         None, description="System prompt for queries without one; default: an embedded model's own; empty: none"
     )
-    temperature: Temperature = Field(0.3, description="Randomness; null: not sent, for models that refuse it")
+    temperature: Temperature = Field(0.7, description="Randomness; null: not sent, for models that refuse it")
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
     max_tokens: int = Field(192, ge=1, description="Longer answers are rejected as truncated")
     samples: int = Field(1, ge=1, le=1024, description="Answers per query")
