@@ -155,7 +155,9 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
     """Mean US dollars per row of revising `rows` (with `initial`) and judging that; None when the price isn't known."""
-    total = _total([*_revision(config, rows, len(rows)), *_comparison(config, rows, len(rows))])
+    total = _total(
+        [*_revision(config, rows, len(rows)), *_comparison(config, rows, len(rows) * config.reviser.candidates)]
+    )
     return None if total is None or not rows else total / len(rows)
 
 
@@ -179,7 +181,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
         _stage_calls("sample", policy, usable * policy.samples, query, drafts),
         *_judging(config, rows, usable, selected * reviser.candidates),
         *_revision(config, rows, selected),
-        *_comparison(config, rows, selected),
+        *_comparison(config, rows, selected * reviser.candidates),
     ]
 
 
