@@ -23,12 +23,15 @@ class Answer:
     cache_write_tokens: int = 0
     # Where requested: for each token, itself and its likeliest alternatives as [text, log probability].
     logprobs: list[list[list[Any]]] | None = None
+    # The server's counts are missing or can't be right; those above are what could be read of them.
+    uncounted: bool = False
 
     def to_json(self) -> str:
-        """All fields, logprobs only where there are any. ASCII: lone surrogates, which SQLite refuses, survive as escapes."""
+        """ASCII: lone surrogates, which SQLite refuses, survive as escapes. The last fields only where they say something."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not self.logprobs:
-            del values["logprobs"]
+        for name in ("logprobs", "uncounted"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values)
 
     @classmethod

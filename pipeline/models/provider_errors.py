@@ -12,6 +12,7 @@ never leave `models/`: they hold the request, and with it the key.
 import email.utils
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -26,8 +27,9 @@ from pipeline.text import one_line, replace_surrogates
 # A server's absurd Retry-After (hours) is cut to this.
 LONGEST_WAIT_S = 120.0
 _TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
-# A gateway's time-out: the model behind it may have gone on, and been billed.
-_GATEWAY_TIMEOUTS = (504, 524)
+# Of a gateway that lost the model's answer or waited no longer: the model behind it may have gone on, and been billed.
+_GATEWAYS = (408, 502, 504, 520, 524, 598, 599)
+_TIMED_OUT = re.compile(r"time[sd]?[- ]?out", re.IGNORECASE)
 # Azure's and OpenAI's codes for a prompt that their filter stops.
 _FILTERED = ("content_filter", "content_policy_violation")
 # httpx's and aiohttp's names for a connection that was never established.
@@ -110,7 +112,7 @@ def from_status(status: int, code: str | None, message: str, model: str, *, wait
         )
     if status in _TRANSIENT or status >= 500:
         reason = _TRANSIENT.get(status, "server_error")
-        billed = status in _GATEWAY_TIMEOUTS
+        billed = status in _GATEWAYS or (status >= 500 and bool(_TIMED_OUT.search(message)))
         return Transient(reason, f"status {status}: {message}", wait_s, status=status, maybe_billed=billed)
     reason = "content_filter" if code in _FILTERED else "bad_request"
     return RowReject(reason, model=model, status=status, error=message)

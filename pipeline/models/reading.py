@@ -53,9 +53,11 @@ def shaped(body: str) -> Iterator[None]:
 def _not_an_answer(content: Any) -> Transient:
     """Status 200 with something else than the API's answer, as from proxies and login pages."""
     body = str(content)
-    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = isinstance(content, dict) and content.get("usage") is not None
-    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
+    html = body.lstrip().startswith("<")
+    refused = part(content, "error") is not None and part(content, "usage") is None
+    # Anything else may be what is left of an answer.
+    reason = "html_answer" if html else "malformed_answer"
+    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=not html and not refused)
 
 
 def _logprobs(value: Any) -> list[list[list[Any]]] | None:
