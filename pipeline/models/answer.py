@@ -25,11 +25,20 @@ class Answer:
     logprobs: list[list[list[Any]]] | None = None
     # The server's counts are missing or can't be right; those above are what could be read of them.
     uncounted: bool = False
+    # What the model thought, which is no part of the text, and the server's count of its tokens, 0 where it gives none.
+    reasoning: str | None = None
+    reasoning_tokens: int = 0
+    # The server's word for `finish`, where it is another.
+    end: str | None = None
+
+    @property
+    def reasoned(self) -> bool:
+        return bool(self.reasoning) or self.reasoning_tokens > 0
 
     def to_json(self) -> str:
-        """ASCII: lone surrogates, which SQLite refuses, survive as escapes. The last fields only where they say something."""
+        """All fields, the last ones only where set. ASCII: lone surrogates, which SQLite refuses, survive as escapes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("logprobs", "uncounted"):
+        for name in ("logprobs", "reasoning", "reasoning_tokens", "end", "uncounted"):
             if not values[name]:
                 del values[name]
         return json.dumps(values)

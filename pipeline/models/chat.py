@@ -18,7 +18,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,10 +30,13 @@ from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer
+from pipeline.models.reading import REASONED_ONLY, reread
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
 
 _BUDGET_POLL_S = 0.02
+# Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
+THOUGHT_TOKENS = 8192
 # No higher max_tokens would change these answers.
 _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
@@ -88,6 +91,9 @@ class ChatModel:
     attempts: int
     # Held by a stage during a shard's calls.
     shard_lock: AbstractContextManager[Any]
+    # The setting; None: `THOUGHT_TOKENS` once the model is known to think, which its answers show.
+    reasoning_tokens: int | None = None
+    thinks: bool = False
 
     def __post_init__(self) -> None:
         self.calls = 0
@@ -98,19 +104,40 @@ class ChatModel:
         self.budget.expect_more(self.name, self.journal.overruns().get(self.name, 1.0))
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
-        """The model's answer, from the journal if it has one.
+        """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
 
-        An answer cut at max_tokens is returned as such (finish `length`) and requested again only with a higher
-        max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
+        An answer cut at its limit is returned as such (finish `length`) and requested again only with a higher one, as
+        when this very answer shows that the model thinks. Raises RowReject, BudgetReached or ProviderStopped.
         """
         # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
         key = digest(self.identity, request.messages, request.params)
-        known = self.journal.get(key)
+        while True:
+            known = self.journal.get(key)
+            self.thinks |= known is not None and known.reasoned
+            room = self.room
+            limited = replace(request, max_tokens=request.max_tokens + room)
+            try:
+                answer = await self._ask(stage, key, known, limited)
+            except UselessAnswer as reject:
+                self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
+                if reject.reason != REASONED_ONLY or self.room == room:
+                    raise
+                continue
+            self.thinks |= answer.reasoned
+            if answer.finish == "stop" or self.room == room:
+                return answer
+
+    @property
+    def room(self) -> int:
+        """Tokens for thoughts, on top of an answer's max_tokens."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        return THOUGHT_TOKENS if self.thinks else 0
+
+    async def _ask(self, stage: str, key: str, known: Answer | None, request: ChatRequest) -> Answer:
         if known and _fits(known, request.max_tokens):
             self.breaker.answered = True
-            if known.finish not in ("stop", "length"):
-                raise UselessAnswer.from_journal(known)
-            return known
+            return reread(known)
         provider = self._provider or await self._connected()
         with self.breaker.watch(attempts=self.attempts):
             answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
@@ -172,7 +199,7 @@ class ChatModel:
             raise
         except (RowReject, Transient, ProviderStopped) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
-            cost = 0.0 if certain else self._most(reserved)
+            cost = 0.0 if certain else self._lost(request, failure, reserved)
             # The ledger forgets a result that is worth another try: that one goes into another batch.
             paid = custom_id if isinstance(failure, RowReject) else None
             reason = "stopped" if isinstance(failure, ProviderStopped) else failure.reason
@@ -191,6 +218,11 @@ class ChatModel:
         """What a call can cost at most, with `reserved` for it, by what is known of the server now."""
         return reserved * self.budget.overrun(self.name)
 
+    def _lost(self, request: ChatRequest, failure: Exception, reserved: float) -> float:
+        """What a call may have cost that gave no answer."""
+        usage = failure.usage if isinstance(failure, Transient) else None
+        return self._cost(request, replace(usage, uncounted=True), reserved) if usage else self._most(reserved)
+
     def _cost(self, request: ChatRequest, answer: Answer, reserved: float) -> float:
         """What an answer cost: by its tokens, and at least the most that it could where their count can't be right."""
         above = max(
@@ -199,7 +231,10 @@ class ChatModel:
         if reserved:
             self.budget.expect_more(self.name, above)
         cost = self.price.of(answer)
-        written, read = len(answer.text), sum(len(message["content"]) for message in request.messages)
+        written, read = (
+            len(answer.text) + len(answer.reasoning or ""),
+            sum(len(message["content"]) for message in request.messages),
+        )
         believable = 0 < answer.prompt_tokens >= read / _LONGEST and answer.completion_tokens >= written / _LONGEST
         return cost if believable and not answer.uncounted else max(cost, self._most(reserved))
 

@@ -40,8 +40,10 @@ class Transient(Exception):
     """Worth another try. `reason` becomes the row's reject reason after the last attempt.
 
     retry_after: seconds that the server asks to wait, here at most LONGEST_WAIT_S. maybe_billed: the call was sent and
-    its cost is unknown.
+    its cost is unknown. usage: an Answer without text, where the server counts tokens all the same.
     """
+
+    usage: Answer | None = None
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ def with_openai_tokens(answer: Answer, usage: Any) -> Answer:
     if cached + written > prompt:
         # Counted beside the prompt, or wrong: all of it is paid for in full.
         prompt, cached, counts.odd = prompt + cached + written, 0, True
-    completion += _beside(completion, counts.further(part(usage, "completion_tokens_details"), "reasoning_tokens"))
+    thought = counts.further(part(usage, "completion_tokens_details"), "reasoning_tokens")
+    completion += _beside(completion, thought)
     completion = max(completion, counts.further(usage, "total_tokens") - prompt)
     return replace(
         answer,
@@ -32,6 +33,7 @@ def with_openai_tokens(answer: Answer, usage: Any) -> Answer:
         completion_tokens=completion,
         cached_tokens=cached,
         cache_write_tokens=written,
+        reasoning_tokens=thought,
         uncounted=counts.odd,
     )
 
@@ -42,7 +44,8 @@ def with_anthropic_tokens(answer: Answer, usage: Any) -> Answer:
     cached = counts.further(usage, "cache_read_input_tokens")
     written = counts.further(usage, "cache_creation_input_tokens")
     completion = counts.needed(usage, "output_tokens")
-    completion += _beside(completion, counts.further(part(usage, "output_tokens_details"), "thinking_tokens"))
+    thought = counts.further(part(usage, "output_tokens_details"), "thinking_tokens")
+    completion += _beside(completion, thought)
     return replace(
         answer,
         # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
@@ -50,6 +53,7 @@ def with_anthropic_tokens(answer: Answer, usage: Any) -> Answer:
         completion_tokens=completion,
         cached_tokens=cached,
         cache_write_tokens=written,
+        reasoning_tokens=thought,
         uncounted=counts.odd,
     )
 

@@ -190,4 +190,6 @@ def _describe_models(run: Context) -> dict[str, Any]:
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
     if run.reward:
         described["reward"] = run.reward.describe()
+    if judge := run.judge:
+        described["judge"] = {"name": judge.name, "digest": judge.digest, **judge.facts}
     return described
