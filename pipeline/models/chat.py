@@ -101,7 +101,8 @@ class ChatModel:
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
         self.breaker = Breaker(self.name, "rows", "the model's name and its address")
-        self.budget.expect_more(self.name, self.journal.overruns().get(self.name, 1.0))
+        self._noted = self.journal.overruns().get(self.name, 1.0)
+        self.budget.expect_more(self.name, self._noted)
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
@@ -200,6 +201,7 @@ class ChatModel:
         except (RowReject, Transient, ProviderStopped) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
             cost = 0.0 if certain else self._lost(request, failure, reserved)
+            await self._note_overrun()
             # The ledger forgets a result that is worth another try: that one goes into another batch.
             paid = custom_id if isinstance(failure, RowReject) else None
             reason = "stopped" if isinstance(failure, ProviderStopped) else failure.reason
@@ -211,8 +213,14 @@ class ChatModel:
     async def _keep(
         self, key: str, stage: str, answer: Answer, cost: float, custom_id: str | None, began: int | None
     ) -> None:
+        await self._note_overrun()
+        await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
+
+    async def _note_overrun(self) -> None:
         overrun = self.budget.overrun(self.name)
-        await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began, overrun=overrun)
+        if overrun > self._noted:
+            self._noted = overrun
+            await self.journal.note_overrun(self.name, overrun)
 
     def _most(self, reserved: float) -> float:
         """What a call can cost at most, with `reserved` for it, by what is known of the server now."""

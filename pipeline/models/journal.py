@@ -49,6 +49,11 @@ _ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _REPLACE = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
 _CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _END_CHARGE = "DELETE FROM charges WHERE rowid = ?"
+# Calls that ended without an answer, or are still in flight, may have been billed by as much more.
+_RAISE = (
+    "UPDATE charges SET cost_usd = cost_usd * max(1.0, ? / coalesce((SELECT times FROM overruns WHERE model = ?), 1.0)) "
+    "WHERE model = ? AND outcome = 'interrupted'"
+)
 _OVERRUN = "INSERT INTO overruns VALUES (?, ?) ON CONFLICT DO UPDATE SET times = max(times, excluded.times)"
 _COLLECT = "INSERT OR IGNORE INTO collected VALUES (?)"
 # In whole picodollars, so that the sum is the same in whatever order calls end.
@@ -132,16 +137,17 @@ class Journal:
         *,
         custom_id: str | None = None,
         began: int | None = None,
-        overrun: float = 1.0,
     ) -> None:
         """Keep an answer in place of the one that `key` may have: both were paid for. Journalled when this returns.
 
-        custom_id: of the request in a batch that this pays for; began: the number of the call from `begin`; overrun: how many
-        times the most that a call was allowed the model's server has billed.
+        custom_id: of the request in a batch that this pays for; began: the number of the call from `begin`.
         """
         row = (key, stage, model, answer.to_json(), cost_usd, time.time())
-        noted: list[_Write] = [(_OVERRUN, (model, overrun))] if overrun > 1 else []
-        await self._record([(_REPLACE, (key,)), (_ANSWER, row), *noted], custom_id, began)
+        await self._record([(_REPLACE, (key,)), (_ANSWER, row)], custom_id, began)
+
+    async def note_overrun(self, model: str, times: float) -> None:
+        """Note how many times the most that a call was allowed the model's server has billed; the highest number stays."""
+        await self._record([(_RAISE, (times, model, model)), (_OVERRUN, (model, times))])
 
     async def begin(self, stage: str, model: str, most_usd: float) -> int:
         """Record a call at its worst-case cost before sending it, so that a crash leaves it charged.

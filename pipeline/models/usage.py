@@ -23,7 +23,7 @@ def with_openai_tokens(answer: Answer, usage: Any) -> Answer:
     written = max(counts.further(details, name) for name in written_names)
     if cached + written > prompt:
         # Counted beside the prompt, or wrong: all of it is paid for in full.
-        prompt, cached, counts.odd = prompt + cached + written, 0, True
+        prompt, cached = prompt + cached + written, 0
     thought = counts.further(part(usage, "completion_tokens_details"), "reasoning_tokens")
     completion += _beside(completion, thought)
     completion = max(completion, counts.further(usage, "total_tokens") - prompt)

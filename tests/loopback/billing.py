@@ -80,7 +80,7 @@ WITHIN: dict[str, Kind] = {
     "no_completion": _worthless(lambda s: _openai(s.prompt, 0)),
     "ones": _worthless(lambda s: _openai(1, 1)),
     "cached_beyond": lambda s: Line(
-        _openai(5, s.honest, prompt_tokens_details={"cached_tokens": s.prompt}), s.prompt + 5, s.honest
+        _openai(5, s.honest, prompt_tokens_details={"cached_tokens": s.prompt + 6}), s.prompt + 11, s.honest
     ),
     "cached_odd": lambda s: Line(
         _openai(s.prompt, s.honest, prompt_tokens_details={"cached_tokens": -(10**6)}), s.prompt, s.honest
@@ -124,7 +124,6 @@ class Books:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.calls: dict[str, list[tuple[int, int]]] = {}
-        self.hang_s = 0.6
 
     def extend(self, app: web.Application, engine: Engine) -> None:
         app.router.add_post("/{kind}/v1/chat/completions", self._openai)
@@ -173,8 +172,8 @@ class Books:
         match kind:
             case "reset" | "half_body":
                 return await self._half(http, body, reset=kind == "reset")
-            case "hang":
-                await asyncio.sleep(self.hang_s)
+            case "hang" | "slow":
+                await asyncio.sleep(0.6)
             case "408" | "502" | "504" | "524":
                 return web.Response(
                     status=int(kind), text="<html><title>Gateway</title></html>", content_type="text/html"

@@ -55,12 +55,15 @@ def quick_and_keyed(monkeypatch: pytest.MonkeyPatch, books: Books) -> None:
         monkeypatch.setenv(variable, "sk-loopback")
 
 
-def opened(server: LoopbackServer, folder: Path, provider: str, kind: str, cap: float) -> tuple[ChatModel, Journal]:
+def opened(
+    server: LoopbackServer, folder: Path, provider: str, kind: str, cap: float, timeout_s: float = 10.0
+) -> tuple[ChatModel, Journal]:
     """As a new process opens them."""
+    timeout_s = 0.3 if kind == "hang" else timeout_s
     journal = Journal(folder / "journal.db")
     url = f"{server.url}/{kind}" + ("/v1" if provider == "openai" else "")
     settings = PolicySettings(
-        model=f"{provider}/model-1@{url}", price=(INPUT, OUTPUT), concurrency=WAVE, attempts=2, timeout_s=0.3
+        model=f"{provider}/model-1@{url}", price=(INPUT, OUTPUT), concurrency=WAVE, attempts=2, timeout_s=timeout_s
     )
     budget = Budget(cap, journal.spent())
     return factory.chat_model(settings, journal=journal, budget=budget, local_file=Path), journal
@@ -92,7 +95,10 @@ def test_the_books_stay_within_the_cap(
     wave = WAVE * max(billed) if kind in ABOVE else 0.0
     assert sum(billed) <= CAP + wave
     assert journal.spent() >= sum(billed) - 1e-9
-    assert stopped == (kind not in ("honest", "cached_odd", "cached_beyond"))
+    # Anthropic's cached tokens are no part of the prompt's count: what they are in truth isn't known.
+    assert stopped == (
+        kind not in ("honest", "cached_odd", "cached_beyond") or (provider, kind) == ("anthropic", "cached_odd")
+    )
     # What was learned of the server is still known after a restart: nothing more is passed.
     model, journal = opened(server, tmp_path, provider, kind, 2 * CAP + wave)
     spend(model, "b", rows=200)
@@ -117,16 +123,18 @@ def test_the_message_names_the_server_that_bills_more(server: LoopbackServer, tm
 
 
 def test_a_call_that_is_cancelled_counts_at_its_most(server: LoopbackServer, books: Books, tmp_path: Path) -> None:
-    books.hang_s = 5.0
-    model, journal = opened(server, tmp_path, "openai", "hang", CAP)
+    model, journal = opened(server, tmp_path, "openai", "slow", CAP)
 
     async def give_up() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(model.ask("sample", request("Hello there", LIMIT)), 0.15)
+        call = asyncio.ensure_future(model.ask("sample", request("Hello there", LIMIT)))
+        while not books.calls.get("slow"):
+            await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
     run(give_up())
-    books.hang_s = 0.6
-    (billed,) = books.dollars("hang", INPUT, OUTPUT)
+    (billed,) = books.dollars("slow", INPUT, OUTPUT)
     assert model.budget.spent == pytest.approx(journal.spent()) and journal.spent() >= billed
     assert journal.uncertain() == journal.spent()
 
