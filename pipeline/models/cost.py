@@ -150,7 +150,7 @@ class Budget:
     def settle(self, reserved: float, paid: float, model: str = "") -> None:
         with self._lock:
             self._reservations -= reserved > 0
-            self._reserved[model] -= reserved
+            self._reserved[model] = self._reserved.get(model, 0.0) - reserved
             if not self._reservations:
                 # Not what rounding leaves, or the last cent would never be free again.
                 self._reserved.clear()

@@ -139,6 +139,34 @@ def test_a_call_that_is_cancelled_counts_at_its_most(server: LoopbackServer, boo
     assert journal.uncertain() == journal.spent()
 
 
+def test_what_is_reserved_counts_as_many_times_for_its_model_alone() -> None:
+    budget = Budget(10.0, 0.0)
+    budget.reserve(2.0, model="m")
+    budget.expect_more("m", 3.0)
+    budget.expect_more("m", 2.0)
+    assert (budget.overrun("m"), budget.overrun("n")) == (3.0, 1.0)
+    budget.reserve(1.0, model="m")
+    with pytest.raises(BudgetReached, match=r"the next call could cost \$1\.5000 \(m has billed 3 times"):
+        budget.reserve(0.5, model="m")
+    budget.reserve(1.0, model="n")
+    budget.settle(2.0, 6.0, "m")
+    budget.settle(1.0, 0.0, "m")
+    budget.settle(1.0, 1.0, "n")
+    assert budget.spent == 7.0 and not budget.in_flight
+    budget.reserve(1.0, model="m")
+
+
+def test_the_journals_calls_in_flight_are_raised_with_it(tmp_path: Path) -> None:
+    """Killed now, they were billed as the others."""
+    journal = Journal(tmp_path / "journal.db")
+    run(journal.begin("sample", "m", 1.0))
+    run(journal.begin("sample", "n", 1.0))
+    for times, spent in ((3.0, 4.0), (2.0, 4.0), (6.0, 7.0)):
+        run(journal.note_overrun("m", times))
+        assert journal.spent() == pytest.approx(spent)
+    assert journal.overruns() == {"m": 6.0}
+
+
 def test_an_honest_server_is_paid_to_the_token(server: LoopbackServer, books: Books, tmp_path: Path) -> None:
     model, journal = opened(server, tmp_path, "openai", "honest", CAP)
     answers = ask_all(model, [f"question {index}" for index in range(30)], workers=WAVE, max_tokens=LIMIT)
