@@ -121,8 +121,8 @@ class RevisionJudge(_Judge):
 
     @classmethod
     def prompts(cls, settings: RewardSettings) -> JudgePrompts:
-        """A short prompt for small models. In a trial with 1.5 billion parameters and 12 pairs, the gains of good and bad revisions
-        overlapped by the long prompt, and did not by the short one."""
+        """A short prompt for small models. With 1.5 billion parameters, the gains of six good and six bad revisions overlapped
+        by the long prompt, and did not by the short one."""
         local = ModelSpec.parse(settings.model).provider == "local"
         return JudgePrompts("revision_local" if local else cls.kind, settings.prompts)
 
