@@ -65,8 +65,11 @@ class Transient(Exception):
     """Worth another try. `reason` becomes the row's reject reason after the last attempt.
 
     retry_after: seconds that the server asks to wait, here at most LONGEST_WAIT_S. maybe_billed: the call was sent and
-    its cost is unknown. loading: the server is not ready yet, so a try costs neither money nor patience.
+    its cost is unknown. loading: the server is not ready yet, so a try costs neither money nor patience. held_as: the name
+    under which the ledger of batches holds its worst case, until the journal has it.
     """
+
+    held_as: str | None = None
 
     def __init__(
         self,
