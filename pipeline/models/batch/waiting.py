@@ -105,4 +105,4 @@ class WaitingRequests(dict[str, Waiting]):
             return 0.0
         except Transient:
             return None
-        return self._price.of(usage) if usage.prompt_tokens else None
+        return self._price.of(usage) if usage.prompt_tokens and not usage.uncounted else None
