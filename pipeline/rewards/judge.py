@@ -58,20 +58,20 @@ class _Judge:
         # Each row is two calls or more. In batch mode all rows wait for one batch.
         self.rows_per_call = 0 if settings.mode == "batch" else max(64, 4 * settings.concurrency)
 
-    def _ask(self, prompts: Sequence[str], read: Callable[[Answer], float]) -> list[Score]:
-        async def ask(prompt: str) -> float:
+    def _ask(self, prompts: Sequence[list[dict[str, str]]], read: Callable[[Answer], float]) -> list[Score]:
+        async def ask(prompt: list[dict[str, str]]) -> float:
             return read(await self._answer("judge", prompt))
 
         return self._model.each_row(prompts, ask)
 
-    async def _answer(self, call: str, prompt: str, *, first: bool = True) -> Answer:
+    async def _answer(self, call: str, prompt: list[dict[str, str]], *, first: bool = True) -> Answer:
         """The response to one prompt, the `first` of its row or a later one. Raises RowReject, or what ends the run."""
         settings, spec = self._settings, ModelSpec.parse(self._settings.model)
         params = request_params(settings, spec, settings.seed, first=first)
         if settings.logprobs and spec.provider != "anthropic":
             params |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
-        messages = [{"role": "user", "content": prompt}]
-        return await self._model.ask(call, ChatRequest(messages, settings.max_tokens, params))
+        shared = len(prompt) - 1 if first else 0
+        return await self._model.ask(call, ChatRequest(prompt, settings.max_tokens, params, shared))
 
 
 class PointwiseJudge(_Judge, RewardModel):
