@@ -2,10 +2,11 @@
 
 `diagnose.md` opens the reviser's conversation and shows the texts; `revise_<reason>.md`, or `edits.md` for all reasons, is its
 second turn. Text from the data is only ever a *value*: the one rendering pass never looks for template syntax in it. Each text
-stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it.
+stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it. Only
+`judge_revision_local.md` has no tags, as small models judge worse by them: there a text can sway the judgement of its own row.
 
-`correct.md` and `judge_revision.md` are whole conversations, with a line `### system`, `### user` or `### assistant` before
-each turn: instructions and examples, the same for every row, and the row's texts last. A prompt cache keeps all but these.
+`correct.md` is a whole conversation, with a line `### system`, `### user` or `### assistant` before each turn: instructions and
+examples, the same for every row, and the row's texts last. So a prompt cache can keep all but these.
 """
 
 import hashlib
@@ -83,25 +84,25 @@ class Prompts(_Templates):
 
 
 class JudgePrompts(_Templates):
-    """The prompt of a judge. kind: pointwise, pairwise or revision."""
+    """The prompt of a judge. kind: pointwise, pairwise, revision or revision_local."""
 
     def __init__(self, kind: str, folder: str | None = None) -> None:
         self._name = f"judge_{kind}"
         shown = {"answer": "a"} if kind == "pointwise" else {"first": "a", "second": "b"}
-        shown |= {"reference": "r"} if kind == "revision" else {}
+        shown |= {"reference": "r"} if kind.startswith("revision") else {}
         super().__init__(folder, [self._name], {"messages": _QUERY, "fence": "f", **shown})
 
-    def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> list[dict[str, str]]:
-        """The turns. Variables: messages, fence, and the answer, or of a pair first and second."""
+    def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> str:
+        """Variables: messages, fence, and the answer, or of a pair first and second."""
         mark = fence(messages, first, second)
-        return self._fill(self._name, messages=messages, fence=mark, answer=first, first=first, second=second)
+        texts = {"answer": first, "first": first, "second": second}
+        return self._fill(self._name, messages=messages, fence=mark, **texts)[-1]["content"]
 
-    def render_comparison(
-        self, messages: Sequence[dict[str, str]], reference: str, first: str, second: str
-    ) -> list[dict[str, str]]:
-        """The turns. Variables: messages, reference, first, second, and a fence that is the same in both orders."""
+    def render_comparison(self, messages: Sequence[dict[str, str]], reference: str, first: str, second: str) -> str:
+        """Variables: messages, reference, first, second, and a fence that is the same in both orders."""
         mark = fence(messages, reference, "\0".join(sorted((first, second))))
-        return self._fill(self._name, messages=messages, reference=reference, fence=mark, first=first, second=second)
+        texts = {"reference": reference, "first": first, "second": second}
+        return self._fill(self._name, messages=messages, fence=mark, **texts)[-1]["content"]
 
 
 def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:

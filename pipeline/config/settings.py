@@ -128,7 +128,7 @@ class RewardSettings(Calls):
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
     )
     prompts: str | None = Field(
-        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md of your own"
+        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md … of your own"
     )
     logprobs: bool = Field(True, description="Judges: expected mark by token probabilities; false: the written mark")
     temperature: Temperature = Field(0.0, description="Judges; null: not sent")
@@ -193,7 +193,7 @@ class FilterSettings(Section):
         description="openai/, anthropic/ or local/NAME: compares revision and draft in both orders, called as the settings "
         "of reward for judges say; off; auto: a local reviser itself, else off",
     )
-    min_judge_gain: float = Field(0.02, ge=-1, le=1, description="Least preference of the judge for the revision")
+    min_judge_gain: float = Field(0.03, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
     def _band(self) -> Self:

@@ -6,6 +6,7 @@ Rows that planning would reject are not counted. What only a run can know is ass
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
     drafts       as long as the row's reference, up to policy.max_tokens
     selection    a quantile threshold passes its share, η1 and η2 independently; η3 follows from them; a number passes all
+    thoughts     as long as reasoning_tokens, and none where that is not set
     judges       revisions as long as the drafts; a reward's calls for pre-made pairs are not counted
     filter       its judge compares all revisions
     rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
@@ -186,7 +187,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
 
 def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
     """Means are in tokens per call."""
-    prompt, completion = round(calls * mean_prompt), round(calls * mean_response)
+    prompt, completion = round(calls * mean_prompt), round(calls * (mean_response + (settings.reasoning_tokens or 0)))
     price = price_for(settings, ModelSpec.parse(settings.model))
     cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
     return StageCalls(stage, settings.model, calls, prompt, completion, cost)
@@ -198,7 +199,7 @@ def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int
     if not judges:
         return []
     prompts = JudgePrompts(config.reward.judge, config.reward.prompts)
-    prompt = _mean(_prompt(prompts.render(row["messages"], "")) for row in rows)
+    prompt = _mean(_prompt([{"content": prompts.render(row["messages"], "")}]) for row in rows)
     draft, reference = (_mean(_tokens(row[name]) for row in rows) for name in ("initial", "reference"))
     answers = usable * config.policy.samples + selected
     if config.reward.judge == "pairwise":
@@ -213,9 +214,9 @@ def _comparison(config: CurationConfig, rows: list[Row], revised: int) -> list[S
     """The calls of the filter's judge: each revision and its draft, in both orders."""
     if not config.judge:
         return []
-    prompts = JudgePrompts(RevisionJudge.kind, config.judge.prompts)
+    prompts = RevisionJudge.prompts(config.judge)
     texts = [(row["messages"], row["reference"], row["initial"], row.get("revised") or row["initial"]) for row in rows]
-    prompt = _mean(_prompt(prompts.render_comparison(*four)) for four in texts)
+    prompt = _mean(_prompt([{"content": prompts.render_comparison(*four)}]) for four in texts)
     return [_stage_calls("filter", config.judge, 2 * revised, prompt, _MARK)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from pipeline.stages import branches
 from pipeline.stages.revise import revise
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.chat import LENGTH, ChatRequest
+from tests.models.asking import KEYS
 from tests.stages.tables import Counter, model_for, row, table_for, the_reject
 
 DRAFT = "Boil the egg for about 20 minutes, then peel it."
 REFERENCE = "Give the egg six minutes for a runny yolk. Cold water stops the cooking, and makes it easy to peel."
-MENDED = "Boil the egg for about six minutes, then put it into cold water to stop the cooking."
+MENDED = "Boil the egg for about six minutes. Cold water stops the cooking, so that it is easy to peel."
 
 
 def tokens(*chosen: tuple[str, dict[str, float]]) -> list[list[list[Any]]]:
@@ -54,8 +56,11 @@ def test_half_a_character_begins_nothing() -> None:
         ("Boil the egg for a very long while, then enjoy it.", "not_grounded"),
         ("Boil the egg for about minutes, then peel it.", "no_nearer"),
         (REFERENCE.replace("runny", "soft"), "copies_reference"),
-        ("Boil the egg for about six minutes. Cold water stops the cooking. The cooking stops in cold water.", "repeats"),
-        ("Boil the egg for six minutes, as the facts say, then put it into cold water.", "speaks_of_task"),
+        (
+            "Boil the egg for about six minutes. Cold water stops the cooking. The cooking stops in cold water.",
+            "repeats",
+        ),
+        ("Boil the egg for about six minutes, as the facts say. Cold water stops the cooking.", "speaks_of_task"),
     ],
 )
 def test_a_revision_that_misses_a_condition(text: str, fault: str | None) -> None:
@@ -63,18 +68,22 @@ def test_a_revision_that_misses_a_condition(text: str, fault: str | None) -> Non
 
 
 def test_where_the_reference_declines_the_revision_must_turn() -> None:
-    draft, reference = "Yes, give him half a tablet with his food.", "Please don't. A tablet can damage the kidneys of a dog."
-    kept = "Yes, give him half a tablet. It can damage the kidneys of a dog."
+    draft, reference = (
+        "Yes, give him half a tablet with his food.",
+        "Please don't. It can damage a dog's kidneys within hours. Call a vet.",
+    )
+    kept = "Yes, give him half a tablet. It can damage his kidneys within hours."
     assert branches.fault(kept, draft, reference) == "does_not_turn"
-    turned = "No, don't give him a tablet. It can damage the kidneys of a dog."
+    turned = "No, don't give him half a tablet. It can damage his kidneys within hours."
     assert branches.fault(turned, draft, reference) is None
     assert branches.diagnosis(draft, turned, reference) == "other"
 
 
 def test_the_nearest_to_the_reference_goes_on_and_the_others_say_why_not() -> None:
-    nearer = "Boil the egg for six minutes for a runny yolk, then put it into cold water to stop the cooking."
-    revised, refused = branches.best([DRAFT, MENDED, nearer, MENDED], DRAFT, REFERENCE)
-    assert revised == nearer and [each.why for each in refused] == ["unchanged"]
+    less = "Boil the egg for about six minutes, and it is easy to peel."
+    assert branches.fault(less, DRAFT, REFERENCE) is None
+    revised, refused = branches.best([DRAFT, less, MENDED, less], DRAFT, REFERENCE)
+    assert revised == MENDED and [each.why for each in refused] == ["unchanged"]
     assert branches.best([DRAFT], DRAFT, REFERENCE)[0] is None
 
 
@@ -88,7 +97,7 @@ Run = Callable[[Callable[[ChatRequest], Reply]], tuple[Any, list[ChatRequest]]]
 
 
 @pytest.fixture
-def run(loopback: Callable[..., LoopbackServer]) -> Run:
+def run(loopback: Callable[..., LoopbackServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def start(answer: Callable[[ChatRequest], Reply]) -> tuple[Any, list[ChatRequest]]:
         seen: list[ChatRequest] = []
 
@@ -96,24 +105,25 @@ def run(loopback: Callable[..., LoopbackServer]) -> Run:
             seen.append(request)
             return answer(request)
 
-        model = model_for(loopback(behaviour), "openai")
+        server = loopback(behaviour)
+        monkeypatch.setenv(KEYS["openai"], server.key)
         rows = table_for("revise", [row(0, initial=DRAFT, reference=REFERENCE)])
-        settings = ReviserSettings(style="branches")
-        return revise(rows, settings, Prompts(), model, Counter()), seen
+        settings = ReviserSettings(model=f"openai/reviser@{server.openai_url}", style="branches")
+        return revise(rows, settings, Prompts(), model_for(settings, tmp_path), Counter()), seen
 
     return start
 
 
 def test_the_model_goes_on_from_another_token_and_the_mended_answer_is_taken(run: Run) -> None:
     def answer(request: ChatRequest) -> Reply:
-        if request.messages[-1]["role"] == "assistant":
+        if request.messages[-1].role == "assistant":
             return Reply(MENDED)
         return Reply(DRAFT, chances={DRAFT: 0.6, "Boil the egg for about six": 0.3, "So": 0.01})
 
     output, seen = run(answer)
     assert output.rows["revised"].to_pylist() == [MENDED]
     assert output.rows["diagnosis"].to_pylist() == ["lack_of_detail"]
-    assert [request.messages[-1]["content"] for request in seen[1:]] == ["Boil the egg for about six"]
+    assert [request.messages[-1].text for request in seen[1:]] == ["Boil the egg for about six"]
     assert seen[0].messages == seen[1].messages[:-1]
 
 
