@@ -209,7 +209,7 @@ class ChatModel:
             cost = 0.0 if certain else self._lost(request, failure, reserved)
             await self._note_overrun()
             # The ledger forgets a result that is worth another try: that one goes into another batch.
-            paid = custom_id if isinstance(failure, RowReject) else None
+            paid = custom_id if isinstance(failure, RowReject) else getattr(failure, "held_as", None)
             reason = "stopped" if isinstance(failure, ProviderStopped) else failure.reason
             await self.journal.charge(stage, self.name, reason, cost, certain=certain, custom_id=paid, began=began)
             raise

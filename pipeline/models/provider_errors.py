@@ -67,10 +67,12 @@ class Transient(Exception):
 
     retry_after: seconds that the server asks to wait, here at most LONGEST_WAIT_S. maybe_billed: the call was sent and
     its cost is unknown. usage: an Answer without text, where the server counts tokens all the same. loading: the server is
-    not ready yet, so a try costs neither money nor patience.
+    not ready yet, so a try costs neither money nor patience. held_as: the name under which the ledger of batches holds its
+    worst case, until the journal has it.
     """
 
     usage: Answer | None = None
+    held_as: str | None = None
 
     def __init__(
         self,
