@@ -5,9 +5,11 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline import resources
+from pipeline.config.addresses import reveal
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError
 from pipeline.sources import files, rows
@@ -31,7 +33,7 @@ class ResolvedSource:
 
     adapter: str
     location: str
-    resolved: Literal["hub", "file", "bundled-sample", "mix"]
+    resolved: Literal["hub", "file", "bundled", "bundled-sample", "mix"]
     revision: str | None
     split: str
     licence: str
@@ -58,6 +60,11 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
     Only without an input does an unreachable Hub lead to the bundled sample, and not even then with `require_full`.
     """
     adapter, input, revision = get(settings.name.strip()), settings.input, settings.revision
+    if adapter.bundled:
+        if input or revision or settings.split:
+            why = "ships with the program, in one split"
+            raise InputError(f"source {adapter.name!r} {why}: leave --input, source.revision and source.split out")
+        return _bundled(adapter, resources.folder("data") / adapter.bundled, "bundled", "train")
     if input is None:
         if adapter.hub_id is None:
             raise InputError(f"source {adapter.name!r} has no data of its own; give --input a file, folder or Hub id")
@@ -65,7 +72,7 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
             return _from_hub(adapter, adapter.hub_id, settings.split, revision)
         except (ConnectionError, InputError) as error:
             return _from_sample(adapter, settings, f"the Hub did not give {adapter.hub_id} ({error})", warn)
-    if inputs := files.find_input(input, warn):
+    if inputs := files.find_input(reveal(input), warn):
         if revision is not None:
             raise InputError(f"{shown(input)}: these are files; source.revision is for Hub data sets, leave it out")
         return _from_files(adapter, input, inputs, settings.split, warn)
@@ -112,9 +119,13 @@ def _from_sample(adapter: Adapter, settings: SourceSettings, why: str, warn: War
     if not sample.is_file():
         raise InputError(f"{why}, and no sample is installed; try online, or give a local copy with --input")
     warn(f"{why}; using the bundled sample {sample.name} instead (--require-full-source makes this an error)")
-    read = (SourceFile(sample, "sample"),)
-    digest = _file_digest(adapter, read)
-    return ResolvedSource(adapter.name, sample.name, "bundled-sample", None, "sample", "Apache-2.0", digest, read)
+    return _bundled(adapter, sample, "bundled-sample", "sample")
+
+
+def _bundled(adapter: Adapter, file: Path, how: Literal["bundled", "bundled-sample"], split: str) -> ResolvedSource:
+    """A file that ships with the program."""
+    read = (SourceFile(file, split),)
+    return ResolvedSource(adapter.name, file.name, how, None, split, "Apache-2.0", _file_digest(adapter, read), read)
 
 
 def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | None) -> ResolvedSource:
