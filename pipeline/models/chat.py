@@ -17,6 +17,7 @@ this model's further calls by as much.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -41,11 +42,45 @@ __all__ = ["ChatModel", "ChatRequest", "OnProgress", "OnQuotas", "Provider", "up
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
 THOUGHT_TOKENS = 8192
+_LEAST_ROOM = 512
+# How servers say that the limit is beyond what the model has room for.
+_TOO_LARGE = re.compile(
+    r"context|(?:maximum|at most|too large|exceed|less than|>).*token|token.*(?:maximum|too large)", re.I
+)
 # Characters of a token, on average over a text: words are shorter, only runs of blanks or dashes come near.
 _LONGEST = 64
 
 OnProgress = Callable[[int, int], None]
 """Called as rows end: number of rows, number of them rejected."""
+<<<<<<< HEAD
+OnQuotas = Callable[[Mapping[str, Quota]], None]
+"""Gets the quotas that the server announces in its response to a call, also to a refused one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
+
+    messages: list[dict[str, str]]
+    max_tokens: int
+    params: dict[str, Any] = field(default_factory=dict)
+    # So many messages at the beginning are the same in the first call about every row.
+    shared: int = 0
+
+
+class Provider(Protocol):
+    """What answers: a provider's SDK, its batch API, or servers on this machine."""
+
+    def custom_id(self, request: ChatRequest) -> str | None:
+        """The request's name in a batch, under which money may be held for it; None when it is sent at once."""
+        return None
+
+    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
+        """Raises Transient, RowReject or ProviderStopped."""
+
+    async def close(self) -> None: ...
+=======
+>>>>>>> main
 
 
 @dataclass(eq=False)
@@ -149,7 +184,19 @@ class ChatModel:
             return self._provider
 
     async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
-        """One try, within the limits on calls; a batch has none."""
+        """One try, with less room for thoughts where the model's context has no place for all of it."""
+        try:
+            return await self._limited(provider, stage, key, request)
+        except RowReject as reject:
+            room = request.thought_tokens // 2
+            said = str(reject.evidence.get("error"))
+            if self.reasoning_tokens is not None or room < _LEAST_ROOM or not _TOO_LARGE.search(said):
+                raise
+            less = replace(request, max_tokens=request.max_tokens - request.thought_tokens + room, thought_tokens=room)
+        return await self._attempt(provider, stage, key, less)
+
+    async def _limited(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
+        """A call within the limits on calls; a batch has none."""
         custom_id = provider.custom_id(request)
         if custom_id is not None:
             return await self._paid(provider, stage, key, request, custom_id, lambda quotas: None)
