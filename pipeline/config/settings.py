@@ -48,8 +48,7 @@ class SourceSettings(Section):
     )
     enters_at: Literal["auto", "sample", "score", "filter"] = Field(
         "auto",
-        description="sample: the policy writes answers; filter: rows are pre-made pairs; score: these, with rewards; "
-        "auto: by the source",
+        description="sample: answers are written; filter: made pairs; score: these with rewards; auto: by source",
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
@@ -284,9 +283,8 @@ class CurationConfig(Section):
         """The stages of this run, the source first."""
         from pipeline.schema import STAGES
 
-        if self.needs_generation:
-            return STAGES
-        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
+        scored = ("score",) if self.needs_rewards else ()
+        return STAGES if self.needs_generation else ("source", *scored, "filter", "label")
 
     @property
     def batched(self) -> bool:
