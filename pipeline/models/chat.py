@@ -52,35 +52,6 @@ _LONGEST = 64
 
 OnProgress = Callable[[int, int], None]
 """Called as rows end: number of rows, number of them rejected."""
-<<<<<<< HEAD
-OnQuotas = Callable[[Mapping[str, Quota]], None]
-"""Gets the quotas that the server announces in its response to a call, also to a refused one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """What is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
-
-    messages: list[dict[str, str]]
-    max_tokens: int
-    params: dict[str, Any] = field(default_factory=dict)
-    # So many messages at the beginning are the same in the first call about every row.
-    shared: int = 0
-
-
-class Provider(Protocol):
-    """What answers: a provider's SDK, its batch API, or servers on this machine."""
-
-    def custom_id(self, request: ChatRequest) -> str | None:
-        """The request's name in a batch, under which money may be held for it; None when it is sent at once."""
-        return None
-
-    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
-        """Raises Transient, RowReject or ProviderStopped."""
-
-    async def close(self) -> None: ...
-=======
->>>>>>> main
 
 
 @dataclass(eq=False)

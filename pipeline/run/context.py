@@ -143,18 +143,11 @@ class Context:
     @cached_property
     def filter_settings(self) -> FilterSettings:
         """As configured, with the defaults that depend on who revised."""
-<<<<<<< HEAD
-        settings, generated = self.config.filter, self.config.needs_generation
-        defaults = {
-=======
         config, settings, generated = self.config, self.config.filter, self.config.needs_generation
-        spliced = generated and style_of(config.reviser) == "sentences"
         # A negative gain would turn the weights of reward_weighted around.
         gated = generated or config.labels.signal == "reward_weighted"
         defaults = {
             "min_reward_gain": 0.0 if gated else None,
-            "min_rouge_gain": sentences.ROUGE_GAIN if spliced else None,
->>>>>>> main
             "min_reference_distance": REFERENCE_DISTANCE if generated else 0.0,
             "reject_contradictions": generated,
         }
