@@ -174,10 +174,7 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off",
+        None, ge=-1, le=1, description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off"
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"

@@ -17,7 +17,7 @@ OnQuotas = Callable[[Mapping[str, Quota]], None]
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
+    """What is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
 
     messages: list[dict[str, str]]
     max_tokens: int
@@ -26,6 +26,8 @@ class ChatRequest:
     shared: int = 0
     # The part of max_tokens that is for thoughts.
     thought_tokens: int = 0
+    # So many messages at the beginning are the same in the first call about every row.
+    shared: int = 0
 
 
 class Provider(Protocol):
