@@ -99,9 +99,7 @@ class RewardSettings(Calls):
         description="local/reward-head; hf/ORG/NAME (torch); vllm/NAME@URL, openrlhf/NAME@URL, http/NAME@URL; as judge "
         "openai/, anthropic/ or local/NAME. Several with commas are an ensemble",
     )
-    combine: Literal["mean", "min", "worst"] = Field(
-        "mean", description="Several models' scores as one; worst: mean − worst_k × standard deviation"
-    )
+    combine: Literal["mean", "min", "worst"] = Field("mean", description="Several; worst: mean − worst_k × deviation")
     worst_k: Finite = Field(1.0, ge=0, description="Deviations that combine=worst subtracts")
     centres: Numbers = Field((), description="Several models: subtracted from their scores, see `figa rewards check`")
     spreads: Positives = Field((), description="... and divides them, so that they are of one scale")
@@ -122,9 +120,7 @@ class RewardSettings(Calls):
         None, description="http/: the body; $texts $queries $answers $conversations (or one: $text …) are put in"
     )
     scores: str | None = Field(None, description="http/: where the response has the scores, e.g. results.*.score")
-    index: str | None = Field(
-        None, description="http/: where it has the number of a score's item, e.g. results.*.index"
-    )
+    index: str | None = Field(None, description="http/: where it has a score's item number, e.g. results.*.index")
     # openai/, anthropic/, local/NAME as judge
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
@@ -177,10 +173,7 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off",
+        None, ge=-1, le=1, description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off"
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
