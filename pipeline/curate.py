@@ -19,8 +19,9 @@ from pipeline.models.local import catalog, download
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import open_source, plan_shards
-from pipeline.run.publish import find_current, publish, unpriced
-from pipeline.run.shards import context_of, resolve_thresholds, run_stages
+from pipeline.run.pricing import unpriced
+from pipeline.run.publish import find_current, publish
+from pipeline.run.shards import context_of, raise_if_all_failed, resolve_thresholds, run_stages
 from pipeline.schema import digest
 from pipeline.stages import select
 from pipeline.stages.select import Thresholds
@@ -29,6 +30,9 @@ from pipeline.storage.lock import run_lock
 
 # Runs stages on every shard, `(config, shards, stages, thresholds)`, and returns when all are done.
 Executor = Callable[[CurationConfig, int, tuple[str, ...], Thresholds | None], None]
+
+
+_PHASES = ("sample", "score"), ("select", "revise", "filter", "label")
 
 
 class Reporter(Protocol):
@@ -86,10 +90,13 @@ def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards:
     """Run both phases; returns the thresholds that rows were selected by."""
     if not config.needs_generation:
         execute(config, shards, config.stages[1:], select.OFF)
+        raise_if_all_failed(run.work, config.stages[1:], shards)
         return select.OFF
-    execute(config, shards, ("sample", "score"), None)
+    execute(config, shards, _PHASES[0], None)
+    raise_if_all_failed(run.work, _PHASES[0], shards)
     thresholds = resolve_thresholds(config, run.work, shards)
-    execute(config, shards, ("select", "revise", "filter", "label"), thresholds)
+    execute(config, shards, _PHASES[1], thresholds)
+    raise_if_all_failed(run.work, _PHASES[1], shards)
     return thresholds
 
 
@@ -133,4 +140,8 @@ def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationCo
         model, _ = download.fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
+        if config.filter.judge == str(reviser):
+            config = config.model_copy(update={"filter": config.filter.model_copy(update={"judge": settings.model})})
+    if config.judge and (judge := ModelSpec.parse(config.judge.model)).provider == "local":
+        download.fetch(catalog.get(judge.name), progress=reporter.download, warn=reporter.warn)
     return config

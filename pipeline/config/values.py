@@ -4,7 +4,7 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
@@ -42,6 +42,13 @@ def model_spec(value: object) -> str:
         raise ValueError(str(error)) from None
 
 
+def judge_spec(value: object) -> str:
+    # YAML reads a bare `off` as False.
+    if value is None or value is False or value == "off":
+        return "off"
+    return "auto" if value == "auto" else model_spec(value)
+
+
 def reward_specs(value: object) -> str:
     """One model, or several with commas: the members of an ensemble."""
     return ",".join(model_spec(part) for part in str(value).split(","))
@@ -70,6 +77,22 @@ def split_at_commas(value: object) -> object:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def per_million(value: object) -> object:
+    """`0.15,0.6`: US dollars per million tokens of input and output."""
+    parts = split_at_commas(value)
+    if value is None or value == "":
+        return None
+    try:
+        prices = (
+            [float(part) for part in parts if not isinstance(part, bool)] if isinstance(parts, list | tuple) else []
+        )
+    except (TypeError, ValueError):
+        prices = []
+    if len(prices) != 2 or not all(0 <= price < math.inf for price in prices):
+        raise ValueError(f"expected US dollars per million tokens of input and output, such as 0.15,0.6; got {value!r}")
+    return tuple(prices)
+
+
 def pattern(expression: str) -> Any:
     """A pattern for the JSON schema, so that Prefect's form refuses bad values and names the field."""
     return Field(json_schema_extra={"pattern": f"^{expression}$"})
@@ -80,13 +103,17 @@ _REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^@,]+(@https?:/
 SourceNames = Annotated[str, pattern(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
 Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
+Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
+Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
+Share = Annotated[float | None, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
+PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_at_commas)]
 Numbers = Annotated[tuple[Finite, ...], BeforeValidator(split_at_commas)]
 Positives = Annotated[tuple[Positive, ...], BeforeValidator(split_at_commas)]
@@ -118,4 +145,17 @@ class Calls(Section):
     batch_quiet_s: Annotated[Positive, Operational] = Field(
         5.0, description="A batch is sent when no further request came for so many seconds"
     )
+    price: Annotated[PerMillion, Operational] = Field(
+        None,
+        description="US dollars per million tokens: input,output; 0,0 for a server of your own; default: as listed",
+    )
     extra: Json = Field({}, description="Further request parameters that this server understands")
+    reasoning_effort: Effort | None = Field(
+        None, description="How much the model thinks: none, minimal, low, medium, high, …; default: not sent, its own"
+    )
+    reasoning_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens for thoughts, on top of max_tokens: their sum is the limit that is sent and reserved; a whole "
+        "answer that needs less thought may be longer. Default: 0, and 8192 once an answer shows that the model thinks",
+    )

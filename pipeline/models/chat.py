@@ -5,8 +5,10 @@ What becomes of a call:
     answered                                   journalled, returned
     408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
     HTML or broken JSON with status 200        tried again, then RowReject
-    400 404 422, refusal, filter, empty        RowReject with its own reason
-    401 402 403, or many failures in a row     ProviderStopped: the run ends, resumable
+    503 while the model is loading             tried again for up to timeout_s
+    400 404 413 422, refusal, filter, empty    RowReject with its own reason
+    401 403, out of money, a daily limit       ProviderStopped: the run ends, resumable
+    the first 8 rows alike, or 12 in a row     the same
 
 Every attempt is paid for itself: an answer, also a useless one, costs what its usage says; a refused call nothing. A call
 that was sent and ended without a response (time-out, lost connection, half an answer) may have been billed: it counts at its
@@ -17,7 +19,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -28,13 +30,14 @@ from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
-from pipeline.models.provider_errors import Transient, UselessAnswer
+from pipeline.models.provider_errors import FINAL, Transient, UselessAnswer
+from pipeline.models.reading import REASONED_ONLY, reread
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
 
 _BUDGET_POLL_S = 0.02
-# No higher max_tokens would change these answers.
-_FINAL = ("refused", "content_filter")
+# Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
+THOUGHT_TOKENS = 8192
 # What a chat template writes around the messages; some add a system prompt of their own.
 _TEMPLATE_TOKENS = 64
 
@@ -85,31 +88,61 @@ class ChatModel:
     attempts: int
     # Held by a stage during a shard's calls.
     shard_lock: AbstractContextManager[Any]
+    # How long a server that is loading its model is waited for.
+    patience_s: float = 0.0
+    # The setting; None: `THOUGHT_TOKENS` once the model is known to think, which its answers show.
+    reasoning_tokens: int | None = None
+    thinks: bool = False
 
     def __post_init__(self) -> None:
         self.calls = 0
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
-        self.breaker = Breaker(self.name, "rows", "the model's name and its address")
+        check = "the model's name and its address"
+        self.breaker = Breaker(self.name, "rows", check, lambda stage: self.journal.has_answer(stage, self.name))
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
-        """The model's answer, from the journal if it has one.
+        """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
 
-        An answer cut at max_tokens is returned as such (finish `length`) and requested again only with a higher
-        max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
+        An answer cut at its limit is returned as such (finish `length`) and requested again only with a higher one, as
+        when this very answer shows that the model thinks. Raises RowReject, BudgetReached or ProviderStopped.
         """
         # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
         key = digest(self.identity, request.messages, request.params)
-        known = self.journal.get(key)
+        while True:
+            known = self.journal.get(key)
+            self.thinks |= known is not None and known.reasoned
+            room = self.room
+            limited = replace(request, max_tokens=request.max_tokens + room)
+            try:
+                answer = await self._ask(stage, key, known, limited)
+            except UselessAnswer as reject:
+                self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
+                if reject.reason != REASONED_ONLY or self.room == room:
+                    self.breaker.failed_alike(stage, reject)
+                    raise
+                continue
+            self.breaker.started(stage)
+            self.thinks |= answer.reasoned
+            if answer.finish == "stop" or self.room == room:
+                return answer
+
+    @property
+    def room(self) -> int:
+        """Tokens for thoughts, on top of an answer's max_tokens."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        return THOUGHT_TOKENS if self.thinks else 0
+
+    async def _ask(self, stage: str, key: str, known: Answer | None, request: ChatRequest) -> Answer:
         if known and _fits(known, request.max_tokens):
             self.breaker.answered = True
-            if known.finish not in ("stop", "length"):
-                raise UselessAnswer.from_journal(known)
-            return known
+            return reread(known)
         provider = self._provider or await self._connected()
-        with self.breaker.watch(attempts=self.attempts):
-            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
+        with self.breaker.watch(stage, attempts=self.attempts):
+            tries = retrying(self.attempts, self.patience_s)
+            answer: Answer = await tries(self._attempt, provider, stage, key, request)
             return answer
 
     def each_row(
@@ -207,7 +240,7 @@ def _fits(answer: Answer, max_tokens: int) -> bool:
         # Some servers count more tokens than they were allowed.
         return answer.max_tokens <= max_tokens or answer.completion_tokens <= max_tokens
     # With more room it might be whole, or not be empty; what was refused stays so.
-    return answer.max_tokens >= max_tokens or answer.finish in _FINAL
+    return answer.max_tokens >= max_tokens or answer.finish in FINAL
 
 
 def upper_bound_tokens(request: ChatRequest) -> int:

@@ -18,15 +18,18 @@ from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider, Settings
 from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
-from pipeline.models.cost import Budget, Price, price_of
+from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import limiter_for
 from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve
+from pipeline.models.prices import price_for
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+# The fewest tokens of thoughts that Anthropic takes.
+_LEAST_BUDGET = 1024
 # Self-hosted servers often take any key; the SDK requires one.
 _NO_KEY = "no-key"
 # Each keeps the model in memory: up to 2 GB for the default reviser.
@@ -42,14 +45,15 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
     return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
 
 
-def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "live") -> None:
-    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
+def check(role: str, settings: Settings, budget_usd: float | None, setting: str = "") -> None:
+    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError. setting: its own name."""
+    setting, spec = setting or f"{role}.model", ModelSpec.parse(settings.model)
     if spec.provider in SCORERS:
         raise ConfigError(
             f"{setting}: {spec.provider}/ models score answers; to write them use local/, openai/ or anthropic/"
         )
     if spec.provider == "local":
-        if mode == "batch":
+        if settings.mode == "batch":
             raise ConfigError(f"{setting}: local models have no batch API; leave the mode at live")
         if spec.base_url:
             raise ConfigError(f"{setting}: local models have no address; for a server use openai/NAME@{spec.base_url}")
@@ -58,17 +62,18 @@ def check(setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "
     variable = _KEYS[spec.provider]
     if not os.environ.get(variable) and spec.base_url is None:
         raise ConfigError(f"{setting}: {spec} needs an API key: set {variable} in the environment")
-    if budget_usd is not None and price_of(spec) is None:
+    if budget_usd is not None and price_for(settings, spec) is None:
         raise ConfigError(
-            f"{setting}: no known price for {spec}, so --budget can't be kept: name a table in FIGA_PRICES, like "
-            f"data/prices.yaml, with all models of the run and `{spec}: {{input: …, output: …}}`, or drop --budget"
+            f"{setting}: no known price for {spec}, so --budget can't be kept. Set it in US dollars per million tokens of "
+            f"input and output, --set {role}.price=0.15,0.6 (0,0 for a server of your own), or put a line such as "
+            f"`{spec}: [0.15, 0.6]` into a YAML file that FIGA_PRICES names"
         )
 
 
 def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_file: Callable[[str], Path]) -> ChatModel:
     """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
     spec = ModelSpec.parse(settings.model)
-    price = price_of(spec, settings.mode) or Price(0, 0, 0)
+    price = price_for(settings, spec) or Price(0, 0, 0)
 
     def connect() -> Provider:
         if spec.provider == "local":
@@ -93,9 +98,12 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,
+        patience_s=settings.timeout_s,
         # Local servers keep a row's prompt in their cache: rows of two shards would push each other's out, and with it
         # what makes their answers repeatable.
         shard_lock=threading.Lock() if spec.provider == "local" else nullcontext(),
+        reasoning_tokens=settings.reasoning_tokens,
+        thinks=settings.reasoning_effort not in (None, "none"),
     )
 
 
@@ -154,6 +162,7 @@ def request_params(settings: Settings, spec: ModelSpec, row_seed: int, *, first:
         params["temperature"] = settings.temperature
     if isinstance(settings, PolicySettings) and settings.top_p is not None:
         params["top_p"] = settings.top_p
+    params |= _reasoning(settings, spec)
     extra = dict(settings.extra)
     if spec.provider == "local":
         # llama.cpp sums in another order over a cached prompt: what another row left there must not show in the answer.
@@ -161,3 +170,16 @@ def request_params(settings: Settings, spec: ModelSpec, row_seed: int, *, first:
     if extra:
         params["extra_body"] = extra
     return params
+
+
+def _reasoning(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+    """The parameters that say how much the model thinks, as its provider spells them."""
+    effort, tokens = settings.reasoning_effort, settings.reasoning_tokens or 0
+    if spec.provider != "anthropic":
+        return {"reasoning_effort": effort} if effort else {}
+    if effort == "none":
+        return {"thinking": {"type": "disabled"}}
+    if effort:
+        return {"thinking": {"type": "adaptive"}, "output_config": {"effort": effort}}
+    # Always below the limit that is sent, which is max_tokens more.
+    return {"thinking": {"type": "enabled", "budget_tokens": tokens}} if tokens >= _LEAST_BUDGET else {}

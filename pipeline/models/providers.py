@@ -8,9 +8,8 @@ import math
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from types import ModuleType
 from typing import Any
@@ -19,17 +18,12 @@ from pipeline.config.model_names import OPENAI_URL
 from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
 from pipeline.models.limiter import KINDS, Quota
-from pipeline.models.provider_errors import Transient, UselessAnswer, snippet, translate
-from pipeline.text import replace_surrogates
+from pipeline.models.provider_errors import translate
+from pipeline.models.reading import read_anthropic, read_openai, shaped
 
 # Anthropic's API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to
 # sampling parameters, at any value.
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
-# Why an answer ends too early: our limit or the model's own; a failure at the server (vLLM, OpenRouter).
-_CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
-_SERVER_FAILED = ("error", "abort")
-_MOST_TOKENS = 10**9
-_MOST_LOGPROBS = 64
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
@@ -99,19 +93,7 @@ class OpenAIProvider(SdkProvider):
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
 
     def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
-        choices = _part(content, "choices")
-        if choices is None:
-            raise _not_an_answer(content)
-        usage = _part(content, "usage")
-        details = _part(usage, "prompt_tokens_details")
-        prompt, answer = _tokens(usage, "prompt_tokens", "completion_tokens")
-        cached = min(prompt, *_tokens(details, "cached_tokens"))
-        logprobs = _logprobs(_part(choices[0], "logprobs")) if choices else None
-        counted = Answer("", "", max_tokens, prompt, answer, cached, request_id, logprobs=logprobs)
-        if not choices:
-            raise UselessAnswer("empty_choices", counted, model=self.model)
-        message = choices[0]["message"]
-        return _answer(counted, message.get("content"), choices[0]["finish_reason"], message.get("refusal"))
+        return read_openai(content, self.model, max_tokens, request_id)
 
 
 class AnthropicProvider(SdkProvider):
@@ -132,20 +114,12 @@ class AnthropicProvider(SdkProvider):
         if system:
             params["system"] = system
         if schema := (request.params.get("response_format") or {}).get("json_schema"):
-            params["output_config"] = {"format": {"type": "json_schema", "schema": schema["schema"]}}
+            form = {"type": "json_schema", "schema": schema["schema"]}
+            params["output_config"] = {**params.get("output_config", {}), "format": form}
         return {"model": self.model, "messages": turns, "max_tokens": request.max_tokens, **params}
 
     def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
-        if _part(content, "content") is None:
-            raise _not_an_answer(content)
-        usage = content["usage"]
-        prompt, answer = _tokens(usage, "input_tokens", "output_tokens")
-        (cached,), (written,) = _tokens(usage, "cache_read_input_tokens"), _tokens(usage, "cache_creation_input_tokens")
-        # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
-        prompt += cached + written
-        counted = Answer("", "", max_tokens, prompt, answer, cached, request_id, written)
-        text = "".join(block["text"] for block in content["content"] if block["type"] == "text")
-        return _answer(counted, text, content.get("stop_reason"), None)
+        return read_anthropic(content, self.model, max_tokens, request_id)
 
 
 def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:
@@ -191,17 +165,6 @@ def _seconds(reset: str | None) -> float | None:
     return None
 
 
-@contextmanager
-def shaped(body: str) -> Iterator[None]:
-    """Reads a response whose shape no SDK checks: what isn't where it belongs becomes a Transient that quotes `body`."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
-        message = f"status 200 with JSON of another shape: {snippet(body)}"
-        # What it cost isn't known.
-        raise Transient("malformed_answer", message, maybe_billed=True) from None
-
-
 def _content(response: Any) -> Any:
     """The body's JSON, whatever its content type; the text when a proxy or a login page answers instead."""
     try:
@@ -210,50 +173,3 @@ def _content(response: Any) -> Any:
         if "json" in response.headers.get("content-type", ""):
             raise
         return response.text
-
-
-def _not_an_answer(content: Any) -> Transient:
-    """Status 200 with something else than the API's answer, as from proxies and login pages."""
-    body = str(content)
-    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = isinstance(content, dict) and content.get("usage") is not None
-    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
-
-
-def _part(value: Any, name: str) -> Any:
-    """The value's member of that name; None when it has none, or is no JSON object."""
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def _tokens(usage: Any, *names: str) -> tuple[int, ...]:
-    """The server's counts of these names. All 0, which stands for unknown, when one of them is no count."""
-    counts = [_part(usage, name) for name in names]
-    known = all(isinstance(n, int) and 0 <= n < _MOST_TOKENS for n in counts)
-    return tuple(counts) if known else (0,) * len(names)
-
-
-def _logprobs(value: Any) -> list[list[list[Any]]] | None:
-    """Of each of the first tokens, itself and then its alternatives. None where there are none, or none that can be read."""
-    content = _part(value, "content")
-    if not isinstance(content, list):
-        return None
-    listed = ([token, *(_part(token, "top_logprobs") or [])] for token in content[:_MOST_LOGPROBS])
-    pairs = ([(_part(t, "token"), _part(t, "logprob")) for t in tokens] for tokens in listed)
-    return [
-        [[t, p] for t, p in pair if isinstance(t, str) and isinstance(p, float) and p <= 0] for pair in pairs
-    ] or None
-
-
-def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str | None) -> Answer:
-    """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
-    if refusal or finish == "refusal":
-        raise UselessAnswer("refused", counted, answer=snippet(refusal or text or ""))
-    if finish == "content_filter":
-        raise UselessAnswer("content_filter", counted, answer=snippet(text or ""))
-    if finish in _SERVER_FAILED:
-        raise Transient("server_error", f"status 200, and the server gave up: {finish}", maybe_billed=True)
-    if not text or not text.strip():
-        raise UselessAnswer("empty_answer", counted, finish=finish)
-    # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
-    text = replace_surrogates(text)[0]
-    return replace(counted, text=text, finish="length" if finish in _CUT else "stop")

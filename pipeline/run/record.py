@@ -48,6 +48,7 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
         "the reviser's prompts": Prompts(config.reviser.prompts).digest,
         "the models": [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)],
         "the files of tokenizer and reward model": files,
+        **({"the judge of revisions": rewards.identify_judge(config.judge)} if config.judge else {}),
         "the program": [__version__, schema.SCHEMA_VERSION, {stage.name: stage.version for stage in STAGES}],
     }
 

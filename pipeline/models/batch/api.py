@@ -12,7 +12,8 @@ from pipeline.models.answer import Answer
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.chat import ChatRequest
 from pipeline.models.provider_errors import without_keys
-from pipeline.models.providers import SdkProvider, shaped
+from pipeline.models.providers import SdkProvider
+from pipeline.models.reading import shaped
 
 Result = TypeVar("Result")
 # Up to 256 MB are sent.
