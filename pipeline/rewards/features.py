@@ -98,6 +98,8 @@ def _relevance(words: list[str], query: list[str], past: list[str]) -> Values:
     yield "answers_query", _share(len(own & current), min(len(current), 8))
     yield "on_topic", _share(len(own & current), len(own) ** 0.5)
     yield "on_thread", _share(len(own & (earlier - current)), len(own) ** 0.5)
+    # Saturates at two words: being on topic is good, repeating the query is not.
+    yield "related", min(1.0, len(own & (current | earlier)) / 2)
     yield "no_overlap", float(bool(current | earlier) and not own & (current | earlier))
     yield "echo", _share(len(threes & query_threes), len(threes))
     yield "echo_all", _share(len(threes & query_threes), len(query_threes))

@@ -54,7 +54,16 @@ def test_training_reproduces_its_bytes(tmp_path: Path, capsys: pytest.CaptureFix
     answers = _write_lines(tmp_path / "answers.jsonl.gz", looped)
     heads = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for head in heads:
-        files = ["--pairs", str(human), "--preferences", str(preferences), "--answers", str(answers), "--out", str(head)]
+        files = [
+            "--pairs",
+            str(human),
+            "--preferences",
+            str(preferences),
+            "--answers",
+            str(answers),
+            "--out",
+            str(head),
+        ]
         assert trainer.main(files) == 0
     assert heads[0].read_bytes() == heads[1].read_bytes()
     printed = capsys.readouterr().out
@@ -69,8 +78,9 @@ def test_training_reproduces_its_bytes(tmp_path: Path, capsys: pytest.CaptureFix
     assert reward.share_of_first(query) > 0.5 > reward.share_of_first(_ask("Explain the oasst number 3."))
 
 
-def test_a_fit_is_the_optimum() -> None:
+def test_a_fit_is_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newton's steps end where the gradient of loss and penalty is zero."""
+    monkeypatch.setattr(trainer, "NEWTON_STEPS", 20)
     some = [Pair(_ask(f"Why {n}?"), f"Because of {n}, I think.", f"No {n % 3} way.") for n in range(12)]
     problem = trainer.Problem([trainer.Labelled("hh", pair) for pair in some])
     head = problem.expert(0)
