@@ -174,7 +174,7 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     text = said if said == text else said.lstrip()
     # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
     text, thoughts = (replace_surrogates(each)[0] for each in (text, "\n\n".join(filter(None, [thoughts, thought]))))
-    counted = replace(counted, reasoning=thoughts or None)
+    counted = replace(counted, reasoning=thoughts.strip() or None)
     kind = "refused" if refusal else _kind(finish)
     if finish is None and 0 < counted.max_tokens <= counted.completion_tokens:
         kind = "length"

@@ -84,6 +84,11 @@ def test_thoughts_as_context_in_a_run_a_relabelled_set_and_their_verification(
         assert verify(out).problems == []
     assert table(relabelled).select(LABELS) == table(context).select(LABELS) != table(dropped).select(LABELS)
     assert table(back).select(LABELS) == table(dropped).select(LABELS)
+    formats = {
+        name: main(["export", str(context), "--format", name, "--out", str(tmp_path / name)])
+        for name in ("sequences", "dpo")
+    }
+    assert formats == {"sequences": 0, "dpo": 2}, "only sequences have a place for thoughts"
     for row in table(context).to_pylist():
         prompt = len(row["prompt_input_ids"])
         for side in ("revised", "initial"):

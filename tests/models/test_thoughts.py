@@ -12,15 +12,17 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import RowReject
 from pipeline.models import factory
+from pipeline.models.answer import Answer
 from pipeline.models.chat import THOUGHT_TOKENS, ChatModel, ChatRequest
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Journal
 from pipeline.models.thoughts import control_token, split_thoughts, without_end_tokens
+from pipeline.schema import digest
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import BatchDesk
 from tests.loopback.behaviours import echo, thinking
-from tests.models.asking import KEYS, address, ask
+from tests.models.asking import KEYS, address, ask, request
 from tests.models.batching import ask_together, model_in_batches
 
 Loopback = Callable[..., LoopbackServer]
@@ -213,3 +215,13 @@ def test_a_judges_probabilities_are_those_of_its_mark(loopback: Loopback, tmp_pa
         ]
     }
     assert read_openai(body, "m", 100, None).logprobs == [[["7", -0.5]]]
+
+
+def test_thoughts_in_an_older_journal_are_no_part_of_its_answers(loopback: Loopback, tmp_path: Path) -> None:
+    """Before there was a reading of thoughts, they were journalled as text."""
+    model = thinker(loopback(echo), tmp_path)
+    asked, told = request("Hi."), "<think>Hm.</think>\n\nFine."
+    key = digest(model.identity, asked.messages, asked.params)
+    run(model.journal.keep(key, "sample", model.name, Answer(told, "stop", 200, 5, 9), 0.25))
+    answer = ask(model, "Hi.")
+    assert (answer.text, answer.reasoning, model.calls) == ("Fine.", "Hm.", 0)
