@@ -56,11 +56,11 @@ DENSE_PENALTY, HASHED_PENALTY, GATE_PENALTY = 300.0, 3.0, 0.1
 LEAST_SPREAD = 0.05  # a feature that hardly varies is not scaled up beyond this
 # A pair's weight by its kind, for the two experts: chosen by cross-validation inside the training data.
 WEIGHTS: tuple[dict[str, float], dict[str, float]] = (
-    {"hh": 1.0, "policy hh": 0.8, "policy hh, equal length": 2.4, "policy oasst, equal length": 1.2, "damaged": 0.25},
-    {"pandalm": 1.0, "oasst": 1.0, "finegrained": 0.5, "policy oasst": 1.8, "policy oasst, equal length": 6.0}
-    | {"policy hh, equal length": 3.0, "damaged": 0.25},
+    {"hh": 1.0, "policy hh": 0.5, "policy hh, equal length": 1.5, "policy oasst, equal length": 0.8, "damaged": 0.2},
+    {"pandalm": 1.0, "oasst": 1.0, "finegrained": 0.5, "policy oasst": 1.2, "policy oasst, equal length": 4.0}
+    | {"policy hh, equal length": 2.0, "damaged": 0.2},
 )
-OASST_IN_GATE = 3.0
+OASST_IN_GATE = 6.0
 MOST_PER_QUERY = 6  # pairs; the question-answering set has many nearly equal ones
 # Set by hand, in units of the reward: raters hardly saw forms to fill in, but training data must not have them.
 _PLACEHOLDER_WEIGHT = -1.0
