@@ -1,12 +1,19 @@
 """`figa cancel DIR`: cancel the batches that an interrupted run has left at a provider's batch API.
 
-Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again.
+Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again. A batch that the
+provider knows nothing of any more is given up; what it may have cost stays set aside in the budget.
 """
 
 import argparse
 import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_dir
+
+if TYPE_CHECKING:
+    from pipeline.models.batch.ledger import Batch
 
 _TIMEOUT_S = 60.0
 INTERRUPTED = "run the same command again for the batches that are left"
@@ -28,7 +35,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     for batch in batches:
         print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
     confirmed = bool(batches) and (arguments.yes or _confirmed())
-    cancelled = [_cancel(batch.model, batch.id) for batch in batches] if confirmed else []
+    cancelled = [_cancel(arguments.dir / "work", batch) for batch in batches] if confirmed else []
     failed = cancelled.count(False)
     return int(failed > 0), {"batches": len(batches), "cancelled": cancelled.count(True), "failed": failed}
 
@@ -40,13 +47,17 @@ def _confirmed() -> bool:
         raise KeyboardInterrupt from None
 
 
-def _cancel(model: str, batch_id: str | None) -> bool:
-    """Have the provider stop a batch; returns whether it will."""
+def _cancel(work: Path, batch: "Batch") -> bool:
+    """Have the provider stop a batch; returns whether it will, or has nothing to stop."""
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
+    from pipeline.models.batch.collecting import GONE
+    from pipeline.models.batch.ledger import FILE, BatchLedger
     from pipeline.models.provider_errors import Transient, reason_of
+    from pipeline.storage.location import local_side
 
+    model, batch_id = batch.model, batch.id
     if batch_id is None:
         print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
         return False
@@ -62,6 +73,11 @@ def _cancel(model: str, batch_id: str | None) -> bool:
     try:
         event_loop.run(cancel())
     except (Transient, RowReject, ProviderStopped) as error:
+        if isinstance(error, RowReject) and error.evidence.get("status") in GONE:
+            with closing(BatchLedger(local_side(work) / FILE)) as ledger:
+                ledger.give_up(batch.key)
+            print(f"{model}: {batch_id} is gone at the provider, and given up")
+            return True
         print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
         return False
     print(f"{model}: cancelling {batch_id}")
