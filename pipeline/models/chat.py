@@ -17,12 +17,11 @@ this model's further calls by as much.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
@@ -30,46 +29,23 @@ from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
-from pipeline.models.limiter import Limiter, Quota
+from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import FINAL, Transient, UselessAnswer
 from pipeline.models.reading import REASONED_ONLY, reread
+from pipeline.models.request import ChatRequest, OnQuotas, Provider, upper_bound_tokens
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
+
+__all__ = ["ChatModel", "ChatRequest", "OnProgress", "OnQuotas", "Provider", "upper_bound_tokens"]
 
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
 THOUGHT_TOKENS = 8192
-# What a chat template writes around the messages; some add a system prompt of their own.
-_TEMPLATE_TOKENS = 64
 # Characters of a token, on average over a text: words are shorter, only runs of blanks or dashes come near.
 _LONGEST = 64
 
 OnProgress = Callable[[int, int], None]
 """Called as rows end: number of rows, number of them rejected."""
-OnQuotas = Callable[[Mapping[str, Quota]], None]
-"""Gets the quotas that the server announces in its response to a call, also to a refused one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
-
-    messages: list[dict[str, str]]
-    max_tokens: int
-    params: dict[str, Any] = field(default_factory=dict)
-
-
-class Provider(Protocol):
-    """What answers: a provider's SDK, its batch API, or servers on this machine."""
-
-    def custom_id(self, request: ChatRequest) -> str | None:
-        """The request's name in a batch, under which money may be held for it; None when it is sent at once."""
-        return None
-
-    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
-        """Raises Transient, RowReject or ProviderStopped."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -119,7 +95,7 @@ class ChatModel:
             known = self.journal.get(key)
             self.thinks |= known is not None and known.reasoned
             room = self.room
-            limited = replace(request, max_tokens=request.max_tokens + room)
+            limited = replace(request, max_tokens=request.max_tokens + room, thought_tokens=room)
             try:
                 answer = await self._ask(stage, key, known, limited)
             except UselessAnswer as reject:
@@ -276,12 +252,3 @@ def _fits(answer: Answer, max_tokens: int) -> bool:
         return answer.max_tokens <= max_tokens or answer.completion_tokens <= max_tokens
     # With more room it might be whole, or not be empty; what was refused stays so.
     return answer.max_tokens >= max_tokens or answer.finish in FINAL
-
-
-def upper_bound_tokens(request: ChatRequest) -> int:
-    """The most tokens of the request: its UTF-8 bytes, and a few more per message for the template.
-
-    Parameters count as well: a schema to answer in is put into the prompt by the provider, and billed.
-    """
-    texts = sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in request.messages)
-    return texts + len(json.dumps(request.params)) + _TEMPLATE_TOKENS
