@@ -2,10 +2,13 @@
 
 import json
 import math
+import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
+from pipeline.config.addresses import conceal, refuse_keys
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
 from pipeline.storage.location import location
@@ -37,7 +40,8 @@ def threshold(value: object) -> object:
 
 def model_spec(value: object) -> str:
     try:
-        return str(ModelSpec.parse(str(value)))
+        spec = ModelSpec.parse(str(value))
+        return str(replace(spec, base_url=spec.base_url and conceal(spec.base_url)))
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
@@ -52,6 +56,11 @@ def judge_spec(value: object) -> str:
 def reward_specs(value: object) -> str:
     """One model, or several with commas: the members of an ensemble."""
     return ",".join(model_spec(part) for part in str(value).split(","))
+
+
+def concealed_inputs(value: str) -> str:
+    """Files and addresses with commas; an address's own query may have some too."""
+    return ",".join(conceal(part) for part in re.split(r",(?=\s*(?:[a-z0-9]+://|[^,=&?]*(?:,|$)))", value))
 
 
 def folder(value: str) -> str:
@@ -105,6 +114,7 @@ Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"
 Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
 Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
+Inputs = Annotated[str, AfterValidator(concealed_inputs)]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -191,6 +201,7 @@ class Calls(Section):
     @field_validator("extra")
     @classmethod
     def _reservable(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        refuse_keys("extra", extra)
         if found := forbidden_parameter(extra):
             section = cls.__name__.removesuffix("Settings").lower()
             raise ValueError(f"{found[0]} would change what a call may cost; {found[1].format(section)}")

@@ -241,4 +241,7 @@ def test_what_was_answered_before_its_price_was_known_stays_unknown(
     reporter = Silent()
     after = curate(settings("out", run__budget_usd=1.0), in_threads, reporter).manifest
     assert after["unpriced"] == before["unpriced"] and after["cost_usd"] > 0
+    assert [price["from"] for price in before["prices"]] == ["unknown", "unknown"]
+    assert {price["from"] for price in after["prices"]} == {"prices.json (FIGA_PRICES), as of today"}
+    assert [price["role"] for price in after["prices"]] == ["policy", "reviser"]
     assert any("before the price was known" in told for told in reporter.warnings)
