@@ -151,8 +151,8 @@ class ReviserSettings(Calls):
     """The stronger model that corrects Ŷ into Ỹ."""
 
     model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
-    style: Literal["auto", "rewrite", "edits", "sentences"] = Field(
-        "auto", description="rewrite: whole answers; edits: only changes; auto: sentences if local, else rewrite"
+    style: Literal["auto", "rewrite", "edits", "branches"] = Field(
+        "auto", description="rewrite: whole answers; edits: only changes; auto: branches if local, else rewrite"
     )
     structured: bool = Field(True, description="Request JSON by schema; false: for models that refuse one")
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
@@ -181,7 +181,7 @@ class FilterSettings(Section):
         None,
         ge=-1,
         le=1,
-        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: 0.25 for style sentences, else off",
+        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off",
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
@@ -194,9 +194,9 @@ class FilterSettings(Section):
     judge: Judge = Field(
         "auto",
         description="openai/, anthropic/ or local/NAME: compares revision and draft in both orders, called as the settings "
-        "of reward for judges say; off; auto: off",
+        "of reward for judges say; off; auto: a local reviser itself, else off",
     )
-    min_judge_gain: float = Field(0.08, ge=-1, le=1, description="Least preference of the judge for the revision")
+    min_judge_gain: float = Field(0.03, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
     def _band(self) -> Self:
@@ -272,6 +272,8 @@ class CurationConfig(Section):
     def judge(self) -> RewardSettings | None:
         """How the filter's judge is called: as `reward` says, a local one never by batch. None without a judge."""
         model = self.filter.judge
+        if model == "auto" and self.needs_generation and self.reviser.model.startswith("local/"):
+            model = self.reviser.model
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
