@@ -353,19 +353,22 @@ def print_accuracy(kinds: npt.NDArray[np.str_], margins: Floats) -> None:
 
 
 def write_scaled_head(out: Path, problem: Problem, pairs: Sequence[Pair]) -> None:
-    """Write the head, shifted and scaled so that the texts of `pairs` score 0 ± 1 (mean and standard deviation)."""
+    """Write the head, shifted and scaled so that the texts of `pairs` score 0 by each expert, ± 1 by both."""
     width = problem.dense.shape[1]
     *experts, gate = problem.heads()
     dense = np.array([expert[:width] / problem.spread for expert in experts])  # (2, D)
     hashed = np.array([expert[width:] for expert in experts])  # (2, BUCKETS)
     placeholder = features.NAMES.index("placeholder")
-    fields = {"format": np.array(FORMAT), "names": np.array(features.NAMES), "bias": np.array(0.0)}
+    fields = {"format": np.array(FORMAT), "names": np.array(features.NAMES), "bias": np.zeros(2)}
     fields |= {"gate": gate[1:].astype(np.float16), "gate_bias": np.array(np.round(gate[0], 4))}
     write_head(out, {**fields, "dense": dense, "hashed": hashed})
     items = [(pair.messages, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
-    scores = EmbeddedReward(out).score(items).astype(np.float64)
-    scale = 1 / scores.std()
-    fields["bias"] = np.array(np.round(-scores.mean() * scale, 3))
+    raw = EmbeddedReward(out)
+    scores = np.array([raw.by_expert(*item) for item in items])  # (texts, 2)
+    shares = np.array([raw.share_of_first(messages) for messages, _ in items])
+    centred = scores - scores.mean(axis=0)
+    scale = 1 / (shares * centred[:, 0] + (1 - shares) * centred[:, 1]).std()
+    fields["bias"] = np.round(-scores.mean(axis=0) * scale, 3)
     # Rounding halves the file and hides the last bits, in which linear-algebra libraries differ.
     dense = np.round(dense * scale, 4)
     dense[:, placeholder] = _PLACEHOLDER_WEIGHT

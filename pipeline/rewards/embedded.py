@@ -41,7 +41,7 @@ class EmbeddedReward(RewardModel):
             with np.load(io.BytesIO(raw), allow_pickle=False) as head:
                 names, version = head["names"].tolist(), int(head["format"])
                 weights, bucket_weights, gate = head["dense"], head["hashed"], head["gate"]
-                bias, gate_bias = float(head["bias"]), float(head["gate_bias"])
+                biases, gate_bias = head["bias"], float(head["gate_bias"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelUnavailable(f"reward head {path}: not readable as a head file ({error}); reinstall") from error
         if (
@@ -49,16 +49,18 @@ class EmbeddedReward(RewardModel):
             or tuple(names) != NAMES
             or bucket_weights.shape != (2, BUCKETS)
             or gate.shape != (BUCKETS,)
+            or biases.shape != (2,)
         ):
             raise ModelUnavailable(
                 f"reward head {path}: trained for other features; reinstall, or run data/train_reward_head.py"
             )
         self.digest = hashlib.sha256(raw).hexdigest()
-        # (2, D) and (2, BUCKETS): a row for each expert.
+        # (2, D), (2, BUCKETS) and (2,): a row for each expert.
         self._weights: list[list[float]] = weights.astype(np.float64).tolist()
         self._bucket_weights: npt.NDArray[np.float64] = bucket_weights.astype(np.float64)
         self._gate: npt.NDArray[np.float64] = gate.astype(np.float64)
-        self._bias, self._gate_bias = bias, gate_bias
+        self._biases: list[float] = biases.tolist()
+        self._gate_bias = gate_bias
 
     def score(self, items: Sequence[Item], references: Sequence[str] = ()) -> npt.NDArray[np.float32]:
         """float32, shape (len(items),), finite for any text; `EMPTY_SCORE` for a blank answer. References are not used."""
@@ -67,14 +69,19 @@ class EmbeddedReward(RewardModel):
     def _score_one(self, messages: list[dict[str, str]], answer: str) -> float:
         if not answer.strip():
             return EMPTY_SCORE
+        first, second = self.by_expert(messages, answer)
+        share = self.share_of_first(messages)
+        return share * first + (1 - share) * second
+
+    def by_expert(self, messages: list[dict[str, str]], answer: str) -> list[float]:
+        """Both experts' scores of one answer; their means over the training texts are 0, so that the share sets no level."""
         buckets, value = hashed(answer)
         facts = dense(messages, answer).tolist()
         scores = []
-        for weights, bucket_weights in zip(self._weights, self._bucket_weights, strict=True):
+        for bias, weights, bucket_weights in zip(self._biases, self._weights, self._bucket_weights, strict=True):
             words = value * math.fsum(bucket_weights[buckets].tolist())
-            scores.append(words + math.fsum(weight * fact for weight, fact in zip(weights, facts, strict=True)))
-        share = self.share_of_first(messages)
-        return self._bias + share * scores[0] + (1 - share) * scores[1]
+            scores.append(bias + words + math.fsum(weight * fact for weight, fact in zip(weights, facts, strict=True)))
+        return scores
 
     def share_of_first(self, messages: list[dict[str, str]]) -> float:
         """How much the first expert counts for a query, in (0, 1)."""
