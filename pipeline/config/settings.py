@@ -48,8 +48,7 @@ class SourceSettings(Section):
     )
     enters_at: Literal["auto", "sample", "score", "filter"] = Field(
         "auto",
-        description="sample: the policy writes answers; filter: rows are pre-made pairs; score: these, with rewards; "
-        "auto: by the source",
+        description="sample: answers are written; filter: made pairs; score: these with rewards; auto: by source",
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
@@ -100,9 +99,7 @@ class RewardSettings(Calls):
         description="local/reward-head; hf/ORG/NAME (torch); vllm/NAME@URL, openrlhf/NAME@URL, http/NAME@URL; as judge "
         "openai/, anthropic/ or local/NAME. Several with commas are an ensemble",
     )
-    combine: Literal["mean", "min", "worst"] = Field(
-        "mean", description="Several models' scores as one; worst: mean − worst_k × standard deviation"
-    )
+    combine: Literal["mean", "min", "worst"] = Field("mean", description="Several; worst: mean − worst_k × deviation")
     worst_k: Finite = Field(1.0, ge=0, description="Deviations that combine=worst subtracts")
     centres: Numbers = Field((), description="Several models: subtracted from their scores, see `figa rewards check`")
     spreads: Positives = Field((), description="... and divides them, so that they are of one scale")
@@ -123,9 +120,7 @@ class RewardSettings(Calls):
         None, description="http/: the body; $texts $queries $answers $conversations (or one: $text …) are put in"
     )
     scores: str | None = Field(None, description="http/: where the response has the scores, e.g. results.*.score")
-    index: str | None = Field(
-        None, description="http/: where it has the number of a score's item, e.g. results.*.index"
-    )
+    index: str | None = Field(None, description="http/: where it has a score's item number, e.g. results.*.index")
     # openai/, anthropic/, local/NAME as judge
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
@@ -178,10 +173,7 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off",
+        None, ge=-1, le=1, description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off"
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
@@ -271,9 +263,9 @@ class CurationConfig(Section):
     @property
     def judge(self) -> RewardSettings | None:
         """How the filter's judge is called: as `reward` says, a local one never by batch. None without a judge."""
-        model = self.filter.judge
-        if model == "auto" and self.needs_generation and self.reviser.model.startswith("local/"):
-            model = self.reviser.model
+        model, reviser = self.filter.judge, self.reviser.model
+        if model == "auto" and self.needs_generation and reviser.startswith("local/"):
+            model = reviser
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
@@ -284,9 +276,8 @@ class CurationConfig(Section):
         """The stages of this run, the source first."""
         from pipeline.schema import STAGES
 
-        if self.needs_generation:
-            return STAGES
-        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
+        scored = ("score",) if self.needs_rewards else ()
+        return STAGES if self.needs_generation else ("source", *scored, "filter", "label")
 
     @property
     def batched(self) -> bool:

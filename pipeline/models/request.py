@@ -26,8 +26,6 @@ class ChatRequest:
     shared: int = 0
     # The part of max_tokens that is for thoughts.
     thought_tokens: int = 0
-    # So many messages at the beginning are the same in the first call about every row.
-    shared: int = 0
 
 
 class Provider(Protocol):
