@@ -19,6 +19,7 @@ from pipeline.models.local import catalog, download
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import open_source, plan_shards
+from pipeline.run.probe import probe, warn_of_changes
 from pipeline.run.publish import find_current, publish, unpriced
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
@@ -75,6 +76,9 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
         if run.journal.warning:
             reporter.warn(run.journal.warning)
         calls_before = run.journal.all_calls()
+        if plan.rows:
+            for _ in probe(run, reporter.warn):
+                pass
         with reporter.watching(run):
             thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)
@@ -100,11 +104,10 @@ def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter
             "(see rejected/); the same command again calls for these alone"
         )
     for model in run.models:
+        warn_of_changes(model, reporter.warn)
         if model.breaker.refusal:
             reporter.warn(
-                f"{model.name} refused requests (bad_request in rejected/), the last with {model.breaker.refusal}. A server "
-                "that takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
-                "a judge that gives no token probabilities reward.logprobs=false"
+                f"{model.name} refused requests (bad_request in rejected/), the last with {model.breaker.refusal}"
             )
 
 

@@ -84,7 +84,14 @@ def test_judges_are_among_the_costs(
 ) -> None:
     priced(settings, tmp_path, monkeypatch)
     model = f"openai/judge@{settings.server.openai_url}"  # type: ignore[attr-defined]
-    config = settings(reward__model=model, reward__judge=judge, policy__samples=2, policy__pick="worst", **OFF)
+    config = settings(
+        reward__model=model,
+        reward__api_key_env="OPENAI_API_KEY",
+        reward__judge=judge,
+        policy__samples=2,
+        policy__pick="worst",
+        **OFF,
+    )
     said = estimated(config)
     shards.forget_contexts()
     outcome = curate(config, in_threads, Silent())

@@ -21,6 +21,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.models.batch.ledger import unfinished
+    from pipeline.run.record import recall
 
     batches = unfinished(arguments.dir / "work")
     if not batches:
@@ -28,7 +29,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     for batch in batches:
         print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
     confirmed = bool(batches) and (arguments.yes or _confirmed())
-    cancelled = [_cancel(batch.model, batch.id) for batch in batches] if confirmed else []
+    keys = recall(arguments.dir).get("keys", {})
+    cancelled = [_cancel(batch.model, batch.id, keys.get(batch.model)) for batch in batches] if confirmed else []
     failed = cancelled.count(False)
     return int(failed > 0), {"batches": len(batches), "cancelled": cancelled.count(True), "failed": failed}
 
@@ -40,10 +42,10 @@ def _confirmed() -> bool:
         raise KeyboardInterrupt from None
 
 
-def _cancel(model: str, batch_id: str | None) -> bool:
-    """Have the provider stop a batch; returns whether it will."""
+def _cancel(model: str, batch_id: str | None, api_key_env: str | None) -> bool:
+    """Have the provider stop a batch; returns whether it will. api_key_env: the variable with the key, if the run named one."""
     from pipeline.config.model_names import ModelSpec
-    from pipeline.errors import ProviderStopped, RowReject
+    from pipeline.errors import ConfigError, ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
     from pipeline.models.provider_errors import Transient, reason_of
 
@@ -53,7 +55,7 @@ def _cancel(model: str, batch_id: str | None) -> bool:
 
     async def cancel() -> None:
         # Created on the loop that it will be used on.
-        api = factory.batch_api(ModelSpec.parse(model), _TIMEOUT_S)
+        api = factory.batch_api(ModelSpec.parse(model), api_key_env, _TIMEOUT_S)
         try:
             await api.cancel(batch_id)
         finally:
@@ -61,7 +63,7 @@ def _cancel(model: str, batch_id: str | None) -> bool:
 
     try:
         event_loop.run(cancel())
-    except (Transient, RowReject, ProviderStopped) as error:
+    except (Transient, RowReject, ProviderStopped, ConfigError) as error:
         print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
         return False
     print(f"{model}: cancelling {batch_id}")

@@ -17,12 +17,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
+from pipeline.models.adaptation import Adaptation, Changes
 from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
@@ -46,11 +47,15 @@ OnQuotas = Callable[[Mapping[str, Quota]], None]
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
+    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …
+
+    changes: what this server gets in place of parameters that it refuses.
+    """
 
     messages: list[dict[str, str]]
     max_tokens: int
     params: dict[str, Any] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
 
 
 class Provider(Protocol):
@@ -81,6 +86,7 @@ class ChatModel:
     budget: Budget
     price: Price
     limiter: Limiter
+    adaptation: Adaptation
     concurrency: int
     attempts: int
     # Held by a stage during a shard's calls.
@@ -99,18 +105,36 @@ class ChatModel:
         An answer cut at max_tokens is returned as such (finish `length`) and requested again only with a higher
         max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
         """
-        # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
-        key = digest(self.identity, request.messages, request.params)
-        known = self.journal.get(key)
-        if known and _fits(known, request.max_tokens):
-            self.breaker.answered = True
-            if known.finish not in ("stop", "length"):
-                raise UselessAnswer.from_journal(known)
-            return known
+        for changes in self.adaptation.variants():
+            if known := self._known(_changed(request, changes)):
+                return known
         provider = self._provider or await self._connected()
-        with self.breaker.watch(attempts=self.attempts):
-            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, request)
+
+        async def send(changes: Changes) -> Answer:
+            changed = _changed(request, changes)
+            # Refused before, in a run whose notes are gone, and answered then.
+            if changes != self.adaptation.changes and (known := self._known(changed)):
+                return known
+            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, self._key(changed), changed)
             return answer
+
+        with self.breaker.watch(attempts=self.attempts):
+            return await self.adaptation.accepted(send)
+
+    def _key(self, request: ChatRequest) -> str:
+        # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
+        changes = [request.changes] if request.changes else []
+        return digest(self.identity, request.messages, request.params, *changes)
+
+    def _known(self, request: ChatRequest) -> Answer | None:
+        """The journal's answer. Raises UselessAnswer for one that can't be used."""
+        known = self.journal.get(self._key(request))
+        if not known or not _fits(known, request.max_tokens):
+            return None
+        self.breaker.answered = True
+        if known.finish not in ("stop", "length"):
+            raise UselessAnswer.from_journal(known)
+        return known
 
     def each_row(
         self,
@@ -199,6 +223,10 @@ class ChatModel:
             await asyncio.sleep(poll_s)
             # Thousands may wait here for a batch, for hours.
             poll_s = min(2 * poll_s, 1.0)
+
+
+def _changed(request: ChatRequest, changes: Changes) -> ChatRequest:
+    return replace(request, changes=changes) if changes else request
 
 
 def _fits(answer: Answer, max_tokens: int) -> bool:

@@ -11,6 +11,7 @@ A judgement that can't be read is a reject (judgement_unreadable), as is a faile
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import RewardSettings
@@ -34,6 +35,15 @@ _NAMED_CHOICE = re.compile(r"(?:\[\[\s*|\b(?:answer|better|verdict)\W{1,4})(A|B|
 _PREFERENCES = {"A": 1.0, "B": -1.0, "tie": 0.0}
 
 
+def judge_params(settings: RewardSettings) -> dict[str, Any]:
+    """The SDK parameters of a judge's calls."""
+    spec = ModelSpec.parse(settings.model)
+    params = request_params(settings, spec, settings.seed)
+    if settings.logprobs and spec.provider != "anthropic":
+        params |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+    return params
+
+
 class _Judge(RewardModel):
     """What both kinds of judge share."""
 
@@ -42,9 +52,7 @@ class _Judge(RewardModel):
         self._prompts = JudgePrompts(settings.judge, settings.prompts)
         self._model = model
         self._settings = settings
-        self._params = request_params(settings, spec, settings.seed)
-        if settings.logprobs and spec.provider != "anthropic":
-            self._params |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+        self._params = judge_params(settings)
         template = self._prompts.digest[:16]
         self.chat_models = [model]
         self.name = f"{spec}#{settings.judge}:{template[:8]}"

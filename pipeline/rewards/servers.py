@@ -9,13 +9,12 @@ $text $query $answer $conversation for servers that take one item per request; $
 `reward.tokenizer` writes a conversation as text; without one it is "\\n\\nHuman: …\\n\\nAssistant: …".
 
 A score that is missing or not a number makes its row a reject, as does a failed request; a server that never answers stops the
-run. `REWARD_API_KEY`, if set, is sent as bearer token.
+run. The key in the variable that `reward.api_key_env` names is sent as bearer token.
 """
 
 import asyncio
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
+from pipeline.models.keys import is_loopback, read_key, usable_proxy
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
 from pipeline.models.retry import Breaker, retrying
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 # Raise when the same responses are read as other scores.
 CODE = 1
-_KEY = "REWARD_API_KEY"
 _LISTS = ("texts", "queries", "answers", "conversations")
 _SINGLES = ("text", "query", "answer", "conversation")
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
@@ -173,11 +172,17 @@ class ServerReward(RewardModel):
         import httpx2
 
         if self._client is None:
-            key = os.environ.get(_KEY)
+            key = read_key("reward.model", self._spec, self._settings.api_key_env)
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             # The limiter decides how many connections there are.
             unlimited = httpx2.Limits(max_connections=None)
-            self._client = httpx2.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=unlimited)
+            with usable_proxy():
+                self._client = httpx2.AsyncClient(
+                    timeout=self._settings.timeout_s,
+                    headers=headers,
+                    limits=unlimited,
+                    trust_env=not is_loopback(self._api.url),
+                )
             event_loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:

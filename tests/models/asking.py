@@ -34,7 +34,11 @@ def model_at(
     timeout_s: float = 10.0,
 ) -> ChatModel:
     settings = PolicySettings(
-        model=f"{provider}/model-1@{url}", concurrency=concurrency, attempts=attempts, timeout_s=timeout_s
+        model=f"{provider}/model-1@{url}",
+        api_key_env=KEYS[provider],
+        concurrency=concurrency,
+        attempts=attempts,
+        timeout_s=timeout_s,
     )
     return factory.chat_model(
         settings, journal=journal, budget=budget or Budget(None, journal.spent()), local_file=_no_file
