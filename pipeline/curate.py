@@ -19,8 +19,9 @@ from pipeline.models.local import catalog, download
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import open_source, plan_shards
+from pipeline.run.pricing import unpriced
 from pipeline.run.probe import probe, warn_of_changes
-from pipeline.run.publish import find_current, publish, unpriced
+from pipeline.run.publish import find_current, publish
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
 from pipeline.stages import select

@@ -12,7 +12,6 @@ import pytest
 from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
-from pipeline.models import cost as money
 from pipeline.report.page import NAME
 from pipeline.run import calibration
 from tests.conftest import Silent
@@ -88,13 +87,11 @@ def test_a_run_that_is_not_finished_has_an_estimated_price(
     prices = {"as_of": "2026-01-01", "models": {config.reviser.model: {"input": 1, "cached_input": 1, "output": 1}}}
     (tmp_path / "prices.yaml").write_text(json.dumps(prices))
     monkeypatch.setenv("FIGA_PRICES", str(tmp_path / "prices.yaml"))
-    money._table.cache_clear()
     try:
         assert main(["calibrate", str(outcome.out), "--eta", "off,off,off", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
     finally:
         monkeypatch.undo()
-        money._table.cache_clear()
     assert found["known_by"] == "estimated from texts and prices"
     # What the calls of the finished run would have cost at a dollar a million tokens, by the server's own count.
     (choice,) = found["choices"]

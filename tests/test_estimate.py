@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from pipeline.config.settings import CurationConfig, RunSettings
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
-from pipeline.models import cost as money
+from pipeline.models.cost import Price
 from pipeline.models.journal import Answer
 from pipeline.run import shards
 from pipeline.run.estimate import estimate
@@ -42,7 +41,6 @@ def priced(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "prices.yaml"
     path.write_text(json.dumps({"as_of": "2026-01-01", "models": models}), "utf-8")
     monkeypatch.setenv("FIGA_PRICES", str(path))
-    monkeypatch.setattr(money, "_table", cache(money._table.__wrapped__))
 
 
 @pytest.mark.parametrize("style", ["rewrite", "edits"])
@@ -136,7 +134,7 @@ def test_known_prices_are_multiplied_and_local_models_are_free(settings: Setting
     cost = {calls["stage"]: calls["cost_usd"] for calls in found["calls"]}
     assert cost["sample"] == 0
     revise = next(calls for calls in found["calls"] if calls["stage"] == "revise")
-    price = money.Price(0.15, 0.075, 0.60)
+    price = Price(0.15, 0.075, 0.60)
     assert cost["revise"] == pytest.approx(price.most(revise["prompt_tokens"], revise["completion_tokens"]))
     assert found["cost_usd"] == pytest.approx(sum(cost.values()))
     assert 0.0001 < found["cost_usd"] < 0.1

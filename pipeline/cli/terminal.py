@@ -92,7 +92,10 @@ class Terminal:
         calls.add_row("total", "", "", "", _dollars(known) + (" + unknown" if estimate.cost_usd is None else ""))
         self.console.print(calls)
         if estimate.cost_usd is None:
-            self.warn("a model has no known price: add it to a price table and name that in FIGA_PRICES")
+            self.warn(
+                "a model has no known price: set policy.price, reviser.price or reward.price to input,output, in dollars per "
+                "million tokens"
+            )
         self.console.print(
             "Nothing was called and nothing was spent. Estimated for the whole run from the source's rows, taking the policy's "
             "answers to be as long as the references; retries are not counted, answers already paid are not taken off."

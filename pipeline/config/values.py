@@ -79,6 +79,22 @@ def split_at_commas(value: object) -> object:
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def per_million(value: object) -> object:
+    """`0.15,0.6`: US dollars per million tokens of input and output."""
+    parts = split_at_commas(value)
+    if value is None or value == "":
+        return None
+    try:
+        prices = (
+            [float(part) for part in parts if not isinstance(part, bool)] if isinstance(parts, list | tuple) else []
+        )
+    except (TypeError, ValueError):
+        prices = []
+    if len(prices) != 2 or not all(0 <= price < math.inf for price in prices):
+        raise ValueError(f"expected US dollars per million tokens of input and output, such as 0.15,0.6; got {value!r}")
+    return tuple(prices)
+
+
 def pattern(expression: str) -> Any:
     """A pattern for the JSON schema, so that Prefect's form refuses bad values and names the field."""
     return Field(json_schema_extra={"pattern": f"^{expression}$"})
@@ -97,6 +113,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
+PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_at_commas)]
 Numbers = Annotated[tuple[Finite, ...], BeforeValidator(split_at_commas)]
 Positives = Annotated[tuple[Positive, ...], BeforeValidator(split_at_commas)]
@@ -130,5 +147,9 @@ class Calls(Section):
     )
     api_key_env: Annotated[Variables, Operational] = Field(
         None, description="Environment variable with the key for the address in model; default: none is sent to it"
+    )
+    price: Annotated[PerMillion, Operational] = Field(
+        None,
+        description="US dollars per million tokens: input,output; 0,0 for a server of your own; default: as listed",
     )
     extra: Json = Field({}, description="Further request parameters that this server understands")

@@ -75,7 +75,9 @@ def spent(manifest: Manifest) -> list[str]:
     if uncertain:
         lines.append(f"up to ${uncertain:.4f} more for calls that ended without an answer")
     if unpriced:
-        lines.append(f"cost of {', '.join(unpriced)} unknown (no price; see data/prices.yaml)")
+        lines.append(
+            f"cost of {', '.join(unpriced)} unknown (no price: set policy.price, reviser.price or reward.price)"
+        )
     return lines
 
 

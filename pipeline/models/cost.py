@@ -1,103 +1,63 @@
-"""What calls cost, and the hard cap on it."""
+"""What calls cost, and the cap on it."""
 
 import math
-import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import yaml
-
-from pipeline import resources
-from pipeline.config.model_names import ANTHROPIC_URL, OPENAI_URL, ModelSpec, base_url
-from pipeline.errors import BudgetReached, ConfigError
+from pipeline.errors import BudgetReached
 from pipeline.models.answer import Answer
-from pipeline.text import one_line
-
-# Of the live price, where a table doesn't say.
-_BATCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens.
+    """US dollars per million tokens; `request`: US dollars per call besides.
 
     Of an answer's prompt, the part that came from the provider's cache pays `cached_input`, and the part that went into it
-    `cache_write` (None: as `input`).
+    `cache_write` (None: as `input`). tiers: (tokens, price) in rising order, the price of calls with longer prompts.
     """
 
     input: float
     cached_input: float
     output: float
     cache_write: float | None = None
+    request: float = 0.0
+    tiers: tuple[tuple[int, "Price"], ...] = ()
+    origin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        for dollars in (self.input, self.cached_input, self.output, self.written):
-            if not 0 <= dollars < math.inf:
+        for dollars in (self.input, self.cached_input, self.output, self.written, self.request):
+            if isinstance(dollars, bool) or not 0 <= dollars < math.inf:
                 raise ValueError(f"a price is a number of dollars from 0, got {dollars!r}")
 
     @property
     def written(self) -> float:
         return self.input if self.cache_write is None else self.cache_write
 
+    @property
+    def each(self) -> list["Price"]:
+        """This price and those of its tiers."""
+        return [self, *(price for _, price in self.tiers)]
+
     def of(self, answer: Answer) -> float:
+        price = self
+        for tokens, other in self.tiers:
+            if answer.prompt_tokens > tokens:
+                price = other
         fresh = answer.prompt_tokens - answer.cached_tokens - answer.cache_write_tokens
-        prompt = (
-            fresh * self.input + answer.cached_tokens * self.cached_input + answer.cache_write_tokens * self.written
-        )
-        return (prompt + answer.completion_tokens * self.output) / 1e6
+        cached = answer.cached_tokens * price.cached_input + answer.cache_write_tokens * price.written
+        return (fresh * price.input + cached + answer.completion_tokens * price.output) / 1e6 + price.request
 
     def most(self, prompt_tokens: int, max_tokens: int) -> float:
-        """The most that a call of this size can cost."""
-        return (prompt_tokens * max(self.input, self.cached_input, self.written) + max_tokens * self.output) / 1e6
-
-
-@cache
-def _table() -> tuple[dict[str, Price], str, dict[str, float]]:
-    path = Path(os.environ.get("FIGA_PRICES") or resources.folder("data") / "prices.yaml")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-        prices = {name: Price(**{"cached_input": price["input"], **price}) for name, price in content["models"].items()}
-        shares = {provider: float(share) for provider, share in (content.get("batch") or {}).items()}
-        if not all(0 <= share < math.inf for share in shares.values()):
-            raise ValueError(f"batch: a share of the live price is a number from 0, got {shares}")
-        return prices, str(content["as_of"]), shares
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = one_line(error, 1000)
-        raise ConfigError(
-            f"{path}: not a price table (as_of, models: name: input, cached_input, output, perhaps cache_write): {reason}"
-        ) from None
-
-
-def price_of(spec: ModelSpec, mode: str = "live") -> Price | None:
-    """The price of a model, live or in batches; zero for models on this machine; None when it isn't known.
-
-    A self-hosted server (an address behind @) has a price only when the table names the model with that address. An address
-    in the environment is a way to the provider: the model costs what it costs there, unless the table says otherwise.
-    """
-    if spec.provider not in ("openai", "anthropic"):
-        return Price(0, 0, 0)
-    prices, _, shares = _table()
-    url = (base_url(spec) or ANTHROPIC_URL).rstrip("/")
-    price = prices.get(str(ModelSpec(spec.provider, spec.name, url)))
-    if price is None and (spec.base_url is None or url in (OPENAI_URL, ANTHROPIC_URL)):
-        price = prices.get(f"{spec.provider}/{spec.name}")
-    if price is None or mode != "batch":
-        return price
-    share = shares.get(spec.provider, _BATCH_SHARE)
-    # Providers differ on whether cached tokens stay cheaper in a batch: never counted as cheaper.
-    return Price(price.input * share, price.input * share, price.output * share, price.written * share)
+        """The most that a call of this size can cost, tiers at their highest."""
+        inputs = max(usd for one in self.each for usd in (one.input, one.cached_input, one.written))
+        output = max(one.output for one in self.each)
+        return (prompt_tokens * inputs + max_tokens * output) / 1e6 + max(one.request for one in self.each)
 
 
 def in_dollars(budget: float) -> str:
     """With two decimals, or as many as the number has."""
     return f"${budget:.2f}" if round(budget, 2) == budget else f"${budget:.10g}"
-
-
-def prices_as_of() -> str:
-    return _table()[1]
 
 
 class Budget:

@@ -18,13 +18,14 @@ from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider, Settings
 from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
-from pipeline.models.cost import Budget, Price, price_of
+from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Journal
 from pipeline.models.keys import Access, access, read_key
 from pipeline.models.limiter import limiter_for
 from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve
+from pipeline.models.prices import price_for
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider
 
 # Each keeps the model in memory: up to 2 GB for the default reviser.
@@ -45,33 +46,33 @@ def address(spec: ModelSpec) -> str:
     return str(ModelSpec(spec.provider, spec.name, base_url(spec)))
 
 
-def check(
-    setting: str, spec: ModelSpec, budget_usd: float | None, mode: str = "live", *, api_key_env: str | None = None
-) -> None:
+def check(role: str, settings: Settings, budget_usd: float | None) -> None:
     """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
+    setting, spec = f"{role}.model", ModelSpec.parse(settings.model)
     if spec.provider in SCORERS:
         raise ConfigError(
             f"{setting}: {spec.provider}/ models score answers; to write them use local/, openai/ or anthropic/"
         )
     if spec.provider == "local":
-        if mode == "batch":
+        if settings.mode == "batch":
             raise ConfigError(f"{setting}: local models have no batch API; leave the mode at live")
         if spec.base_url:
             raise ConfigError(f"{setting}: local models have no address; for a server use openai/NAME@{spec.base_url}")
         catalog.get(spec.name)
         return
-    read_key(setting, spec, api_key_env)
-    if budget_usd is not None and price_of(spec) is None:
+    read_key(setting, spec, settings.api_key_env)
+    if budget_usd is not None and price_for(settings, spec) is None:
         raise ConfigError(
-            f"{setting}: no known price for {spec}, so --budget can't be kept: name a table in FIGA_PRICES, like "
-            f"data/prices.yaml, with all models of the run and `{spec}: {{input: …, output: …}}`, or drop --budget"
+            f"{setting}: no known price for {spec}, so --budget can't be kept. Set it in US dollars per million tokens of "
+            f"input and output, --set {role}.price=0.15,0.6 (0,0 for a server of your own), or put a line such as "
+            f"`{spec}: [0.15, 0.6]` into a YAML file that FIGA_PRICES names"
         )
 
 
 def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_file: Callable[[str], Path]) -> ChatModel:
     """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
     spec = ModelSpec.parse(settings.model)
-    price = price_of(spec, settings.mode) or Price(0, 0, 0)
+    price = price_for(settings, spec) or Price(0, 0, 0)
 
     def connect() -> Provider:
         if spec.provider == "local":

@@ -85,7 +85,7 @@ def check_settings(settings: RewardSettings, budget_usd: float | None = None) ->
             server_api(member)
             read_key("reward.model", spec, member.api_key_env)
         if kind == "judge":
-            factory.check("reward.model", spec, budget_usd, settings.mode, api_key_env=member.api_key_env)
+            factory.check("reward", member, budget_usd)
             JudgePrompts(settings.judge, settings.prompts)
 
 

@@ -190,8 +190,7 @@ def check(config: CurationConfig) -> None:
     """Refuse settings that can't work, before anything is loaded or paid. Raises ConfigError."""
     if config.needs_generation:
         for role, settings in (("policy", config.policy), ("reviser", config.reviser)):
-            spec, key = ModelSpec.parse(settings.model), settings.api_key_env
-            factory.check(f"{role}.model", spec, config.run.budget_usd, settings.mode, api_key_env=key)
+            factory.check(role, settings, config.run.budget_usd)
     if config.batched and config.run.runner != "threads":
         why = "requests of all shards must meet in one process; leave run.runner at threads"
         raise ConfigError(f"run.runner={config.run.runner} and mode=batch don't go together: {why}")

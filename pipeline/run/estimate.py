@@ -1,6 +1,7 @@
-"""What can be known of a run before it costs anything. Reads the source; calls and loads no model.
+"""What can be known of a run before it costs anything. Reads the source, and loads no model.
 
-`preflight` is `figa check`; `estimate` is --dry-run: calls and cost of a run, estimated from the source's rows.
+`preflight` is `figa check`, which calls each remote model once; `estimate` is --dry-run: calls and cost of a run, estimated from
+the source's rows.
 Rows that planning would reject are not counted. What only a run can know is assumed:
 
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
@@ -22,13 +23,15 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
-from pipeline.models.cost import in_dollars, price_of, prices_as_of
+from pipeline.models.cost import in_dollars
 from pipeline.models.journal import Answer
 from pipeline.models.local import catalog
+from pipeline.models.prices import price_for
 from pipeline.prompts import JudgePrompts, Prompts
-from pipeline.run import context
+from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
+from pipeline.run.probe import probe_all
 from pipeline.stages import sentences
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -91,18 +94,20 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
                 raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
         yield "tokenizer", f"{name}: its template renders the first row"
     if config.needs_generation:
+        yield "prompts", f"{config.reviser.prompts or 'as shipped'}: they can be rendered"
         for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
-            yield role, _described(model)
-    yield "reward", config.reward.model if config.needs_rewards else "not used: the source has pre-made pairs"
+            if model.startswith("local/"):
+                yield role, f"{model}: {_state(model)}"
+    if not config.needs_rewards:
+        yield "reward", "not used: the source has pre-made pairs"
+    elif not rewards.judge_settings(config.reward):
+        yield "reward", config.reward.model
+    yield from probe_all(config, warn)
 
 
-def _described(model: str) -> str:
-    spec = ModelSpec.parse(model)
-    if spec.provider != "local":
-        return f"{model}: named right, and the key it needs is set; it was not called"
-    return f"{model}: " + (
-        f"to be downloaded, {catalog.get(spec.name).size_mb} MB" if _missing(model) else "downloaded"
-    )
+def _state(model: str) -> str:
+    size_mb = catalog.get(ModelSpec.parse(model).name).size_mb
+    return f"to be downloaded, {size_mb} MB" if _missing(model) else "downloaded"
 
 
 def _missing(name: str) -> bool:
@@ -129,7 +134,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "reviser": f"{reviser.model}{_how(reviser.mode)}, style {style_of(reviser)}",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
-        "prices": f"as of {prices_as_of()}",
+        "prices": pricing.described(config),
     }
     if not config.needs_generation:
         reward = config.reward.model if config.needs_rewards else "none"
@@ -176,7 +181,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
 def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
     """Means are in tokens per call."""
     prompt, completion = round(calls * mean_prompt), round(calls * mean_response)
-    price = price_of(ModelSpec.parse(settings.model), settings.mode)
+    price = price_for(settings, ModelSpec.parse(settings.model))
     cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
     return StageCalls(stage, settings.model, calls, prompt, completion, cost)
 

@@ -90,6 +90,7 @@ def _money(inputs: list[Manifest]) -> dict[str, Any]:
         "cost_usd_by_call": _sum([one.get("cost_usd_by_call", {}) for one in inputs]),
         "cost_uncertain_usd": round(sum(one.get("cost_uncertain_usd", 0.0) for one in inputs), 6),
         "unpriced": list(dict.fromkeys(name for one in inputs for name in one.get("unpriced", ()))),
+        "prices": [price for one in inputs for price in one.get("prices", ())],
     }
     return {name: value for name, value in money.items() if value or name == "cost_usd"}
 

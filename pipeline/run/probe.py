@@ -17,9 +17,12 @@ from pipeline.models.adaptation import describe
 from pipeline.models.chat import ChatModel, ChatRequest
 from pipeline.models.provider_errors import UselessAnswer, reason_of
 from pipeline.rewards.judge import judge_params
+from pipeline.rewards.servers import ServerReward
 from pipeline.run.context import Context, local_file
 from pipeline.stages.revise import DIAGNOSIS_FORMAT, style_of
 from pipeline.stages.sample import build_request
+from pipeline.storage.lock import run_lock
+from pipeline.text import visible
 
 STAGE = "probe"
 _ATTEMPTS = 3
@@ -88,6 +91,30 @@ def probe(run: Context, warn: Callable[[str], None]) -> Iterator[tuple[Role, str
         yield role, f"{outcome}; {describe(changes)}" if changes else outcome
 
 
+def probe_all(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """What `figa check` does: `probe`, and one text for each reward server; yields (role, outcome). Raises CurationError."""
+    if remote_roles(config):
+        with run_lock(config.out, warn):
+            outcomes = list(probe(Context(config), warn))
+        for role, outcome in outcomes:
+            yield role.name, f"{role.settings.model}: {outcome}"
+    servers = [
+        member for member in rewards.member_settings(config.reward) if rewards.reward_kind(member.model) == "server"
+    ]
+    for member in servers if config.needs_rewards else []:
+        # A server's score needs no language model.
+        model = ServerReward(member.model_copy(update={"attempts": min(_ATTEMPTS, member.attempts)}))
+        try:
+            (score,) = model.score([([{"role": "user", "content": "What is 1 + 1?"}], "2")], [""])
+        except ProviderStopped as error:
+            raise ConfigError(f"reward.model: {error}") from None
+        if isinstance(score, RowReject):
+            raise ConfigError(
+                f"reward.model: {model.name} gives no score ({score.reason}: {visible(reason_of(score))})"
+            )
+        yield "reward", f"{model.name}: it scores a short text {score:g}"
+
+
 def warn_of_changes(model: ChatModel, warn: Callable[[str], None]) -> None:
     """Warn once of what this model's server refused and gets no longer."""
     if changes := model.adaptation.news:
@@ -104,10 +131,11 @@ def _ask(role: Role, model: ChatModel) -> str:
         raise ConfigError(f"{role.setting}: {error}") from None
     except RowReject as reject:
         where = factory.address(ModelSpec.parse(role.settings.model))
-        said = reason_of(reject)
+        status = reject.evidence.get("status")
+        said = visible(f"status {status}: {reason_of(reject)}" if status else reason_of(reject))
         if reject.reason in _NO_SERVER:
             raise ConfigError(f"{role.setting}: {where}: {_NO_SERVER[reject.reason]} ({said})") from None
-        if reject.evidence.get("status") == 404:
+        if status == 404:
             what = "the server knows no such model, or the address is wrong"
             raise ConfigError(f"{role.setting}: {where}: {what} ({said})") from None
         if not reject.retryable:

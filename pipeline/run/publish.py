@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import __version__, rewards, schema, sources
+from pipeline import __version__, schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, manifest
@@ -17,11 +17,11 @@ from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.adaptation import describe as describe_changes
 from pipeline.models.chat import ChatModel
-from pipeline.models.cost import price_of
 from pipeline.rewards import diagnostics
 from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import Plan
+from pipeline.run.pricing import prices, unpriced
 from pipeline.sources import ResolvedSource
 from pipeline.stages.select import Thresholds
 from pipeline.storage import stage_files
@@ -127,24 +127,16 @@ def find_current(out: Path, run_digest: str, warn: Callable[[str], None]) -> dic
 
 
 def _money(run: Context) -> dict[str, Any]:
-    """What providers reported, what they may bill besides, and models without a known price."""
+    """What providers reported, what they may bill besides, the prices, and models without a known one."""
     paid = {call: cost for call, (_, cost) in run.journal.money().items()}
-    uncertain, names = round(run.journal.uncertain(), 6), unpriced(run.config)
+    uncertain, names, used = round(run.journal.uncertain(), 6), unpriced(run.config), prices(run.config)
     return {
         "cost_usd": round(sum(paid.values()), 6),
         "cost_usd_by_call": {call: round(cost, 6) for call, cost in paid.items()},
         **({"cost_uncertain_usd": uncertain} if uncertain else {}),
         **({"unpriced": names} if names else {}),
+        **({"prices": used} if used else {}),
     }
-
-
-def unpriced(config: CurationConfig) -> list[str]:
-    """Models without a known price: those of this run, and those that earlier runs in the folder called while it had none."""
-    judges = [judge.model for judge in rewards.judge_settings(config.reward)] if config.needs_rewards else []
-    writers = [config.policy.model, config.reviser.model] if config.needs_generation else []
-    specs = dict.fromkeys(ModelSpec.parse(name) for name in [*writers, *judges])
-    now = [str(spec) for spec in specs if price_of(spec) is None]
-    return list(dict.fromkeys([*record.recall(config.out).get("unpriced", []), *now]))
 
 
 def account(

@@ -7,7 +7,7 @@ tests/loopback mends (the policy's own tokenizer counts them): a word or two, an
 the rows are of the bundled sample, or of what --input names.
 
 What a run can't know is a flag with a default: how fast the provider answers and what its limits are. Prices are those of
-data/prices.yaml, or of FIGA_PRICES. No prompt counts as cached. Models that think before they answer bill tokens that the
+genai-prices, or of FIGA_PRICES. No prompt counts as cached. Models that think before they answer bill tokens that the
 journal of another model doesn't have: for them, make the run with the model itself.
 """
 
@@ -30,8 +30,8 @@ from pipeline.config.settings import LabelSettings, PolicySettings
 from pipeline.curate import curate, in_threads
 from pipeline.dataset import manifest
 from pipeline.labels.loading import open_tokenizer
-from pipeline.models.cost import price_of, prices_as_of
 from pipeline.models.journal import Answer
+from pipeline.models.prices import price_of
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.revision_styles import begin_with_drafts_of
 from tests.conftest import SAMPLE, Silent
@@ -72,9 +72,7 @@ class Stage:
         """Raises SystemExit for a model without a price."""
         price = price_of(ModelSpec.parse(model), mode)
         if price is None:
-            raise SystemExit(
-                f"{model} has no known price: name a table that has it in FIGA_PRICES (see data/prices.yaml)"
-            )
+            raise SystemExit(f"{model} has no known price: name a table that has it in FIGA_PRICES")
         return price.of(Answer("", "", 0, prompt_tokens=1, completion_tokens=0)) * self.prompt + self.answer * price.of(
             Answer("", "", 0, prompt_tokens=0, completion_tokens=1)
         )
@@ -178,7 +176,8 @@ def _count(opened: list[Any], text: str) -> int:
 def tables(pilots: list[Pilot], provider: Provider, revisers: tuple[str, ...], policy: str) -> str:
     """The whole page, Markdown."""
     header = " | ".join(f"{size:,}" for size in SIZES)
-    lines = [f"Prices as of {prices_as_of()}. Measured:", ""]
+    known = [price_of(ModelSpec.parse(model)) for model in (policy, *revisers)]
+    lines = [f"Prices: {'; '.join(dict.fromkeys(price.origin for price in known if price))}. Measured:", ""]
     for pilot in pilots:
         sample, revision = pilot.sample, pilot.revision
         lines.append(

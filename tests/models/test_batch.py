@@ -16,9 +16,9 @@ from pipeline.models import chat, factory, retry
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.ledger import unfinished
 from pipeline.models.batch.openai import OpenAIBatches
-from pipeline.models.cost import price_of
 from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.prices import price_of
 from tests.loopback import ChatRequest, LoopbackServer, Reply
 from tests.loopback.batches import BROKEN, CANCELLED, EXPIRED, MISSING, ODD, BatchDesk
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
@@ -238,24 +238,19 @@ def test_a_batch_costs_half(
         f"as_of: 2026-01-01\nbatch: {{openai: 0.5}}\nmodels:\n  {model}: {{input: 100, cached_input: 10, output: 400}}\n"
     )
     monkeypatch.setenv("FIGA_PRICES", str(prices))
-    from pipeline.models import cost
 
-    cost._table.cache_clear()
-    try:
-        ask_together(model_in_batches(server.openai_url, journal, "openai"), texts(5))
-        usages = [call.usage for call in server.calls if call.usage]
-        live = sum(usage.input_tokens * 100 + usage.output_tokens * 400 for usage in usages) / 1e6
-        assert journal.spent() == pytest.approx(live / 2)
-        shown = price_of(ModelSpec.parse(model), "batch")
-        assert shown and (shown.input, shown.output) == (50, 200)
-    finally:
-        cost._table.cache_clear()
+    ask_together(model_in_batches(server.openai_url, journal, "openai"), texts(5))
+    usages = [call.usage for call in server.calls if call.usage]
+    live = sum(usage.input_tokens * 100 + usage.output_tokens * 400 for usage in usages) / 1e6
+    assert journal.spent() == pytest.approx(live / 2)
+    shown = price_of(ModelSpec.parse(model), "batch")
+    assert shown and (shown.input, shown.output) == (50, 200)
 
 
 def test_local_models_have_no_batches() -> None:
     settings = PolicySettings(mode="batch")
     with pytest.raises(ConfigError, match="no batch API"):
-        factory.check("policy.model", ModelSpec.parse(settings.model), None, settings.mode)
+        factory.check("policy", settings, None)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from tenacity import wait_none
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import BudgetReached, RowReject
 from pipeline.models import chat, factory, retry
-from pipeline.models import cost as money
 from pipeline.models.batch import ledger as batch_ledger
 from pipeline.models.batch.ledger import BatchLedger
 from pipeline.models.chat import ChatModel, ChatRequest
@@ -44,7 +43,7 @@ def server(
     desk: BatchDesk,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[LoopbackServer]:
+) -> LoopbackServer:
     """A server whose model has a price; batches cost half of it."""
     server = loopback(extensions=desk.extensions)
     monkeypatch.setattr(retry, "_backoff", wait_none())
@@ -53,9 +52,7 @@ def server(
     entry = f"openai/model-1@{server.openai_url}: {{input: {INPUT}, cached_input: {INPUT}, output: {OUTPUT}}}"
     prices.write_text(f"as_of: today\nbatch: {{openai: 0.5}}\nmodels:\n  {entry}\n")
     monkeypatch.setenv("FIGA_PRICES", str(prices))
-    money._table.cache_clear()
-    yield server
-    money._table.cache_clear()
+    return server
 
 
 def opened(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ def identity(text: str) -> dict[str, object]:
     return factory.identity(ModelSpec.parse(text))
 
 
-def check(text: str, budget: float | None = None) -> None:
-    factory.check("reviser.model", ModelSpec.parse(text), budget)
+def check(text: str, budget: float | None = None, **settings: Any) -> None:
+    factory.check("reviser", ReviserSettings(model=text, **settings), budget)
 
 
 def test_identity_holds_provider_name_and_address() -> None:

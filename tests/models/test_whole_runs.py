@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import ProviderStopped
-from pipeline.models import cost as money
 from pipeline.models import retry
 from pipeline.models.journal import Journal
 from pipeline.run import shards
@@ -28,10 +27,8 @@ Settings = Callable[..., CurationConfig]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_backoff", wait_none())
-    yield
-    money._table.cache_clear()
 
 
 def run(config: CurationConfig) -> tuple[Outcome, list[str]]:
@@ -52,7 +49,6 @@ def set_prices(path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, 
     }
     path.write_text(json.dumps({"as_of": "today", "models": models}), "utf-8")
     monkeypatch.setenv("FIGA_PRICES", str(path))
-    money._table.cache_clear()
 
 
 def billed(settings: Settings, dollars: float) -> float:
