@@ -20,7 +20,7 @@ from pipeline.run import record
 from pipeline.run.context import Context
 from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.pricing import unpriced
-from pipeline.run.probe import probe, warn_of_changes
+from pipeline.run.probe import any_rows, probe, warn_of_changes
 from pipeline.run.publish import find_current, publish
 from pipeline.run.shards import context_of, resolve_thresholds, run_stages
 from pipeline.schema import digest
@@ -77,7 +77,7 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
         if run.journal.warning:
             reporter.warn(run.journal.warning)
         calls_before = run.journal.all_calls()
-        if plan.rows:
+        if any_rows(run.work, plan.shards):
             for _ in probe(run, reporter.warn):
                 pass
         with reporter.watching(run):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pipeline.config.model_names import ANTHROPIC_URL, OPENAI_URL, ModelSpec, base_url
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ProviderStopped
 from pipeline.models.provider_errors import hide
 from pipeline.text import one_line
 
@@ -29,6 +29,11 @@ class Access:
     api_key: str | None = field(repr=False)
     own: bool = False
     hint: str = ""
+
+    def explained(self, failure: Exception, status: int | None) -> Exception:
+        """The failure of a call; a refused key with the setting that names it."""
+        refused = isinstance(failure, ProviderStopped) and status in (401, 403)
+        return ProviderStopped(f"{failure}. {self.hint}") if refused else failure
 
 
 def access(setting: str, spec: ModelSpec, named: str | None) -> Access:

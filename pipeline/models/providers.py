@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.config.model_names import OPENAI_URL
-from pipeline.errors import ProviderStopped, RowReject
+from pipeline.errors import RowReject
 from pipeline.models.adaptation import apply_changes, refused
 from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
@@ -87,9 +87,7 @@ class SdkProvider(Provider):
         return apply_changes(self.arguments(request), request.changes)
 
     def translate(self, error: Exception) -> Exception:
-        failure = translate(self._sdk, error, self.model)
-        wrong_key = isinstance(failure, ProviderStopped) and getattr(error, "status_code", None) in (401, 403)
-        return ProviderStopped(f"{failure}. {self._access.hint}") if wrong_key else failure
+        return self._access.explained(translate(self._sdk, error, self.model), getattr(error, "status_code", None))
 
     @abstractmethod
     def arguments(self, request: ChatRequest) -> dict[str, Any]:

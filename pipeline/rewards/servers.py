@@ -16,6 +16,7 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop
 from pipeline.models.event_loop import each_row
-from pipeline.models.keys import is_loopback, read_key, usable_proxy
+from pipeline.models.keys import Access, access, is_loopback, usable_proxy
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
 from pipeline.models.retry import Breaker, retrying
@@ -133,6 +134,10 @@ class ServerReward(RewardModel):
         self.facts = {"kind": "reward server", **identity, "template": template[:16]}
         self.rows_per_call = max(256, settings.concurrency * settings.batch_size)
 
+    @cached_property
+    def _access(self) -> Access:
+        return access("reward.model", self._spec, self._settings.api_key_env)
+
     def score(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
         """One score per item, in the items' order. References are not used."""
         size = 1 if self._api.one_per_request else self._settings.batch_size
@@ -172,7 +177,7 @@ class ServerReward(RewardModel):
         import httpx2
 
         if self._client is None:
-            key = read_key("reward.model", self._spec, self._settings.api_key_env)
+            key = self._access.api_key
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             # The limiter decides how many connections there are.
             unlimited = httpx2.Limits(max_connections=None)
@@ -194,7 +199,8 @@ class ServerReward(RewardModel):
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
                 wait_s = retry_after(response.headers)
-                raise from_status(response.status_code, None, response.text, self.name, wait_s=wait_s)
+                failure = from_status(response.status_code, None, response.text, self.name, wait_s=wait_s)
+                raise self._access.explained(failure, response.status_code)
             try:
                 return json.loads(response.content)
             except (ValueError, RecursionError):

@@ -1,7 +1,6 @@
 """What can be known of a run before it costs anything. Reads the source, and loads no model.
 
-`preflight` is `figa check`, which calls each remote model once; `estimate` is --dry-run: calls and cost of a run, estimated from
-the source's rows.
+`preflight` is `figa check`, which calls each remote model once; `estimate` is --dry-run: calls and cost, by rows of the source.
 Rows that planning would reject are not counted. What only a run can know is assumed:
 
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message

@@ -6,6 +6,7 @@ other, so the same probe is never made twice. Models on this machine are not pro
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import rewards
@@ -21,6 +22,7 @@ from pipeline.rewards.servers import ServerReward
 from pipeline.run.context import Context, local_file
 from pipeline.stages.revise import DIAGNOSIS_FORMAT, style_of
 from pipeline.stages.sample import build_request
+from pipeline.storage import stage_files
 from pipeline.storage.lock import run_lock
 from pipeline.text import visible
 
@@ -72,6 +74,11 @@ def _reviser(settings: ReviserSettings) -> Role:
 def _judge(settings: RewardSettings) -> Role:
     messages = [{"role": "user", "content": "Reply with the number 7 and nothing else."}]
     return Role("reward", settings, ChatRequest(messages, settings.max_tokens, judge_params(settings)))
+
+
+def any_rows(work: Path, shards: int) -> bool:
+    """Whether any row of the source is to be worked on: without one no model is needed."""
+    return any(file and file.rows for file in (stage_files.inspect(work, "source", shard) for shard in range(shards)))
 
 
 def probe(run: Context, warn: Callable[[str], None]) -> Iterator[tuple[Role, str]]:

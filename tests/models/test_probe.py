@@ -131,9 +131,8 @@ def test_a_server_that_fails_for_a_moment_does_not(settings: Settings) -> None:
     assert manifest["calls"]["probe"] == 2
 
 
-def test_a_source_without_rows_needs_no_server(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text("\n", "utf-8")
-    run(settings())
+def test_rows_that_are_all_rejected_need_no_server(settings: Settings) -> None:
+    run(settings(source__min_query_chars=10_000))
     assert not settings.server.calls  # type: ignore[attr-defined]
 
 
