@@ -137,4 +137,8 @@ def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationCo
         model, _ = download.fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})
         config = config.model_copy(update={"reviser": settings})
+        if config.filter.judge == str(reviser):
+            config = config.model_copy(update={"filter": config.filter.model_copy(update={"judge": settings.model})})
+    if config.judge and (judge := ModelSpec.parse(config.judge.model)).provider == "local":
+        download.fetch(catalog.get(judge.name), progress=reporter.download, warn=reporter.warn)
     return config

@@ -68,17 +68,23 @@ class Prompts(_Templates):
 
 
 class JudgePrompts(_Templates):
-    """The prompt of a judge. kind: pointwise or pairwise."""
+    """The prompt of a judge. kind: pointwise, pairwise or revision."""
 
     def __init__(self, kind: str, folder: str | None = None) -> None:
         self._name = f"judge_{kind}"
         shown = {"answer": "a"} if kind == "pointwise" else {"first": "a", "second": "b"}
+        shown |= {"reference": "r"} if kind == "revision" else {}
         super().__init__(folder, [self._name], {"messages": _QUERY, "fence": "f", **shown})
 
     def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> str:
         """Variables: messages, fence, and the answer, or of a pair first and second."""
         mark = fence(messages, first, second)
         return self._fill(self._name, messages=messages, fence=mark, answer=first, first=first, second=second)
+
+    def render_comparison(self, messages: Sequence[dict[str, str]], reference: str, first: str, second: str) -> str:
+        """Variables: messages, reference, first, second, and a fence that is the same in both orders."""
+        mark = fence(messages, reference, "\0".join(sorted((first, second))))
+        return self._fill(self._name, messages=messages, reference=reference, fence=mark, first=first, second=second)
 
 
 def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:

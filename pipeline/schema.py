@@ -8,7 +8,7 @@ import json
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _IDS = pa.list_(pa.int32())
@@ -25,7 +25,7 @@ SOURCE = pa.schema(
     ]
 )
 # What each stage adds.
-SAMPLE = pa.schema([("policy_model", pa.string()), ("initial", pa.string())])
+SAMPLE = pa.schema([(name, pa.string()) for name in ("policy_model", "initial", "initial_reasoning")])
 SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
 SELECT = pa.schema([])
 REVISE = pa.schema([("reviser_model", pa.string()), ("diagnosis", pa.string()), ("revised", pa.string())])
@@ -51,10 +51,10 @@ _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
     "diagnosis reward_reference reward_initial reward_revised edit_distance prompt_input_ids revised_input_ids "
     "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops "
-    "overlong"
+    "overlong initial_reasoning"
 ).split()
 # Columns that came with a minor version: older data sets don't have them.
-SINCE = {"overlong": "1.1"}
+SINCE = {"overlong": "1.1", "initial_reasoning": "1.2"}
 _FIELDS = {field.name: field for part in (SOURCE, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
 PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 

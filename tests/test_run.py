@@ -177,11 +177,11 @@ def test_a_folder_of_a_newer_version_is_refused_before_any_call(settings: Settin
     run(config)
     path = config.out / name
     path.write_text(
-        json.dumps(json.loads(path.read_text("utf-8")) | {"schema_version": "1.2", "version": "9.0"}), "utf-8"
+        json.dumps(json.loads(path.read_text("utf-8")) | {"schema_version": "1.99", "version": "9.0"}), "utf-8"
     )
     before, calls = files(config.out), len(settings.server.calls)  # type: ignore[attr-defined]
     with pytest.raises(
-        UsageError, match=r"written by figa-pipeline 9.0 with schema version 1.2.* choose another --out"
+        UsageError, match=r"written by figa-pipeline 9.0 with schema version 1.99.* choose another --out"
     ):
         run(settings(policy__temperature=0.9))
     assert files(config.out) == before and len(settings.server.calls) == calls  # type: ignore[attr-defined]

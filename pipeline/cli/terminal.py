@@ -25,7 +25,7 @@ from pipeline.run.context import Context
 from pipeline.run.estimate import Estimate
 
 # The calls of each stage, by their names in the journal.
-_CALLS_OF = {"sample": ("sample",), "score": ("judge",), "revise": ("diagnose", "revise")}
+_CALLS_OF = {"sample": ("sample",), "score": ("judge",), "revise": ("diagnose", "revise"), "filter": ("filter",)}
 
 
 class Terminal:

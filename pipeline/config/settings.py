@@ -15,6 +15,7 @@ from pipeline.config.values import (
     Finite,
     Folder,
     Json,
+    Judge,
     Model,
     Numbers,
     Operational,
@@ -22,9 +23,11 @@ from pipeline.config.values import (
     Rewards,
     Section,
     Seed,
+    Share,
     SourceNames,
     Temperature,
     Threshold,
+    Variables,
     Words,
 )
 from pipeline.storage.location import location
@@ -125,7 +128,9 @@ class RewardSettings(Calls):
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
     )
-    prompts: str | None = Field(None, description="Folder with judge_pointwise.md and judge_pairwise.md of your own")
+    prompts: str | None = Field(
+        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md of your own"
+    )
     logprobs: bool = Field(True, description="Judges: expected mark by token probabilities; false: the written mark")
     temperature: Temperature = Field(0.0, description="Judges; null: not sent")
     max_tokens: int = Field(16, ge=1, description="Tokens of a judgement")
@@ -152,8 +157,8 @@ class ReviserSettings(Calls):
     temperature: Temperature = Field(0.0, description="Randomness; null: not sent, for models that refuse it")
     max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
     candidates: int = Field(1, ge=1, le=64, description="Revisions per row; the accepted one of highest reward stays")
-    max_repetition: float | None = Field(
-        0.5, ge=0, le=1, description="Answers that loop are not revised: share of repeated runs of four words"
+    max_repetition: Share = Field(
+        0.5, description="Answers that loop are not revised: share of repeated runs of four words"
     )
     seed: Seed = Field(0, description="Each row's own seed is derived from it")
 
@@ -176,6 +181,19 @@ class FilterSettings(Section):
         le=1,
         description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: 0.25 for style sentences, else off",
     )
+    min_reference_distance: Share = Field(
+        None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
+    )
+    reject_contradictions: bool | None = Field(
+        None,
+        description='Reject a draft\'s "Yes, you can" where the reference opens with "No"; default: not for pre-made pairs',
+    )
+    judge: Judge = Field(
+        "auto",
+        description="openai/, anthropic/ or local/NAME: compares revision and draft; called as reward says; auto: off",
+    )
+    judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
+    min_judge_gain: float = Field(0.08, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
     def _band(self) -> Self:
@@ -206,6 +224,10 @@ class LabelSettings(Section):
     phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
     max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
     overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
+    reasoning: Literal["drop", "context"] = Field(
+        "drop",
+        description="The policy's thoughts: left out, or before both answers, as a part of the prompt: no weight",
+    )
 
 
 class OutputSettings(Section):
@@ -245,6 +267,17 @@ class CurationConfig(Section):
         """Whether the reward model is used. Pre-made pairs without it have null rewards."""
         gated = self.filter.min_reward_gain is not None or self.labels.signal == "reward_weighted"
         return self.needs_generation or gated
+
+    @property
+    def judge(self) -> RewardSettings | None:
+        """How the filter's judge is called: as `reward` says, a local one never by batch. None without a judge."""
+        model = self.filter.judge
+        if model in ("auto", "off"):
+            return None
+        mode = "live" if model.startswith("local/") else self.reward.mode
+        return self.reward.model_copy(
+            update={"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:

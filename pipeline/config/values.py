@@ -5,7 +5,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
@@ -41,6 +41,13 @@ def model_spec(value: object) -> str:
         return str(ModelSpec.parse(str(value)))
     except ConfigError as error:
         raise ValueError(str(error)) from None
+
+
+def judge_spec(value: object) -> str:
+    # YAML reads a bare `off` as False.
+    if value is None or value is False or value == "off":
+        return "off"
+    return "auto" if value == "auto" else model_spec(value)
 
 
 def reward_specs(value: object) -> str:
@@ -105,12 +112,15 @@ _REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^,]+"
 SourceNames = Annotated[str, pattern(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
 Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/.+")]
+Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/.+)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
 Variables = Annotated[str | None, BeforeValidator(variables), pattern(r"[A-Z_][A-Z0-9_]*(,([A-Z_][A-Z0-9_]*)?)*")]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
+Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
+Share = Annotated[float | None, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
 PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]
@@ -153,3 +163,12 @@ class Calls(Section):
         description="US dollars per million tokens: input,output; 0,0 for a server of your own; default: as listed",
     )
     extra: Json = Field({}, description="Further request parameters that this server understands")
+    reasoning_effort: Effort | None = Field(
+        None, description="How much the model thinks: none, minimal, low, medium, high, …; default: not sent, its own"
+    )
+    reasoning_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens for thoughts, on top of max_tokens: their sum is the limit that is sent and reserved; a whole "
+        "answer that needs less thought may be longer. Default: 0, and 8192 once an answer shows that the model thinks",
+    )

@@ -10,13 +10,19 @@ from pipeline.rewards import diagnostics
 Fact = tuple[str, str]
 Manifest = dict[str, Any]
 RULES = {"eta1": "R(initial) <", "eta2": "R(reference) >", "eta3": "R(reference) − R(initial) >"}
-_ROLES = {"policy": "Policy (initial answers)", "reviser": "Reviser", "reward": "Reward model"}
+_ROLES = {
+    "policy": "Policy (initial answers)",
+    "reviser": "Reviser",
+    "reward": "Reward model",
+    "judge": "Judge of revisions",
+}
 # Stage and role of each kind of call, in the order of the run.
 _CALLS = {
     "sample": ("sample", "policy"),
     "judge": ("score", "reward"),
     "diagnose": ("revise", "reviser"),
     "revise": ("revise", "reviser"),
+    "filter": ("filter", "judge"),
 }
 
 
@@ -84,9 +90,10 @@ def spent(manifest: Manifest) -> list[str]:
 def calls(manifest: Manifest) -> list[tuple[str, str, str, str]]:
     """Stage, call, number of answers, US dollars: "–" where the manifest doesn't say, "unknown" without a price."""
     paid, unpriced = manifest.get("cost_usd_by_call") or {}, set(manifest.get("unpriced") or ())
-    models = {role: {model["name"]} for role, model in manifest["models"].items()}
+    # A judge's name ends in its kind and template.
+    models = {role: {str(model["name"]).partition("#")[0]} for role, model in manifest["models"].items()}
     # Several judges have one name together, so the unpriced names of no other role are theirs.
-    others = models.get("policy", set()) | models.get("reviser", set())
+    others = {name for role in ("policy", "reviser", "judge") for name in models.get(role, ())}
     models["reward"] = models.get("reward", set()) | (unpriced - others)
     counted = manifest.get("calls") or {}
     lines = []

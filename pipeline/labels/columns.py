@@ -30,11 +30,13 @@ LABELS = [*(name for name in schema.TOKENS.names if name not in _WORDS), *schema
 
 
 def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSettings) -> dict[str, Any]:
-    """The columns of `schema.TOKENS` for a row with messages, initial and revised.
+    """The columns of `schema.TOKENS` for a row with messages, initial and revised, and perhaps initial_reasoning.
 
     Raises RowReject: unchanged, too_similar, too_different, and those of `LabelTokenizer.tokenize`.
     """
-    initial, revised = tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
+    initial, revised = tokenizer.tokenize(
+        row["messages"], row["initial"], row["revised"], reasoning=row.get("initial_reasoning")
+    )
     distance = Levenshtein.normalized_distance(initial.response_ids, revised.response_ids)
     if distance == 0:
         raise RowReject("unchanged").with_columns(edit_distance=0.0)
@@ -72,7 +74,11 @@ def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings 
         pair = tokenize_pair(texts, tokenizer, gate)
         return pair | _labels(pair, gain, tokenizer.settings, tokenizer.eos_id)
 
-    texts = rows.select(["messages", "initial", "revised"]).to_pylist()
+    for name in schema.SINCE:
+        if name not in rows.column_names and name not in LABELS:
+            # Older data sets don't have them.
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, schema.PUBLISHED.field(name).type))
+    texts = rows.select(["messages", "initial", "initial_reasoning", "revised"]).to_pylist()
     unlabelled = rows.drop_columns([name for name in LABELS if name in rows.column_names])
     added = pa.schema([schema.PUBLISHED.field(name) for name in LABELS])
     output = collect(unlabelled, added, row_results(labelled, texts, _gains(rows)))

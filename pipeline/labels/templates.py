@@ -10,6 +10,9 @@ writes behind that (ChatML's line feed) is neither generated nor stored.
                a BOS, or nothing            authors' trainer uses
     plain      the same                     the turns, joined by empty lines    EOS
 
+Thoughts that are context (`labels.reasoning`) stand before the answer, as the template writes them behind its generation prompt
+or, where it has no place for them, between <think> tags; they count as a part of the prompt.
+
 A chat template writes an answer by another branch than a prompt. So every answer is rendered in its whole conversation, which
 has to be the prompt, the answer, and what the template puts around answers; else the template is a ConfigError, or the row a
 reject.
@@ -44,6 +47,9 @@ _DATED = (
     "its chat template writes today's date, so the ids would depend on the day: pin it with labels.date=2026-01-31 (any day) "
     "and let the trainer write the same"
 )
+# Qwen's and most others' name for a turn's thoughts, gpt-oss's, vLLM's.
+_THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
+_OPENED = re.compile(r"<think>\s*\Z")
 _DATE_FORMAT = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
@@ -66,9 +72,9 @@ class TextTemplate:
         query = "\n\n".join(m["content"] for m in with_system(messages, self._settings.system))
         return f"{query}\n\n" if self._settings.template == "plain" else _ALPACA.replace("{instruction}", query, 1)
 
-    def answer(self, messages: Messages, prompt: str, response: str) -> str:
-        """What stands between `prompt` and the end token when `response` is trained on. Raises RowReject."""
-        return response
+    def answer(self, messages: Messages, prompt: str, response: str, thoughts: str | None) -> tuple[str, str]:
+        """What stands between `prompt` and the end token: the thoughts, and what is trained on. Raises RowReject."""
+        return _written_out(thoughts), response
 
 
 class ChatTemplate:
@@ -83,6 +89,7 @@ class ChatTemplate:
         formats = sorted({match[2] for match in _DATE_FORMAT.finditer(self._source)})
         pinned = {form: settings.date.strftime(form) for form in formats} if settings.date else {}
         self._variables = {**settings.template_options, "pinned_date": pinned}
+        self._opened = ""
         try:
             self._lead, self._tail = self._around_answers()
         except RowReject as reject:
@@ -99,25 +106,40 @@ class ChatTemplate:
     def prompt(self, messages: Messages) -> str:
         return self._render(messages, add_generation_prompt=True)
 
-    def answer(self, messages: Messages, prompt: str, response: str) -> str:
+    def answer(self, messages: Messages, prompt: str, response: str, thoughts: str | None) -> tuple[str, str]:
         whole = self._whole(messages, response)
-        opening = prompt + self._lead
+        opening = prompt.removesuffix(self._opened) + self._lead
         written = whole[len(opening) : len(whole) - len(self._tail)]
         # Some templates strip white space around an answer; the trainer then never sees it.
         same = written in response and written.strip() == response.strip()
         if whole != opening + written + self._tail or not same:
             raise RowReject("template_alters_answer", rendered=whole[len(prompt) :][:200])
-        return self._lead + written + self._before_end
+        if context := self._context(messages, prompt, response, written, thoughts):
+            return context, written + self._before_end
+        return _written_out(thoughts, self._opened), self._lead + written + self._before_end
+
+    def _context(self, messages: Messages, prompt: str, response: str, written: str, thoughts: str | None) -> str:
+        """What the template itself writes before an answer with these thoughts; "" when it leaves them out."""
+        if not thoughts:
+            return ""
+        whole, ending = self._whole(messages, response, thoughts), written + self._tail
+        context = whole[len(prompt) : len(whole) - len(ending)]
+        return context if whole == prompt + context + ending and thoughts in context else ""
 
     def _around_answers(self) -> tuple[str, str]:
         """What the template writes before and behind an answer."""
         prompt, whole = self.prompt([_QUERY]), self._whole([_QUERY], _ANSWER)
+        if self._settings.reasoning == "context" and not whole.startswith(prompt) and (tag := _OPENED.search(prompt)):
+            # The prompt opens the thoughts, which the template leaves out behind it.
+            self._opened = tag[0]
+            prompt = prompt.removesuffix(self._opened)
         lead, answer, tail = whole.removeprefix(prompt).partition(_ANSWER)
         if not whole.startswith(prompt) or not answer:
             raise ConfigError(
                 "its chat template writes an answer otherwise than behind its generation prompt, so what is trained on "
                 f"differs from what is sampled ({_snippet(prompt)} against {_snippet(whole)}): set "
-                "labels.template_options as the template wants it, or labels.template=alpaca"
+                "labels.template_options as the template wants it, labels.reasoning=context where the prompt opens the "
+                "model's thoughts, or labels.template=alpaca"
             )
         return lead, tail
 
@@ -136,9 +158,12 @@ class ChatTemplate:
             )
         return "", str(self._tokenizer.eos_token)
 
-    def _whole(self, messages: Messages, response: str) -> str:
+    def _whole(self, messages: Messages, response: str, thoughts: str | None = None) -> str:
         """The conversation that ends with the response."""
-        return self._render([*messages, {"role": "assistant", "content": response}], add_generation_prompt=False)
+        turn = {"role": "assistant", "content": response}
+        if thoughts:
+            turn |= dict.fromkeys(_THOUGHT_FIELDS, thoughts)
+        return self._render([*messages, turn], add_generation_prompt=False)
 
     def _render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
         try:
@@ -168,6 +193,14 @@ def with_system(messages: Messages, system: str | None) -> list[dict[str, str]]:
     if system and messages[0]["role"] != "system":
         return [{"role": "system", "content": system}, *messages]
     return list(messages)
+
+
+def _written_out(thoughts: str | None, opened: str = "") -> str:
+    """Thoughts as most models write them. opened: the tag that the prompt ends with."""
+    if not thoughts and not opened:
+        return ""
+    opening = "" if opened else "<think>\n"
+    return f"{opening}{thoughts or ''}\n</think>\n\n"
 
 
 def _snippet(text: str) -> str:

@@ -125,23 +125,26 @@ class LabelTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
-    def tokenize(self, messages: Messages, *responses: str) -> list[TokenizedAnswer]:
+    def tokenize(self, messages: Messages, *responses: str, reasoning: str | None = None) -> list[TokenizedAnswer]:
         """Tokenise each response behind the same prompt, up to the token that ends it.
+
+        reasoning: what the policy thought before it answered; where the settings have it as context, it ends the prompt.
 
         Raises RowReject: special_token_in_text (a text spells a control token), template_refuses (the chat template
         has no place for these roles), template_alters_answer (it writes more or less than the response),
         token_across_boundary (a token covers the end of the prompt and the start of the response, or the last of the
         response and its end), too_long.
         """
-        texts = [m["content"] for m in messages] + list(responses)
+        thoughts = reasoning if self.settings.reasoning == "context" else None
+        texts = [m["content"] for m in messages] + list(responses) + [thoughts or ""]
         for special in self._special:
             if any(special in text for text in texts):
                 raise RowReject("special_token_in_text", token=special)
         prompt = self.render(messages)
-        answers = [
-            self._encode(prompt + self._template.answer(messages, prompt, response), len(prompt))
-            for response in responses
-        ]
+        answers = []
+        for response in responses:
+            begins = self._template.answer(messages, prompt, response, thoughts)
+            answers.append(self._encode(prompt + "".join(begins), len(prompt) + len(begins[0])))
         first = answers[0]
         if any(a.ids[: a.prompt_length] != first.ids[: first.prompt_length] for a in answers[1:]):
             raise RowReject("token_across_boundary", detail="the prompt's ids depend on the response behind it")
@@ -150,7 +153,8 @@ class LabelTokenizer:
     def tokenize_published(self, row: dict[str, Any]) -> list[TokenizedAnswer]:
         """Initial and revised answer of a published row; empty when their ids are not the stored ones."""
         try:
-            answers = self.tokenize(row["messages"], row["initial"], row["revised"])
+            thoughts = row.get("initial_reasoning")
+            answers = self.tokenize(row["messages"], row["initial"], row["revised"], reasoning=thoughts)
         except RowReject:
             return []
         return answers if [a.ids for a in answers] == [row["initial_input_ids"], row["revised_input_ids"]] else []

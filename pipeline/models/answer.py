@@ -23,12 +23,22 @@ class Answer:
     cache_write_tokens: int = 0
     # Where requested: for each token, itself and its likeliest alternatives as [text, log probability].
     logprobs: list[list[list[Any]]] | None = None
+    # What the model thought, which is no part of the text, and the server's count of its tokens, 0 where it gives none.
+    reasoning: str | None = None
+    reasoning_tokens: int = 0
+    # The server's word for `finish`, where it is another.
+    end: str | None = None
+
+    @property
+    def reasoned(self) -> bool:
+        return bool(self.reasoning) or self.reasoning_tokens > 0
 
     def to_json(self) -> str:
-        """All fields, logprobs only where there are any. ASCII: lone surrogates, which SQLite refuses, survive as escapes."""
+        """All fields, the last ones only where set. ASCII: lone surrogates, which SQLite refuses, survive as escapes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not self.logprobs:
-            del values["logprobs"]
+        for name in ("logprobs", "reasoning", "reasoning_tokens", "end"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values)
 
     @classmethod

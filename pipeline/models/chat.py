@@ -30,10 +30,13 @@ from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
 from pipeline.models.provider_errors import Transient, UselessAnswer
+from pipeline.models.reading import REASONED_ONLY, reread
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
 
 _BUDGET_POLL_S = 0.02
+# Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
+THOUGHT_TOKENS = 8192
 # No higher max_tokens would change these answers.
 _FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
@@ -91,6 +94,9 @@ class ChatModel:
     attempts: int
     # Held by a stage during a shard's calls.
     shard_lock: AbstractContextManager[Any]
+    # The setting; None: `THOUGHT_TOKENS` once the model is known to think, which its answers show.
+    reasoning_tokens: int | None = None
+    thinks: bool = False
 
     def __post_init__(self) -> None:
         self.calls = 0
@@ -100,22 +106,51 @@ class ChatModel:
         self.breaker = Breaker(self.name, "rows", "the model's name and its address")
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
-        """The model's answer, from the journal if it has one.
+        """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
 
-        An answer cut at max_tokens is returned as such (finish `length`) and requested again only with a higher
-        max_tokens. Raises RowReject, BudgetReached or ProviderStopped.
+        An answer cut at its limit is returned as such (finish `length`) and requested again only with a higher one, as
+        when this very answer shows that the model thinks. Raises RowReject, BudgetReached or ProviderStopped.
         """
-        for changes in self.adaptation.variants():
-            if known := self._known(_changed(request, changes)):
-                return known
+        while True:
+            known = self._journalled(request)
+            self.thinks |= known is not None and known.reasoned
+            room = self.room
+            limited = replace(request, max_tokens=request.max_tokens + room)
+            try:
+                answer = await self._ask(stage, known, limited)
+            except UselessAnswer as reject:
+                self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
+                if reject.reason != REASONED_ONLY or self.room == room:
+                    raise
+                continue
+            self.thinks |= answer.reasoned
+            if answer.finish == "stop" or self.room == room:
+                return answer
+
+    @property
+    def room(self) -> int:
+        """Tokens for thoughts, on top of an answer's max_tokens."""
+        if self.reasoning_tokens is not None:
+            return self.reasoning_tokens
+        return THOUGHT_TOKENS if self.thinks else 0
+
+    async def _ask(self, stage: str, known: Answer | None, request: ChatRequest) -> Answer:
+        if known and _fits(known, request.max_tokens):
+            self.breaker.answered = True
+            return reread(known)
         provider = self._provider or await self._connected()
 
         async def send(changes: Changes) -> Answer:
             changed = _changed(request, changes)
-            # Refused before, in a run whose notes are gone, and answered then.
-            if changes != self.adaptation.changes and (known := self._known(changed)):
-                return known
-            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, self._key(changed), changed)
+            key = self._key(changed)
+            # Answered after a refusal in an earlier run, whose notes are gone.
+            if (
+                changes != self.adaptation.changes
+                and (kept := self.journal.get(key))
+                and _fits(kept, request.max_tokens)
+            ):
+                return reread(kept)
+            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, changed)
             return answer
 
         with self.breaker.watch(attempts=self.attempts):
@@ -126,15 +161,10 @@ class ChatModel:
         changes = [request.changes] if request.changes else []
         return digest(self.identity, request.messages, request.params, *changes)
 
-    def _known(self, request: ChatRequest) -> Answer | None:
-        """The journal's answer. Raises UselessAnswer for one that can't be used."""
-        known = self.journal.get(self._key(request))
-        if not known or not _fits(known, request.max_tokens):
-            return None
-        self.breaker.answered = True
-        if known.finish not in ("stop", "length"):
-            raise UselessAnswer.from_journal(known)
-        return known
+    def _journalled(self, request: ChatRequest) -> Answer | None:
+        """The answer to a request, in whatever form the server took it."""
+        forms = (_changed(request, changes) for changes in self.adaptation.variants())
+        return next(filter(None, (self.journal.get(self._key(form)) for form in forms)), None)
 
     def each_row(
         self,

@@ -28,6 +28,8 @@ from pipeline.models.local.server import cores, serve
 from pipeline.models.prices import price_for
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider
 
+# The fewest tokens of thoughts that Anthropic takes.
+_LEAST_BUDGET = 1024
 # Each keeps the model in memory: up to 2 GB for the default reviser.
 _MOST_REPLICAS = 4
 # In batch mode all rows may wait at the same time: that costs next to nothing.
@@ -46,9 +48,9 @@ def address(spec: ModelSpec) -> str:
     return str(ModelSpec(spec.provider, spec.name, base_url(spec)))
 
 
-def check(role: str, settings: Settings, budget_usd: float | None) -> None:
-    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError."""
-    setting, spec = f"{role}.model", ModelSpec.parse(settings.model)
+def check(role: str, settings: Settings, budget_usd: float | None, setting: str = "") -> None:
+    """Refuse a model that can't be called, before anything is loaded. Raises ConfigError. setting: its own name."""
+    setting, spec = setting or f"{role}.model", ModelSpec.parse(settings.model)
     if spec.provider in SCORERS:
         raise ConfigError(
             f"{setting}: {spec.provider}/ models score answers; to write them use local/, openai/ or anthropic/"
@@ -101,6 +103,8 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
         # Local servers keep a row's prompt in their cache: rows of two shards would push each other's out, and with it
         # what makes their answers repeatable.
         shard_lock=threading.Lock() if spec.provider == "local" else nullcontext(),
+        reasoning_tokens=settings.reasoning_tokens,
+        thinks=settings.reasoning_effort not in (None, "none"),
     )
 
 
@@ -165,6 +169,7 @@ def request_params(settings: Settings, spec: ModelSpec, row_seed: int, *, first:
         params["temperature"] = settings.temperature
     if isinstance(settings, PolicySettings) and settings.top_p is not None:
         params["top_p"] = settings.top_p
+    params |= _reasoning(settings, spec)
     extra = dict(settings.extra)
     if spec.provider == "local":
         # llama.cpp sums in another order over a cached prompt: what another row left there must not show in the answer.
@@ -172,3 +177,16 @@ def request_params(settings: Settings, spec: ModelSpec, row_seed: int, *, first:
     if extra:
         params["extra_body"] = extra
     return params
+
+
+def _reasoning(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+    """The parameters that say how much the model thinks, as its provider spells them."""
+    effort, tokens = settings.reasoning_effort, settings.reasoning_tokens or 0
+    if spec.provider != "anthropic":
+        return {"reasoning_effort": effort} if effort else {}
+    if effort == "none":
+        return {"thinking": {"type": "disabled"}}
+    if effort:
+        return {"thinking": {"type": "adaptive"}, "output_config": {"effort": effort}}
+    # Always below the limit that is sent, which is max_tokens more.
+    return {"thinking": {"type": "enabled", "budget_tokens": tokens}} if tokens >= _LEAST_BUDGET else {}

@@ -40,7 +40,8 @@ def access(setting: str, spec: ModelSpec, named: str | None) -> Access:
     """The address of a model and its key. setting: the model's, for messages. Raises ConfigError."""
     hint = f"The key sent was that of {key_variable(spec, named)}"
     if not key_variable(spec, named):
-        hint = f"No key was sent to this address: set {_setting(setting)}=NAME, the environment variable with its key"
+        other = ", or filter.judge_api_key_env for the filter's judge" if setting == "reward.model" else ""
+        hint = f"No key was sent to this address: set {_setting(setting)}=NAME, the environment variable with its key{other}"
     return Access(base_url(spec), read_key(setting, spec, named), key_variable(spec, None) is not None, hint)
 
 
@@ -79,7 +80,7 @@ def check_key(setting: str, variable: str, key: str) -> None:
 
 
 def _setting(setting: str) -> str:
-    return f"{setting.partition('.')[0]}.api_key_env"
+    return "filter.judge_api_key_env" if setting == "filter.judge" else f"{setting.partition('.')[0]}.api_key_env"
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -97,7 +97,8 @@ def priced(settings: Calls, spec: ModelSpec, role: str) -> dict[str, Any] | None
         return known
     numbers = {"input": price.input, "cached_input": price.cached_input, "cache_write": price.written}
     dearest = {"output": price.output, "dearest_output": max(one.output for one in price.each)}
-    origin = f"{role}.price" if settings.price is not None else price.origin
+    # The filter's judge is called as the settings of the reward say.
+    origin = f"{'reward' if role == 'judge' else role}.price" if settings.price is not None else price.origin
     return known | {name: round(usd, 6) for name, usd in (numbers | dearest).items()} | {"from": origin}
 
 

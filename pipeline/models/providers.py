@@ -136,7 +136,8 @@ class AnthropicProvider(SdkProvider):
         if system:
             params["system"] = system
         if schema := (request.params.get("response_format") or {}).get("json_schema"):
-            params["output_config"] = {"format": {"type": "json_schema", "schema": schema["schema"]}}
+            form = {"type": "json_schema", "schema": schema["schema"]}
+            params["output_config"] = {**params.get("output_config", {}), "format": form}
         return {"model": self.model, "messages": turns, "max_tokens": request.max_tokens, **params}
 
     def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:

@@ -1,5 +1,18 @@
-"""A response's JSON as an Answer, in either API's shape, live or from a batch."""
+"""A response's JSON as an Answer, in either API's shape, live or from a batch.
 
+What becomes of a response, by the server's word for its end, in whatever case:
+
+    stop end_turn stop_sequence eos …        a whole answer
+    length max_tokens model_length …         a cut one; also without a word, when the tokens reached the limit
+    none                                     a whole answer
+    content_filter safety sensitive …        content_filter: a reject of its own, as is refused
+    error network_error overloaded …         tried again
+    anything else                            unexpected_end: a reject with the word in its evidence
+
+Thoughts are kept apart from the text, wherever a server puts them: in fields or parts of their own, or in the text.
+"""
+
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,36 +20,71 @@ from typing import Any
 
 from pipeline.models.answer import Answer
 from pipeline.models.provider_errors import Transient, UselessAnswer, snippet
+from pipeline.models.thoughts import split_thoughts, without_end_tokens
 from pipeline.models.usage import part, with_anthropic_tokens, with_openai_tokens
 from pipeline.text import replace_surrogates
 
-# Why an answer ends too early: our limit or the model's own; a failure at the server (vLLM, OpenRouter).
-_CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
-_SERVER_FAILED = ("error", "abort")
+_WHOLE = set("stop end_turn stop_sequence eos eos_token end complete completed finished stop_token endoftext".split())
+_CUT = set(
+    "length max_tokens model_length model_context_window_exceeded max_output_tokens max_length token_limit limit "
+    "error_limit".split()
+)
+_FILTERED = set(
+    "content_filter content_filtered safety sensitive recitation blocklist blocked prohibited_content spii image_safety "
+    "language guardrail_intervened data_inspection_failed error_toxic".split()
+)
+# A failure at the server, which passes.
+_FAILED = set(
+    "error abort aborted insufficient_system_resource network_error server_error internal_error internal_server_error "
+    "overloaded timeout timed_out cancelled canceled load unload other".split()
+)
+REASONED_ONLY = "reasoning_used_all_tokens"
 _MOST_LOGPROBS = 64
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
 def read_openai(content: Any, model: str, max_tokens: int, request_id: str | None) -> Answer:
     """A chat completion as an answer. Raises UselessAnswer or Transient."""
     choices = part(content, "choices")
     if choices is None:
-        raise _not_an_answer(content)
-    logprobs = _logprobs(part(choices[0], "logprobs")) if choices else None
-    counted = Answer("", "", max_tokens, request_id=request_id, logprobs=logprobs)
-    counted = with_openai_tokens(counted, part(content, "usage"))
+        if not isinstance(content, dict) or "choices" not in content or content.get("error"):
+            raise _not_an_answer(content)
+        # Gemini's, for a prompt that its filter stops.
+        choices = []
+    counted = with_openai_tokens(Answer("", "", max_tokens, request_id=request_id), part(content, "usage"))
     if not choices:
         raise UselessAnswer("empty_choices", counted, model=model)
-    message = choices[0]["message"]
-    return _answer(counted, message.get("content"), choices[0]["finish_reason"], message.get("refusal"))
+    choice = choices[0]
+    finish, message = _word(choice.get("finish_reason")), choice.get("message")
+    if finish in _FAILED and part(choice, "error"):
+        raise _failed(f"{finish}: {part(choice['error'], 'message') or choice['error']}")
+    if message is None and _kind(finish) == "content_filter":
+        message = {}
+    text, thoughts = _parts(message.get("content"))
+    thoughts = "\n\n".join(filter(None, [_thoughts(message), thoughts]))
+    answer = _answer(counted, text, thoughts, finish, message.get("refusal"))
+    return replace(answer, logprobs=_logprobs(part(choice, "logprobs"), answer))
 
 
 def read_anthropic(content: Any, model: str, max_tokens: int, request_id: str | None) -> Answer:
     """A message as an answer. Raises UselessAnswer or Transient."""
-    if part(content, "content") is None:
+    blocks = part(content, "content")
+    if blocks is None:
         raise _not_an_answer(content)
-    counted = with_anthropic_tokens(Answer("", "", max_tokens, request_id=request_id), content["usage"])
-    text = "".join(block["text"] for block in content["content"] if block["type"] == "text")
-    return _answer(counted, text, content.get("stop_reason"), None)
+    counted = with_anthropic_tokens(Answer("", "", max_tokens, request_id=request_id), content.get("usage"))
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    thoughts = [str(block.get("thinking") or "") for block in blocks if block["type"] == "thinking"]
+    # A redacted thought has no text: it was one all the same.
+    if any(block["type"] == "redacted_thinking" for block in blocks):
+        counted = replace(counted, reasoning_tokens=max(1, counted.reasoning_tokens))
+    return _answer(counted, text, "\n\n".join(filter(None, thoughts)), _word(content.get("stop_reason")), None)
+
+
+def reread(kept: Answer) -> Answer:
+    """A journalled answer as it is read now: an earlier version left thoughts in its text. Raises UselessAnswer."""
+    if kept.finish not in ("stop", "length"):
+        raise UselessAnswer.from_journal(kept)
+    return _answer(kept, kept.text, kept.reasoning or "", kept.end or kept.finish, None)
 
 
 @contextmanager
@@ -58,11 +106,102 @@ def _not_an_answer(content: Any) -> Transient:
     return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
 
 
-def _logprobs(value: Any) -> list[list[list[Any]]] | None:
-    """Of each of the first tokens, itself and then its alternatives. None where there are none, or none that can be read."""
+def _failed(word: str) -> Transient:
+    return Transient("server_error", snippet(f"status 200, and the server gave up: {word}"), maybe_billed=True)
+
+
+def _word(finish: Any) -> str | None:
+    """The server's word for why an answer ended; None without one. SGLang puts it into an object."""
+    if isinstance(finish, dict):
+        finish = finish.get("type") or finish
+    return str(finish) if finish not in (None, "") else None
+
+
+def _kind(word: str | None) -> str:
+    """What that word means: stop, length, content_filter, refused, failed, or "" for what is unknown."""
+    plain = (word or "stop").lower().removeprefix("finish_reason_").replace("-", "_").strip()
+    kinds = {"stop": _WHOLE, "length": _CUT, "content_filter": _FILTERED, "refused": {"refusal"}, "failed": _FAILED}
+    known = next((kind for kind, words in kinds.items() if plain in words), "")
+    # Gemini's: "content_filter: PROHIBITED_CONTENT".
+    return known or ("content_filter" if re.match(r"content_?filter", plain) else "")
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """Text and thoughts of a message's content: a string, or a list of parts as Mistral and gateways send it."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    if not isinstance(content, list):
+        raise TypeError("content is neither text nor parts")
+    texts, thoughts = [], []
+    for one in content:
+        kind = str(part(one, "type") or "text")
+        if isinstance(one, str):
+            texts.append(one)
+        elif kind in ("text", "output_text"):
+            texts.append(str(one["text"] or ""))
+        elif "think" in kind or "reason" in kind:
+            inner = one.get("thinking") or one.get("text") or one.get("reasoning") or ""
+            thoughts.append(inner if isinstance(inner, str) else _parts(inner)[0])
+    return "".join(texts), "\n\n".join(filter(None, thoughts))
+
+
+def _thoughts(message: dict[str, Any]) -> str:
+    """The thoughts that a server's reasoning parser took out of the text."""
+    named = [message[name] for name in _THOUGHT_FIELDS if isinstance(message.get(name), str)]
+    if not any(named) and isinstance(details := message.get("reasoning_details"), list):
+        named = ["\n\n".join(str(part(one, "text") or part(one, "summary") or "") for one in details)]
+    return next((thought.strip() for thought in named if thought.strip()), "")
+
+
+def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refusal: str | None) -> Answer:
+    """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
+    text, thought = split_thoughts(text)
+    # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
+    text, thoughts = (replace_surrogates(each)[0] for each in (text, "\n\n".join(filter(None, [thoughts, thought]))))
+    counted = replace(counted, reasoning=thoughts or None)
+    kind = "refused" if refusal else _kind(finish)
+    if finish is None and 0 < counted.max_tokens <= counted.completion_tokens:
+        kind = "length"
+    if kind == "refused":
+        raise UselessAnswer("refused", counted, answer=snippet(refusal or text))
+    if kind == "content_filter":
+        raise UselessAnswer("content_filter", counted, answer=snippet(text), finish=snippet(str(finish), 60))
+    if kind == "failed":
+        raise _failed(str(finish))
+    if not kind:
+        raise UselessAnswer("unexpected_end", counted, finish=snippet(str(finish), 60), answer=snippet(text))
+    if not text.strip():
+        raise _without_text(counted, kind, finish)
+    cleaned = without_end_tokens(text)
+    end = None if finish in (None, kind) else finish
+    if not cleaned.strip():
+        raise UselessAnswer("empty_answer", counted, finish=finish, answer=snippet(text))
+    return replace(counted, text=cleaned, finish=kind, end=end)
+
+
+def _without_text(counted: Answer, kind: str, finish: str | None) -> UselessAnswer:
+    """Nothing was said: because the thoughts took all tokens, which the user can mend, or for no reason that is known."""
+    if kind == "stop" and not counted.reasoned:
+        return UselessAnswer("empty_answer", counted, finish=finish)
+    evidence = {
+        "finish": finish,
+        "limit": counted.max_tokens,
+        "completion_tokens": counted.completion_tokens,
+        "reasoning_tokens": counted.reasoning_tokens or None,
+        "hint": "raise reasoning_tokens of this model's role, or lower its reasoning_effort"
+        if kind == "length"
+        else "the server reports all of the answer as reasoning: check its reasoning parser",
+    }
+    return UselessAnswer(REASONED_ONLY, counted, **evidence)
+
+
+def _logprobs(value: Any, answer: Answer) -> list[list[list[Any]]] | None:
+    """Of each of the answer's first tokens, itself and then its alternatives. None where there are none, or none readable."""
     content = part(value, "content")
     if not isinstance(content, list):
         return None
+    if answer.reasoned:
+        content = content[_tokens_before(content, answer.text) :]
     listed = ([token, *(part(token, "top_logprobs") or [])] for token in content[:_MOST_LOGPROBS])
     pairs = ([(part(t, "token"), part(t, "logprob")) for t in tokens] for tokens in listed)
     return [
@@ -70,16 +209,11 @@ def _logprobs(value: Any) -> list[list[list[Any]]] | None:
     ] or None
 
 
-def _answer(counted: Answer, text: str | None, finish: str | None, refusal: str | None) -> Answer:
-    """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
-    if refusal or finish == "refusal":
-        raise UselessAnswer("refused", counted, answer=snippet(refusal or text or ""))
-    if finish == "content_filter":
-        raise UselessAnswer("content_filter", counted, answer=snippet(text or ""))
-    if finish in _SERVER_FAILED:
-        raise Transient("server_error", f"status 200, and the server gave up: {finish}", maybe_billed=True)
-    if not text or not text.strip():
-        raise UselessAnswer("empty_answer", counted, finish=finish)
-    # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
-    text = replace_surrogates(text)[0]
-    return replace(counted, text=text, finish="length" if finish in _CUT else "stop")
+def _tokens_before(tokens: list[Any], text: str) -> int:
+    """How many of a response's tokens, its thoughts among them, come before the text with which it ends."""
+    wanted, ending = text.strip(), ""
+    for place in reversed(range(len(tokens))):
+        ending = str(part(tokens[place], "token") or "") + ending
+        if wanted in ending:
+            return place
+    return 0

@@ -12,7 +12,14 @@ def with_openai_tokens(answer: Answer, usage: Any) -> Answer:
     """The answer with a chat completion's token counts. All 0, which stands for unknown, when one is no count."""
     prompt, completion = _tokens(usage, "prompt_tokens", "completion_tokens")
     cached = min(prompt, *_tokens(part(usage, "prompt_tokens_details"), "cached_tokens"))
-    return replace(answer, prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+    (thought,) = _tokens(part(usage, "completion_tokens_details"), "reasoning_tokens")
+    return replace(
+        answer,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        reasoning_tokens=thought,
+    )
 
 
 def with_anthropic_tokens(answer: Answer, usage: Any) -> Answer:

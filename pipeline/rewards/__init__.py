@@ -6,8 +6,9 @@
     openai/ anthropic/ local/NAME           judge.py      a language model as judge
     several of them, with commas            base.Ensemble
 
-`load_reward` opens the model of the settings; `base.score_items` calls it. check.py compares a model with pairs of which the
-better answer is known, and diagnostics.py measures how far scores can be trusted.
+`load_reward` opens the model of the settings; `base.score_items` calls it. `load_judge` opens the filter's judge of revisions.
+check.py compares a model with pairs of which the better answer is known, and diagnostics.py measures how far scores can be
+trusted.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from pipeline.prompts import JudgePrompts
 from pipeline.rewards.base import Ensemble, RewardModel
 from pipeline.rewards.embedded import EmbeddedReward
 from pipeline.rewards.hf import SequenceClassifierReward
-from pipeline.rewards.judge import PairwiseJudge, PointwiseJudge
+from pipeline.rewards.judge import PairwiseJudge, PointwiseJudge, RevisionJudge
 from pipeline.rewards.servers import ServerReward, server_api
 
 EMBEDDED = "reward-head"
@@ -64,8 +65,8 @@ def reward_kind(model: str) -> str:
     return "hf" if spec.provider == "hf" else "server" if spec.provider in SERVERS else "judge"
 
 
-def check_settings(settings: RewardSettings, budget_usd: float | None = None) -> None:
-    """Refuse settings that can't work, before anything is loaded. Raises ConfigError."""
+def check_settings(settings: RewardSettings, budget_usd: float | None = None, *, judged: bool = False) -> None:
+    """Refuse settings that can't work, before anything is loaded. Raises ConfigError. judged: the filter has a judge."""
     members = member_settings(settings)
     if settings.api_key_env and not any(member.api_key_env for member in members):
         wanted = f"{len(members)} names with commas, one per model and empty where none is needed"
@@ -75,7 +76,7 @@ def check_settings(settings: RewardSettings, budget_usd: float | None = None) ->
             raise ConfigError(
                 f"reward.centres and reward.spreads: expected {len(members)} numbers, one per model, got {len(numbers)}"
             )
-    if settings.mode == "batch" and not judge_settings(settings):
+    if settings.mode == "batch" and not judge_settings(settings) and not judged:
         raise ConfigError("reward.mode=batch is for language models as judges; leave it at live")
     for member in members:
         spec, kind = ModelSpec.parse(member.model), reward_kind(member.model)
@@ -87,6 +88,28 @@ def check_settings(settings: RewardSettings, budget_usd: float | None = None) ->
         if kind == "judge":
             factory.check("reward", member, budget_usd)
             JudgePrompts(settings.judge, settings.prompts)
+
+
+def check_judge(settings: RewardSettings, budget_usd: float | None = None) -> None:
+    """The same for the filter's judge, which is called as `settings` say."""
+    if reward_kind(settings.model) != "judge":
+        raise ConfigError(
+            f"filter.judge: {settings.model} scores answers; a judge is openai/, anthropic/ or local/NAME"
+        )
+    factory.check("reward", settings, budget_usd, "filter.judge")
+    JudgePrompts(RevisionJudge.kind, settings.prompts)
+
+
+def load_judge(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RevisionJudge:
+    """The filter's judge of revisions."""
+    return RevisionJudge(settings, open_chat(settings))
+
+
+def identify_judge(settings: RewardSettings) -> list[Any]:
+    """For a digest: the judge's model and prompt, and how it is called."""
+    called = {name: getattr(settings, name) for name in ("temperature", "max_tokens", "seed", "logprobs", "extra")}
+    prompts = JudgePrompts(RevisionJudge.kind, settings.prompts)
+    return [factory.identity(ModelSpec.parse(settings.model)), prompts.digest, called]
 
 
 def identify_models(settings: RewardSettings) -> list[Any]:
@@ -105,7 +128,8 @@ def identify_models(settings: RewardSettings) -> list[Any]:
 
 def load_reward(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RewardModel:
     """The reward model that `settings` name. open_chat opens the language model of a judge."""
-    check_settings(settings)
+    # Only the whole run's check knows whether `mode` is for the filter's judge.
+    check_settings(settings, judged=True)
     members = [_load_member(member, open_chat) for member in member_settings(settings)]
     return members[0] if len(members) == 1 else Ensemble(members, settings)
 

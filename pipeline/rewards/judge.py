@@ -4,19 +4,22 @@ pointwise   R(X, Y) is a mark from 1 to 9: its expectation by the probabilities 
             them, else the written mark.
 pairwise    R(X, Y) is how much Y is preferred to the row's reference, from −1 to 1; 0 for the reference itself. It is the
             mean over both orders, so a judge that always prefers the first reply gives 0.
+revision    no reward, but a gate of the filter stage: how much a revision is preferred to its draft, from −1 to 1, where the
+            reference is shown as facts; the mean over both orders of P(revision) − P(draft).
 
 A judgement that can't be read is a reject (judgement_unreadable), as is a failed call.
 """
 
+import asyncio
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import RewardSettings
 from pipeline.errors import RowReject
-from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import identity, request_params
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import snippet
@@ -35,47 +38,58 @@ _NAMED_CHOICE = re.compile(r"(?:\[\[\s*|\b(?:answer|better|verdict)\W{1,4})(A|B|
 _PREFERENCES = {"A": 1.0, "B": -1.0, "tie": 0.0}
 
 
-def judge_params(settings: RewardSettings) -> dict[str, Any]:
-    """The SDK parameters of a judge's calls."""
+def judge_params(settings: RewardSettings, *, first: bool = True) -> dict[str, Any]:
+    """The SDK parameters of a judge's calls, the `first` of its row or a later one."""
     spec = ModelSpec.parse(settings.model)
-    params = request_params(settings, spec, settings.seed)
+    params = request_params(settings, spec, settings.seed, first=first)
     if settings.logprobs and spec.provider != "anthropic":
         params |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
     return params
 
 
-class _Judge(RewardModel):
-    """What both kinds of judge share."""
+class _Judge:
+    """What all kinds of judge share."""
+
+    kind: str
+    chat_models: Sequence[ChatModel]
+    facts: Mapping[str, Any]
 
     def __init__(self, settings: RewardSettings, model: ChatModel) -> None:
         spec = ModelSpec.parse(settings.model)
-        self._prompts = JudgePrompts(settings.judge, settings.prompts)
+        self._prompts = JudgePrompts(self.kind, settings.prompts)
         self._model = model
         self._settings = settings
-        self._params = judge_params(settings)
         template = self._prompts.digest[:16]
         self.chat_models = [model]
-        self.name = f"{spec}#{settings.judge}:{template[:8]}"
-        self.digest = digest(CODE, identity(spec), settings.judge, self._prompts.digest)
-        self.facts = {"kind": f"{settings.judge} judge", "template": template, **identity(spec)}
+        self.name = f"{spec}#{self.kind}:{template[:8]}"
+        self.digest = digest(CODE, identity(spec), self.kind, self._prompts.digest)
+        self.facts = {"kind": f"{self.kind} judge", "template": template, **identity(spec)}
         # Each row is two calls or more. In batch mode all rows wait for one batch.
         self.rows_per_call = 0 if settings.mode == "batch" else max(64, 4 * settings.concurrency)
 
     def _ask(self, prompts: Sequence[str], read: Callable[[Answer], float]) -> list[Score]:
         async def ask(prompt: str) -> float:
-            messages = [{"role": "user", "content": prompt}]
-            return read(await self._model.ask("judge", ChatRequest(messages, self._settings.max_tokens, self._params)))
+            return read(await self._answer("judge", prompt))
 
         return self._model.each_row(prompts, ask)
 
+    async def _answer(self, call: str, prompt: str, *, first: bool = True) -> Answer:
+        """The response to one prompt, the `first` of its row or a later one. Raises RowReject, or what ends the run."""
+        messages, params = [{"role": "user", "content": prompt}], judge_params(self._settings, first=first)
+        return await self._model.ask(call, ChatRequest(messages, self._settings.max_tokens, params))
 
-class PointwiseJudge(_Judge):
+
+class PointwiseJudge(_Judge, RewardModel):
+    kind = "pointwise"
+
     def score(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
         """Marks from 1 to 9. References are not used."""
         return self._ask([self._prompts.render(messages, answer) for messages, answer in items], read_mark)
 
 
-class PairwiseJudge(_Judge):
+class PairwiseJudge(_Judge, RewardModel):
+    kind = "pairwise"
+
     def score(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
         """How much each answer is preferred to its reference, in [−1, 1]; a preference for one position cancels out."""
         return [
@@ -99,6 +113,48 @@ class PairwiseJudge(_Judge):
             else:
                 compared[n] = second if isinstance(second, RowReject) else (first, second)
         return compared
+
+
+class RevisionJudge(_Judge):
+    """Compares revisions with their drafts."""
+
+    kind = "revision"
+
+    def gains(
+        self, rows: Sequence[dict[str, Any]], at_least: float, on_progress: OnProgress = lambda rows, bad: None
+    ) -> list[float | RowReject]:
+        """How much each row's `revised` is preferred to its `initial`, the mean over both orders, in [−1, 1].
+
+        Rejects: judge_gain_too_small, judgement_unreadable, and those of `ChatModel.ask`.
+        """
+
+        async def compare(row: dict[str, Any]) -> float:
+            draft_first, revision_first = await self._both_orders(row)
+            gain = (revision_first - draft_first) / 2
+            if gain < at_least:
+                orders = {"draft_first": draft_first, "revision_first": revision_first}
+                raise RowReject("judge_gain_too_small", judge_gain=gain, at_least=at_least, prefers_first=orders)
+            return gain
+
+        return self._model.each_row(rows, compare, on_progress)
+
+    async def _both_orders(self, row: dict[str, Any]) -> list[float]:
+        """How much the first reply is preferred: with the draft first, and with the revision first."""
+        draft, revised = row["initial"], row["revised"]
+        prompts = [
+            self._prompts.render_comparison(row["messages"], row["reference"], *pair)
+            for pair in ((draft, revised), (revised, draft))
+        ]
+        if self._settings.mode == "batch":  # both in one batch
+            answers = await asyncio.gather(
+                *(self._answer("filter", prompt) for prompt in prompts), return_exceptions=True
+            )
+        else:  # the second finds the first's texts in the prompt cache
+            answers = [await self._answer("filter", prompt, first=not n) for n, prompt in enumerate(prompts)]
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [read_choice(answer) for answer in answers if isinstance(answer, Answer)]
 
 
 def read_mark(answer: Answer) -> float:

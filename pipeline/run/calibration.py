@@ -61,12 +61,14 @@ def choices(table: pa.Table, wanted: Sequence[str], price: float | None) -> list
 
 
 def price_of_revision(out: Path) -> tuple[float | None, str]:
-    """Mean US dollars of diagnosing and revising a row (None when not known), and how it is known."""
+    """Mean US dollars of revising a row, its judge included (None when not known), and how it is known."""
     content = manifest.load(out) or {}
     revised = next((step["in"] for step in content.get("funnel", []) if step["stage"] == "revise"), 0)
     paid = content.get("cost_usd_by_call", {})
     if revised and paid and not content.get("unpriced"):
-        return sum(paid.get(call, 0.0) for call in ("diagnose", "revise")) / revised, "as this run's own revisions"
+        return sum(
+            paid.get(call, 0.0) for call in ("diagnose", "revise", "filter")
+        ) / revised, "as this run's own revisions"
     settings = record.recall(out).get("settings")
     if not settings:
         return None, "the run's settings are not in its folder work/"

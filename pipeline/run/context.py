@@ -21,9 +21,11 @@ from pipeline.models.journal import Journal
 from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
+from pipeline.rewards.judge import RevisionJudge
 from pipeline.stages import sentences
 from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several, style_of
+from pipeline.stages.revision_checks import REFERENCE_DISTANCE
 from pipeline.stages.table import UNKNOWN
 from pipeline.storage.location import journal_of
 
@@ -62,6 +64,7 @@ class Context:
         self.stopped = threading.Event()
         self._places = threading.BoundedSemaphore(config.run.workers)
         self._waiting = RowsInFlight(_ROWS_IN_BATCHES)
+        self._local: dict[str, ChatModel] = {}
 
     def place(self, stage: str, rows: int) -> AbstractContextManager[Any]:
         """Holds one of the `run.workers` places while a stage works; a stage that waits for a batch holds none."""
@@ -90,12 +93,23 @@ class Context:
         return self._chat_model(self.config.reviser)
 
     def _chat_model(self, settings: Any) -> ChatModel:
-        return factory.chat_model(settings, journal=self.journal, budget=self.budget, local_file=local_file)
+        if settings.model in self._local:
+            return self._local[settings.model]
+        model = factory.chat_model(settings, journal=self.journal, budget=self.budget, local_file=local_file)
+        if settings.model.startswith("local/"):
+            # Two roles of one model share its servers, so they must share the lock on their prompt caches.
+            self._local[settings.model] = model
+        return model
 
     @cached_property
     def reward(self) -> RewardModel | None:
         """None where no stage of the run uses one."""
         return rewards.load_reward(self.config.reward, self._chat_model) if self.config.needs_rewards else None
+
+    @cached_property
+    def judge(self) -> RevisionJudge | None:
+        """The filter's judge of revisions, where the run has one."""
+        return rewards.load_judge(self.config.judge, self._chat_model) if self.config.judge else None
 
     @property
     def reward_digest(self) -> str | None:
@@ -105,7 +119,8 @@ class Context:
     def models(self) -> list[ChatModel]:
         """The language models that this run calls."""
         writers = [self.policy, self.reviser] if self.config.needs_generation else []
-        return [*writers, *(self.reward.chat_models if self.reward else [])]
+        judges = [model for user in (self.reward, self.judge) if user for model in user.chat_models]
+        return list(dict.fromkeys([*writers, *judges]))
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -121,18 +136,22 @@ class Context:
 
     def prepare(self) -> Self:
         """Create everything now: before the first call is paid, and before threads could each create their own."""
-        _ = self.prompts, self.tokenizer_fingerprint, self.journal, self.budget, self.reward
+        _ = self.prompts, self.tokenizer_fingerprint, self.journal, self.budget, self.reward, self.judge
         if self.config.needs_generation:
             _ = self.policy, self.reviser
         return self
 
     @cached_property
     def filter_settings(self) -> FilterSettings:
-        """As configured; where min_rouge_gain is not set, the style sentences has a default of its own."""
-        settings = self.config.filter
-        spliced = self.config.needs_generation and style_of(self.config.reviser) == "sentences"
-        unset = spliced and settings.min_rouge_gain is None
-        return settings.model_copy(update={"min_rouge_gain": sentences.ROUGE_GAIN}) if unset else settings
+        """As configured, with the defaults that depend on who revised."""
+        settings, generated = self.config.filter, self.config.needs_generation
+        spliced = generated and style_of(self.config.reviser) == "sentences"
+        defaults = {
+            "min_rouge_gain": sentences.ROUGE_GAIN if spliced else None,
+            "min_reference_distance": REFERENCE_DISTANCE if generated else 0.0,
+            "reject_contradictions": generated,
+        }
+        return settings.model_copy(update={k: v for k, v in defaults.items() if getattr(settings, k) is None})
 
     @cached_property
     def choose(self) -> Choose | None:
@@ -195,11 +214,13 @@ def check(config: CurationConfig) -> None:
         why = "requests of all shards must meet in one process; leave run.runner at threads"
         raise ConfigError(f"run.runner={config.run.runner} and mode=batch don't go together: {why}")
     if config.needs_rewards:
-        rewards.check_settings(config.reward, config.run.budget_usd)
+        rewards.check_settings(config.reward, config.run.budget_usd, judged=bool(config.judge))
         selects = config.needs_generation and config.selection.eta2 is not None
         if selects and rewards.compares_with_reference(config.reward):
             why = "compares an answer with the reference, whose own score is always 0, and η2 is a bound of that"
             raise ConfigError(f"reward.judge=pairwise {why}: set selection.eta2=off")
+    if config.judge:
+        rewards.check_judge(config.judge, config.run.budget_usd)
     Prompts(config.reviser.prompts)
     if config.labels.tokenizer == "policy":
         policy_tokenizer(config)

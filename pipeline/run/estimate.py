@@ -6,7 +6,8 @@ Rows that planning would reject are not counted. What only a run can know is ass
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
     drafts       as long as the row's reference, up to policy.max_tokens
     selection    a quantile threshold passes its share, η1 and η2 independently; η3 follows from them; a number passes all
-    judges       revisions as long as the drafts; pre-made pairs are not counted
+    judges       revisions as long as the drafts; a reward's calls for pre-made pairs are not counted
+    filter       its judge compares all revisions
     rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
 """
 
@@ -27,6 +28,7 @@ from pipeline.models.journal import Answer
 from pipeline.models.local import catalog
 from pipeline.models.prices import price_for
 from pipeline.prompts import JudgePrompts, Prompts
+from pipeline.rewards.judge import RevisionJudge
 from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
@@ -101,6 +103,8 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
         yield "reward", "not used: the source has pre-made pairs"
     elif not rewards.judge_settings(config.reward):
         yield "reward", config.reward.model
+    if config.judge and config.judge.model.startswith("local/"):
+        yield "judge", f"{config.judge.model}: {_state(config.judge.model)}"
     yield from probe_all(config, warn)
 
 
@@ -131,16 +135,19 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "policy": f"{policy.model}{_how(policy.mode)}",
         "reward": config.reward.model + (_how(config.reward.mode) if rewards.judge_settings(config.reward) else ""),
         "reviser": f"{reviser.model}{_how(reviser.mode)}, style {style_of(reviser)}",
+        "judge": f"{config.judge.model}{_how(config.judge.mode)}" if config.judge else "none",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
         "prices": pricing.described(config),
     }
-    if not config.needs_generation:
-        reward = config.reward.model if config.needs_rewards else "none"
-        return Estimate(facts | {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}, [])
     step = -(-len(rows) // _RENDERED_ROWS) or 1
     scored = usable * (policy.samples if policy.pick == "all" else 1)
-    result = Estimate(facts, _calls(config, rows[::step], usable, round(scored * share)))
+    if config.needs_generation:
+        result = Estimate(facts, _calls(config, rows[::step], usable, round(scored * share)))
+    else:
+        reward = config.reward.model if config.needs_rewards else "none"
+        facts |= {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}
+        result = Estimate(facts, _comparison(config, rows[::step], usable))
     if (budget := config.run.budget_usd) is not None:
         short = (result.cost_usd or 0.0) > budget
         stops = ": less than the estimate, so the run would stop there, resumable" if short else ""
@@ -149,8 +156,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
 
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
-    """Mean US dollars per row of diagnosing and revising `rows` (with `initial`); None when the price isn't known."""
-    total = _total(_revision(config, rows, len(rows)))
+    """Mean US dollars per row of revising `rows` (with `initial`) and judging that; None when the price isn't known."""
+    total = _total([*_revision(config, rows, len(rows)), *_comparison(config, rows, len(rows))])
     return None if total is None or not rows else total / len(rows)
 
 
@@ -174,6 +181,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
         _stage_calls("sample", policy, usable * policy.samples, query, drafts),
         *_judging(config, rows, usable, selected * reviser.candidates),
         *_revision(config, rows, selected),
+        *_comparison(config, rows, selected),
     ]
 
 
@@ -200,6 +208,16 @@ def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int
         calls = answers + usable
         shown = (answers * draft + usable * reference) / max(1, calls)
     return [_stage_calls("judge", judge, calls, prompt + shown, _MARK) for judge in judges]
+
+
+def _comparison(config: CurationConfig, rows: list[Row], revised: int) -> list[StageCalls]:
+    """The calls of the filter's judge: each revision and its draft, in both orders."""
+    if not config.judge:
+        return []
+    prompts = JudgePrompts(RevisionJudge.kind, config.judge.prompts)
+    texts = [(row["messages"], row["reference"], row["initial"], row.get("revised") or row["initial"]) for row in rows]
+    prompt = _mean(_prompt([prompts.render_comparison(*four)]) for four in texts)
+    return [_stage_calls("filter", config.judge, 2 * revised, prompt, _MARK)]
 
 
 def _revision(config: CurationConfig, rows: list[Row], selected: int) -> list[StageCalls]:

@@ -40,4 +40,6 @@ def _callers(config: CurationConfig) -> list[tuple[str, ModelSpec, _Settings]]:
         callers += [("policy", config.policy), ("reviser", config.reviser)]
     if config.needs_rewards:
         callers += [("reward", judge) for judge in rewards.judge_settings(config.reward)]
+    if config.judge:
+        callers += [("judge", config.judge)]
     return [(role, ModelSpec.parse(settings.model), settings) for role, settings in callers]

@@ -47,14 +47,15 @@ class Role(NamedTuple):
 
     @property
     def setting(self) -> str:
-        return f"{self.name}.model"
+        return "filter.judge" if self.name == "judge" else f"{self.name}.model"
 
 
 def remote_roles(config: CurationConfig) -> list[Role]:
     """The roles whose models are not on this machine."""
     roles = [_policy(config.policy), _reviser(config.reviser)] if config.needs_generation else []
     judges = rewards.judge_settings(config.reward) if config.needs_rewards else []
-    roles += [_judge(judge) for judge in judges]
+    roles += [_judge("reward", judge) for judge in judges]
+    roles += [_judge("judge", config.judge)] if config.judge else []
     return [role for role in roles if ModelSpec.parse(role.settings.model).provider != "local"]
 
 
@@ -71,9 +72,9 @@ def _reviser(settings: ReviserSettings) -> Role:
     return Role("reviser", settings, ChatRequest([{"role": "user", "content": question}], settings.max_tokens, params))
 
 
-def _judge(settings: RewardSettings) -> Role:
+def _judge(name: str, settings: RewardSettings) -> Role:
     messages = [{"role": "user", "content": "Reply with the number 7 and nothing else."}]
-    return Role("reward", settings, ChatRequest(messages, settings.max_tokens, judge_params(settings)))
+    return Role(name, settings, ChatRequest(messages, settings.max_tokens, judge_params(settings)))
 
 
 def any_rows(work: Path, shards: int) -> bool:
@@ -92,6 +93,8 @@ def probe(run: Context, warn: Callable[[str], None]) -> Iterator[tuple[Role, str
         settings = role.settings.model_copy(update={"mode": "live", "attempts": attempts})
         model = factory.chat_model(settings, journal=run.journal, budget=run.budget, local_file=local_file)
         outcome = _ask(role, model)
+        for used in run.models:
+            used.thinks |= model.thinks and used.name == model.name
         model.adaptation.save()
         warn_of_changes(model, warn)
         changes = model.adaptation.changes

@@ -193,6 +193,8 @@ def _describe_models(run: Context) -> dict[str, Any]:
             described[role] = {"name": name, **factory.identity(ModelSpec.parse(name)), **_changes([model])}
     if run.reward:
         described["reward"] = {**run.reward.describe(), **_changes(run.reward.chat_models)}
+    if judge := run.judge:
+        described["judge"] = {"name": judge.name, "digest": judge.digest, **judge.facts, **_changes(judge.chat_models)}
     return described
 
 

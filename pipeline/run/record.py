@@ -48,6 +48,7 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
         "the reviser's prompts": Prompts(config.reviser.prompts).digest,
         "the models": [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)],
         "the files of tokenizer and reward model": files,
+        **({"the judge of revisions": rewards.identify_judge(config.judge)} if config.judge else {}),
         "the program": [__version__, schema.SCHEMA_VERSION, {stage.name: stage.version for stage in STAGES}],
     }
 
@@ -77,7 +78,7 @@ def _key_variables(config: CurationConfig) -> dict[str, str]:
     """The variables that settings name for keys, by model with its address; for `figa cancel`."""
     judges = rewards.judge_settings(config.reward)
     named = [(each.model, each.api_key_env) for each in (config.policy, config.reviser)]
-    named += [(judge.model, judge.api_key_env) for judge in judges]
+    named += [(judge.model, judge.api_key_env) for judge in (*judges, config.judge) if judge]
     return {factory.address(ModelSpec.parse(model)): variable for model, variable in named if variable}
 
 

@@ -26,10 +26,11 @@ from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
 from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params
+from pipeline.models.thoughts import control_token, without_end_tokens
 from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import edits, sentences
-from pipeline.stages.common import row_seed
-from pipeline.stages.filter import Choose
+from pipeline.stages.common import check_control_tokens, cut_off, row_seed
+from pipeline.stages.filter import COLUMNS, Choose
 from pipeline.storage.stage_files import StageOutput, collect
 
 DIAGNOSIS_TOKENS = 24
@@ -54,10 +55,11 @@ def revise(
 
     choose: which of a row's revisions goes on, where there are `several`; without it the first.
 
-    Rejects: degenerate_draft, diagnosis_unreadable, revision_truncated, leaked_delimiter, and those of `ChatModel.ask`.
+    Rejects: degenerate_draft, diagnosis_unreadable, revision_truncated, leaked_delimiter, special_token_in_text, and those of
+    `ChatModel.ask`.
     """
     notes: Counter[str] = Counter()
-    table = rows.select(["id", "messages", "reference", "initial", "reward_initial"]).to_pylist()
+    table = rows.select(["id", *(name for name in COLUMNS if name != "revised")]).to_pylist()
 
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
         check_draft(row["initial"], settings.max_repetition)
@@ -138,7 +140,7 @@ class _RowReviser:
         turns = [*self._turns, self._prompt(f"revise_{reason}", reason=reason)]
         response = await self._reviser.ask("revise", ChatRequest(turns, self._settings.max_tokens, params))
         if response.finish == "length":
-            reject = RowReject("revision_truncated", max_tokens=self._settings.max_tokens)
+            reject = cut_off("revision_truncated", self._settings.max_tokens, response)
             raise reject.with_columns(diagnosis=reason, revised=response.text)
         return read_revision(response.text, self._mark)
 
@@ -149,7 +151,7 @@ class _RowReviser:
         response = await self._reviser.ask("revise", request)
         # The rest of a script that was cut is unknown.
         script = edits.read_edits(response.text) if response.finish == "stop" else None
-        edited = edits.apply_edits(self._draft, script or [], lambda text: leaks(text, self._mark))
+        edited = edits.apply_edits(self._draft, script or [], self._unusable)
         self._notes.update("edits_applied" for _ in edited.applied)
         self._notes.update(f"edits_dropped_{dropped.reason}" for dropped in edited.dropped)
         if edited.applied:
@@ -179,6 +181,9 @@ class _RowReviser:
                 params = self._params()
             repaired.append(text)
         return plan.reason, sentences.candidates(plan.pieces, repaired, reference)
+
+    def _unusable(self, text: str) -> bool:
+        return leaks(text, self._mark) or control_token(text) is not None
 
     def _prompt(self, name: str, **values: str) -> dict[str, str]:
         messages, reference, draft = self._texts
@@ -217,7 +222,9 @@ def read_revision(answer: str, mark: str) -> str:
     text = tagged.partition(f"</revised-{mark}>")[0] if tag else answer
     if leaks(text, mark):
         raise RowReject("leaked_delimiter", answer=answer[:200])
-    return text.strip()
+    text = without_end_tokens(text).strip()
+    check_control_tokens(text)
+    return text
 
 
 def leaks(text: str, mark: str) -> bool:

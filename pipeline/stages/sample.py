@@ -11,15 +11,15 @@ from pipeline.errors import RowReject
 from pipeline.labels.templates import with_system
 from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params, system_prompt
-from pipeline.stages.common import query_groups, row_seed
+from pipeline.stages.common import check_control_tokens, cut_off, query_groups, row_seed
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
 def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progress: OnProgress) -> StageOutput:
-    """Adds `policy_model` and `initial`.
+    """Adds `policy_model`, `initial` and, of models that think, `initial_reasoning`.
 
-    Rejects: truncated (no EOS within max_tokens: nothing to align with), duplicate_sample (the words of another answer to the
-    same query), and those of `ChatModel.ask`.
+    Rejects: truncated (no EOS within max_tokens: nothing to align with), special_token_in_text, duplicate_sample (the words of
+    another answer to the same query), and those of `ChatModel.ask`.
     """
     spec = ModelSpec.parse(settings.model)
 
@@ -27,8 +27,14 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
         request = build_request(row, settings, spec)
         response = await policy.ask("sample", request)
         if response.finish == "length":
-            raise RowReject("truncated", max_tokens=request.max_tokens).with_columns(initial=response.text)
-        return {"policy_model": policy.name, "initial": response.text.strip()}
+            reject = cut_off("truncated", request.max_tokens, response)
+            raise reject.with_columns(initial=response.text)
+        initial = response.text.strip()
+        try:
+            check_control_tokens(initial)
+        except RowReject as reject:
+            raise reject.with_columns(initial=initial) from None
+        return {"policy_model": policy.name, "initial": initial, "initial_reasoning": response.reasoning}
 
     results = policy.each_row(rows.select(["id", "messages"]).to_pylist(), answer, on_progress)
     on_progress(0, _reject_duplicates(rows, results))

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 import rapidfuzz
 
-from pipeline import schema
+from pipeline import rewards, schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -21,6 +21,7 @@ from pipeline.models import factory
 from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
+from pipeline.rewards.judge import RevisionJudge
 from pipeline.schema import digest
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
@@ -42,6 +43,7 @@ class StageContext(Protocol):
     policy: ChatModel
     reviser: ChatModel
     reward: RewardModel | None
+    judge: RevisionJudge | None
     prompts: Prompts
     tokenizer: LabelTokenizer
     filter_settings: FilterSettings
@@ -127,28 +129,39 @@ def _run_revise(rows: pa.Table, context: StageContext, _: Thresholds, on_progres
     return revise(rows, context.config.reviser, context.prompts, context.reviser, on_progress, context.choose)
 
 
-def _revise_inputs(context: StageContext, thresholds: Thresholds | None) -> Inputs:
+def _revise_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     reviser = context.config.reviser
     return {
         "reviser": reviser.data_settings() | {"prompts": context.prompts.digest},
         "the reviser's identity": factory.identity(ModelSpec.parse(reviser.model)),
         # Which of several candidates goes on is decided by the filter's conditions.
-        **(_filter_inputs(context, thresholds) if several(reviser) else {}),
+        **(_check_inputs(context) if several(reviser) else {}),
     }
 
 
 def _run_filter(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
-    return filter_revisions(rows, context.filter_settings, context.tokenizer, context.reward, on_progress)
+    settings, reward = context.filter_settings, context.reward
+    return filter_revisions(rows, settings, context.tokenizer, reward, on_progress, context.judge)
 
 
 def _filter_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
-    labels = context.config.labels
+    inputs = _check_inputs(context)
+    if called := context.config.judge:
+        inputs |= {"filter.min_judge_gain": context.config.filter.min_judge_gain}
+        inputs |= {"the judge of revisions": rewards.identify_judge(called)}
+    return inputs
+
+
+def _check_inputs(context: StageContext) -> Inputs:
+    """The filter's inputs without its judge."""
+    labels, settings = context.config.labels, context.filter_settings.data_settings()
     return {
-        "filter": context.filter_settings.data_settings(),
+        "filter": {name: value for name, value in settings.items() if name not in ("judge", "min_judge_gain")},
         "the reward model": context.reward_digest,
         "the tokenizer": context.tokenizer_fingerprint,
         "labels.max_length": labels.max_length,
         "labels.overlong": labels.overlong,
+        "labels.reasoning": labels.reasoning,
         "labels.granularity": labels.granularity != "token",
     }
 
@@ -162,11 +175,11 @@ def _label_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
 
 
 STAGES = (
-    Stage("sample", 1, schema.SAMPLE, _run_sample, _sample_inputs),
+    Stage("sample", 2, schema.SAMPLE, _run_sample, _sample_inputs),
     Stage("score", 1, schema.SCORE, _run_score, _score_inputs),
     Stage("select", 1, schema.SELECT, _run_select, _select_inputs),
-    Stage("revise", 2, schema.REVISE, _run_revise, _revise_inputs),
-    Stage("filter", 2, schema.FILTER, _run_filter, _filter_inputs),
+    Stage("revise", 3, schema.REVISE, _run_revise, _revise_inputs),
+    Stage("filter", 3, schema.FILTER, _run_filter, _filter_inputs),
     Stage("label", 2, schema.LABEL, _run_label, _label_inputs),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}

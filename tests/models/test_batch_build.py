@@ -85,6 +85,18 @@ def test_a_judge_in_batches_gives_the_same_bytes(at_desk: Settings, desk: BatchD
     assert live.manifest["calls"] == batched.manifest["calls"]
 
 
+def test_the_filters_judge_in_batches_gives_the_same_bytes(
+    at_desk: Settings, desk: BatchDesk, server: LoopbackServer
+) -> None:
+    judge = {"filter__judge": f"openai/judge@{server.openai_url}"}
+    live = run(at_desk("live", **judge))
+    quick = {f"reward__{name.removeprefix('policy__')}": value for name, value in QUICK.items() if "policy" in name}
+    batched = run(at_desk("batched", run__workers=2, **judge, **quick))
+    assert tables(batched.out) == tables(live.out) and len(tables(live.out)) >= 2
+    # Both orders of all shards' pairs.
+    assert desk.sizes == [live.manifest["calls"]["filter"]]
+
+
 @pytest.mark.slow
 def test_killed_interrupted_and_cancelled(
     at_desk: Settings, desk: BatchDesk, server: LoopbackServer, capsys: pytest.CaptureFixture[str]

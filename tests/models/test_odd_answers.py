@@ -38,7 +38,7 @@ def choice(content: object, **more: object) -> dict[str, Any]:
 MALFORMED = {
     "openai": [
         *({"choices": value} for value in ("abc", {"a": 1}, 3, [None], [{}], [{"message": None}], [{"message": "hi"}])),
-        *(choice(value) for value in (3, {"a": 1}, [{"type": "text", "text": "Hi."}])),
+        *(choice(value) for value in (3, {"a": 1}, [{"type": "text"}], [3])),
         *([OPENAI], "hello", None, 3, b"[" * 100_000, b'{"a":' + b"9" * 6000 + b"}", b'{"choices": "\xff"}'),
         OPENAI | {"choices": f"Your key is {CANARY}."},
     ],

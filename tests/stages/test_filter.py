@@ -13,7 +13,8 @@ from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.errors import RowReject
 from pipeline.labels.loading import load_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
-from pipeline.stages.filter import check_text, filter_revisions, rouge_l
+from pipeline.stages.filter import filter_revisions
+from pipeline.stages.revision_checks import check_text, rouge_l
 from pipeline.storage.stage_files import StageOutput
 from tests.stages.tables import Counter, TinyReward, check_accounting, reasons, row, table_for, the_reject
 
