@@ -78,8 +78,9 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
             reporter.warn(run.journal.warning)
         calls_before = run.journal.all_calls()
         if any_rows(run.work, plan.shards):
-            for _ in probe(run, reporter.warn):
-                pass
+            for _, probed, _ in probe(run, reporter.warn):
+                for model in run.models:
+                    model.thinks |= probed.thinks and model.name == probed.name
         with reporter.watching(run):
             thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)

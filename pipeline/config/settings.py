@@ -186,11 +186,11 @@ class FilterSettings(Section):
     )
     reject_contradictions: bool | None = Field(
         None,
-        description='Reject a draft\'s "Yes, you can" where the reference opens with "No"; default: not for pre-made pairs',
+        description='Reject a draft\'s "Yes, you can" where the reference says "No"; default: not for pre-made pairs',
     )
     judge: Judge = Field(
         "auto",
-        description="openai/, anthropic/ or local/NAME: compares revision and draft; called as reward says; auto: off",
+        description="openai/, anthropic/, local/NAME: compares revision and draft, called as reward says; auto: off",
     )
     judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
     min_judge_gain: float = Field(0.08, ge=-1, le=1, description="Least preference of the judge for the revision")

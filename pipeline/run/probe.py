@@ -50,6 +50,12 @@ class Role(NamedTuple):
         return "filter.judge" if self.name == "judge" else f"{self.name}.model"
 
 
+class Probed(NamedTuple):
+    role: Role
+    model: ChatModel
+    outcome: str
+
+
 def remote_roles(config: CurationConfig) -> list[Role]:
     """The roles whose models are not on this machine."""
     roles = [_policy(config.policy), _reviser(config.reviser)] if config.needs_generation else []
@@ -82,7 +88,7 @@ def any_rows(work: Path, shards: int) -> bool:
     return any(file and file.rows for file in (stage_files.inspect(work, "source", shard) for shard in range(shards)))
 
 
-def probe(run: Context, warn: Callable[[str], None]) -> Iterator[tuple[Role, str]]:
+def probe(run: Context, warn: Callable[[str], None]) -> Iterator[Probed]:
     """Call each remote role's model once; yields what became of it, and warns of what is left out from now on.
 
     Raises ConfigError for a server that can't serve the role, BudgetReached when the call could pass the budget.
@@ -93,12 +99,10 @@ def probe(run: Context, warn: Callable[[str], None]) -> Iterator[tuple[Role, str
         settings = role.settings.model_copy(update={"mode": "live", "attempts": attempts})
         model = factory.chat_model(settings, journal=run.journal, budget=run.budget, local_file=local_file)
         outcome = _ask(role, model)
-        for used in run.models:
-            used.thinks |= model.thinks and used.name == model.name
         model.adaptation.save()
         warn_of_changes(model, warn)
         changes = model.adaptation.changes
-        yield role, f"{outcome}; {describe(changes)}" if changes else outcome
+        yield Probed(role, model, f"{outcome}; {describe(changes)}" if changes else outcome)
 
 
 def probe_all(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
@@ -106,7 +110,7 @@ def probe_all(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     if remote_roles(config):
         with run_lock(config.out, warn):
             outcomes = list(probe(Context(config), warn))
-        for role, outcome in outcomes:
+        for role, _, outcome in outcomes:
             yield role.name, f"{role.settings.model}: {outcome}"
     servers = [
         member for member in rewards.member_settings(config.reward) if rewards.reward_kind(member.model) == "server"
