@@ -224,10 +224,7 @@ class LabelSettings(Section):
     phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
     max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
     overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
-    reasoning: Literal["drop", "context"] = Field(
-        "drop",
-        description="The policy's thoughts: left out, or before both answers, as a part of the prompt: no weight",
-    )
+    reasoning: Literal["drop", "context"] = Field("drop", description="The policy's thoughts: left out, or end the prompt")
 
 
 class OutputSettings(Section):
