@@ -176,21 +176,16 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: 0.25 for style sentences, else off",
+        None, ge=-1, le=1, description="Least gain in ROUGE-L to Y; default: 0.25 for style sentences, else off"
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
     )
     reject_contradictions: bool | None = Field(
-        None,
-        description='Reject a draft\'s "Yes, you can" where the reference says "No"; default: not for pre-made pairs',
+        None, description='Reject "Yes, you can" where the reference says "No"; default: not for pre-made pairs'
     )
     judge: Judge = Field(
-        "auto",
-        description="openai/, anthropic/, local/NAME: compares revision and draft, called as reward says; auto: off",
+        "auto", description="openai/, anthropic/, local/NAME: compares revision and draft, called as reward says"
     )
     judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
     min_judge_gain: float = Field(0.08, ge=-1, le=1, description="Least preference of the judge for the revision")
@@ -224,7 +219,9 @@ class LabelSettings(Section):
     phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
     max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
     overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
-    reasoning: Literal["drop", "context"] = Field("drop", description="The policy's thoughts: left out, or end the prompt")
+    reasoning: Literal["drop", "context"] = Field(
+        "drop", description="The policy's thoughts: left out, or end the prompt"
+    )
 
 
 class OutputSettings(Section):

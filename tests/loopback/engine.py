@@ -23,6 +23,9 @@ from tests.loopback.misbehave import Exchange, misbehave
 
 WIRES: dict[str, ModuleType] = {"openai": openai_wire, "anthropic": anthropic_wire}
 
+# How the questions begin that a run asks each model first.
+_PROBES = ("Reply with the ", "Reply with this JSON")
+
 Latency = float | Callable[[ChatRequest], float]
 
 
@@ -101,7 +104,8 @@ class Engine:
         seconds = self.latency if isinstance(self.latency, (int, float)) else self.latency(request)
         if seconds > 0:
             await asyncio.sleep(seconds)
-        call.fault = self.faults.draw(call.number, request, call.attempt)
+        if self.faults.hits_probes or not request.last_user.startswith(_PROBES):
+            call.fault = self.faults.draw(call.number, request, call.attempt)
         if call.fault is not None:
             return await misbehave(call.fault, exchange, request, completion)
         return await exchange.send_answer(request, completion)

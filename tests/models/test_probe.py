@@ -109,9 +109,15 @@ def test_a_wrong_key_name_or_address_ends_the_run_before_it_costs(
     ("arrange", "says"),
     [
         (lambda engine: setattr(engine, "dialect", dialects.everything), "the server refuses this role's calls"),
-        (lambda engine: setattr(engine, "faults", FaultPlan.always(faults.QUOTA)), "429"),
-        (lambda engine: setattr(engine, "faults", FaultPlan.always(faults.HTML)), "a web page answers there"),
-        (lambda engine: setattr(engine, "faults", FaultPlan.always(faults.BAD_REQUEST)), "status 400"),
+        (lambda engine: setattr(engine, "faults", FaultPlan.always(faults.QUOTA, hits_probes=True)), "429"),
+        (
+            lambda engine: setattr(engine, "faults", FaultPlan.always(faults.HTML, hits_probes=True)),
+            "a web page answers there",
+        ),
+        (
+            lambda engine: setattr(engine, "faults", FaultPlan.always(faults.BAD_REQUEST, hits_probes=True)),
+            "status 400",
+        ),
     ],
 )
 def test_a_server_that_takes_nothing_ends_the_run(
@@ -126,7 +132,7 @@ def test_a_server_that_takes_nothing_ends_the_run(
 
 
 def test_a_server_that_fails_for_a_moment_does_not(settings: Settings) -> None:
-    settings.server.engine.faults = FaultPlan.listed([faults.SERVER_ERROR, faults.UNAVAILABLE])  # type: ignore[attr-defined]
+    settings.server.engine.faults = FaultPlan.listed([faults.SERVER_ERROR, faults.UNAVAILABLE], hits_probes=True)  # type: ignore[attr-defined]
     manifest, _ = run(settings())
     assert manifest["calls"]["probe"] == 2
 
