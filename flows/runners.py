@@ -66,7 +66,7 @@ def share(config: CurationConfig, spent: float) -> CurationConfig:
     if run.runner == "threads":
         return config
     _check_cluster(config)
-    roles = ["policy", "reviser"] * config.needs_generation + ["reward"] * config.needs_rewards
+    roles = ["policy", "reviser"] * config.needs_generation + ["reward"] * bool(config.needs_rewards or config.judge)
     parts: dict[str, Any] = {role: _share_calls(config, role) for role in roles}
     parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
     for role in parts.keys() & {"reviser", "reward"}:
@@ -120,6 +120,8 @@ def _share_calls(config: CurationConfig, role: str) -> ModelSettings:
     if isinstance(settings, RewardSettings):
         members = rewards.member_settings(settings)
         called = [member for member in members if rewards.reward_kind(member.model) in ("judge", "server")]
+        # It is called as the reward's settings say.
+        called += [config.judge] if config.judge else []
     if not called:
         return settings
     workers, most = config.run.workers, min(map(calls_at_a_time, called))

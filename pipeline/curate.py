@@ -22,7 +22,7 @@ from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.pricing import unpriced
 from pipeline.run.probe import any_rows, probe, warn_of_changes
 from pipeline.run.publish import find_current, publish
-from pipeline.run.shards import context_of, resolve_thresholds, run_stages
+from pipeline.run.shards import context_of, raise_if_all_failed, resolve_thresholds, run_stages
 from pipeline.schema import digest
 from pipeline.stages import select
 from pipeline.stages.select import Thresholds
@@ -31,6 +31,9 @@ from pipeline.storage.lock import run_lock
 
 # Runs stages on every shard, `(config, shards, stages, thresholds)`, and returns when all are done.
 Executor = Callable[[CurationConfig, int, tuple[str, ...], Thresholds | None], None]
+
+
+_PHASES = ("sample", "score"), ("select", "revise", "filter", "label")
 
 
 class Reporter(Protocol):
@@ -92,10 +95,13 @@ def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards:
     """Run both phases; returns the thresholds that rows were selected by."""
     if not config.needs_generation:
         execute(config, shards, config.stages[1:], select.OFF)
+        raise_if_all_failed(run.work, config.stages[1:], shards)
         return select.OFF
-    execute(config, shards, ("sample", "score"), None)
+    execute(config, shards, _PHASES[0], None)
+    raise_if_all_failed(run.work, _PHASES[0], shards)
     thresholds = resolve_thresholds(config, run.work, shards)
-    execute(config, shards, ("select", "revise", "filter", "label"), thresholds)
+    execute(config, shards, _PHASES[1], thresholds)
+    raise_if_all_failed(run.work, _PHASES[1], shards)
     return thresholds
 
 

@@ -76,11 +76,11 @@ class SourceSettings(Section):
 class PolicySettings(Calls):
     """The SFT model π that answers the queries (Ŷ)."""
 
-    model: Model = Field("local/smollm2-135m-instruct", description="provider/model[@base_url]")
+    model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
     system: str | None = Field(
         None, description="System prompt for queries without one; default: an embedded model's own; empty: none"
     )
-    temperature: Temperature = Field(0.3, description="Randomness; null: not sent, for models that refuse it")
+    temperature: Temperature = Field(0.7, description="Randomness; null: not sent, for models that refuse it")
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the server's own")
     max_tokens: int = Field(192, ge=1, description="Longer answers are rejected as truncated")
     samples: int = Field(1, ge=1, le=1024, description="Answers per query")
@@ -156,7 +156,7 @@ class ReviserSettings(Calls):
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
     temperature: Temperature = Field(0.0, description="Randomness; null: not sent, for models that refuse it")
     max_tokens: int = Field(512, ge=1, description="Longer revisions are rejected as truncated")
-    candidates: int = Field(1, ge=1, le=64, description="Revisions per row; the accepted one of highest reward stays")
+    candidates: int = Field(1, ge=1, le=64, description="Revisions per row; the best that the filter accepts stays")
     max_repetition: Share = Field(
         0.5, description="Answers that loop are not revised: share of repeated runs of four words"
     )
@@ -219,9 +219,7 @@ class LabelSettings(Section):
     phrase_gap: int = Field(1, ge=0, description="granularity phrase: edits at most so many kept words apart join")
     max_length: int = Field(2048, ge=8, description="Tokens of a sequence, at most; none is ever cut")
     overlong: Literal["drop", "mark"] = Field("drop", description="Longer pairs are rejected, or kept whole and marked")
-    reasoning: Literal["drop", "context"] = Field(
-        "drop", description="The policy's thoughts: left out, or end the prompt"
-    )
+    reasoning: Literal["drop", "context"] = Field("drop", description="Thoughts: left out, or as the end of the prompt")
 
 
 class OutputSettings(Section):

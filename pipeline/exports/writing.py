@@ -35,11 +35,12 @@ def export(
 ) -> dict[str, Any]:
     """Write `out`; returns the content of its export.json. advance: called with the number of pairs of each batch.
 
-    Raises UsageError when `out` has anything in it or lies within the data set, ConfigError when the variant needs the labels'
-    tokenizer and it isn't available, StorageError when the disk refuses or a file of the data set is damaged.
+    Raises UsageError for an `out` that is not empty or lies within the data set and for a format without room for thoughts,
+    ConfigError when the labels' tokenizer is needed and not available, StorageError when the disk refuses or a file is damaged.
     """
     _check_free(out, dataset.root)
     labels = dataset.manifest["labels"]
+    _check_thoughts(format, labels)
     render = _renderer(labels) if variant in format.rendered else _unused_renderer
     skipped: list[dict[str, str]] = []
     tables = _converted(dataset, format, variant, render, skipped, advance)
@@ -91,6 +92,14 @@ def _check_free(out: Path, root: Path) -> None:
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
     if out.exists() and (not out.is_dir() or any(out.glob("*"))):
         raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
+
+
+def _check_thoughts(format: Format, labels: dict[str, Any]) -> None:
+    if labels.get("reasoning") == "context" and format.name != "sequences":
+        raise UsageError(
+            f"--format {format.name}: has no place for the thoughts that labels.reasoning=context puts before the answers; "
+            "export sequences, or a data set relabelled with --set labels.reasoning=drop"
+        )
 
 
 def _converted(

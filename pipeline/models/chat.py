@@ -5,8 +5,10 @@ What becomes of a call:
     answered                                   journalled, returned
     408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
     HTML or broken JSON with status 200        tried again, then RowReject
-    400 404 422, refusal, filter, empty        RowReject with its own reason
-    401 402 403, or many failures in a row     ProviderStopped: the run ends, resumable
+    503 while the model is loading             tried again for up to timeout_s
+    400 404 413 422, refusal, filter, empty    RowReject with its own reason
+    401 403, out of money, a daily limit       ProviderStopped: the run ends, resumable
+    the first 8 rows alike, or 12 in a row     the same
 
 Every attempt is paid for itself: an answer, also a useless one, costs what its usage says; a refused call nothing. A call
 that was sent and ended without a response (time-out, lost connection, half an answer) may have been billed: it counts at its
@@ -29,7 +31,7 @@ from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter, Quota
-from pipeline.models.provider_errors import Transient, UselessAnswer
+from pipeline.models.provider_errors import FINAL, Transient, UselessAnswer
 from pipeline.models.reading import REASONED_ONLY, reread
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
@@ -37,8 +39,6 @@ from pipeline.schema import digest
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
 THOUGHT_TOKENS = 8192
-# No higher max_tokens would change these answers.
-_FINAL = ("refused", "content_filter")
 # What a chat template writes around the messages; some add a system prompt of their own.
 _TEMPLATE_TOKENS = 64
 
@@ -94,6 +94,8 @@ class ChatModel:
     attempts: int
     # Held by a stage during a shard's calls.
     shard_lock: AbstractContextManager[Any]
+    # How long a server that is loading its model is waited for.
+    patience_s: float = 0.0
     # The setting; None: `THOUGHT_TOKENS` once the model is known to think, which its answers show.
     reasoning_tokens: int | None = None
     thinks: bool = False
@@ -103,7 +105,8 @@ class ChatModel:
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
         self._connecting = asyncio.Lock()
-        self.breaker = Breaker(self.name, "rows", "the model's name and its address")
+        check = "the model's name and its address"
+        self.breaker = Breaker(self.name, "rows", check, lambda stage: self.journal.has_answer(stage, self.name))
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
@@ -121,8 +124,10 @@ class ChatModel:
             except UselessAnswer as reject:
                 self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
                 if reject.reason != REASONED_ONLY or self.room == room:
+                    self.breaker.failed_alike(stage, reject)
                     raise
                 continue
+            self.breaker.started(stage)
             self.thinks |= answer.reasoned
             if answer.finish == "stop" or self.room == room:
                 return answer
@@ -150,10 +155,11 @@ class ChatModel:
                 and _fits(kept, request.max_tokens)
             ):
                 return reread(kept)
-            answer: Answer = await retrying(self.attempts)(self._attempt, provider, stage, key, changed)
+            tries = retrying(self.attempts, self.patience_s)
+            answer: Answer = await tries(self._attempt, provider, stage, key, changed)
             return answer
 
-        with self.breaker.watch(attempts=self.attempts):
+        with self.breaker.watch(stage, attempts=self.attempts):
             return await self.adaptation.accepted(send)
 
     def _key(self, request: ChatRequest) -> str:
@@ -265,7 +271,7 @@ def _fits(answer: Answer, max_tokens: int) -> bool:
         # Some servers count more tokens than they were allowed.
         return answer.max_tokens <= max_tokens or answer.completion_tokens <= max_tokens
     # With more room it might be whole, or not be empty; what was refused stays so.
-    return answer.max_tokens >= max_tokens or answer.finish in _FINAL
+    return answer.max_tokens >= max_tokens or answer.finish in FINAL
 
 
 def upper_bound_tokens(request: ChatRequest) -> int:

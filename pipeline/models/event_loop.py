@@ -6,6 +6,7 @@ share the loop, and with it the clients, their connections and their limits.
 
 import asyncio
 import atexit
+import itertools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -22,6 +23,9 @@ _lock = threading.Lock()
 
 # The number of the worker that a coroutine belongs to: one row's calls share it.
 worker_number: ContextVar[int] = ContextVar("worker_number", default=0)
+# Of the row that a coroutine works for, among all rows of the process.
+row_number: ContextVar[int] = ContextVar("row_number", default=0)
+_rows = itertools.count(1)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -87,6 +91,7 @@ def each_row(
         async def worker(number: int) -> None:
             worker_number.set(number)
             for index in pending:
+                row_number.set(next(_rows))
                 try:
                     results[index] = await work(rows[index])
                 except RowReject as reject:

@@ -100,6 +100,7 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,
+        patience_s=settings.timeout_s,
         # Local servers keep a row's prompt in their cache: rows of two shards would push each other's out, and with it
         # what makes their answers repeatable.
         shard_lock=threading.Lock() if spec.provider == "local" else nullcontext(),

@@ -55,6 +55,7 @@ _TOTALS = (
     f"SELECT stage, iif(certain, 'charges', 'uncertain'), {_SUMS} FROM charges GROUP BY stage, certain ORDER BY stage"
 )
 
+_LOCKED = retry_if_exception_type(sqlite3.OperationalError)
 _Write = tuple[str, tuple[object, ...]]
 
 
@@ -204,6 +205,14 @@ class Journal:
             money[stage] = (sum(one.calls for one in sums if one.kind == "answers"), dollars(sums))
         return money
 
+    def has_answer(self, stage: str, model: str) -> bool:
+        """Whether the model has ever answered at this stage with a text that can be used."""
+        query = (
+            "SELECT 1 FROM answers WHERE stage = ? AND model = ? AND answer ->> 'finish' IN ('stop', 'length') LIMIT 1"
+        )
+        with self._explained(), self._reading:
+            return self._reader.execute(query, (stage, model)).fetchone() is not None
+
     def calls(self) -> dict[str, int]:
         """Answers by stage."""
         return {total.stage: total.calls for total in self._totals() if total.kind == "answers"}
@@ -228,17 +237,11 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            raise StorageError(
-                f"{self.path}: the journal can't be used: {error}; free the cause and run again"
-            ) from error
+            hint = "free the cause and run again"
+            raise StorageError(f"{self.path}: the journal can't be used: {error}; {hint}") from error
 
 
-@retry(
-    retry=retry_if_exception_type(sqlite3.OperationalError),
-    wait=wait_fixed(0.05),
-    stop=stop_after_delay(10),
-    reraise=True,
-)
+@retry(retry=_LOCKED, wait=wait_fixed(0.05), stop=stop_after_delay(10), reraise=True)
 def _set_mode(db: sqlite3.Connection, mode: str) -> None:
     # When processes create the file at the same moment, this one statement doesn't wait for the others' lock.
     db.execute(f"PRAGMA journal_mode={mode}")

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Self
 from weakref import WeakValueDictionary
 
-from pipeline.models.provider_errors import Transient
+from pipeline.errors import ProviderStopped
+from pipeline.models.provider_errors import LONG_LIMIT_S, RUN_AGAIN_LATER, Transient
 from pipeline.schema import digest
 
 KINDS = ("requests", "tokens")
@@ -145,7 +146,10 @@ class Call:
 
 
 class Limiter:
-    """Lets calls start. `bound`: calls at a time, at most; `rpm`, `tpm`: requests and tokens a minute, at most."""
+    """Lets calls start, or raises ProviderStopped when that would take long.
+
+    bound: calls at a time, at most; rpm, tpm: requests and tokens a minute, at most.
+    """
 
     def __init__(self, bound: int, rpm: float | None = None, tpm: float | None = None) -> None:
         self.window = 0.0
@@ -175,6 +179,11 @@ class Limiter:
         """Wait until a call of at most `most` tokens, prompt and answer, may start."""
         async with self._next:
             while (delay := self._delay(most)) > 0:
+                if LONG_LIMIT_S < delay < math.inf:
+                    hours = f"{delay / 3600:.1f} hours"
+                    raise ProviderStopped(
+                        f"a limit that the provider announces is used up for {hours}. {RUN_AGAIN_LATER}"
+                    )
                 self._call_ended.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(delay, _SHORTEST_WAIT_S)):

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from pipeline.errors import RowReject
 from pipeline.models.answer import Answer
-from pipeline.models.provider_errors import Transient, UselessAnswer, snippet
+from pipeline.models.provider_errors import Transient, UselessAnswer, from_body, snippet
 from pipeline.models.thoughts import split_thoughts, without_end_tokens
 from pipeline.models.usage import part, with_anthropic_tokens, with_openai_tokens
 from pipeline.text import replace_surrogates
@@ -46,18 +47,20 @@ _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 def read_openai(content: Any, model: str, max_tokens: int, request_id: str | None) -> Answer:
     """A chat completion as an answer. Raises UselessAnswer or Transient."""
     choices = part(content, "choices")
-    if choices is None:
-        if not isinstance(content, dict) or "choices" not in content or content.get("error"):
-            raise _not_an_answer(content)
+    if choices is None and not part(content, "error"):
+        if not isinstance(content, dict) or "choices" not in content:
+            raise _not_an_answer(content, model)
         # Gemini's, for a prompt that its filter stops.
         choices = []
     counted = with_openai_tokens(Answer("", "", max_tokens, request_id=request_id), part(content, "usage"))
+    if part(content, "error"):
+        raise _error(content, counted, model)
     if not choices:
         raise UselessAnswer("empty_choices", counted, model=model)
     choice = choices[0]
     finish, message = _word(choice.get("finish_reason")), choice.get("message")
-    if finish in _FAILED and part(choice, "error"):
-        raise _failed(f"{finish}: {part(choice['error'], 'message') or choice['error']}")
+    if part(choice, "error"):
+        raise _error(choice, counted, model, maybe_billed=True)
     if message is None and _kind(finish) == "content_filter":
         message = {}
     text, thoughts = _parts(message.get("content"))
@@ -70,7 +73,7 @@ def read_anthropic(content: Any, model: str, max_tokens: int, request_id: str | 
     """A message as an answer. Raises UselessAnswer or Transient."""
     blocks = part(content, "content")
     if blocks is None:
-        raise _not_an_answer(content)
+        raise _not_an_answer(content, model)
     counted = with_anthropic_tokens(Answer("", "", max_tokens, request_id=request_id), content.get("usage"))
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     thoughts = [str(block.get("thinking") or "") for block in blocks if block["type"] == "thinking"]
@@ -98,11 +101,23 @@ def shaped(body: str) -> Iterator[None]:
         raise Transient("malformed_answer", message, maybe_billed=True) from None
 
 
-def _not_an_answer(content: Any) -> Transient:
-    """Status 200 with something else than the API's answer, as from proxies and login pages."""
+def _error(body: Any, counted: Answer, model: str, *, maybe_billed: bool = False) -> Exception:
+    """Status 200 with an error: our exception for it, and for what it cost."""
+    error = from_body(body, model)
+    if isinstance(error, Transient):
+        error.maybe_billed |= maybe_billed or counted.prompt_tokens > 0
+    if isinstance(error, RowReject) and counted.prompt_tokens:
+        return UselessAnswer(error.reason, counted, **error.evidence)
+    return error
+
+
+def _not_an_answer(content: Any, model: str) -> Exception:
+    """Status 200 with something else than the API's answer: an error, or what proxies and login pages say."""
+    if part(content, "type") == "error" or part(content, "error"):
+        return from_body(content, model)
     body = str(content)
     reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = isinstance(content, dict) and content.get("usage") is not None
+    paid = part(content, "usage") is not None
     return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
 
 
@@ -155,10 +170,11 @@ def _thoughts(message: dict[str, Any]) -> str:
 
 def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refusal: str | None) -> Answer:
     """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
-    text, thought = split_thoughts(text)
+    said, thought = split_thoughts(text)
+    text = said if said == text else said.lstrip()
     # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
     text, thoughts = (replace_surrogates(each)[0] for each in (text, "\n\n".join(filter(None, [thoughts, thought]))))
-    counted = replace(counted, reasoning=thoughts or None)
+    counted = replace(counted, reasoning=thoughts.strip() or None)
     kind = "refused" if refusal else _kind(finish)
     if finish is None and 0 < counted.max_tokens <= counted.completion_tokens:
         kind = "length"

@@ -25,6 +25,7 @@ from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop
+from pipeline.models.error_words import read_words
 from pipeline.models.event_loop import each_row
 from pipeline.models.keys import Access, access, is_loopback, usable_proxy
 from pipeline.models.limiter import limiter_for
@@ -128,7 +129,7 @@ class ServerReward(RewardModel):
         identity = {"provider": self._spec.provider, "model": self._spec.name, "base_url": self._api.url}
         self._limiter = limiter_for(identity, settings.concurrency, settings.rpm, settings.tpm)
         self.name = str(self._spec)
-        self._breaker = Breaker(self.name, "requests", "the address")
+        self._breaker = Breaker(self.name, "requests", "the address", lambda stage: False)
         template = digest(str(self._tokenizer.chat_template) if self._tokenizer else "transcript")
         self.digest = digest(CODE, self._spec.name, list(self._api), settings.label, template)
         self.facts = {"kind": "reward server", **identity, "template": template[:16]}
@@ -148,9 +149,9 @@ class ServerReward(RewardModel):
 
     async def _score_batch(self, items: Sequence[Item]) -> list[Score]:
         try:
-            with self._breaker.watch():
+            with self._breaker.watch("score"):
                 body = fill(self._api.body, self._values(items))
-                response: Any = await retrying(self._settings.attempts)(self._send, body)
+                response: Any = await retrying(self._settings.attempts, self._settings.timeout_s)(self._send, body)
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
                 return [reject.copy_with() for _ in items]
@@ -199,7 +200,7 @@ class ServerReward(RewardModel):
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
                 wait_s = retry_after(response.headers)
-                failure = from_status(response.status_code, None, response.text, self.name, wait_s=wait_s)
+                failure = from_status(response.status_code, read_words(response.text), self.name, wait_s=wait_s)
                 raise self._access.explained(failure, response.status_code)
             try:
                 return json.loads(response.content)

@@ -157,7 +157,7 @@ class Context:
     def choose(self) -> Choose | None:
         """Chooses among a row's candidates; None where each row has one."""
         if several(self.config.reviser) and self.reward:
-            return chooser(self.filter_settings, self.tokenizer, self.reward)
+            return chooser(self.filter_settings, self.tokenizer, self.reward, self.judge)
         return None
 
 

@@ -6,6 +6,7 @@ Rows that planning would reject are not counted. What only a run can know is ass
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
     drafts       as long as the row's reference, up to policy.max_tokens
     selection    a quantile threshold passes its share, η1 and η2 independently; η3 follows from them; a number passes all
+    thoughts     as long as reasoning_tokens, and none where that is not set
     judges       revisions as long as the drafts; a reward's calls for pre-made pairs are not counted
     filter       its judge compares all revisions
     rewrites     the draft and half the reference; edit scripts: half the reference and the words that they quote
@@ -157,7 +158,9 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
 
 def revision_price(config: CurationConfig, rows: list[Row]) -> float | None:
     """Mean US dollars per row of revising `rows` (with `initial`) and judging that; None when the price isn't known."""
-    total = _total([*_revision(config, rows, len(rows)), *_comparison(config, rows, len(rows))])
+    total = _total(
+        [*_revision(config, rows, len(rows)), *_comparison(config, rows, len(rows) * config.reviser.candidates)]
+    )
     return None if total is None or not rows else total / len(rows)
 
 
@@ -181,13 +184,13 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
         _stage_calls("sample", policy, usable * policy.samples, query, drafts),
         *_judging(config, rows, usable, selected * reviser.candidates),
         *_revision(config, rows, selected),
-        *_comparison(config, rows, selected),
+        *_comparison(config, rows, selected * reviser.candidates),
     ]
 
 
 def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
     """Means are in tokens per call."""
-    prompt, completion = round(calls * mean_prompt), round(calls * mean_response)
+    prompt, completion = round(calls * mean_prompt), round(calls * (mean_response + (settings.reasoning_tokens or 0)))
     price = price_for(settings, ModelSpec.parse(settings.model))
     cost = None if price is None else price.of(Answer("", "", 0, prompt, completion))
     return StageCalls(stage, settings.model, calls, prompt, completion, cost)

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import event_loop, factory
 from pipeline.models.adaptation import describe
 from pipeline.models.chat import ChatModel, ChatRequest
-from pipeline.models.provider_errors import UselessAnswer, reason_of
+from pipeline.models.provider_errors import RUN_AGAIN_LATER, UselessAnswer, reason_of
 from pipeline.rewards.judge import judge_params
 from pipeline.rewards.servers import ServerReward
 from pipeline.run.context import Context, local_file
@@ -142,6 +142,8 @@ def _ask(role: Role, model: ChatModel) -> str:
     except UselessAnswer:
         pass
     except ProviderStopped as error:
+        if RUN_AGAIN_LATER in str(error):
+            raise
         raise ConfigError(f"{role.setting}: {error}") from None
     except RowReject as reject:
         where = factory.address(ModelSpec.parse(role.settings.model))

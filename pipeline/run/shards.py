@@ -1,11 +1,14 @@
 """Run one stage on one shard: read its input, do it unless it is done, commit the result."""
 
+import json
 import threading
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 from pipeline.config.settings import CurationConfig
-from pipeline.errors import StorageError
+from pipeline.errors import ProviderStopped, StorageError
+from pipeline.models.provider_errors import GO_ON, cause_of, describe
 from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
 from pipeline.schema import digest
@@ -82,6 +85,28 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
         )
     progress.finish(done.rejected)
     return done
+
+
+def raise_if_all_failed(work: Path, stages: Sequence[str], shards: int) -> None:
+    """Raises ProviderStopped when all calls of a stage failed alike: a data set without rows would say that all is well.
+
+    The stage is done again by the next run.
+    """
+    for stage in stages:
+        files = stage_files.inspect_all(work, stage, shards)
+        if any(file.rows for file in files) or not any(file.rejected for file in files):
+            continue
+        causes: set[str | None] = set()
+        for shard in range(shards):
+            for row in stage_files.read_rejects(work, stage, shard).select(["reason", "evidence"]).to_pylist():
+                evidence = json.loads(row["evidence"])
+                causes.add(cause_of(row["reason"], evidence))
+                said = f"{evidence.get('model', '')}: {describe(row['reason'], evidence)}"
+            if len(causes) > 1 or None in causes:
+                return
+        for shard in range(shards):
+            stage_files.forget(work, stage, shard)
+        raise ProviderStopped(f"all rows of {stage} failed alike, at {said}. {GO_ON}")
 
 
 def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thresholds:

@@ -83,20 +83,33 @@ def check_rows(
 Choose = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], list[int]]
 
 
-def chooser(settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel) -> Choose:
-    """Chooses, of a row's revisions, the one of highest reward that passes the filter; the first if none passes.
+def chooser(
+    settings: FilterSettings, tokenizer: LabelTokenizer, reward: RewardModel, judge: RevisionJudge | None = None
+) -> Choose:
+    """Chooses, of a row's revisions, the one that passes the filter with the highest reward; the first if none passes.
 
-    Of equal rewards the earlier candidate's wins. All candidates of all rows are scored together. A judge sees the chosen one.
+    With a judge the one with the highest gain by it, of equal gains that of higher reward. Of equal ones the earlier candidate
+    wins. All candidates of all rows are scored together.
     """
 
     def choose(rows: Sequence[dict[str, Any]], candidates: Sequence[Sequence[str]]) -> list[int]:
         spread = [{**row, "revised": text} for row, texts in zip(rows, candidates, strict=True) for text in texts]
-        checked = iter(check_rows(spread, settings, tokenizer, reward))
-        chosen = []
+        results = enumerate(check_rows(spread, settings, tokenizer, reward))
+        rewards = {n: result["reward_revised"] for n, result in results if not isinstance(result, RowReject)}
+        # Whether a gain is large enough is for the filter stage to say, which finds these judgements in the journal.
+        gains: list[float | RowReject] = [0.0] * len(rewards)
+        if judge:
+            gains = judge.gains([spread[n] for n in rewards], at_least=-1.0)
+        # What can't be judged comes last.
+        ranks = {
+            n: (-2.0 if isinstance(gain, RowReject) else gain, rewards[n])
+            for n, gain in zip(rewards, gains, strict=True)
+        }
+        chosen, start = [], 0
         for texts in candidates:
-            results = [next(checked) for _ in texts]
-            passed = {n: r["reward_revised"] for n, r in enumerate(results) if not isinstance(r, RowReject)}
-            chosen.append(max(passed, key=passed.__getitem__, default=0))
+            passed = [n for n in range(start, start + len(texts)) if n in ranks]
+            chosen.append(max(passed, key=ranks.__getitem__, default=start) - start)
+            start += len(texts)
         return chosen
 
     return choose

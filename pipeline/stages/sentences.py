@@ -20,6 +20,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pipeline.models.thoughts import control_token
+
 # Each repair takes a small model two or three seconds; a longer draft keeps only its first sentences.
 MOST_REPAIRED = 4
 MOST_ADDED = 3
@@ -115,7 +117,8 @@ def read_repair(response: str, sentence: str, *, cut: bool) -> str:
     if text[:1] == text[-1:] == '"' and not sentence.startswith('"'):
         text = text[1:-1]
     space = sentence[len(sentence.rstrip()) :]
-    unusable = cut or not text or "<" in text or len(text) > 2 * len(sentence) + 40
+    foreign = "<" in text or control_token(text)
+    unusable = cut or not text or foreign or len(text) > 2 * len(sentence) + 40
     return sentence if unusable or text == sentence.strip() else text + space
 
 

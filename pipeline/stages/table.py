@@ -135,7 +135,7 @@ def _revise_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
         "reviser": reviser.data_settings() | {"prompts": context.prompts.digest},
         "the reviser's identity": factory.identity(ModelSpec.parse(reviser.model)),
         # Which of several candidates goes on is decided by the filter's conditions.
-        **(_check_inputs(context) if several(reviser) else {}),
+        **(_check_inputs(context) | _judge_inputs(context) if several(reviser) else {}),
     }
 
 
@@ -145,11 +145,13 @@ def _run_filter(rows: pa.Table, context: StageContext, _: Thresholds, on_progres
 
 
 def _filter_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
-    inputs = _check_inputs(context)
-    if called := context.config.judge:
-        inputs |= {"filter.min_judge_gain": context.config.filter.min_judge_gain}
-        inputs |= {"the judge of revisions": rewards.identify_judge(called)}
-    return inputs
+    least = {"filter.min_judge_gain": context.config.filter.min_judge_gain} if context.config.judge else {}
+    return _check_inputs(context) | _judge_inputs(context) | least
+
+
+def _judge_inputs(context: StageContext) -> Inputs:
+    judge = context.config.judge
+    return {"the judge of revisions": rewards.identify_judge(judge)} if judge else {}
 
 
 def _check_inputs(context: StageContext) -> Inputs:

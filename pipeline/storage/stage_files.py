@@ -142,6 +142,11 @@ def read_rejects(work: Path, stage: str, shard: int) -> pa.Table:
     return _read(path, file.ledger)
 
 
+def forget(work: Path, stage: str, shard: int) -> None:
+    """Have the next run do a shard's stage again."""
+    remove(file_path(work, stage, shard).with_suffix(".json"))
+
+
 def commit(
     work: Path,
     stage: str,

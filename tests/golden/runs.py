@@ -29,6 +29,7 @@ HASHES = Path(__file__).with_name("hashes.json")
 _LIVE: dict[str, Any] = {
     "source.input": "rows.jsonl",
     "policy.model": "openai/policy",
+    "policy.temperature": 0.3,
     "reviser.model": "openai/reviser",
     "labels.tokenizer": "tokenizer",
     "output.dir": "out",
@@ -42,6 +43,8 @@ RUNS: dict[str, dict[str, Any]] = {
         "source.input": "pairs.jsonl",
         "labels.tokenizer": "tokenizer",
         "labels.granularity": "word",
+        "policy.model": "local/smollm2-135m-instruct",
+        "policy.temperature": 0.3,
         "output.dir": "out",
         "source.shard_rows": 16,
     },

@@ -52,6 +52,9 @@ def parse(body: dict[str, Any], headers: Any) -> ChatRequest:
         raise BadRequest(f"max_tokens: a positive integer is required, got {limit!r}", "max_tokens")
     if body.get("stream"):
         raise BadRequest("stream: this loopback server does not stream", "stream")
+    thinking = body.get("thinking") or {}
+    if thinking.get("type") == "enabled" and not 1024 <= thinking.get("budget_tokens", 0) < limit:
+        raise BadRequest("thinking.budget_tokens: must be from 1024 and below max_tokens", "thinking.budget_tokens")
     output_format = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     return ChatRequest(
         provider=NAME,
@@ -106,6 +109,11 @@ def answer(request: ChatRequest, completion: Completion, call_id: str) -> dict[s
 def _blocks(completion: Completion) -> list[dict[str, str]] | None:
     if completion.text is None and completion.has_choice:
         return None
+    if completion.thoughts:
+        thinking = {"type": "thinking", "thinking": completion.thoughts, "signature": "EpwB"}
+        if completion.spelling == "redacted":
+            thinking = {"type": "redacted_thinking", "data": "EmwK"}
+        return [thinking, *([{"type": "text", "text": completion.text}] if completion.text else [])]
     # An empty answer has no block at all, nor has a refusal: so the real API does it.
     if not completion.text or completion.finish in (chat.REFUSAL, chat.CONTENT_FILTER):
         return []

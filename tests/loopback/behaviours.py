@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tests.loopback import schema
 from tests.loopback.chat import LENGTH, Behaviour, ChatRequest, Reply, number_from
@@ -118,6 +119,19 @@ def pipeline(request: ChatRequest) -> Reply:
     return policy(request)
 
 
+def thinking(behaviour: Behaviour, spelling: str, words: int = 60) -> Behaviour:
+    """The behaviour, which thinks before it answers: aloud about our tags, all reasons and marks, none of them the answer's."""
+
+    def think(request: ChatRequest) -> Reply:
+        tags = re.findall(r"<revised-[0-9a-f]+>", request.last_user)
+        wrong = f"{tags[-1]}I am no revision.{tags[-1].replace('<', '</')}" if tags else ""
+        named = 'Is it lack_of_detail, inaccuracy, structure or other? A or B? 3 or 7 of 9? {"reason": "other"}'
+        thoughts = f"Let me think. {wrong} {named} {'Hmm, wait. ' * words}".strip()
+        return replace(behaviour(request), thoughts=thoughts, spelling=spelling)
+
+    return think
+
+
 def by_model(behaviours: Mapping[str, Behaviour], default: Behaviour = echo) -> Behaviour:
     """One behaviour a model name."""
     return lambda request: behaviours.get(request.model, default)(request)
@@ -130,7 +144,7 @@ def honour_schema(request: ChatRequest, reply: Reply) -> Reply:
     try:
         json.loads(reply.text)
     except ValueError:
-        return Reply(schema.as_json(request.schema, reply.text), reply.finish, reply.usage)
+        return replace(reply, text=schema.as_json(request.schema, reply.text), chances=None)
     return reply
 
 

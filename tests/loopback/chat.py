@@ -46,6 +46,8 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    # The part of the output that is thoughts.
+    reasoning_tokens: int = 0
 
     @property
     def total(self) -> int:
@@ -92,12 +94,15 @@ class Reply:
     """What a behaviour answers. Leave `usage` out and it is counted; `finish` is one of this module's constants.
 
     chances: what could have stood in place of the whole text, with probabilities; told where log probabilities are asked for.
+    thoughts: what comes before the text, within the same limit; where the provider puts it is its wire's `spelling`.
     """
 
     text: str | None = ""
     finish: str = STOP
     usage: Usage | None = None
     chances: Mapping[str, float] | None = None
+    thoughts: str = ""
+    spelling: str = "reasoning_content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,10 @@ class Completion:
     # False spells an answer without any choice or block.
     has_choice: bool = field(default=True)
     chances: Mapping[str, float] | None = None
+    # Whether the limit came before the thoughts' end, so that there is no text.
+    thoughts: str = ""
+    spelling: str = "reasoning_content"
+    still_thinking: bool = False
 
 
 Behaviour = Callable[[ChatRequest], Reply]
@@ -137,18 +146,34 @@ def number_from(*parts: object) -> int:
 def complete(request: ChatRequest, reply: Reply, *, cached_share: float = 0.0) -> Completion:
     """Apply stop sequences, then `max_tokens`, as a model would meet them; count what isn't counted yet."""
     text, finish, stop_sequence = reply.text, reply.finish, None
+    thoughts, room = reply.thoughts, request.max_tokens
+    still_thinking = bool(thoughts) and room is not None and count_tokens(thoughts) >= room
+    if still_thinking and room is not None:
+        thoughts, text, finish = thoughts[: room * CHARACTERS_A_TOKEN], "", LENGTH
+    elif room is not None:
+        room -= count_tokens(thoughts)
     if text is not None and finish == STOP:
         cuts = [(text.find(stop), stop) for stop in request.stop if stop and stop in text]
         if cuts:
             cut, stop_sequence = min(cuts)
             text, finish = text[:cut], STOP_SEQUENCE
-    if text is not None and request.max_tokens is not None and count_tokens(text) > request.max_tokens:
-        text, finish, stop_sequence = text[: request.max_tokens * CHARACTERS_A_TOKEN], LENGTH, None
+    if text is not None and room is not None and count_tokens(text) > room:
+        text, finish, stop_sequence = text[: room * CHARACTERS_A_TOKEN], LENGTH, None
     usage = reply.usage
     if usage is None:
         prompt = request.input_tokens
-        usage = Usage(prompt, max(1, count_tokens(text or "")), int(prompt * cached_share))
-    return Completion(text, finish, usage, stop_sequence, chances=reply.chances)
+        thought = count_tokens(thoughts)
+        usage = Usage(prompt, max(1, thought + count_tokens(text or "")), int(prompt * cached_share), thought)
+    return Completion(
+        text,
+        finish,
+        usage,
+        stop_sequence,
+        chances=reply.chances,
+        thoughts=thoughts,
+        spelling=reply.spelling,
+        still_thinking=still_thinking,
+    )
 
 
 def without_choice(completion: Completion) -> Completion:

@@ -1,7 +1,7 @@
 """The faults by name, and the plans that say which call meets which.
 
 What each does on the wire is in `misbehave.py`. The names are constants here and strings everywhere, so that a plan can
-be written down, and a ledger read, without importing anything.
+be written down, and a ledger read, without importing anything. The refusals of `refusals.py` are faults too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tests.loopback.chat import ChatRequest
+from tests.loopback.refusals import REFUSALS
 
 # Refusals with a status. Each 429 differs in how it says when to come back.
 RATE_SECONDS = "429_seconds"
@@ -150,6 +151,6 @@ class FaultPlan:
 
 
 def _check(names: Iterable[str]) -> None:
-    unknown = sorted(set(names) - set(ALL_FAULTS))
+    unknown = sorted(set(names) - set(ALL_FAULTS) - REFUSALS.keys())
     if unknown:
         raise ValueError(f"unknown fault(s) {', '.join(unknown)}; known are: {', '.join(ALL_FAULTS)}")

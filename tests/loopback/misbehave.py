@@ -20,6 +20,7 @@ from tests.loopback import faults
 from tests.loopback.chat import CONTENT_FILTER, LENGTH, REFUSAL, ChatRequest, Completion, without_choice
 from tests.loopback.faults import FaultPlan
 from tests.loopback.ledger import Call
+from tests.loopback.refusals import REFUSALS
 
 JSON = "application/json"
 ABSURD_SECONDS = 1_000_000_000
@@ -73,6 +74,10 @@ async def misbehave(fault: str, exchange: Exchange, request: ChatRequest, comple
         return await exchange.send_answer(request, _ANSWERS[fault](completion))
     if fault in _WIRE:
         return await _WIRE[fault](exchange, request, completion)
+    if fault in REFUSALS:
+        refusal = REFUSALS[fault]
+        exchange.headers.update(refusal.headers)
+        return await exchange.send(refusal.status, refusal.content, refusal.content_type)
     return await _refuse(fault, exchange)
 
 

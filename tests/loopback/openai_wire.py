@@ -109,7 +109,11 @@ def answer(request: ChatRequest, completion: Completion, call_id: str) -> dict[s
             "completion_tokens": usage.output_tokens,
             "total_tokens": usage.total,
             "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+            # Who leaves thoughts in the text doesn't count them.
+            "completion_tokens_details": {
+                "reasoning_tokens": 0 if completion.spelling in SPELLINGS else usage.reasoning_tokens,
+                "audio_tokens": 0,
+            },
         },
         "service_tier": "default",
         "system_fingerprint": "fp_loopback",
@@ -126,10 +130,38 @@ def _choice(request: ChatRequest, completion: Completion) -> dict[str, Any]:
             "content": text,
             "refusal": completion.text if refused else None,
             "annotations": [],
+            **(_with_thoughts(completion) if completion.thoughts else {}),
         },
         "logprobs": _logprobs(text or "", completion.chances) if request.params.get("logprobs") else None,
         "finish_reason": _FINISH.get(completion.finish, completion.finish),
     }
+
+
+# How servers without a reasoning parser write thoughts into the text: before them, and between them and the answer.
+SPELLINGS = {
+    "think": ("<think>\n", "\n</think>\n\n"),
+    "prompted": ("", "\n</think>\n\n"),  # the prompt ends with the opening tag
+    "thinking": ("<thinking>", "</thinking>\n"),
+    "magistral": ("[THINK]", "[/THINK]"),
+    "harmony": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    "bare": ("analysis", "assistantfinal"),
+}
+
+
+def _with_thoughts(completion: Completion) -> dict[str, Any]:
+    """What a message has of thoughts and content: hidden (only counted), in a field or parts of their own, in the text."""
+    thoughts, text, spelling = completion.thoughts, completion.text, completion.spelling
+    if spelling == "hidden":
+        return {"content": text or ""}
+    if spelling == "parts":
+        thinking = {"type": "thinking", "thinking": [{"type": "text", "text": thoughts}], "closed": True}
+        return {"content": [thinking, *([{"type": "text", "text": text}] if text else [])]}
+    if spelling == "details":
+        return {"content": text, "reasoning_details": [{"type": "reasoning.text", "text": thoughts}]}
+    if spelling in SPELLINGS:
+        opening, closing = SPELLINGS[spelling]
+        return {"content": opening + thoughts + ("" if completion.still_thinking else closing + (text or ""))}
+    return {spelling: thoughts, "content": text or None}
 
 
 def _logprobs(text: str, chances: Mapping[str, float] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models import chat, provider_errors, retry
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
-from pipeline.models.retry import BREAKER
+from pipeline.models.retry import BREAKER, FIRST_ROWS
 from tests.loopback import ChatRequest, FaultPlan, LoopbackServer, Reply, faults
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.models.asking import KEYS, PROVIDERS, address, ask, ask_all, caught, model_at
@@ -176,7 +176,7 @@ def test_an_absurd_wish_is_capped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(provider_errors, "LONGEST_WAIT_S", 0.2)
-    server = loopback(faults=FaultPlan.listed([fault], retry_after=5000))
+    server = loopback(faults=FaultPlan.listed([fault], retry_after=500))
     assert isinstance(caught(model_at(server.openai_url, journal)), Answer)
     first, second = server.calls
     assert 0.15 <= second.time - first.time < 2
@@ -188,16 +188,22 @@ def test_many_failed_rows_in_a_row_stop_the_run(loopback: Start, journal: Journa
     model = model_at(address(server, provider), journal, provider, attempts=2)
     with pytest.raises(ProviderStopped, match="run the same command again") as caught:
         ask_all(model, [str(index) for index in range(3 * BREAKER)])
-    assert f"{BREAKER} rows in a row failed" in str(caught.value)
-    assert len(server.calls) == 2 * BREAKER
+    assert f"the first {FIRST_ROWS} rows of sample all failed alike: server_error" in str(caught.value)
+    assert len(server.calls) == 2 * FIRST_ROWS
+    server.engine.faults = FaultPlan(lambda number, request, attempt: "500" if request.last_user.isdigit() else None)
+    ask(model, "An answer in between.")
+    before = len(server.calls)
+    with pytest.raises(ProviderStopped, match=f"{BREAKER} rows in a row failed"):
+        ask_all(model, [str(index) for index in range(3 * BREAKER)])
+    assert len(server.calls) == before + 2 * BREAKER
 
 
 def test_an_answer_in_between_keeps_the_run_going(loopback: Start, journal: Journal) -> None:  # noqa: F811
     down = [faults.SERVER_ERROR] * (BREAKER - 1)
-    server = loopback(faults=FaultPlan.listed([*down, None, *down, faults.EMPTY_TEXT, *down]))
+    server = loopback(faults=FaultPlan.listed([None, *down, None, *down, faults.EMPTY_TEXT, *down]))
     model = model_at(server.openai_url, journal, attempts=1)
-    results = ask_all(model, [str(index) for index in range(3 * BREAKER)])
-    assert sum(isinstance(result, Answer) for result in results) == 2
+    results = ask_all(model, [str(index) for index in range(3 * BREAKER + 1)])
+    assert sum(isinstance(result, Answer) for result in results) == 3
     reasons = [result.reason for result in results if isinstance(result, RowReject)]
     assert reasons == ["server_error"] * (2 * BREAKER - 2) + ["empty_answer"] + ["server_error"] * (BREAKER - 1)
 
@@ -209,12 +215,12 @@ def test_a_model_that_is_not_there_stops_the_run(loopback: Start, journal: Journ
     model = model_at(address(server, provider), journal, provider)
     with pytest.raises(ProviderStopped, match="does not exist"):
         ask_all(model, [str(index) for index in range(3 * BREAKER)])
-    assert len(server.calls) == BREAKER
+    assert len(server.calls) == FIRST_ROWS
 
 
 def test_rows_that_the_server_finds_bad_do_not(loopback: Start, journal: Journal) -> None:  # noqa: F811
     """Rows too long for the model may stand together."""
-    server = loopback(faults=FaultPlan.always(faults.BAD_REQUEST))
+    server = loopback(faults=FaultPlan(lambda number, request, attempt: faults.BAD_REQUEST if number > 1 else None))
     results = ask_all(model_at(server.openai_url, journal), [str(index) for index in range(2 * BREAKER)])
     assert {r.reason for r in results if isinstance(r, RowReject)} == {"bad_request"}
     assert len(results) == len(server.calls) == 2 * BREAKER

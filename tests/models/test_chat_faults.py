@@ -42,7 +42,7 @@ AGAIN = {
     faults.HTML: "html_answer",
     faults.MALFORMED_JSON: "malformed_answer",
     faults.EMPTY_BODY: "malformed_answer",
-    faults.ERROR_BODY: "malformed_answer",
+    faults.ERROR_BODY: "server_error",
 }
 ONCE = {
     faults.QUOTA: STOPPED,
@@ -115,7 +115,8 @@ def test_every_fault_ends_as_the_policy_says(
     reason, calls = expected(fault, provider)
     if reason == STOPPED:
         assert isinstance(ended, ProviderStopped), repr(ended)
-        assert "Check the API key in the environment" in str(ended)
+        wanted = "out of money" if fault == faults.QUOTA else "Check the API key in the environment"
+        assert wanted in str(ended)
         assert "run the same command again" in str(ended)
     elif reason == ANSWERED:
         assert isinstance(ended, Answer), repr(ended)

@@ -201,6 +201,15 @@ def test_another_prompt_or_bound_filters_again_and_calls_no_other_model(settings
     assert third.calls == 0 and third.manifest["rows"]["published"] > second.manifest["rows"]["published"]
 
 
+def test_of_candidates_the_judge_chooses_and_the_filter_asks_nothing_again(settings: Any) -> None:
+    once = curate(with_judge(settings, out="once"), in_threads, Silent()).manifest
+    config = with_judge(settings, reviser__candidates=2, reviser__temperature=0.5)
+    assert estimate(config, lambda message: None).calls[-1].calls > once["calls"]["filter"]
+    # The scripted reviser writes the same text twice.
+    twice = curate(config, in_threads, Silent()).manifest
+    assert twice["calls"]["filter"] == once["calls"]["filter"] and twice["rows"] == once["rows"]
+
+
 def test_a_judge_that_died_is_asked_again_by_the_same_command(settings: Any) -> None:
     """What was answered is in the journal; pairs that were only not judged are not lost."""
     config = with_judge(settings)

