@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def model_at(
 ) -> ChatModel:
     settings = PolicySettings(
         model=f"{provider}/model-1@{url}",
-        api_key_env=KEYS[provider],
+        api_key_env=KEYS[provider] if os.environ.get(KEYS[provider]) else None,
         concurrency=concurrency,
         attempts=attempts,
         timeout_s=timeout_s,
