@@ -3,7 +3,8 @@
 `diagnose.md` opens the reviser's conversation and shows the texts; `revise_<reason>.md`, or `edits.md` for all reasons, is its
 second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever a *value*: the one rendering
 pass never looks for template syntax in it. Each text stands between tags that carry a fence, a hash of these texts: no text
-can contain the tag that would end it.
+can contain the tag that would end it. Only `judge_revision_local.md` has no tags, as small models
+judge worse by them: there a text can sway the judgement of its own row.
 """
 
 import hashlib
@@ -68,12 +69,12 @@ class Prompts(_Templates):
 
 
 class JudgePrompts(_Templates):
-    """The prompt of a judge. kind: pointwise, pairwise or revision."""
+    """The prompt of a judge. kind: pointwise, pairwise, revision or revision_local."""
 
     def __init__(self, kind: str, folder: str | None = None) -> None:
         self._name = f"judge_{kind}"
         shown = {"answer": "a"} if kind == "pointwise" else {"first": "a", "second": "b"}
-        shown |= {"reference": "r"} if kind == "revision" else {}
+        shown |= {"reference": "r"} if kind.startswith("revision") else {}
         super().__init__(folder, [self._name], {"messages": _QUERY, "fence": "f", **shown})
 
     def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> str:

@@ -1,12 +1,19 @@
 """`figa cancel DIR`: cancel the batches that an interrupted run has left at a provider's batch API.
 
-Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again.
+Answers that are ready by then are paid for: the run's next start collects them, and sends the rest again. A batch that the
+provider knows nothing of any more is given up; what it may have cost stays set aside in the budget.
 """
 
 import argparse
 import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_dir
+
+if TYPE_CHECKING:
+    from pipeline.models.batch.ledger import Batch
 
 _TIMEOUT_S = 60.0
 INTERRUPTED = "run the same command again for the batches that are left"
@@ -30,7 +37,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
     confirmed = bool(batches) and (arguments.yes or _confirmed())
     keys = recall(arguments.dir).get("keys", {})
-    cancelled = [_cancel(batch.model, batch.id, keys.get(batch.model)) for batch in batches] if confirmed else []
+    cancelled = (
+        [_cancel(arguments.dir / "work", batch, keys.get(batch.model)) for batch in batches] if confirmed else []
+    )
     failed = cancelled.count(False)
     return int(failed > 0), {"batches": len(batches), "cancelled": cancelled.count(True), "failed": failed}
 
@@ -42,13 +51,17 @@ def _confirmed() -> bool:
         raise KeyboardInterrupt from None
 
 
-def _cancel(model: str, batch_id: str | None, api_key_env: str | None) -> bool:
-    """Have the provider stop a batch; returns whether it will. api_key_env: the variable with the key, if the run named one."""
+def _cancel(work: Path, batch: "Batch", api_key_env: str | None) -> bool:
+    """Have the provider stop a batch; returns whether it will, or has nothing to stop. api_key_env: as the run named it."""
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ConfigError, ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
+    from pipeline.models.batch.collecting import GONE
+    from pipeline.models.batch.ledger import FILE, BatchLedger
     from pipeline.models.provider_errors import Transient, reason_of
+    from pipeline.storage.location import local_side
 
+    model, batch_id = batch.model, batch.id
     if batch_id is None:
         print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
         return False
@@ -64,6 +77,11 @@ def _cancel(model: str, batch_id: str | None, api_key_env: str | None) -> bool:
     try:
         event_loop.run(cancel())
     except (Transient, RowReject, ProviderStopped, ConfigError) as error:
+        if isinstance(error, RowReject) and error.evidence.get("status") in GONE:
+            with closing(BatchLedger(local_side(work) / FILE)) as ledger:
+                ledger.give_up(batch.key)
+            print(f"{model}: {batch_id} is gone at the provider, and given up")
+            return True
         print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
         return False
     print(f"{model}: cancelling {batch_id}")

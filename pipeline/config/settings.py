@@ -129,7 +129,7 @@ class RewardSettings(Calls):
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
     )
     prompts: str | None = Field(
-        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md of your own"
+        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md … of your own"
     )
     logprobs: bool = Field(True, description="Judges: expected mark by token probabilities; false: the written mark")
     temperature: Temperature = Field(0.0, description="Judges; null: not sent")

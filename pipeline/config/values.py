@@ -5,7 +5,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
@@ -138,6 +138,34 @@ class Section(BaseModel):
         return self.model_dump(mode="json", include=keep)
 
 
+# What `extra` may not have, since a call's most is reserved by it, in lower case without - and _; and what to do instead.
+_FORBIDDEN = {
+    "maxtokens maxcompletiontokens maxoutputtokens maxnewtokens maxtokenstosample maxlength numpredict": "set {}.max_tokens",
+    "n bestof candidatecount numreturnsequences numcompletions usebeamsearch beamwidth numbeams": "set policy.samples or "
+    "reviser.candidates, each of which is a call",
+    "model models route fallbacks deployment engine": "set {}.model",
+    "messages system prompt input contents suffix echo prediction": "set policy.system, or the folders of prompts, "
+    "reviser.prompts and reward.prompts",
+    "stream streamoptions": "leave it out: answers are read whole",
+    "tools toolchoice functions functioncall paralleltoolcalls mcpservers container plugins websearch websearchoptions "
+    "searchparameters enablesearch modalities audio": "leave it out: answers are texts, and tools are billed beside them",
+}
+_INSTEAD = {name: advice for names, advice in _FORBIDDEN.items() for name in names.split()}
+_NESTED = ("extrabody", "options", "parameters", "generationconfig")
+
+
+def forbidden_parameter(extra: dict[str, Any]) -> tuple[str, str] | None:
+    """The first parameter of `extra` that changes what a call may cost, and what to do instead, {} for the section's name."""
+    for name, value in extra.items():
+        # Some servers read names in any case.
+        plain = name.casefold().replace("_", "").replace("-", "")
+        if plain in _INSTEAD:
+            return name, _INSTEAD[plain]
+        if plain in _NESTED and isinstance(value, dict) and (found := forbidden_parameter(value)):
+            return f"{name}.{found[0]}", found[1]
+    return None
+
+
 class Calls(Section):
     """How a language model is called."""
 
@@ -172,3 +200,11 @@ class Calls(Section):
         description="Tokens for thoughts, on top of max_tokens: their sum is the limit that is sent and reserved; a whole "
         "answer that needs less thought may be longer. Default: 0, and 8192 once an answer shows that the model thinks",
     )
+
+    @field_validator("extra")
+    @classmethod
+    def _reservable(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if found := forbidden_parameter(extra):
+            section = cls.__name__.removesuffix("Settings").lower()
+            raise ValueError(f"{found[0]} would change what a call may cost; {found[1].format(section)}")
+        return extra

@@ -46,6 +46,10 @@ def counts(values: dict[str, int]) -> str:
 def warnings(manifest: Manifest) -> list[str]:
     """What the owner of the run should know."""
     lines = diagnostics.warnings(manifest)
+    lines += [
+        f"{model} billed {times:g} times the tokens that a call allowed it: the cap counts its calls as so many times dearer"
+        for model, times in manifest.get("billed_above_limits", {}).items()
+    ]
     if not manifest["rows"]["published"]:
         lines.append("no pair survived: the data set is valid and empty; the table says which stage to loosen")
     return lines

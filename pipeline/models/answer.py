@@ -23,6 +23,8 @@ class Answer:
     cache_write_tokens: int = 0
     # Where requested: for each token, itself and its likeliest alternatives as [text, log probability].
     logprobs: list[list[list[Any]]] | None = None
+    # The server's counts are missing or can't be right; those above are what could be read of them.
+    uncounted: bool = False
     # What the model thought, which is no part of the text, and the server's count of its tokens, 0 where it gives none.
     reasoning: str | None = None
     reasoning_tokens: int = 0
@@ -36,7 +38,7 @@ class Answer:
     def to_json(self) -> str:
         """All fields, the last ones only where set. ASCII: lone surrogates, which SQLite refuses, survive as escapes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("logprobs", "reasoning", "reasoning_tokens", "end"):
+        for name in ("logprobs", "reasoning", "reasoning_tokens", "end", "uncounted"):
             if not values[name]:
                 del values[name]
         return json.dumps(values)

@@ -12,16 +12,16 @@ What becomes of a call:
 
 Every attempt is paid for itself: an answer, also a useless one, costs what its usage says; a refused call nothing. A call
 that was sent and ended without a response (time-out, lost connection, half an answer) may have been billed: it counts at its
-most, so that the cap holds, and the journal marks it as uncertain.
+most, and the journal marks it as uncertain. A server that bills above the limits of a call raises what is set aside for
+this model's further calls by as much.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
@@ -30,48 +30,23 @@ from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
-from pipeline.models.limiter import Limiter, Quota
+from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import FINAL, Transient, UselessAnswer
 from pipeline.models.reading import REASONED_ONLY, reread
+from pipeline.models.request import ChatRequest, OnQuotas, Provider, upper_bound_tokens
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
+
+__all__ = ["ChatModel", "ChatRequest", "OnProgress", "OnQuotas", "Provider", "upper_bound_tokens"]
 
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
 THOUGHT_TOKENS = 8192
-# What a chat template writes around the messages; some add a system prompt of their own.
-_TEMPLATE_TOKENS = 64
+# Characters of a token, on average over a text: words are shorter, only runs of blanks or dashes come near.
+_LONGEST = 64
 
 OnProgress = Callable[[int, int], None]
 """Called as rows end: number of rows, number of them rejected."""
-OnQuotas = Callable[[Mapping[str, Quota]], None]
-"""Gets the quotas that the server announces in its response to a call, also to a refused one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …
-
-    changes: what this server gets in place of parameters that it refuses.
-    """
-
-    messages: list[dict[str, str]]
-    max_tokens: int
-    params: dict[str, Any] = field(default_factory=dict)
-    changes: Changes = field(default_factory=dict)
-
-
-class Provider(Protocol):
-    """What answers: a provider's SDK, its batch API, or servers on this machine."""
-
-    def custom_id(self, request: ChatRequest) -> str | None:
-        """The request's name in a batch, under which money may be held for it; None when it is sent at once."""
-        return None
-
-    async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
-        """Raises Transient, RowReject or ProviderStopped."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -107,6 +82,8 @@ class ChatModel:
         self._connecting = asyncio.Lock()
         check = "the model's name and its address"
         self.breaker = Breaker(self.name, "rows", check, lambda stage: self.journal.has_answer(stage, self.name))
+        self._noted = self.journal.overruns().get(self.name, 1.0)
+        self.budget.expect_more(self.name, self._noted)
 
     async def ask(self, stage: str, request: ChatRequest) -> Answer:
         """The model's answer, from the journal if it has one. Thoughts have `room` on top of the request's max_tokens.
@@ -118,7 +95,7 @@ class ChatModel:
             known = self._journalled(request)
             self.thinks |= known is not None and known.reasoned
             room = self.room
-            limited = replace(request, max_tokens=request.max_tokens + room)
+            limited = replace(request, max_tokens=request.max_tokens + room, thought_tokens=room)
             try:
                 answer = await self._ask(stage, known, limited)
             except UselessAnswer as reject:
@@ -209,38 +186,68 @@ class ChatModel:
         self, provider: Provider, stage: str, key: str, request: ChatRequest, custom_id: str | None, on_quotas: OnQuotas
     ) -> Answer:
         """Reserve the most that the call can cost, make it, and journal its answer and its cost before they are used."""
-        most = self.price.most(upper_bound_tokens(request), request.max_tokens)
-        reserved = await self._reserve(most, custom_id)
+        reserved = await self._reserve(self.price.most(upper_bound_tokens(request), request.max_tokens), custom_id)
         self.calls += 1
-        # What a cancelled call costs: at most everything. A batch goes on without us, and its ledger keeps what it holds.
-        cost = most if custom_id is None else 0.0
+        # None is what a cancelled call costs: at most everything. A batch goes on without us: its ledger keeps what it holds.
+        cost = None if custom_id is None else 0.0
         began: int | None = None
         try:
             # A killed process leaves its calls charged. Batches have a ledger for that.
-            if most and custom_id is None:
-                began = await self.journal.begin(stage, self.name, most)
+            if reserved and custom_id is None:
+                began = await self.journal.begin(stage, self.name, self._most(reserved))
             answer = await provider.complete(request, on_quotas)
-            cost = self._cost(answer, most)
-            await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
+            cost = self._cost(request, answer, reserved)
+            await self._keep(key, stage, answer, cost, custom_id, began)
             return answer
         except UselessAnswer as reject:
-            cost = self._cost(reject.usage, most)
-            await self.journal.keep(key, stage, self.name, reject.to_journal(), cost, custom_id=custom_id, began=began)
+            cost = self._cost(request, reject.usage, reserved)
+            await self._keep(key, stage, reject.to_journal(), cost, custom_id, began)
             raise
         except (RowReject, Transient, ProviderStopped) as failure:
             certain = not (isinstance(failure, Transient) and failure.maybe_billed)
-            cost = 0.0 if certain else most
+            cost = 0.0 if certain else self._lost(request, failure, reserved)
+            await self._note_overrun()
             # The ledger forgets a result that is worth another try: that one goes into another batch.
-            paid = custom_id if isinstance(failure, RowReject) else None
+            paid = custom_id if isinstance(failure, RowReject) else getattr(failure, "held_as", None)
             reason = "stopped" if isinstance(failure, ProviderStopped) else failure.reason
             await self.journal.charge(stage, self.name, reason, cost, certain=certain, custom_id=paid, began=began)
             raise
         finally:
-            self.budget.settle(reserved, cost)
+            self.budget.settle(reserved, self._most(reserved) if cost is None else cost, self.name)
 
-    def _cost(self, answer: Answer, most: float) -> float:
-        """What an answer cost; a server that counted no tokens may bill anything up to `most`."""
-        return self.price.of(answer) if answer.prompt_tokens else most
+    async def _keep(
+        self, key: str, stage: str, answer: Answer, cost: float, custom_id: str | None, began: int | None
+    ) -> None:
+        await self._note_overrun()
+        await self.journal.keep(key, stage, self.name, answer, cost, custom_id=custom_id, began=began)
+
+    async def _note_overrun(self) -> None:
+        overrun = self.budget.overrun(self.name)
+        if overrun > self._noted:
+            self._noted = overrun
+            await self.journal.note_overrun(self.name, overrun)
+
+    def _most(self, reserved: float) -> float:
+        """What a call can cost at most, with `reserved` for it, by what is known of the server now."""
+        return reserved * self.budget.overrun(self.name)
+
+    def _lost(self, request: ChatRequest, failure: Exception, reserved: float) -> float:
+        """What a call may have cost that gave no answer."""
+        usage = failure.usage if isinstance(failure, Transient) else None
+        return self._cost(request, replace(usage, uncounted=True), reserved) if usage else self._most(reserved)
+
+    def _cost(self, request: ChatRequest, answer: Answer, reserved: float) -> float:
+        """What an answer cost: by its tokens, and at least the most that it could where their count can't be right."""
+        above = max(
+            answer.prompt_tokens / upper_bound_tokens(request), answer.completion_tokens / max(1, request.max_tokens)
+        )
+        if reserved:
+            self.budget.expect_more(self.name, above)
+        cost = self.price.of(answer)
+        written = len(answer.text) + len(answer.reasoning or "")
+        read = sum(len(message["content"]) for message in request.messages)
+        believable = 0 < answer.prompt_tokens >= read / _LONGEST and answer.completion_tokens >= written / _LONGEST
+        return cost if believable and not answer.uncounted else max(cost, self._most(reserved))
 
     async def _reserve(self, most: float, custom_id: str | None) -> float:
         """Take `most`, or what is held for `custom_id`, from the budget; returns the sum taken.
@@ -251,7 +258,7 @@ class ChatModel:
         while True:
             may_come_back = self.budget.in_flight
             try:
-                return self.budget.reserve(most, custom_id)
+                return self.budget.reserve(most, custom_id, self.name)
             except BudgetReached:
                 if not may_come_back:
                     self.budget.close()
@@ -272,12 +279,3 @@ def _fits(answer: Answer, max_tokens: int) -> bool:
         return answer.max_tokens <= max_tokens or answer.completion_tokens <= max_tokens
     # With more room it might be whole, or not be empty; what was refused stays so.
     return answer.max_tokens >= max_tokens or answer.finish in FINAL
-
-
-def upper_bound_tokens(request: ChatRequest) -> int:
-    """The most tokens of the request: its UTF-8 bytes, and a few more per message for the template.
-
-    Parameters count as well: a schema to answer in is put into the prompt by the provider, and billed.
-    """
-    texts = sum(len(m["content"].encode("utf-8", "surrogatepass")) + 16 for m in request.messages)
-    return texts + len(json.dumps(request.params)) + _TEMPLATE_TOKENS

@@ -61,7 +61,11 @@ def in_dollars(budget: float) -> str:
 
 
 class Budget:
-    """A cap in US dollars that is never passed: the worst case of a call is reserved before it is sent.
+    """A cap in US dollars: the most that a call can cost is reserved before it is sent.
+
+    A server may bill above the limits of a call. From then on the reservations of this model count as many times as much,
+    those in flight included, and no call starts with which the cap could be passed: what is passed is by calls that were in
+    flight together with the first one that was billed so.
 
     held: US dollars set aside for requests in batches that are not yet paid, by custom id; a call for one of them takes over
     what it holds.
@@ -70,12 +74,24 @@ class Budget:
     def __init__(self, limit: float | None, spent: float, held: Mapping[str, float] | None = None) -> None:
         self.limit = limit
         self.spent = spent
-        self._reserved = 0.0
+        # By model: what is reserved, and how many times as much was billed at the worst.
+        self._reserved: dict[str, float] = {}
+        self._overruns: dict[str, float] = {}
         self._reservations = 0
         self._holds = dict(held or {})
         self._held = math.fsum(self._holds.values())
         self._closed = False
         self._lock = threading.Lock()
+
+    def overrun(self, model: str) -> float:
+        """How many times the most that a call was allowed this model's server has billed; 1.0 as long as it keeps to it."""
+        return self._overruns.get(model, 1.0)
+
+    def expect_more(self, model: str, overrun: float) -> None:
+        """Count the model's reservations, also those in flight, so many times; a smaller number changes nothing."""
+        if overrun > self.overrun(model):
+            with self._lock:
+                self._overruns[model] = max(overrun, self.overrun(model))
 
     def close(self) -> None:
         """Refuse every further reservation: the run ends, and would only cut off a smaller call that starts now."""
@@ -96,23 +112,34 @@ class Budget:
         with self._lock:
             self._reservations += batches
 
-    def reserve(self, most: float, name: str | None = None) -> float:
-        """Set aside `most` for a call, or what `name` holds; returns the sum. Raises BudgetReached."""
+    def reserve(self, most: float, name: str | None = None, model: str = "") -> float:
+        """Set aside `most` for a call of `model`, or what `name` holds; returns the sum. Raises BudgetReached."""
         with self._lock:
-            committed = self.spent + self._reserved + self._held
+            committed = self._committed()
             held = self._holds.pop(name, 0.0) if name else 0.0
+            counted = most * self.overrun(model)
             if held:
                 self._held = self._held - held if self._holds else 0.0
                 most = held
-            elif self.limit is not None and most and (self._closed or committed + most > self.limit):
-                out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
-                raise BudgetReached(
-                    f"budget of {in_dollars(self.limit)} reached: ${self.spent:.4f} spent{out}, the next call could cost "
-                    f"${most:.4f}. Finished work is kept; run the same command with a higher --budget to go on"
-                )
-            self._reserved += most
+            elif self.limit is not None and most and (self._closed or committed + counted > self.limit):
+                raise BudgetReached(self._reached(counted, model))
+            self._reserved[model] = self._reserved.get(model, 0.0) + most
             self._reservations += most > 0
             return most
+
+    def _committed(self) -> float:
+        reserved = sum(usd * self.overrun(model) for model, usd in self._reserved.items())
+        # Which model's they are isn't known.
+        return self.spent + reserved + self._held * max(self._overruns.values(), default=1.0)
+
+    def _reached(self, most: float, model: str) -> str:
+        out = f", ${self._held:.4f} set aside for batches that are still out" if self._holds else ""
+        times = f" ({model} has billed {self.overrun(model):.3g} times what a call allows)"
+        return (
+            f"budget of {in_dollars(self.limit or 0.0)} reached: ${self.spent:.4f} spent{out}, the next call could cost "
+            f"${most:.4f}{times if self.overrun(model) > 1 else ''}. Finished work is kept; run the same command with a "
+            "higher --budget to go on"
+        )
 
     @property
     def in_flight(self) -> bool:
@@ -120,9 +147,11 @@ class Budget:
         with self._lock:
             return self._reservations > 0
 
-    def settle(self, reserved: float, paid: float) -> None:
+    def settle(self, reserved: float, paid: float, model: str = "") -> None:
         with self._lock:
             self._reservations -= reserved > 0
-            # Not what rounding leaves, or the last cent would never be free again.
-            self._reserved = self._reserved - reserved if self._reservations else 0.0
+            self._reserved[model] = self._reserved.get(model, 0.0) - reserved
+            if not self._reservations:
+                # Not what rounding leaves, or the last cent would never be free again.
+                self._reserved.clear()
             self.spent += paid

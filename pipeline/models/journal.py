@@ -3,6 +3,7 @@
     answers    one per key, the newest; the key is the sha256 of everything sent
     charges    calls without an answer, answers that were replaced, and calls in flight at their worst-case cost
     collected  requests of batches whose cost is in one of the two
+    overruns   models whose servers billed above the limits of a call, and how many times as much
 
 An answer is written before it is used. The promise: no accepted answer is lost once journalled; after kill −9 at most the
 calls in flight are paid twice. WAL with synchronous=NORMAL keeps that promise for a killed process; a power cut may take back
@@ -28,7 +29,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from pipeline.errors import StorageError
 from pipeline.models.answer import Answer
-from pipeline.text import one_line
+from pipeline.models.journal_damage import set_aside_if_damaged
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]
 
@@ -38,6 +39,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS charges (stage TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL, "
     "cost_usd REAL NOT NULL, certain INTEGER NOT NULL, at REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS collected (custom_id TEXT PRIMARY KEY)",
+    "CREATE TABLE IF NOT EXISTS overruns (model TEXT PRIMARY KEY, times REAL NOT NULL)",
     # Covers the sums, which would read every answer's text without it.
     "CREATE INDEX IF NOT EXISTS money ON answers (stage, cost_usd)",
     # An earlier version kept its own index and sums in these, beside a table of answers without a primary key.
@@ -47,6 +49,12 @@ _ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _REPLACE = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
 _CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _END_CHARGE = "DELETE FROM charges WHERE rowid = ?"
+# Calls that ended without an answer, or are still in flight, may have been billed by as much more.
+_RAISE = (
+    "UPDATE charges SET cost_usd = cost_usd * max(1.0, ? / coalesce((SELECT times FROM overruns WHERE model = ?), 1.0)) "
+    "WHERE model = ? AND outcome = 'interrupted'"
+)
+_OVERRUN = "INSERT INTO overruns VALUES (?, ?) ON CONFLICT DO UPDATE SET times = max(times, excluded.times)"
 _COLLECT = "INSERT OR IGNORE INTO collected VALUES (?)"
 # In whole picodollars, so that the sum is the same in whatever order calls end.
 _SUMS = "count(*), sum(CAST(round(cost_usd * 1e12) AS INTEGER))"
@@ -94,7 +102,7 @@ class Journal:
         self._reading = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.warning = _set_aside_if_damaged(path)
+            self.warning = set_aside_if_damaged(path)
             self._db = self._open()
             # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
             self._reader = self._open()
@@ -137,6 +145,10 @@ class Journal:
         """
         row = (key, stage, model, answer.to_json(), cost_usd, time.time())
         await self._record([(_REPLACE, (key,)), (_ANSWER, row)], custom_id, began)
+
+    async def note_overrun(self, model: str, times: float) -> None:
+        """Note how many times the most that a call was allowed the model's server has billed; the highest number stays."""
+        await self._record([(_RAISE, (times, model, model)), (_OVERRUN, (model, times))])
 
     async def begin(self, stage: str, model: str, most_usd: float) -> int:
         """Record a call at its worst-case cost before sending it, so that a crash leaves it charged.
@@ -205,6 +217,11 @@ class Journal:
             money[stage] = (sum(one.calls for one in sums if one.kind == "answers"), dollars(sums))
         return money
 
+    def overruns(self) -> dict[str, float]:
+        """By model, how many times the most that a call was allowed its server has billed, where it did."""
+        with self._explained(), self._reading:
+            return dict(self._reader.execute("SELECT model, times FROM overruns"))
+
     def has_answer(self, stage: str, model: str) -> bool:
         """Whether the model has ever answered at this stage with a text that can be used."""
         query = (
@@ -255,46 +272,3 @@ def _prepare(db: sqlite3.Connection) -> None:
             db.execute(statement)
         if not db.execute("SELECT 1 FROM pragma_index_list('answers') WHERE \"unique\"").fetchone():
             db.execute("CREATE UNIQUE INDEX answers_by_key ON answers (key)")
-
-
-def _set_aside_if_damaged(path: Path) -> str | None:
-    """Rename a damaged file with its log, under names that SQLite's own `.recover` takes; returns the warning for the user."""
-    try:
-        check_file(path)
-        return None
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
-        reason = one_line(error, 1000)
-    name = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    aside = next(one for one in map(path.with_name, names) if not one.exists())
-    for suffix in ("-wal", "-shm", ""):
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.rename(aside.with_name(aside.name + suffix))
-    return (
-        f"{path}: the journal of paid answers was damaged ({reason}) and is now {aside.name}; a new one is begun. "
-        "Finished shards stay, other answers are requested and paid for again, and --budget counts from 0"
-    )
-
-
-def check_file(path: Path) -> None:
-    """Raises sqlite3.DatabaseError for a damaged file.
-
-    To be called before a writing connection exists: closing one copies the log into the file, damaged or not.
-    """
-    if not path.exists():
-        return
-    # SQLite takes a file without a whole header for an empty one, and writes over it.
-    if 0 < path.stat().st_size < 100:
-        raise sqlite3.DatabaseError("too short for a database")
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as db:
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone():
-            # The pages may be sound and a text in them not.
-            broken = db.execute("SELECT key FROM answers WHERE NOT json_valid(answer) LIMIT 1").fetchone()
-            if broken:
-                raise sqlite3.DatabaseError(f"the answer {broken[0][:16]} is no JSON")

@@ -35,8 +35,9 @@ _TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
 # Statuses that an empty account is reported with, and those that a firewall's page has.
 _MONEY_STATUSES = (400, 402, 403, 412, 422, 429)
 _BLOCKED = (403, 406)
-# A gateway's time-out: the model behind it may have gone on, and been billed.
-_GATEWAY_TIMEOUTS = (504, 524)
+# Of a gateway that lost the model's answer or waited no longer: the model behind it may have gone on, and been billed.
+_GATEWAYS = (408, 502, 504, 520, 524, 598, 599)
+_TIMED_OUT = re.compile(r"time[sd]?[- ]?out", re.IGNORECASE)
 # Answers that no other try and no higher max_tokens would change.
 FINAL = ("refused", "content_filter")
 _NUMBERED = re.compile(r"\S*\d\S*")
@@ -68,8 +69,13 @@ class Transient(Exception):
     """Worth another try. `reason` becomes the row's reject reason after the last attempt.
 
     retry_after: seconds that the server asks to wait, here at most LONGEST_WAIT_S. maybe_billed: the call was sent and
-    its cost is unknown. loading: the server is not ready yet, so a try costs neither money nor patience.
+    its cost is unknown. usage: an Answer without text, where the server counts tokens all the same. loading: the server is
+    not ready yet, so a try costs neither money nor patience. held_as: the name under which the ledger of batches holds its
+    worst case, until the journal has it.
     """
+
+    usage: Answer | None = None
+    held_as: str | None = None
 
     def __init__(
         self,
@@ -151,7 +157,7 @@ def from_status(status: int, words: Words, model: str, *, wait_s: float | None =
             return ProviderStopped(f"{model}: a limit is reached {wait} ({said}). {RUN_AGAIN_LATER}")
         if status == 503 and words.loading:
             return Transient("server_error", said, min(wait_s or _LOOK_AGAIN_S, _LOOK_AGAIN_S), loading=True)
-        billed = status in _GATEWAY_TIMEOUTS
+        billed = status in _GATEWAYS or (status >= 500 and bool(_TIMED_OUT.search(message)))
         return Transient(_TRANSIENT.get(status, "server_error"), said, wait_s, status=status, maybe_billed=billed)
     blocked = status in _BLOCKED and words.is_page
     reason = "blocked" if blocked else "content_filter" if words.moderated else "bad_request"

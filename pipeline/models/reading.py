@@ -106,7 +106,8 @@ def _error(body: Any, counted: Answer, model: str, *, maybe_billed: bool = False
     error = from_body(body, model)
     if isinstance(error, Transient):
         error.maybe_billed |= maybe_billed or counted.prompt_tokens > 0
-    if isinstance(error, RowReject) and counted.prompt_tokens:
+        error.usage = counted
+    if isinstance(error, RowReject) and (maybe_billed or counted.prompt_tokens):
         return UselessAnswer(error.reason, counted, **error.evidence)
     return error
 
@@ -116,13 +117,17 @@ def _not_an_answer(content: Any, model: str) -> Exception:
     if part(content, "type") == "error" or part(content, "error"):
         return from_body(content, model)
     body = str(content)
-    reason = "html_answer" if body.lstrip().startswith("<") else "malformed_answer"
-    paid = part(content, "usage") is not None
-    return Transient(reason, f"status 200 with {snippet(body)!r}", maybe_billed=paid)
+    html = body.lstrip().startswith("<")
+    # Anything else may be what is left of an answer.
+    return Transient(
+        "html_answer" if html else "malformed_answer", f"status 200 with {snippet(body)!r}", maybe_billed=not html
+    )
 
 
-def _failed(word: str) -> Transient:
-    return Transient("server_error", snippet(f"status 200, and the server gave up: {word}"), maybe_billed=True)
+def _failed(word: str, counted: Answer) -> Transient:
+    failed = Transient("server_error", snippet(f"status 200, and the server gave up: {word}"), maybe_billed=True)
+    failed.usage = counted
+    return failed
 
 
 def _word(finish: Any) -> str | None:
@@ -183,7 +188,7 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     if kind == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text), finish=snippet(str(finish), 60))
     if kind == "failed":
-        raise _failed(str(finish))
+        raise _failed(str(finish), counted)
     if not kind:
         raise UselessAnswer("unexpected_end", counted, finish=snippet(str(finish), 60), answer=snippet(text))
     if not text.strip():

@@ -97,7 +97,7 @@ def check_judge(settings: RewardSettings, budget_usd: float | None = None) -> No
             f"filter.judge: {settings.model} scores answers; a judge is openai/, anthropic/ or local/NAME"
         )
     factory.check("reward", settings, budget_usd, "filter.judge")
-    JudgePrompts(RevisionJudge.kind, settings.prompts)
+    RevisionJudge.prompts(settings)
 
 
 def load_judge(settings: RewardSettings, open_chat: Callable[[RewardSettings], ChatModel]) -> RevisionJudge:
@@ -108,7 +108,7 @@ def load_judge(settings: RewardSettings, open_chat: Callable[[RewardSettings], C
 def identify_judge(settings: RewardSettings) -> list[Any]:
     """For a digest: the judge's model and prompt, and how it is called."""
     called = {name: getattr(settings, name) for name in ("temperature", "max_tokens", "seed", "logprobs", "extra")}
-    prompts = JudgePrompts(RevisionJudge.kind, settings.prompts)
+    prompts = RevisionJudge.prompts(settings)
     return [factory.identity(ModelSpec.parse(settings.model)), prompts.digest, called]
 
 

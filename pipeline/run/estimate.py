@@ -217,7 +217,7 @@ def _comparison(config: CurationConfig, rows: list[Row], revised: int) -> list[S
     """The calls of the filter's judge: each revision and its draft, in both orders."""
     if not config.judge:
         return []
-    prompts = JudgePrompts(RevisionJudge.kind, config.judge.prompts)
+    prompts = RevisionJudge.prompts(config.judge)
     texts = [(row["messages"], row["reference"], row["initial"], row.get("revised") or row["initial"]) for row in rows]
     prompt = _mean(_prompt([prompts.render_comparison(*four)]) for four in texts)
     return [_stage_calls("filter", config.judge, 2 * revised, prompt, _MARK)]

@@ -15,8 +15,9 @@ from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSett
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import event_loop, factory
 from pipeline.models.adaptation import describe
-from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.chat import ChatModel
 from pipeline.models.provider_errors import RUN_AGAIN_LATER, UselessAnswer, reason_of
+from pipeline.models.request import ChatRequest
 from pipeline.rewards.judge import judge_params
 from pipeline.rewards.servers import ServerReward
 from pipeline.run.context import Context, local_file

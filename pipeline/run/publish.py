@@ -130,12 +130,14 @@ def _money(run: Context) -> dict[str, Any]:
     """What providers reported, what they may bill besides, the prices, and models without a known one."""
     paid = {call: cost for call, (_, cost) in run.journal.money().items()}
     uncertain, names, used = round(run.journal.uncertain(), 6), unpriced(run.config), prices(run.config)
+    above = {model: round(times, 3) for model, times in run.journal.overruns().items()}
     return {
         "cost_usd": round(sum(paid.values()), 6),
         "cost_usd_by_call": {call: round(cost, 6) for call, cost in paid.items()},
         **({"cost_uncertain_usd": uncertain} if uncertain else {}),
         **({"unpriced": names} if names else {}),
         **({"prices": used} if used else {}),
+        **({"billed_above_limits": above} if above else {}),
     }
 
 

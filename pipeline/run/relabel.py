@@ -30,7 +30,16 @@ from pipeline.storage.stage_files import StageOutput
 
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
-_NOT_INHERITED = {"digest", "publication", "unanswered", "unpriced", "prices", "cost_uncertain_usd", "cost_usd_by_call"}
+_NOT_INHERITED = {
+    "digest",
+    "publication",
+    "unanswered",
+    "unpriced",
+    "prices",
+    "billed_above_limits",
+    "cost_uncertain_usd",
+    "cost_usd_by_call",
+}
 # Distance limits hold again only where they are named: the pairs passed them when the data set was created.
 DISTANCE_SETTINGS = ("filter.min_distance", "filter.max_distance")
 Advance = Callable[[int], None]

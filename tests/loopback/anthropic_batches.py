@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,6 +51,8 @@ class _Api:
         ids = [request.get("custom_id") for request in requests or []]
         if not ids or len(set(ids)) < len(ids) or not all(_CUSTOM_ID.fullmatch(one) for one in ids):
             return error_response(anthropic_wire, 400, "requests: custom_id must be unique and match its pattern")
+        if self.desk.is_full(len(ids)):
+            return error_response(anthropic_wire, 429, "Too many requests are waiting in batches.")
         await self.desk.held_up("before")
         if http.transport is None or http.transport.is_closing():
             # Whoever asked has been killed while it was held up.
@@ -77,7 +80,7 @@ class _Api:
 
     async def results(self, http: web.Request) -> web.StreamResponse:
         job = self.desk.job(http.match_info["id"])
-        if job is None or not job.ended:
+        if job is None or not job.ended or "results" in self.desk.gone:
             return error_response(anthropic_wire, 404, "No results yet")
         await self.desk.next_file()
         lines = []
@@ -85,7 +88,11 @@ class _Api:
             if sent.outcome == BROKEN:
                 lines.append(f'{{"custom_id": "{sent.custom_id}", "resu')
             elif sent.outcome != MISSING:
-                lines.append(json.dumps({"custom_id": sent.custom_id, "result": _result(sent)}, ensure_ascii=False))
+                shown = [sent]
+                if self.desk.doubles and sent.completion:
+                    shown = [replace(sent, completion=None, outcome="500", error="Twice."), sent]
+                listed = ({"custom_id": one.custom_id, "result": _result(one)} for one in shown)
+                lines += [json.dumps(one, ensure_ascii=False) for one in listed]
         body = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
         return web.Response(body=body, content_type="application/x-jsonl")
 

@@ -68,7 +68,9 @@ class BatchDesk:
     A batch ends at its `looks`-th look, once `open` is set. `fails` names the failure of the n-th batch as
     (code, line or None); `lose_answers_to` lists the numbers of the batches whose creation is answered by a reset. While
     `hold` is "before" or "after", a creation waits there: before the batch is made, or before its id is told. Result files
-    after the first wait for `second_file`. `message` is the text of planned errors.
+    after the first wait for `second_file`. `message` is the text of planned errors. `room` is how many requests may be out at
+    a time; the first `late_files` creations don't find their file; with `doubles` each answer comes after an error for the
+    same request.
     """
 
     def __init__(
@@ -79,7 +81,16 @@ class BatchDesk:
         fails: dict[int, tuple[str, int | None]] | None = None,
         lose_answers_to: Sequence[int] = (),
         message: str = "A planned fault.",
+        room: int | None = None,
+        late_files: int = 0,
+        doubles: bool = False,
     ) -> None:
+        self.room = room
+        self.late_files = late_files
+        self.doubles = doubles
+        # "batch", "results": what is gone.
+        self.gone: set[str] = set()
+        self.refused = 0
         self.message = message
         self.hold: str | None = None
         self.held = 0
@@ -132,7 +143,15 @@ class BatchDesk:
         self.jobs.append(job)
         return job
 
+    def is_full(self, size: int) -> bool:
+        out = sum(len(job.requests) for job in self.jobs if not job.ended)
+        full = self.room is not None and out + size > self.room
+        self.refused += full
+        return full
+
     def job(self, job_id: str) -> Job | None:
+        if "batch" in self.gone:
+            return None
         return next((job for job in self.jobs if job.id == job_id), None)
 
     def look(self, engine: Engine, wire: ModuleType, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -93,7 +94,7 @@ class _Api:
 
     async def content(self, http: web.Request) -> web.StreamResponse:
         file_id = http.match_info["id"]
-        if not self._present(file_id):
+        if not self._present(file_id) or "results" in self.desk.gone:
             return error_response(openai_wire, 404, f"No such File object: {file_id}")
         await self.desk.next_file()
         return web.Response(body=self.desk.files[file_id]["content"], content_type=_JSONL)
@@ -116,12 +117,18 @@ class _Api:
                 400,
                 "Invalid batch.",
             )
+        if self.desk.late_files:
+            self.desk.late_files -= 1
+            return error_response(openai_wire, 400, f"Cannot find file {file_id}.")
         lines = [_line(line) for line in self.desk.files[file_id]["content"].decode("ascii").splitlines()]
         await self.desk.held_up("before")
         if http.transport is None or http.transport.is_closing():
             # Whoever asked has been killed while it was held up.
             return web.Response()
+        full = self.desk.is_full(len(lines))
         job = self.desk.take(openai_wire, lines, input_file_id=file_id, metadata=body.get("metadata") or {})
+        if full:
+            self.desk.fails[job.number] = ("token_limit_exceeded", None)
         await self.desk.held_up("after")
         if job.number in self.desk.lose_answers_to:
             if http.transport:
@@ -157,6 +164,10 @@ class _Api:
                 answered.append(f'{{"custom_id": "{sent.custom_id}", "respon')
             elif sent.outcome != MISSING:
                 line = json.dumps(_result(sent), ensure_ascii=False)
+                if self.desk.doubles and sent.completion:
+                    error = json.dumps(_result(replace(sent, completion=None, outcome="500", error="Twice.")))
+                    answered.append(error)
+                    failed.append(error)
                 (answered if sent.completion else failed).append(line)
         for field, lines in (("output_file_id", answered), ("error_file_id", failed)):
             content = "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")

@@ -92,12 +92,12 @@ def test_a_request_that_never_succeeds_is_a_reject(loopback: Start, journal: Jou
     def outcome(request: ChatRequest, attempt: int) -> str | None:
         return {"Question 0": EXPIRED, "Question 1": "400", "Question 2": "500"}.get(request.last_user)
 
-    desk = BatchDesk(outcome=outcome, message="prompt is too long")
+    desk = BatchDesk(outcome=outcome, message="the seed is too long")
     server = loopback(extensions=desk.extensions)
     model = model_in_batches(address(server, provider), journal, provider, attempts=3)
     results = ask_together(model, texts(4))
     assert said(results) == ["batch_expired", "bad_request", "server_error", "Question 3"]
-    assert isinstance(results[1], RowReject) and "prompt is too long" in results[1].evidence["error"]
+    assert isinstance(results[1], RowReject) and "the seed is too long" in results[1].evidence["error"]
     assert sorted(desk.sent.values()) == [1, 1, 3, 3]
 
 

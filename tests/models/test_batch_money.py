@@ -20,8 +20,9 @@ from pipeline.models.cost import Budget
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
 from pipeline.run.context import Context
-from tests.loopback import LoopbackServer
+from tests.loopback import LoopbackServer, Reply
 from tests.loopback.batches import EXPIRED, BatchDesk
+from tests.loopback.chat import Usage
 from tests.loopback.engine import WIRES
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.models.asking import KEYS, ask_all
@@ -187,3 +188,16 @@ def test_a_run_opens_its_budget_with_what_is_out(settings: Callable[..., Any]) -
     assert budget.reserve(0.8, "a") == 0.75
     budget.settle(0.75, 0.1)
     assert budget.reserve(0.5) == 0.5
+
+
+def test_a_batch_that_is_billed_above_its_limits_is_the_last(server: LoopbackServer, tmp_path: Path) -> None:
+    server.engine.behaviour = lambda request: Reply(request.last_user, usage=Usage(20, 3 * 200))
+    limit = 1.05 * sum(worst(text) for text in texts(COUNT))
+    model, budget, journal = opened(server, tmp_path, limit)
+    assert asked(model, texts(COUNT)) == texts(COUNT)
+    assert limit < billed(server) <= 3 * limit and budget.spent == pytest.approx(billed(server))
+    assert journal.overruns() == {model.name: 3.0}
+    model, _, _ = opened(server, tmp_path, billed(server) + 2 * worst("New"))
+    with pytest.raises(BudgetReached, match="billed 3 times what a call allows"):
+        asked(model, ["New"])
+    assert len(server.calls) == COUNT

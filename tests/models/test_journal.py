@@ -229,7 +229,7 @@ def test_a_journal_of_an_earlier_version_is_read_and_goes_on(
         opened.close()
     with closing(sqlite3.connect(path)) as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        assert tables == {"answers", "charges", "collected"}
+        assert tables == {"answers", "charges", "collected", "overruns"}
         assert db.execute("SELECT custom_id FROM collected").fetchall() == [("request",)]
         with pytest.raises(sqlite3.IntegrityError):
             db.execute("INSERT INTO answers SELECT * FROM answers LIMIT 1")
@@ -386,7 +386,7 @@ def test_a_busy_file_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.M
     def busy(path: Path) -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("pipeline.models.journal.check_file", busy)
+    monkeypatch.setattr("pipeline.models.journal_damage.check_file", busy)
     with pytest.raises(StorageError, match="database is locked"):
         Journal(path)
     assert not list(tmp_path.glob("*damaged*"))

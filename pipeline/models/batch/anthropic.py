@@ -40,7 +40,7 @@ class AnthropicBatches(BatchApi):
         ended = batch.processing_status == "ended"
         # Results that are too old have no address.
         files = (batch_id,) if ended and batch.results_url else ()
-        return Look(batch.processing_status, _counts(batch)[0], ended, files)
+        return Look(batch.processing_status, _counts(batch)[0], ended, files, ran=batch.request_counts.succeeded)
 
     def stream(self, file: str) -> AbstractAsyncContextManager[Any]:
         response: AbstractAsyncContextManager[Any] = self._batches.with_streaming_response.results(file)

@@ -38,7 +38,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The provider's state of a batch. `files` hold the results once it has ended; `source` is what was uploaded."""
+    """The provider's state of a batch. `files` hold the results once it has ended; `source` is what was uploaded.
+
+    ran: how many of its requests the model has answered, and been paid for, by the provider's own count. taken: whether the
+    provider has accepted it.
+    """
 
     state: str
     done: int
@@ -46,6 +50,8 @@ class Look:
     files: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     source: str | None = None
+    ran: int = 0
+    taken: bool = True
 
 
 class BatchApi(ABC):

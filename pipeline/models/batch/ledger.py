@@ -92,9 +92,9 @@ class BatchLedger:
             db.execute("UPDATE batches SET state = ?, done = ? WHERE key = ?", (state, done, key))
 
     def keep(self, key: str, results: Iterable[tuple[str, str]]) -> None:
-        """Keep results of this batch, (custom id, JSON), without keys."""
+        """Keep results of this batch, (custom id, JSON), without keys; of two for one request the first."""
         with self._writing() as db:
-            query = "UPDATE items SET result = ? WHERE custom_id = ? AND batch = ?"
+            query = "UPDATE items SET result = ? WHERE custom_id = ? AND batch = ? AND result IS NULL"
             db.executemany(query, ((text, custom_id, key) for custom_id, text in results))
 
     def finish(self, key: str) -> list[str]:
@@ -105,6 +105,22 @@ class BatchLedger:
             db.executemany("DELETE FROM holds WHERE custom_id = ?", ((one,) for one in unanswered))
             db.execute("UPDATE batches SET open = 0 WHERE key = ?", (key,))
         return unanswered
+
+    def give_up(self, key: str) -> list[tuple[str, str, float]]:
+        """Close a batch that is gone at the provider. What has no result may be sent again.
+
+        It may have been billed, so what it holds stays set aside under another name: (custom id, that name, US dollars).
+        """
+        with self._writing() as db:
+            lost = "SELECT custom_id FROM items WHERE batch = ? AND result IS NULL"
+            held = db.execute(f"SELECT custom_id, usd FROM holds WHERE custom_id IN ({lost})", (key,)).fetchall()
+            renamed = [(one, f"{one} {key}", usd) for one, usd in held]
+            db.executemany(
+                "UPDATE holds SET custom_id = ? WHERE custom_id = ?", ((new, old) for old, new, _ in renamed)
+            )
+            db.execute("DELETE FROM items WHERE batch = ? AND result IS NULL", (key,))
+            db.execute("UPDATE batches SET open = 0, state = 'gone' WHERE key = ?", (key,))
+        return renamed
 
     def forget(self, custom_id: str) -> None:
         """Drop a result of no value, so that its request may be sent again."""

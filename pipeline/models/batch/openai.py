@@ -4,9 +4,11 @@ Limits per file: 50,000 requests and 200 MB. A batch carries our key as metadata
 be found again after a kill between sending and noting the provider's id.
 """
 
+import asyncio
 import json
+import re
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from pipeline.errors import ProviderStopped, RowReject
@@ -14,13 +16,19 @@ from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look, Problem
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.error_words import read_words
-from pipeline.models.provider_errors import Transient, from_status
+from pipeline.models.provider_errors import Transient, from_status, snippet
 from pipeline.models.providers import OpenAIProvider
 
 _NOTE = "figa_batch"
 _ENDED = ("completed", "failed", "expired", "cancelled")
 # More of ours is waiting there than the account may have.
 _TOO_MUCH = "token_limit_exceeded"
+_NO_FILE = re.compile(
+    r"(?:cannot|can't|could not|couldn't|unable to) find .{0,30}file|no such .{0,10}file|file .{0,80}not (?:found|ready|exist)"
+    r"|file_not_found",
+    re.IGNORECASE,
+)
+_FILE_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 class OpenAIBatches(BatchApi):
@@ -38,14 +46,26 @@ class OpenAIBatches(BatchApi):
         )
         name = _file_name(batch), content.encode("ascii")
         file = await self.call(self._files.create(file=name, purpose="batch", timeout=TRANSFER_S), TRANSFER_S)
-        created = self._batches.create(
-            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: batch.key}
-        )
         try:
-            return str((await self.call(created)).id)
+            return await self._create(file.id, batch.key)
         except (RowReject, ProviderStopped):
-            await self.call(self._files.delete(file.id))
+            with suppress(RowReject, Transient):
+                await self.call(self._files.delete(file.id))
             raise
+
+    async def _create(self, file_id: str, key: str) -> str:
+        """A batch of an uploaded file, which the provider may not know yet a moment after it took it."""
+        for wait_s in (*_FILE_WAITS_S, None):
+            created = self._batches.create(
+                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: key}
+            )
+            try:
+                return str((await self.call(created)).id)
+            except RowReject as reject:
+                if wait_s is None or not _NO_FILE.search(str(reject.evidence.get("error"))):
+                    raise
+            await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
 
     async def find(self, batch: Batch, others: set[str]) -> str | None:
         async with self.within(TRANSFER_S):
@@ -66,7 +86,8 @@ class OpenAIBatches(BatchApi):
         if batch.status == "failed":
             errors = batch.errors.data if batch.errors else None
             problems = [
-                Problem(e.line, e.code or "", e.message or "", passing=e.code == _TOO_MUCH) for e in errors or []
+                Problem(e.line, e.code or "", snippet(e.message or "", 300), _passes(e.code or "", e.message or ""))
+                for e in errors or []
             ]
             problems = problems or [Problem(None, "failed", "the provider gives no reason")]
         return Look(
@@ -76,6 +97,8 @@ class OpenAIBatches(BatchApi):
             tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
             tuple(problems),
             batch.input_file_id,
+            counts.completed if counts else 0,
+            batch.status != "validating",
         )
 
     def stream(self, file: str) -> AbstractAsyncContextManager[Any]:
@@ -98,6 +121,10 @@ class OpenAIBatches(BatchApi):
     async def discard(self, look: Look) -> None:
         if look.source:
             await self.call(self._files.delete(look.source))
+
+
+def _passes(code: str, message: str) -> bool:
+    return code == _TOO_MUCH or bool(_NO_FILE.search(f"{code} {message}"))
 
 
 def _file_name(batch: Batch) -> str:

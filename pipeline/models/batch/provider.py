@@ -7,6 +7,7 @@ there. What becomes of a request:
     a result                               read like a live answer: an Answer, or the same rejects
     expired, cancelled, failed, missing    Transient: sent again, in the next batch
     its whole batch failed                 queued again, without the requests that the provider found fault with
+    its batch or result file is gone       sent again; the lost answer counts at its worst case, if it may have been billed
     the batch API itself can't be used     ProviderStopped; what was sent stays in the ledger
 
 A request that the ledger has in a batch is never sent again before that batch has ended without a result for it. A kill
@@ -18,19 +19,22 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from pipeline.config.settings import PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
+from pipeline.models.batch.collecting import ResultFiles, present
 from pipeline.models.batch.ledger import Batch, BatchLedger
+from pipeline.models.batch.room import Room
 from pipeline.models.batch.waiting import Waiting, WaitingRequests
 from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
-from pipeline.models.provider_errors import Transient, reason_of
+from pipeline.models.provider_errors import Transient, reason_of, snippet
 from pipeline.models.retry import retrying
 from pipeline.schema import digest
 
@@ -52,12 +56,12 @@ class BatchProvider:
     settings: Settings
 
     def __post_init__(self) -> None:
-        self._most_requests = self.api.most_requests
+        self._room = Room(self.api.most_requests, self.settings.batch_poll_s)
         self._waiting = WaitingRequests(self.api, self.ledger, self.budget, self.price)
+        self._looks = self.settings.attempts, self.settings.batch_poll_s
         self._queue: list[str] = []
         self._last_queued = 0.0
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._failed_in_a_row = 0
         self._strangers: set[str] = set()
         self._adopted = False
 
@@ -71,7 +75,7 @@ class BatchProvider:
         text = await self._result(custom_id, request)
         try:
             return self.api.read_kept(text, request.max_tokens)
-        except Transient:
+        except (Transient, ProviderStopped):
             self.ledger.forget(custom_id)
             raise
 
@@ -136,35 +140,46 @@ class BatchProvider:
             result: Result = await retrying(self.settings.attempts * patience)(call, *arguments)
             return result
         except (Transient, RowReject) as error:
-            raise ProviderStopped(
-                f"{self.target}: the batch API can't be used: {reason_of(error)}. What was sent is kept in "
-                f"{self.ledger.path.name}; run the same command again to go on, or with mode=live to do without batches"
-            ) from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> ProviderStopped:
+        return ProviderStopped(
+            f"{self.target}: the batch API can't be used: {reason_of(error)}. What was sent is kept in "
+            f"{self.ledger.path.name}; run the same command again to go on, or with mode=live to do without batches"
+        )
 
     # -- sending --------------------------------------------------------------------------------------------------
 
     async def _send_when_quiet(self) -> None:
         while self._queue:
-            while len(self._queue) < self._most_requests:
+            while len(self._queue) < self._room.most_requests:
                 left = self._last_queued + self.settings.batch_quiet_s - time.monotonic()
                 if left <= 0:
                     break
                 await asyncio.sleep(left)
+            await self._room.wait(self._out())
             queued, self._queue = self._queue, []
             lines = [(one, self._waiting[one].body) for one in queued]
-            for part in cut(lines, self._most_requests, self.api.most_bytes):
-                await self._send(part)
+            parts = list(cut(lines, self._room.most_requests, self.api.most_bytes))
+            while parts:
+                key = await self._send(parts.pop(0))
+                if self._room.is_tight and not await self._room.accepted(key):
+                    self._queue = [one for part in parts for one, _ in part] + self._queue
+                    break
 
-    async def _send(self, lines: list[Line]) -> None:
+    def _out(self) -> list[asyncio.Task[None]]:
+        return [task for name, task in self._tasks.items() if name != "queue" and not task.done()]
+
+    async def _send(self, lines: list[Line]) -> str:
         waiting = [self._waiting[one] for one, _ in lines]
         custom_ids = [one for one, _ in lines]
         batch = self.ledger.intend(uuid.uuid4().hex, self.target, custom_ids, [one.most for one in waiting])
         for one in waiting:
             one.batch = batch.key
-        first_try = True
+        first_try, failures = True, 0
 
         async def create() -> str:
-            nonlocal first_try
+            nonlocal first_try, failures
             # A call that failed may have reached the provider all the same.
             known = None if first_try else await self._find(batch)
             first_try = False
@@ -173,9 +188,19 @@ class BatchProvider:
             except (RowReject, ProviderStopped):
                 self._waiting.finish(batch.key)
                 raise
+            except Transient as error:
+                failures += error.status != 429
+                if failures >= self.settings.attempts:
+                    raise self._unusable(error) from None
+                # Anthropic refuses so what it has no room for.
+                if error.status == 429:
+                    await self._room.wait(self._out(), now=True)
+                raise
 
-        self.ledger.name(batch.key, await self._usable(create))
+        self.ledger.name(batch.key, await self._usable(create, patience=_PATIENCE))
+        self._room.sent(batch.key)
         self._start(batch.key, self._follow(batch.key))
+        return batch.key
 
     async def _find(self, batch: Batch) -> str | None:
         return await self.api.find(batch, self.ledger.ids() | self._strangers)
@@ -203,12 +228,20 @@ class BatchProvider:
                 return
             self.ledger.name(key, batch_id)
         look = await self._ended(key)
-        if look.problems:
-            await self._failed(key, look.problems)
+        if look is None:
+            self._waiting.give_up(key, "the provider knows nothing of the batch any more")
             return
-        self._failed_in_a_row = 0
-        ours = [await self._usable(self._collect, key, file) for file in look.files]
-        if uncertain and look.files and not any(ours):
+        if look.problems:
+            self._failed(key, look.problems)
+            return
+        files = ResultFiles(self.api, self._waiting, key, set(self.ledger.custom_ids(key)))
+        read = [await self._usable(present, partial(files.read, file), *self._looks) for file in look.files]
+        files.keep_refusals()
+        # Where nothing ran, nothing was billed, and a missing file is none that is lost.
+        if look.ran and (not look.files or not all(read)):
+            self._waiting.give_up(key, f"the batch is {look.state}, and its results are gone at the provider")
+            return
+        if uncertain and look.files and not files.found:
             # Found by its size alone, and another program's.
             self._strangers.add(str(self.ledger.batch(key).id))
             self.ledger.name(key, None)
@@ -221,12 +254,18 @@ class BatchProvider:
             error = Transient("batch_item_missing", f"the batch is {look.state}, without a result for this request")
             self._waiting.pop(one).fail(error)
 
-    async def _ended(self, key: str) -> Look:
-        """Look at a batch until it has ended; the ledger keeps its progress."""
+    async def _ended(self, key: str) -> Look | None:
+        """Look at a batch until it has ended, None when it is gone; the ledger keeps its progress."""
         batch_id = str(self.ledger.batch(key).id)
         last = None
         while True:
-            look = await self._usable(self.api.look, batch_id, patience=_PATIENCE)
+            look: Look | None = await self._usable(
+                present, partial(self.api.look, batch_id), *self._looks, patience=_PATIENCE
+            )
+            if look is None or (look.taken and not look.problems):
+                self._room.accepts(key)
+            if look is None:
+                return None
             if look != last:
                 self.ledger.saw(key, look.state, look.done)
                 last = look
@@ -234,37 +273,20 @@ class BatchProvider:
                 return look
             await asyncio.sleep(self.settings.batch_poll_s)
 
-    async def _collect(self, key: str, file: str) -> bool:
-        """Keep a file's results and wake those who wait for them; whether there was any of this batch."""
-        count = 0
-        async with aclosing(self.api.results(file, set(self.ledger.custom_ids(key)))) as groups:
-            async for group in groups:
-                self._waiting.keep(key, group)
-                count += len(group)
-        return count > 0
-
-    async def _failed(self, key: str, problems: Sequence[Problem]) -> None:
+    def _failed(self, key: str, problems: Sequence[Problem]) -> None:
         """The provider took none of a batch's requests: those that it names are refused, the others are sent again."""
         sent = self.ledger.custom_ids(key)
         named = {sent[p.line - 1]: p for p in problems if p.line and p.line <= len(sent)}
         self._waiting.keep(key, [(one, refusal(one, p.code, p.message)) for one, p in named.items()])
         self._waiting.finish(key)
-        # Of several batches of one size, the first counts for all.
-        self._failed_in_a_row += len(sent) <= self._most_requests
         first = problems[0]
-        if not named and (not first.passing or self._failed_in_a_row >= self.settings.attempts):
+        alone = not [task for task in self._out() if task is not self._tasks.get(key)]
+        self._room.refuses(key, len(sent), lacks_room=not named and first.passing, alone=alone)
+        if not named and (not first.passing or self._room.refused_in_a_row >= self.settings.attempts * _PATIENCE):
             raise ProviderStopped(
-                f"{self.target}: a batch of {len(sent)} requests failed: {first.code} {first.message}. "
+                f"{self.target}: a batch of {len(sent)} requests failed: {snippet(f'{first.code} {first.message}', 300)}. "
                 "Mend the cause and run the same command again: nothing was paid for it"
             )
-        if not named:
-            self._most_requests = min(self._most_requests, max(1, len(sent) // 2))
-            # There may be room at the provider when another batch of ours has ended.
-            others = [task for name, task in self._tasks.items() if name not in ("queue", key) and not task.done()]
-            if others:
-                await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                await asyncio.sleep(self.settings.batch_poll_s)
         self._requeue(key)
 
     def _requeue(self, key: str) -> None:

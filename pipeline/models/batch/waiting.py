@@ -7,7 +7,7 @@ the row's own reservation replaces this in the budget. A result that no row wait
 import asyncio
 import copy
 
-from pipeline.errors import CurationError, RowReject
+from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.ledger import BatchLedger
 from pipeline.models.chat import ChatRequest, upper_bound_tokens
@@ -83,14 +83,26 @@ class WaitingRequests(dict[str, Waiting]):
         for custom_id in self._ledger.finish(key):
             self._budget.hold(custom_id, 0.0)
 
+    def give_up(self, key: str, why: str) -> None:
+        """Close a batch that is gone: its requests are sent again, and what the lost one may have cost stays counted."""
+        waiting = self.in_batch(key)
+        for custom_id, name, usd in self._ledger.give_up(key):
+            if custom_id not in self:
+                self._budget.hold(custom_id, 0.0)
+                self._budget.hold(name, usd)
+        for one in waiting:
+            error = Transient("batch_gone", why, maybe_billed=True)
+            error.held_as = f"{one} {key}"
+            self.pop(one).fail(error)
+
     def _cost(self, text: str) -> float | None:
         """A result's cost in US dollars; None when it doesn't say, so that its worst case goes on counting."""
         try:
             usage = self._api.read_kept(text, 0)
         except UselessAnswer as useless:
             usage = useless.usage
-        except RowReject:
+        except (RowReject, ProviderStopped):
             return 0.0
         except Transient:
             return None
-        return self._price.of(usage) if usage.prompt_tokens else None
+        return self._price.of(usage) if usage.prompt_tokens and not usage.uncounted else None
