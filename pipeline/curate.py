@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
+from pipeline.labels.loading import is_shipped
 from pipeline.models import event_loop
 from pipeline.models.local import catalog, download
 from pipeline.run import record
-from pipeline.run.context import Context
+from pipeline.run.context import Context, policy_tokenizer
 from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.pricing import unpriced
 from pipeline.run.probe import any_rows, probe, warn_of_changes
@@ -138,8 +139,10 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
 def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:
     """Download the embedded models that the run needs; returns the configuration with the reviser that could be had."""
     policy, reviser = ModelSpec.parse(config.policy.model), ModelSpec.parse(config.reviser.model)
-    if policy.provider == "local" and (config.needs_generation or config.labels.tokenizer == "policy"):
+    if config.needs_generation and policy.provider == "local":
         download.fetch(catalog.get(policy.name), progress=reporter.download, warn=reporter.warn)
+    elif config.labels.tokenizer == "policy" and not is_shipped(name := policy_tokenizer(config).name):
+        download.fetch(catalog.get(name), progress=reporter.download, warn=reporter.warn)
     if config.needs_generation and reviser.provider == "local":
         model, _ = download.fetch_or_fallback(reviser.name, progress=reporter.download, warn=reporter.warn)
         settings = config.reviser.model_copy(update={"model": f"local/{model.name}"})

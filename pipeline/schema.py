@@ -28,7 +28,7 @@ SOURCE = pa.schema(
 SAMPLE = pa.schema([(name, pa.string()) for name in ("policy_model", "initial", "initial_reasoning")])
 SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
 SELECT = pa.schema([])
-REVISE = pa.schema([("reviser_model", pa.string()), ("diagnosis", pa.string()), ("revised", pa.string())])
+REVISE = pa.schema([(name, pa.string()) for name in ("reviser_model", "diagnosis", "critique", "revised")])
 # What follows from the texts and a tokenizer alone.
 TOKENS = pa.schema(
     [
@@ -51,10 +51,10 @@ _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
     "diagnosis reward_reference reward_initial reward_revised edit_distance prompt_input_ids revised_input_ids "
     "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops "
-    "overlong initial_reasoning"
+    "overlong initial_reasoning critique"
 ).split()
 # Columns that came with a minor version: older data sets don't have them.
-SINCE = {"overlong": "1.1", "initial_reasoning": "1.2"}
+SINCE = {"overlong": "1.1", "initial_reasoning": "1.2", "critique": "1.2"}
 _FIELDS = {field.name: field for part in (SOURCE, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
 PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 
@@ -82,6 +82,15 @@ _SPLIT = [
 def published_columns(version: str) -> pa.Schema:
     """The published columns of a schema version of this major, as far as this program knows them."""
     return pa.schema([field for field in PUBLISHED if _numbers(SINCE.get(field.name, "1.0")) <= _numbers(version)])
+
+
+def complete(table: pa.Table) -> pa.Table:
+    """Rows with the columns that came with a minor version: null, but `overlong` False, as 1.0 dropped such pairs."""
+    for field in PUBLISHED:
+        if field.name not in table.column_names and field.name in SINCE:
+            value = pa.scalar(False if field.name == "overlong" else None, field.type)
+            table = table.append_column(field, pa.repeat(value, table.num_rows))
+    return table.select([name for name in PUBLISHED.names if name in table.column_names])
 
 
 def is_newer(version: object) -> bool:

@@ -195,7 +195,7 @@ def test_data_sets_that_are_labelled_differently_are_refused(
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"schema_version": "1.0"}, "has schema version 1.0"),
+        ({"schema_version": "1.99"}, "has schema version 1.99"),
         ({"schema_version": "2.0"}, "this program reads 1.x"),
         ({"labels": {"fingerprint": "0" * 64}}, "the tokenizer's fingerprint is"),
         ({"labels": {"libraries": {"rapidfuzz": "0.1"}}}, "the version of rapidfuzz is"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HELP_WHEN_BARE = True
 INTERRUPTED = "run the same command again to go on"
 EXAMPLES = (
+    "figa build --source demo",
     "figa build --source hh-rlhf --limit 96",
     "figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run",
     "figa build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5",

@@ -89,7 +89,8 @@ def _run(command: ModuleType, arguments: argparse.Namespace) -> int:
 
 
 def _overview() -> str:
-    lines = ["usage: figa COMMAND ...", "", "Create and use fine-grained preference data (FIGA).", "", "commands:"]
+    lines = ["usage: figa COMMAND ...", "", "Create and use fine-grained preference data (FIGA).", ""]
+    lines += ["first try: figa build --source demo   (seconds; no model, key or network)", "", "commands:"]
     lines += [f"  {name:<10} {_docstring(_module(name))[0]}" for name in COMMANDS]
     return "\n".join([*lines, "", "`figa COMMAND --help` has examples and exit codes; `figa --version` the version."])
 

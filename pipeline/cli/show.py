@@ -1,5 +1,6 @@
-"""`figa show DIR`: print pairs, or rejected rows, of a published data set.
+"""`figa show DIR`: print pairs, the best first, or rejected rows, of a published data set.
 
+Best: by standardised reward gain minus edit distance. Rejected rows, and all pairs (--limit 0), come in stored order.
 A condition compares a field with a number or a text by = != < <= > >= or ~ (contains); several are joined by `and`.
 [-removed-] and {+added+} tokens; control characters and other invisible ones are shown by their code.
 """
@@ -41,11 +42,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.report.diffs import draw
 
     manifest = read_manifest(arguments.dir)
-    rows = _rows(manifest, arguments)
+    rows, more = _rows(manifest, arguments)
     if arguments.row and not arguments.rejected:
         first = next(rows, None)
         arguments.rejected = first is None
-        rows = _rows(manifest, arguments) if first is None else iter([first])
+        rows, more = _rows(manifest, arguments) if first is None else (iter([first]), False)
     tokenizer, problem = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
     if problem:
         note(problem)
@@ -62,15 +63,20 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         shown += 1
     if not shown and arguments.row:
         raise UsageError(f"{arguments.dir}: no row has the id {arguments.row!r}, published or rejected")
-    more = f"; --limit {arguments.limit} was reached" if shown == arguments.limit and next(rows, None) else ""
-    print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{more}", file=sys.stderr)
+    more = more or (shown == arguments.limit and next(rows, None) is not None)
+    reached = f"; --limit {arguments.limit} was reached" if more else ""
+    print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{reached}", file=sys.stderr)
     return 0, None
 
 
-def _rows(manifest: dict[str, Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The requested rows, one batch in memory at a time. Raises UsageError for a condition that can't be read."""
+def _rows(manifest: dict[str, Any], arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], bool]:
+    """The requested rows, and whether they are known to be more than the limit. UsageError for an unreadable condition.
+
+    Where all are requested, in stored order, one batch is in memory at a time.
+    """
     from pipeline import schema
     from pipeline.dataset import query
+    from pipeline.dataset.best import best_rows
     from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import batches, open_file
 
@@ -83,7 +89,11 @@ def _rows(manifest: dict[str, Any], arguments: argparse.Namespace) -> Iterator[d
     conditions = query.parse(arguments.where, columns) if arguments.where.strip() else []
     if arguments.row:
         conditions.append(("id", "=", arguments.row))
-    return (row for path in paths for batch in batches(path) for row in query.matching(conditions, batch))
+    elif arguments.limit and not arguments.rejected:
+        rows, count = best_rows(paths, arguments.limit, conditions)
+        return rows, count > arguments.limit
+    every = (row for path in paths for batch in batches(path) for row in query.matching(conditions, batch))
+    return every, False
 
 
 def _reject(row: dict[str, Any]) -> Text:

@@ -46,8 +46,10 @@ class SourceSettings(Section):
         description="File, folder, glob, URL or Hub id (owner/name[@revision]); several sources: one each with commas, "
         "empty for a source's own; default: the adapter's own data set",
     )
-    enters_at: Literal["auto", "sample", "filter"] = Field(
-        "auto", description="sample: the policy writes answers; filter: rows are pre-made pairs; auto: by the source"
+    enters_at: Literal["auto", "sample", "score", "filter"] = Field(
+        "auto",
+        description="sample: the policy writes answers; filter: rows are pre-made pairs; score: these, with rewards; "
+        "auto: by the source",
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
@@ -251,14 +253,14 @@ class CurationConfig(Section):
 
     @property
     def needs_generation(self) -> bool:
-        """Whether a policy and a reviser write answers; False for pre-made pairs, which enter at the filter stage."""
-        return self.source.enters_at != "filter"
+        """Whether a policy and a reviser write answers; False for pre-made pairs, which enter later."""
+        return self.source.enters_at not in ("score", "filter")
 
     @property
     def needs_rewards(self) -> bool:
         """Whether the reward model is used. Pre-made pairs without it have null rewards."""
         gated = self.filter.min_reward_gain is not None or self.labels.signal == "reward_weighted"
-        return self.needs_generation or gated
+        return self.needs_generation or self.source.enters_at == "score" or gated
 
     @property
     def judge(self) -> RewardSettings | None:

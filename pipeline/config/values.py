@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.storage.location import location
 
 # The names of the adapters in `pipeline.sources`.
-SOURCE_NAMES = "hh-rlhf sharegpt shp synthetic-gptj openorca alpaca ultrafeedback spa jsonl parquet".split()
+SOURCE_NAMES = "hh-rlhf sharegpt shp synthetic-gptj openorca alpaca ultrafeedback spa demo jsonl parquet".split()
 # Marks a field that changes how a run is executed, not what it produces.
 Operational = object()
 

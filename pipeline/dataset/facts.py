@@ -29,8 +29,9 @@ _CALLS = {
 def title(manifest: Manifest) -> str:
     """Names the source of the rows. The bundled sample stands in for a source, and has none of its rows."""
     source = manifest["source"]
-    sample = "the bundled sample in place of " if source.get("resolved") == "bundled-sample" else ""
-    return f"FIGA pairs from {sample}{source.get('name', 'unknown source')}"
+    name, resolved = source.get("name", "unknown source"), source.get("resolved")
+    shipped = {"bundled-sample": "the bundled sample in place of ", "bundled": "the bundled "}
+    return f"FIGA pairs from {shipped.get(resolved, '')}{name}"
 
 
 def headline(manifest: Manifest) -> str:
@@ -120,6 +121,7 @@ def origin(manifest: Manifest) -> list[Fact]:
     weights = "α = {alpha}, β = {beta}, γ = {gamma}".format_map(labels)
     return [
         ("Source", _source(source)),
+        *([("The pairs", source["note"])] if source.get("note") else ()),
         *((f"Part, weight {part['weight']:g}", _source(part)) for part in source.get("parts", ())),
         *((_ROLES.get(role, role), str(model["name"])) for role, model in manifest["models"].items()),
         *_reward_check(manifest),
@@ -167,7 +169,10 @@ def accepted_gain(manifest: Manifest) -> tuple[float | None, str]:
     settings = manifest.get("settings", {}).get("filter")
     if not settings or manifest["models"].get("reward", {}).get("name") in (None, "none"):
         return None, "By the reward model."
-    least = float(settings.get("min_reward_gain") or 0.0)
+    least = settings.get("min_reward_gain")
+    if least is None and manifest["settings"].get("source", {}).get("enters_at") == "score":
+        return None, "By the reward model. No gate: pre-made pairs are accepted at any gain."
+    least = float(least or 0.0)
     return least, f"By the reward model. Accepted: from {least:g} on."
 
 

@@ -8,10 +8,11 @@ value       a number, or text, in quotes where it has spaces
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -51,15 +52,26 @@ def parse(text: str, columns: pa.Schema) -> list[Condition]:
         position = joined.end()
 
 
-def matching(conditions: list[Condition], rows: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows that fulfil all conditions, as dicts; a row without the value doesn't."""
+def columns_of(conditions: Sequence[Condition]) -> list[str]:
+    """The columns that `matches` needs."""
+    names = (("reward_revised", "reward_initial") if name == _GAIN else (name,) for name, _, _ in conditions)
+    return [column for group in names for column in group]
+
+
+def matching(conditions: Sequence[Condition], rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows that fulfil all conditions, as dicts."""
+    matched: list[dict[str, Any]] = rows.filter(pa.array(matches(conditions, rows))).to_pylist()
+    return matched
+
+
+def matches(conditions: Sequence[Condition], rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """For each row, whether it fulfils all conditions; one without the value doesn't. Shape (rows,)."""
     chosen = np.ones(len(rows), np.bool_)
     for name, symbol, value in conditions:
         column = pc.subtract(rows["reward_revised"], rows["reward_initial"]) if name == _GAIN else rows[name]
         holds = _OPERATORS[symbol]
         chosen &= [actual is not None and holds(actual, value) for actual in column.to_pylist()]
-    matched: list[dict[str, Any]] = rows.filter(pa.array(chosen)).to_pylist()
-    return matched
+    return chosen
 
 
 def _typed(name: str, symbol: str, value: str, columns: pa.Schema) -> Condition:

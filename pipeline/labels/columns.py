@@ -74,10 +74,7 @@ def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings 
         pair = tokenize_pair(texts, tokenizer, gate)
         return pair | _labels(pair, gain, tokenizer.settings, tokenizer.eos_id)
 
-    for name in schema.SINCE:
-        if name not in rows.column_names and name not in LABELS:
-            # Older data sets don't have them.
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, schema.PUBLISHED.field(name).type))
+    rows = schema.complete(rows)
     texts = rows.select(["messages", "initial", "initial_reasoning", "revised"]).to_pylist()
     unlabelled = rows.drop_columns([name for name in LABELS if name in rows.column_names])
     added = pa.schema([schema.PUBLISHED.field(name) for name in LABELS])

@@ -4,21 +4,27 @@ The description is in the manifest and in every Parquet file: enough to check th
 """
 
 import hashlib
+import json
+import lzma
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from pipeline import resources
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, CurationError, ModelUnavailable, StorageError
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.schema import digest
 from pipeline.text import describe_error, one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 _HUB_TIMEOUT_S = 5.0
@@ -83,11 +89,14 @@ def _hub_trouble(model: str) -> str | None:
 def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
     """The tokenizer that a manifest or a setting names: a folder, a Hub id, or that of the embedded model `local/NAME`.
 
+    That of the default policy ships with the program; another's is read from its GGUF file, which is fetched.
     Raises ConfigError when it can't be loaded or used, ModelUnavailable when the embedded model can't be fetched.
     """
     embedded = name.removeprefix("local/")
     if embedded == name or Path(name).is_dir():
         return load_tokenizer(name, settings, name)
+    if is_shipped(embedded):
+        return LabelTokenizer(_shipped(embedded), settings, name)
     from pipeline.labels.gguf import tokenizer_folder
     from pipeline.models.local import catalog
     from pipeline.models.local.download import fetch
@@ -101,6 +110,25 @@ def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
             "another folder"
         ) from None
     return load_tokenizer(folder, settings, name)
+
+
+def is_shipped(model: str) -> bool:
+    """Whether an embedded model's tokenizer is there without the model."""
+    return _shipped_file(model).is_file()
+
+
+def _shipped_file(model: str) -> Path:
+    return resources.folder("data") / f"{model}.tokenizer.json.xz"
+
+
+def _shipped(model: str) -> "PreTrainedTokenizerFast":
+    """The tokenizer as `gguf.tokenizer_folder` writes it: one JSON object of both files' contents, by name."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    files = json.loads(lzma.decompress(_shipped_file(model).read_bytes()))
+    encoder = Tokenizer.from_str(json.dumps(files["tokenizer.json"]))
+    return PreTrainedTokenizerFast(tokenizer_object=encoder, **files["tokenizer_config.json"])
 
 
 def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> LabelTokenizer:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 from rapidfuzz.distance import Levenshtein
 from rich.text import Text
 
-from pipeline.dataset.reader import open_file
+from pipeline.dataset.best import best_rows
+from pipeline.dataset.manifest import file_entries
 from pipeline.labels.alignment import DELETE, INSERT, KEEP, SUBSTITUTE
 from pipeline.labels.tokenizer import LabelTokenizer, TokenizedAnswer
 from pipeline.text import visible
@@ -34,23 +34,22 @@ class Token(NamedTuple):
 
 
 def sample_diffs(out: Path, manifest: dict[str, Any], tokenizer: LabelTokenizer, count: int) -> Iterator[Text]:
-    """Draw the `count` pairs with the smallest edit distance among the first 256 rows."""
-    if not manifest["rows"]["published"]:
-        return
-    with open_file(out / manifest["files"][0]["path"]) as file:
-        batch = next(file.iter_batches(256))
-    for row in pa.Table.from_batches([batch]).sort_by("edit_distance").slice(0, count).to_pylist():
-        yield draw(row, tokenizer)
+    """Draw the `count` best pairs."""
+    rows, _ = best_rows([entry.path for entry in file_entries(out, manifest)], count)
+    return (draw(row, tokenizer) for row in rows)
 
 
 def draw(row: dict[str, Any], tokenizer: LabelTokenizer | None, *, whole: bool = False) -> Text:
-    """One published row: id, diagnosis, distance, reward gain, query (whole: uncut), and the diff of its answers."""
+    """One published row: id, diagnosis, distance, reward gain, critique, query (whole: uncut), and the diff of its answers."""
     # Pre-made pairs have no rewards.
     scored = row["reward_revised"] is not None and row["reward_initial"] is not None
     gain = f", reward gain {row['reward_revised'] - row['reward_initial']:+.2f}" if scored else ""
     text = Text()
     text.append(f"\n{visible(row['id'])}", "bold")
     text.append(f"  {visible(row['diagnosis'])}, distance {row['edit_distance']:.2f}{gain}\n", "dim")
+    # Older data sets have no critique.
+    if critique := row.get("critique"):
+        text.append(f"{visible(critique)}\n", "not bold italic")
     append_query(text, row["messages"], whole=whole)
     append_diff(text, *answers(row, tokenizer))
     return text

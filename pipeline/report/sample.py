@@ -1,6 +1,7 @@
-"""Which rows the viewer shows. Ids are hashes, so the rows with the smallest ids are a fair sample, the same every time.
+"""Which rows the viewer shows, the best pairs first.
 
-Strata (diagnoses; for rejects, stage and reason) are filled in turns: rare ones are shown whole, common ones share the rest.
+Ids are hashes, so the rows with the smallest ids are a fair sample, the same every time. Strata (diagnoses; for rejects,
+stage and reason) are filled in turns: rare ones are shown whole, common ones share the rest.
 """
 
 import json
@@ -8,15 +9,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from pipeline.dataset.best import best_first, rows_at
 from pipeline.dataset.measures import Files, Measures
-from pipeline.dataset.reader import batches
 from pipeline.labels.alignment import KEEP
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report.diffs import SIDES, Token, answers
@@ -25,12 +24,11 @@ MOST_PAIRS, MOST_REJECTS = 2000, 500
 _PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000  # of JSON
 _TEXT = 20_000  # characters
 _TOKENS, _CONTEXT = 4000, 200
-_PAIR_FIELDS = ("id", "source", "source_row", "reference", "diagnosis")
+_PAIR_FIELDS = ("id", "source", "source_row", "reference", "diagnosis", "critique")
 _REJECT_FIELDS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
 _NUMBERS = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
 _TOKEN_COLUMNS = [f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "weights", "ops")]
 _PAIR_COLUMNS = [*_PAIR_FIELDS, *_NUMBERS, "messages", *SIDES, *_TOKEN_COLUMNS]
-_BATCH = 1024
 Row = dict[str, Any]
 Vocabulary = dict[tuple[int | None, str], int]
 
@@ -52,11 +50,13 @@ def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> 
     """Read the chosen rows. Raises StorageError for a damaged file."""
     shown = Shown(measured.rows, sum(measured.rejected.values()))
     chosen = _smallest_ids(measured.ids, measured.diagnoses, MOST_PAIRS)
-    pairs = (_pair(row, tokenizer, shown) for row in _read(files.published, chosen, _PAIR_COLUMNS))
+    pairs = (_pair(row, tokenizer, shown) for row in rows_at(files.published, chosen, _PAIR_COLUMNS))
     shown.pairs = _fitting(pairs, _PAIR_BYTES, shown.vocabulary)
     chosen = _smallest_ids(measured.refused_ids, measured.refused_why, MOST_REJECTS)
-    rejects = (_common(row, _REJECT_FIELDS) for row in _read(files.rejected, chosen))
+    rejects = (_common(row, _REJECT_FIELDS) for row in rows_at(files.rejected, chosen))
     shown.rejects = _fitting(rejects, _REJECT_BYTES, {})
+    gain, distance = (_floats(shown.pairs, name) for name in ("reward_gain", "edit_distance"))
+    shown.pairs = [shown.pairs[place] for place in best_first(gain, distance)]
     shown.cut = sum(row.pop("cut") for row in [*shown.pairs, *shown.rejects])
     return shown
 
@@ -69,21 +69,6 @@ def _smallest_ids(ids: npt.NDArray[Any], strata: npt.NDArray[Any], count: int) -
         rows = order[strata[order] == name]
         turn[rows] = np.arange(len(rows))
     return np.lexsort((ids, turn))[:count] if len(ids) else np.empty(0, np.int64)
-
-
-def _read(paths: list[Path], positions: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> Iterable[Row]:
-    """The rows at these positions over all files, in the order of the positions."""
-    wanted = np.sort(positions)
-    # Arrow's rows until they are needed: as Python objects, ids and weights take ten times the memory.
-    rows: list[pa.RecordBatch] = []
-    first = 0
-    for path in paths:
-        for batch in batches(path, columns, _BATCH):
-            inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)]
-            taken = batch.take(pa.array(inside - first))
-            rows += [taken.slice(n, 1) for n in range(len(inside))]
-            first += batch.num_rows
-    return (rows[place].to_pylist()[0] for place in np.searchsorted(wanted, positions))
 
 
 def _fitting(rows: Iterable[Row], budget: int, vocabulary: Vocabulary) -> list[Row]:
@@ -102,7 +87,8 @@ def _fitting(rows: Iterable[Row], budget: int, vocabulary: Vocabulary) -> list[R
 
 def _common(row: Row, names: Sequence[str]) -> Row:
     """What pairs and rejects are shown by: fields, numbers and messages; "cut" when a text of them is."""
-    fields, messages = {name: row[name] for name in names}, row["messages"] or []
+    # Older data sets have fewer.
+    fields, messages = {name: row.get(name) for name in names}, row["messages"] or []
     shown: Row = bounded(fields) | _numbers(row)
     shown["messages"] = [bounded(message) for message in messages]
     shown["cut"] = bounded(fields) != fields or shown["messages"] != messages
@@ -136,6 +122,10 @@ def _numbers(row: Row) -> Row:
     if {"reward_initial", "reward_revised"} <= finite.keys():
         finite["reward_gain"] = finite["reward_revised"] - finite["reward_initial"]
     return {name: round(finite[name], 4) if name in finite else None for name in (*_NUMBERS, "reward_gain")}
+
+
+def _floats(rows: list[Row], name: str) -> npt.NDArray[np.float64]:
+    return np.array([math.nan if row[name] is None else row[name] for row in rows], np.float64)
 
 
 def bounded(row: Row) -> Row:

@@ -149,6 +149,7 @@
     }
     into.append(element("h2", "", visible(row.id ?? "(no id)")), figures(row));
     if (row.stage) into.append(element("p", "note", `rejected at ${visible(row.stage)}: ${visible(row.reason)}`));
+    part(into, "What is wrong with the initial answer", row.critique);
     messages(into, row);
     if (row.initial && row.initial.t) answers(into, unpack(row.initial), unpack(row.revised));
     else {
@@ -200,7 +201,7 @@
 
   // Search, filters and order.
   const searched = (row) => {
-    const texts = [row.id, row.source, row.reference, row.diagnosis, row.reason, row.stage, row.evidence, ...row.messages.map((m) => m.content)];
+    const texts = [row.id, row.source, row.reference, row.diagnosis, row.critique, row.reason, row.stage, row.evidence, ...row.messages.map((m) => m.content)];
     for (const side of [row.initial, row.revised]) texts.push(side && side.t ? side.t.map((n) => data.vocabulary[n][1]).join("") : side);
     return texts.filter((t) => typeof t === "string").join("\n").toLowerCase();
   };

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
-from pipeline import rewards
+from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettings
 from pipeline.errors import ConfigError
-from pipeline.labels.loading import open_tokenizer
+from pipeline.labels.loading import is_shipped, open_tokenizer
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
 from pipeline.models.batch import ledger
@@ -144,9 +144,12 @@ class Context:
     @cached_property
     def filter_settings(self) -> FilterSettings:
         """As configured, with the defaults that depend on who revised."""
-        settings, generated = self.config.filter, self.config.needs_generation
-        spliced = generated and style_of(self.config.reviser) == "sentences"
+        config, settings, generated = self.config, self.config.filter, self.config.needs_generation
+        spliced = generated and style_of(config.reviser) == "sentences"
+        # A negative gain would turn the weights of reward_weighted around.
+        gated = generated or config.labels.signal == "reward_weighted"
         defaults = {
+            "min_reward_gain": 0.0 if gated else None,
             "min_rouge_gain": sentences.ROUGE_GAIN if spliced else None,
             "min_reference_distance": REFERENCE_DISTANCE if generated else 0.0,
             "reject_contradictions": generated,
@@ -181,7 +184,7 @@ class LightContext(Context):
     @cached_property
     def tokenizer_fingerprint(self) -> Any:
         name, settings = tokenizer_settings(self.config)
-        here = Path(name).exists() or (name.startswith("local/") and is_downloaded(name))
+        here = Path(name).exists() or (name.startswith("local/") and has_tokenizer(name))
         return open_tokenizer(name, settings).fingerprint if here else UNKNOWN
 
 
@@ -191,18 +194,30 @@ def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:
     name = str(policy_tokenizer(config)) if labels.tokenizer == "policy" else labels.tokenizer
     system = labels.system
     if system is None:
-        # Pre-made pairs were not sampled under the embedded policy's own system prompt.
+        # Pre-made pairs were not sampled under the embedded policy's own system prompt of today.
         system = factory.system_prompt(policy) if config.needs_generation else policy.system
+    if system is None and (pairs := _source_of_pairs(config)):
+        system = pairs.system
     return name, labels.model_copy(update={"system": system or None})
 
 
 def policy_tokenizer(config: CurationConfig) -> ModelSpec:
-    """The local policy whose tokenizer labels are made for. Raises ConfigError when the policy isn't local."""
-    spec = ModelSpec.parse(config.policy.model)
+    """The local policy whose tokenizer labels are made for. Raises ConfigError when the policy isn't local.
+
+    Pre-made pairs whose source names the policy that wrote them are labelled for that one.
+    """
+    pairs = _source_of_pairs(config)
+    spec = ModelSpec.parse(pairs.writers[0] if pairs and pairs.writers[0] != "given" else config.policy.model)
     if spec.provider != "local":
         hint = "set labels.tokenizer to the Hub id or folder of the tokenizer of the model that you will train"
         raise ConfigError(f"labels.tokenizer=policy needs a local policy, and policy.model is {spec}: {hint}")
     return spec
+
+
+def _source_of_pairs(config: CurationConfig) -> sources.Adapter | None:
+    """The one source that pre-made pairs come from; None when answers are generated, or sources are mixed."""
+    name = config.source.name.strip()
+    return None if config.needs_generation or "," in name else sources.get(name)
 
 
 def check(config: CurationConfig) -> None:
@@ -231,6 +246,11 @@ def check(config: CurationConfig) -> None:
 def is_downloaded(name: str) -> bool:
     """Whether the file of an embedded model, `local/NAME`, is in the cache."""
     return (download.cache_folder() / catalog.get(name.removeprefix("local/")).filename).is_file()
+
+
+def has_tokenizer(name: str) -> bool:
+    """Whether the tokenizer of an embedded model, `local/NAME`, can be opened without a download."""
+    return is_shipped(name.removeprefix("local/")) or is_downloaded(name)
 
 
 def local_file(name: str) -> Path:

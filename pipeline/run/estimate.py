@@ -83,7 +83,7 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     rows, taken, _ = first_rows(config, adapters, records, _CHECKED_ROWS)
     yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
     name, settings = context.tokenizer_settings(config)
-    if _missing(name):
+    if _missing(name) and not context.has_tokenizer(name):
         yield "tokenizer", f"{name}: comes with the model, which the run downloads first"
     else:
         tokenizer = open_tokenizer(name, settings)

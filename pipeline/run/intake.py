@@ -10,8 +10,6 @@ from pipeline.sources import Adapter, Record, SourceRow
 from pipeline.sources import checks as curation
 from pipeline.sources.checks.near_duplicates import NearDuplicates
 
-# Who wrote a pre-made pair is not known.
-_PRE_MADE = {"policy_model": "given", "reviser_model": "given", "diagnosis": "other"}
 Row = dict[str, Any]
 TakenRow = tuple[Row, RowReject | None]
 
@@ -56,7 +54,9 @@ class Intake:
         self.replaced_rows += bool(parsed.replaced_surrogates)
         row["messages"], row["reference"] = parsed.messages, parsed.reference
         if parsed.revised is not None:
-            row |= _PRE_MADE | {"initial": parsed.initial, "revised": parsed.revised}
+            row["policy_model"], row["reviser_model"] = self.adapters[record.source].writers
+            row |= {name: getattr(parsed, name) for name in ("initial", "revised", "critique")}
+            row["diagnosis"] = parsed.diagnosis or "other"
         row["id"] = row_id(record.source, record.split, parsed.messages, 0)
         key = int(row_id("", "", parsed.messages, 0), 16)
         if key in self._kept:

@@ -171,7 +171,8 @@ def _tables(
         own, numbers = numbers[: file.rows], numbers[file.rows :]
         if duplicates_of is None or (published[own] != own).any():
             for batch in reader.batches(file.path, duplicates_of):
-                yield pa.Table.from_batches([batch]), own[: batch.num_rows]
+                table = pa.Table.from_batches([batch])
+                yield table if duplicates_of else schema.complete(table), own[: batch.num_rows]
                 own = own[batch.num_rows :]
 
 

@@ -17,12 +17,12 @@ Manifest = dict[str, Any]
 
 
 def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
-    """Raises UsageError naming the first thing in which schema or labels of two data sets differ."""
+    """Raises UsageError for a newer schema, or naming the first thing in which labels of two data sets differ."""
     first, one = inputs[0]
     for root, other in inputs:
-        if other["schema_version"] != schema.SCHEMA_VERSION:
+        if schema.is_newer(other["schema_version"]):
             what = f"has schema version {other['schema_version']}, and this program writes {schema.SCHEMA_VERSION}"
-            raise UsageError(f"{root}: {what}; `figa relabel {root} --out DIR` publishes its rows in it")
+            raise UsageError(f"{root}: {what}: columns would be lost; install figa-pipeline {other['version']}")
         theirs = _what_determines(other["labels"])
         for name, value in _what_determines(one["labels"]).items():
             if value != theirs[name]:

@@ -160,14 +160,20 @@ def first_rows(
 
 
 def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:
-    """`config` with `source.enters_at` decided: filter for pre-made pairs (ConfigError if some rows lack one), else sample."""
+    """`config` with `source.enters_at` decided: score or filter for pre-made pairs, else sample.
+
+    Raises ConfigError if only some sources have pairs.
+    """
     wanted = config.source.enters_at
     lacking = [name for name, adapter in adapters.items() if not adapter.gives_pairs]
-    if lacking and (wanted == "filter" or (wanted == "auto" and len(lacking) < len(adapters))):
-        why = f"rows of {', '.join(lacking)} have no initial and revised answers to enter at the filter stage with"
+    if lacking and (wanted in ("score", "filter") or (wanted == "auto" and len(lacking) < len(adapters))):
+        why = f"rows of {', '.join(lacking)} have no initial and revised answers to enter at that stage with"
         hint = "run the sources apart, or set source.enters_at=sample to have all answers written"
         raise ConfigError(f"source.enters_at: {why}; {hint}")
-    stage = "sample" if lacking or wanted == "sample" else "filter"
+    stage = wanted
+    if wanted == "auto":
+        scored = all(adapter.scored for adapter in adapters.values())
+        stage = "sample" if lacking else "score" if scored else "filter"
     return config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})})
 
 

@@ -51,12 +51,12 @@ def publish(
         "rows": account(plan.rows, entries, ledger, _LOST),
         "funnel": _funnel(plan.rows, files, reasons),
         "source": _describe_source(config, source, plan),
-        "models": _describe_models(run),
+        "models": _describe_models(run, source),
         "thresholds": dict(thresholds),
         **({"reward_check": diagnostics.measure(scores)} if "score" in files else {}),
         "labels": labels,
         "settings": record.data_settings(config),
-        "prompts": run.prompts.digest,
+        "prompts": run.prompts.digest if config.needs_generation else None,
         "calls": run.journal.calls(),
         **_money(run),
         "unanswered": sum(file.unanswered for shards in files.values() for file in shards),
@@ -174,21 +174,25 @@ def _funnel(rows: int, files: dict[str, list[StageFile]], reasons: dict[str, Cou
 
 
 def _describe_source(config: CurationConfig, source: ResolvedSource, plan: Plan) -> dict[str, Any]:
-    described = _describe_part(config.source.name, source)
+    described = _describe_part(config, config.source.name, source)
     if source.parts:
         named = zip(sources.parts(source).items(), source.weights, strict=True)
         described["seed"] = source.seed
-        described["parts"] = [_describe_part(name, part) | {"weight": weight} for (name, part), weight in named]
+        described["parts"] = [_describe_part(config, name, part) | {"weight": weight} for (name, part), weight in named]
     return described | {"replaced_surrogates": plan.replaced_surrogates}
 
 
-def _describe_part(name: str, source: ResolvedSource) -> dict[str, Any]:
+def _describe_part(config: CurationConfig, name: str, source: ResolvedSource) -> dict[str, Any]:
     shown = ("resolved", "location", "revision", "split", "licence", "digest")
-    return {"name": name, **{key: getattr(source, key) for key in shown}}
+    note = "" if source.parts or config.needs_generation else sources.get(source.adapter).note
+    return {"name": name, **{key: getattr(source, key) for key in shown}, **({"note": note} if note else {})}
 
 
-def _describe_models(run: Context) -> dict[str, Any]:
-    described: dict[str, Any] = {"policy": {"name": "given"}, "reviser": {"name": "given"}, "reward": {"name": "none"}}
+def _describe_models(run: Context, source: ResolvedSource) -> dict[str, Any]:
+    described: dict[str, Any] = {"reward": {"name": "none"}}
+    writers = [sources.get(part.adapter).writers for part in source.parts or (source,)]
+    for role, names in zip(("policy", "reviser"), zip(*writers, strict=True), strict=True):
+        described[role] = {"name": " + ".join(dict.fromkeys(names))}
     if run.config.needs_generation:
         for role, model in (("policy", run.policy), ("reviser", run.reviser)):
             name = getattr(run.config, role).model

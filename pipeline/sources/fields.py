@@ -9,12 +9,15 @@ reference    the reference reply: text, or a conversation whose last assistant t
 rejected     a worse reply; may be missing or empty in a row
 initial      a pre-made pair of answer and revision: rows enter at the filter stage. Both are needed; without `reference`, or a
 revised      reply at the end of `messages`, the revision is the reference too
+diagnosis    of a pair, which of the four reasons; another word, or none, is `other`
+critique     of a pair, what is wrong with its initial answer; may be missing or empty in a row, as diagnosis may
 transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "rejected"}
 """
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from pipeline.config.settings import REASONS
 from pipeline.errors import ConfigError, RowReject
 from pipeline.sources.adapters import hh_rlhf
 from pipeline.sources.row import SourceRow, Turns, query, reply
@@ -23,7 +26,7 @@ from pipeline.text import did_you_mean, shape, snippet
 # From part to field name.
 Fields = Mapping[str, str]
 
-PARTS = ("messages", "prompt", "input", "system", "reference", "rejected", "initial", "revised", "transcript")
+PARTS = tuple("messages prompt input system reference rejected initial revised diagnosis critique transcript".split())
 SHAPES = (
     "an object with messages | conversations | prompt + chosen/response/completion/answer | "
     "instruction (+ input) + output | question + answer/response | prompt or messages + initial + revised | "
@@ -38,6 +41,7 @@ _SYSTEMS = ("system", "system_prompt")
 _ASSISTANTS = ("gpt", "chatgpt", "bing", "bard", "bot", "model")
 _ROLES = {"human": "user", "developer": "system"} | dict.fromkeys(_ASSISTANTS, "assistant")
 _PAIRS = (("initial", "revised"), ("original_output", "revised_output"))
+_CRITIQUES = ("critique", "feedback")
 
 
 def describe(fields: Fields) -> str:
@@ -90,6 +94,9 @@ def guess(raw: Mapping[str, Any]) -> Fields:
         raise RowReject("wrong_shape", expected=SHAPES, got=shape(raw))
     if pair:
         names |= {"initial": pair[0], "revised": pair[1]}
+        maybe = [name for name, value in raw.items() if value is None or isinstance(value, str)]
+        notes = {"diagnosis": _first(("diagnosis",), maybe), "critique": _first(_CRITIQUES, maybe)}
+        names |= {part: name for part, name in notes.items() if name}
     if system := _first(_SYSTEMS, texts):
         names["system"] = system
     if "rejected" in raw and "chosen" in names.values():
@@ -112,7 +119,10 @@ def read(raw: Mapping[str, Any], fields: Fields) -> SourceRow:
     rejected = _rejected(raw, fields, turns)
     if system := _optional(raw, fields, "system"):
         turns = [("system", system), *turns]
-    return SourceRow(query(turns), reply(reference), rejected, initial=initial, revised=revised)
+    diagnosis, critique = (_note(raw, fields, part) for part in ("diagnosis", "critique"))
+    if diagnosis not in REASONS:
+        diagnosis = None
+    return SourceRow(query(turns), reply(reference), rejected, 0, initial, revised, diagnosis, critique)
 
 
 def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
@@ -189,6 +199,12 @@ def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str:
     name = fields.get(part)
     text = "" if name is None or raw.get(name) is None else text_of(raw, name)
     return text if text.strip() else ""
+
+
+def _note(raw: Mapping[str, Any], fields: Fields, part: str) -> str | None:
+    """Text about a row, None where it is blank or no text: that doesn't cost the row."""
+    value = raw.get(fields.get(part, ""))
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def _first(names: tuple[str, ...], present: Collection[str]) -> str | None:

@@ -69,7 +69,7 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
 def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
     """Each source's adapter by the name of its records; generic ones bound to `source.fields` (else ConfigError) or a guess."""
     mixed = parts(source)
-    generic = [name for name, part in mixed.items() if get(part.adapter).hub_id is None]
+    generic = [name for name, part in mixed.items() if get(part.adapter).is_generic]
     with_fields = generic or list(mixed)[:1]  # without a generic source, the first one refuses them
     adapters = {}
     for name, part in mixed.items():

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline import resources
@@ -31,7 +32,7 @@ class ResolvedSource:
 
     adapter: str
     location: str
-    resolved: Literal["hub", "file", "bundled-sample", "mix"]
+    resolved: Literal["hub", "file", "bundled", "bundled-sample", "mix"]
     revision: str | None
     split: str
     licence: str
@@ -58,6 +59,11 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
     Only without an input does an unreachable Hub lead to the bundled sample, and not even then with `require_full`.
     """
     adapter, input, revision = get(settings.name.strip()), settings.input, settings.revision
+    if adapter.bundled:
+        if input or revision or settings.split:
+            why = "ships with the program, in one split"
+            raise InputError(f"source {adapter.name!r} {why}: leave --input, source.revision and source.split out")
+        return _bundled(adapter, resources.folder("data") / adapter.bundled, "bundled", "train")
     if input is None:
         if adapter.hub_id is None:
             raise InputError(f"source {adapter.name!r} has no data of its own; give --input a file, folder or Hub id")
@@ -112,9 +118,13 @@ def _from_sample(adapter: Adapter, settings: SourceSettings, why: str, warn: War
     if not sample.is_file():
         raise InputError(f"{why}, and no sample is installed; try online, or give a local copy with --input")
     warn(f"{why}; using the bundled sample {sample.name} instead (--require-full-source makes this an error)")
-    read = (SourceFile(sample, "sample"),)
-    digest = _file_digest(adapter, read)
-    return ResolvedSource(adapter.name, sample.name, "bundled-sample", None, "sample", "Apache-2.0", digest, read)
+    return _bundled(adapter, sample, "bundled-sample", "sample")
+
+
+def _bundled(adapter: Adapter, file: Path, how: Literal["bundled", "bundled-sample"], split: str) -> ResolvedSource:
+    """A file that ships with the program."""
+    read = (SourceFile(file, split),)
+    return ResolvedSource(adapter.name, file.name, how, None, split, "Apache-2.0", _file_digest(adapter, read), read)
 
 
 def _from_hub(adapter: Adapter, hub_id: str, split: str | None, revision: str | None) -> ResolvedSource:

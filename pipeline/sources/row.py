@@ -19,7 +19,8 @@ ROLES = ("system", "user", "assistant")
 class SourceRow(NamedTuple):
     """One query, `{"role", "content"}` messages that end with a user turn, with its reference. All text is UTF-8, none blank.
 
-    rejected: a worse reply, or None. initial, revised: a pre-made pair, or both None.
+    rejected: a worse reply, or None. initial, revised: a pre-made pair, or both None. diagnosis, critique: of a pair, what is
+    wrong with `initial`, as one of `config.settings.REASONS` and in a sentence, or None.
     """
 
     messages: list[Message]
@@ -28,6 +29,8 @@ class SourceRow(NamedTuple):
     replaced_surrogates: int = 0
     initial: str | None = None
     revised: str | None = None
+    diagnosis: str | None = None
+    critique: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class Adapter:
     """How one data set's raw rows become `SourceRow`s: call `parse`.
 
     Raise `version`, part of the digest, when `reader` gives another result for the same row. hub_file: the one file to read
-    of several. gives_pairs: every row has `initial` and `revised`, so it can enter at the filter stage.
+    of several. bundled: the shipped file that is the data set. gives_pairs: every row has `initial` and `revised`, so it can
+    enter at the filter stage. writers: who wrote the two. system: the system prompt under which `initial` was sampled, or
+    None. scored: a run computes rewards of its pairs by default. note: what readers of the published data should know of them.
     """
 
     name: str
@@ -46,7 +51,17 @@ class Adapter:
     hub_file: str | None = None
     licence: str = "unknown"
     version: int = 1
+    bundled: str | None = None
     gives_pairs: bool = False
+    writers: tuple[str, str] = ("given", "given")
+    system: str | None = None
+    scored: bool = False
+    note: str = ""
+
+    @property
+    def is_generic(self) -> bool:
+        """Whether it reads any fields, of data that is nobody's in particular."""
+        return self.hub_id is None and self.bundled is None
 
     def parse(self, raw: Any) -> SourceRow:
         """The row, with encodable text; RowReject (and nothing else) for whatever isn't one."""
@@ -92,7 +107,7 @@ def reply(text: str) -> str:
 
 def _encodable(row: SourceRow) -> SourceRow:
     """The row without lone surrogates, at which pyarrow, SQLite, hashing and tokenizers raise."""
-    names = ("reference", "rejected", "initial", "revised")
+    names = ("reference", "rejected", "initial", "revised", "critique")
     texts = {name: replace_surrogates(text) for name in names if (text := getattr(row, name)) is not None}
     contents = [replace_surrogates(message["content"]) for message in row.messages]
     messages = [message | {"content": text} for message, (text, _) in zip(row.messages, contents, strict=True)]

@@ -32,7 +32,7 @@ def filter_revisions(
     on_progress: OnProgress,
     judge: RevisionJudge | None = None,
 ) -> StageOutput:
-    """Adds the columns of `schema.FILTER`. Without a reward model there is no gate on the gain, and `reward_revised` is null.
+    """Adds the columns of `schema.FILTER`. Without a reward model `reward_revised` is null.
 
     Rejects: empty_revision, meta_talk, refusal, unchanged, copies_reference, contradicts_reference, too_similar, too_different,
     rouge_gain_too_small, reward_gain_too_small, bad_reward, judge_gain_too_small, judgement_unreadable, and those of
@@ -122,8 +122,8 @@ def _gate_reward(result: dict[str, Any], revised: Score, initial: float, setting
         return revised.copy_with(score="reward_revised").with_columns(edit_distance=distance)
     if not math.isfinite(revised):
         return RowReject("bad_reward", reward_revised=str(revised)).with_columns(edit_distance=distance)
-    gain, least = revised - initial, settings.min_reward_gain or 0.0
-    if gain < least:
+    gain, least = revised - initial, settings.min_reward_gain
+    if least is not None and gain < least:
         reject = RowReject("reward_gain_too_small", reward_gain=gain, at_least=least)
         return reject.with_columns(edit_distance=distance, reward_revised=revised)
     return {**result, "reward_revised": revised}

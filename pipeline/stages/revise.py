@@ -51,7 +51,9 @@ def revise(
     on_progress: OnProgress,
     choose: Choose | None = None,
 ) -> StageOutput:
-    """Adds `reviser_model`, `diagnosis`, `revised`. Notes, for edit scripts: edits applied and dropped, rewrites instead.
+    """Adds the columns of `schema.REVISE`; `critique` is null.
+
+    Notes, for edit scripts: edits applied and dropped, rewrites instead.
 
     choose: which of a row's revisions goes on, where there are `several`; without it the first.
 
@@ -64,7 +66,7 @@ def revise(
     async def correct(row: dict[str, Any]) -> dict[str, Any]:
         check_draft(row["initial"], settings.max_repetition)
         reason, revisions = await _RowReviser(row, settings, prompts, reviser, notes).revisions()
-        return {"reviser_model": reviser.name, "diagnosis": reason, "revised": revisions}
+        return {"reviser_model": reviser.name, "diagnosis": reason, "critique": None, "revised": revisions}
 
     results = reviser.each_row(table, correct, on_progress)
     revised = [(row, result) for row, result in zip(table, results, strict=True) if not isinstance(result, RowReject)]

@@ -32,7 +32,8 @@ def run(tokenizer: LabelTokenizer) -> Callable[..., StageOutput]:
         *rows: dict[str, Any], score: Callable[[str], float] = lambda text: 1.0, **options: Any
     ) -> StageOutput:
         given, report = table_for("filter", rows), Counter()
-        output = filter_revisions(given, FilterSettings(**options), tokenizer, TinyReward(score), report)
+        gates = FilterSettings(**{"min_reward_gain": 0, **options})
+        output = filter_revisions(given, gates, tokenizer, TinyReward(score), report)
         check_accounting("filter", given, output)
         assert report.seen == (len(rows), len(output.rejects))
         return output

@@ -6,6 +6,7 @@ A docstring says of which revision its format is described; a run reads the newe
 from pipeline.errors import ConfigError
 from pipeline.sources.adapters import (
     alpaca,
+    demo,
     hh_rlhf,
     jsonl,
     openorca,
@@ -18,7 +19,7 @@ from pipeline.sources.adapters import (
 from pipeline.sources.row import Adapter
 from pipeline.text import did_you_mean
 
-_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, jsonl)
+_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, demo, jsonl)
 _ALL: list[Adapter] = [*(module.ADAPTER for module in _MODULES), jsonl.PARQUET]
 ADAPTERS = {adapter.name: adapter for adapter in _ALL}
 
