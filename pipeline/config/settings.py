@@ -27,6 +27,7 @@ from pipeline.config.values import (
     SourceNames,
     Temperature,
     Threshold,
+    Variables,
     Words,
 )
 from pipeline.storage.location import location
@@ -177,24 +178,18 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: 0.25 for style sentences, else off",
+        None, ge=-1, le=1, description="Least gain in ROUGE-L to Y; default: 0.25 for style sentences, else off"
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
     )
     reject_contradictions: bool | None = Field(
-        None,
-        description='Reject a "Yes, you can" kept from the draft where the reference opens with "No" or the like; default: '
-        "true, false for pre-made pairs",
+        None, description='Reject "Yes, you can" where the reference says "No"; default: not for pre-made pairs'
     )
     judge: Judge = Field(
-        "auto",
-        description="openai/, anthropic/ or local/NAME: compares revision and draft in both orders, called as the settings "
-        "of reward for judges say; off; auto: off",
+        "auto", description="openai/, anthropic/, local/NAME: compares revision and draft, called as reward says"
     )
+    judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
     min_judge_gain: float = Field(0.08, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
@@ -274,7 +269,9 @@ class CurationConfig(Section):
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
-        return self.reward.model_copy(update={"model": model, "mode": mode})
+        return self.reward.model_copy(
+            update={"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
+        )
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipeline.models.adaptation import Changes
 from pipeline.models.answer import Answer
 from pipeline.models.limiter import Quota
 
@@ -24,6 +25,8 @@ class ChatRequest:
     params: dict[str, Any] = field(default_factory=dict)
     # The part of max_tokens that is for thoughts.
     thought_tokens: int = 0
+    # What this server gets in place of parameters that it refuses.
+    changes: Changes = field(default_factory=dict)
 
 
 class Provider(Protocol):
