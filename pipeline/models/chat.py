@@ -17,6 +17,7 @@ this model's further calls by as much.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -42,6 +43,11 @@ __all__ = ["ChatModel", "ChatRequest", "OnProgress", "OnQuotas", "Provider", "up
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.
 THOUGHT_TOKENS = 8192
+_LEAST_ROOM = 512
+# How servers say that the limit is beyond what the model has room for.
+_TOO_LARGE = re.compile(
+    r"context|(?:maximum|at most|too large|exceed|less than|>).*token|token.*(?:maximum|too large)", re.I
+)
 # Characters of a token, on average over a text: words are shorter, only runs of blanks or dashes come near.
 _LONGEST = 64
 
@@ -172,7 +178,19 @@ class ChatModel:
             return self._provider
 
     async def _attempt(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
-        """One try, within the limits on calls; a batch has none."""
+        """One try, with less room for thoughts where the model's context has no place for all of it."""
+        try:
+            return await self._limited(provider, stage, key, request)
+        except RowReject as reject:
+            room = request.thought_tokens // 2
+            said = str(reject.evidence.get("error"))
+            if self.reasoning_tokens is not None or room < _LEAST_ROOM or not _TOO_LARGE.search(said):
+                raise
+            less = replace(request, max_tokens=request.max_tokens - request.thought_tokens + room, thought_tokens=room)
+        return await self._attempt(provider, stage, key, less)
+
+    async def _limited(self, provider: Provider, stage: str, key: str, request: ChatRequest) -> Answer:
+        """A call within the limits on calls; a batch has none."""
         custom_id = provider.custom_id(request)
         if custom_id is not None:
             return await self._paid(provider, stage, key, request, custom_id, lambda quotas: None)

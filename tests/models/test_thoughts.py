@@ -22,6 +22,7 @@ from pipeline.schema import digest
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import BatchDesk
 from tests.loopback.behaviours import echo, thinking
+from tests.loopback.chat import BadRequest
 from tests.models.asking import KEYS, address, ask, request
 from tests.models.batching import ask_together, model_in_batches
 
@@ -121,6 +122,26 @@ def test_room_is_made_once_an_answer_shows_thoughts(loopback: Loopback, tmp_path
         assert [ask(model, text, 24).text.strip() for text in ("One.", "Two.")] == ["One.", "Two."]
         assert (model.calls, model.room) == (calls, THOUGHT_TOKENS)
         model.journal.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "'max_tokens' is too large: {0}. This model's maximum context length is 4096 tokens, your request has 9 input tokens",
+        "max_tokens: {0} > 4096, which is the maximum allowed number of output tokens for model-1",
+    ],
+)
+def test_a_small_context_gets_less_room(loopback: Loopback, tmp_path: Path, words: str) -> None:
+    def small(request: Any) -> Any:
+        if request.max_tokens > 4096 - 9:
+            raise BadRequest(words.format(request.max_tokens), "max_tokens")
+        return thinking(echo, "think")(request)
+
+    model = thinker(loopback(small), tmp_path)
+    assert ask(model, "Fine.", 24).max_tokens == 24 + THOUGHT_TOKENS // 4
+    with pytest.raises(RowReject) as caught:
+        ask(thinker_again(model, 5000), "Good.", 24)
+    assert caught.value.reason == "bad_request", "what a setting says is not changed"
 
 
 def test_a_plain_model_gets_no_room(loopback: Loopback, tmp_path: Path) -> None:
