@@ -14,6 +14,10 @@ from typing import Any
 SNIPPET = 80
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+# The mark of a query that `config.addresses` keeps may stay.
+_QUERY = re.compile(r"(https?://[^\s?#'\"<>]+)\?(?!…)[^\s'\"<>]+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#'\"<>]*@", re.IGNORECASE)
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = SNIPPET
 _short.maxlevel = 2
@@ -34,8 +38,20 @@ _FOLDERS = re.compile(r"^(hf/|file://|)/(?:[^/]+/)*(?=[^/])")
 
 
 def one_line(value: object, limit: int = 200) -> str:
-    """The text of a value, such as an error, on one line of at most `limit` characters; `…` marks a cut."""
-    return _cut(" ".join(str(value).split()), limit)
+    """The text of a value, such as an error, on one line of at most `limit` characters; `…` marks a cut.
+
+    Errors repeat what servers and libraries say: controls are made visible, and addresses lose their query.
+    """
+    return _cut(visible(without_queries(" ".join(str(value)[: 8 * limit + 1000].split()))), limit)
+
+
+def without_queries(text: str) -> str:
+    """The text with the queries and passwords of web addresses, which may be keys or signatures, as `…`.
+
+    >>> without_queries("GET https://ann:pw@host/x.jsonl?sig=abc failed")
+    'GET https://…@host/x.jsonl?… failed'
+    """
+    return _QUERY.sub(r"\1?…", _PASSWORD.sub(r"\1…@", text))
 
 
 def describe_error(error: BaseException, limit: int = 200) -> str:
@@ -56,8 +72,9 @@ def visible(text: str) -> str:
 
 
 def shown(path: object) -> str:
-    """A path or id with unprintable characters escaped: a file's name may hold line breaks and invalid UTF-8."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(path))
+    """A path, id or error with unprintable characters escaped: a file's name may hold line breaks and invalid UTF-8."""
+    text = without_queries(str(path))
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def snippet(value: Any) -> str:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pipeline.config.settings import CurationConfig
 from pipeline.config.values import Operational, Section
 from pipeline.errors import ConfigError
-from pipeline.text import one_line
+from pipeline.text import one_line, without_queries
 
 ENV_PREFIX = "FIGA_"
 
@@ -41,7 +41,9 @@ def load_config(
     for assignment in assignments or []:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"--set {assignment}: expected key.sub=value, for example --set reviser.max_tokens=800")
+            raise ConfigError(
+                f"--set {without_queries(assignment)}: expected key.sub=value, for example --set reviser.max_tokens=800"
+            )
         _put(merged, key.strip(), _scalar(text, f"--set {key}"))
     for key, value in (flags or {}).items():
         if value is not None:
@@ -56,7 +58,7 @@ def _scalar(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # ValueError for a date that no calendar has.
-        raise ConfigError(f"{where}: {text!r} is not a YAML value; quote it if it is text") from None
+        raise ConfigError(f"{where}: {without_queries(text)!r} is not a YAML value; quote it if it is text") from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -105,8 +107,8 @@ def _explain(error: ValidationError) -> str:
     # Parameters for a server may hold secrets; a name of a variable may be the key itself.
     hidden = path[-1] in ("extra", "api_key_env", "judge_api_key_env")
     line = f"setting {name}: {message}{'' if got in message or hidden else f', got {got}'}{more}"
-    # No message repeats the password of an address.
-    return re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line)
+    # No message repeats the password or the query of an address.
+    return without_queries(re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line))
 
 
 def listed_settings() -> list[dict[str, Any]]:

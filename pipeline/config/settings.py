@@ -14,6 +14,7 @@ from pipeline.config.values import (
     Calls,
     Finite,
     Folder,
+    Inputs,
     Json,
     Judge,
     Model,
@@ -41,7 +42,7 @@ class SourceSettings(Section):
     """Where queries X and references Y come from."""
 
     name: SourceNames = Field("hh-rlhf", description="Adapter, or several with commas: hh-rlhf,openorca")
-    input: str | None = Field(
+    input: Inputs | None = Field(
         None,
         description="File, folder, glob, URL or Hub id (owner/name[@revision]); several sources: one each with commas, "
         "empty for a source's own; default: the adapter's own data set",

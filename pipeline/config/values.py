@@ -3,10 +3,12 @@
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
+from pipeline.config.addresses import conceal, refuse_keys
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
 from pipeline.storage.location import location
@@ -38,7 +40,8 @@ def threshold(value: object) -> object:
 
 def model_spec(value: object) -> str:
     try:
-        return str(ModelSpec.parse(str(value)))
+        spec = ModelSpec.parse(str(value))
+        return str(replace(spec, base_url=spec.base_url and conceal(spec.base_url)))
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
@@ -61,6 +64,11 @@ def variables(value: object) -> object:
     if not all(re.fullmatch("[A-Z_][A-Z0-9_]*|", name) for name in names):
         raise ValueError("expected the name of an environment variable in capitals, never a key itself")
     return ",".join(names) or None
+
+
+def concealed_inputs(value: str) -> str:
+    """Files and addresses with commas; an address's own query may have some too."""
+    return ",".join(conceal(part) for part in re.split(r",(?=\s*(?:[a-z0-9]+://|[^,=&?]*(?:,|$)))", value))
 
 
 def folder(value: str) -> str:
@@ -115,6 +123,7 @@ Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDE
 Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/.+)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
 Variables = Annotated[str | None, BeforeValidator(variables), pattern(r"[A-Z_][A-Z0-9_]*(,([A-Z_][A-Z0-9_]*)?)*")]
+Inputs = Annotated[str, AfterValidator(concealed_inputs)]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -204,6 +213,7 @@ class Calls(Section):
     @field_validator("extra")
     @classmethod
     def _reservable(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        refuse_keys("extra", extra)
         if found := forbidden_parameter(extra):
             section = cls.__name__.removesuffix("Settings").lower()
             raise ValueError(f"{found[0]} would change what a call may cost; {found[1].format(section)}")

@@ -22,6 +22,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any, Self
 
+from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
 from pipeline.models.error_words import Words, read_words, wait_by_reset
@@ -235,12 +236,14 @@ def hide(key: str) -> None:
 
 
 def without_keys(text: str) -> str:
-    """The text with the values of the environment's API keys and tokens struck out."""
+    """The text with the values of the environment's API keys and tokens, and the queries of addresses, struck out."""
     for key in _hidden:
         text = text.replace(key, "[key]")
     for name, value in os.environ.items():
         if name.endswith(("_API_KEY", "_TOKEN")) and len(value) >= 8:
             text = text.replace(value, "[key]")
+    for secret in addresses.secrets():
+        text = text.replace(secret, "[key]")
     return text
 
 

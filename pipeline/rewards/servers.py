@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from pipeline.config.addresses import reveal
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError, RowReject
@@ -62,7 +63,8 @@ def server_api(settings: RewardSettings) -> ServerApi:
         raise ConfigError(f"reward.model: {spec} needs an address, as in {spec.provider}/NAME@http://host:8000")
     index_path: str | None = None
     if spec.provider == "vllm":
-        url = f"{url.removesuffix('/v1')}/{settings.endpoint}"
+        base, question, query = url.partition("?")
+        url = f"{base.removesuffix('/v1')}/{settings.endpoint}{question}{query}"
         # Raw scores: a sigmoid would press the best and the worst together.
         body: dict[str, Any] = {"model": "$model", "use_activation": False}
         if settings.endpoint == "score":
@@ -193,7 +195,7 @@ class ServerReward(RewardModel):
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
-                    response = await self._client.post(self._api.url, json=body)
+                    response = await self._client.post(reveal(self._api.url), json=body)
             except (TimeoutError, httpx2.TimeoutException):
                 raise Transient("timed_out", "no answer within the time-out") from None
             except (httpx2.HTTPError, OSError) as error:

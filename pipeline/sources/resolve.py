@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipeline import resources
+from pipeline.config.addresses import reveal
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError
 from pipeline.sources import files, rows
@@ -71,7 +72,7 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
             return _from_hub(adapter, adapter.hub_id, settings.split, revision)
         except (ConnectionError, InputError) as error:
             return _from_sample(adapter, settings, f"the Hub did not give {adapter.hub_id} ({error})", warn)
-    if inputs := files.find_input(input, warn):
+    if inputs := files.find_input(reveal(input), warn):
         if revision is not None:
             raise InputError(f"{shown(input)}: these are files; source.revision is for Hub data sets, leave it out")
         return _from_files(adapter, input, inputs, settings.split, warn)

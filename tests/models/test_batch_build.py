@@ -88,7 +88,7 @@ def test_a_judge_in_batches_gives_the_same_bytes(at_desk: Settings, desk: BatchD
 def test_the_filters_judge_in_batches_gives_the_same_bytes(
     at_desk: Settings, desk: BatchDesk, server: LoopbackServer
 ) -> None:
-    judge = {"filter__judge": f"openai/judge@{server.openai_url}"}
+    judge = {"filter__judge": f"openai/judge@{server.openai_url}", "filter__judge_api_key_env": "OPENAI_API_KEY"}
     live = run(at_desk("live", **judge))
     quick = {f"reward__{name.removeprefix('policy__')}": value for name, value in QUICK.items() if "policy" in name}
     batched = run(at_desk("batched", run__workers=2, **judge, **quick))

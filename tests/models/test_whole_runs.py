@@ -190,14 +190,14 @@ def test_fewer_rows_than_an_outage_takes_stop_as_well_when_none_was_answered(set
         run(config)
     assert not (config.out / "manifest.json").exists()
     # Of a model that has answered before, single rows may fail.
-    server.engine.faults = FaultPlan(lambda number, request, attempt: faults.UNAVAILABLE if number == 6 else None)
+    server.engine.faults = FaultPlan(lambda number, request, attempt: faults.UNAVAILABLE if number == 10 else None)
     outcome, _ = run(settings("few", source__limit=4, reviser__attempts=1, policy__attempts=1, selection__eta1="off"))
     assert outcome.manifest["unanswered"]
 
 
 def test_what_a_server_finds_wrong_with_a_request_is_told(settings: Settings) -> None:
     server = settings.server  # type: ignore[attr-defined]
-    server.engine.faults = FaultPlan(lambda number, request, attempt: faults.UNPROCESSABLE if number < 3 else None)
+    server.engine.faults = FaultPlan(lambda number, request, attempt: faults.UNPROCESSABLE if number < 5 else None)
     outcome, warnings = run(settings(source__limit=3))
     assert outcome.manifest["rows"]["read"] == 3
     told = next(line for line in warnings if "refused requests" in line)
@@ -242,4 +242,7 @@ def test_what_was_answered_before_its_price_was_known_stays_unknown(
     reporter = Silent()
     after = curate(settings("out", run__budget_usd=1.0), in_threads, reporter).manifest
     assert after["unpriced"] == before["unpriced"] and after["cost_usd"] > 0
+    assert [price["from"] for price in before["prices"]] == ["unknown", "unknown"]
+    assert {price["from"] for price in after["prices"]} == {"prices.json (FIGA_PRICES), as of today"}
+    assert [price["role"] for price in after["prices"]] == ["policy", "reviser"]
     assert any("before the price was known" in told for told in reporter.warnings)
