@@ -23,6 +23,8 @@ class ChatRequest:
     messages: list[dict[str, str]]
     max_tokens: int
     params: dict[str, Any] = field(default_factory=dict)
+    # So many messages at the beginning are the same in the first call about every row.
+    shared: int = 0
     # The part of max_tokens that is for thoughts.
     thought_tokens: int = 0
     # What this server gets in place of parameters that it refuses.
