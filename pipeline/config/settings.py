@@ -49,8 +49,7 @@ class SourceSettings(Section):
     )
     enters_at: Literal["auto", "sample", "score", "filter"] = Field(
         "auto",
-        description="sample: the policy writes answers; filter: rows are pre-made pairs; score: these, with rewards; "
-        "auto: by the source",
+        description="sample: answers are written; filter: made pairs; score: these with rewards; auto: by source",
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
@@ -101,9 +100,7 @@ class RewardSettings(Calls):
         description="local/reward-head; hf/ORG/NAME (torch); vllm/NAME@URL, openrlhf/NAME@URL, http/NAME@URL; as judge "
         "openai/, anthropic/ or local/NAME. Several with commas are an ensemble",
     )
-    combine: Literal["mean", "min", "worst"] = Field(
-        "mean", description="Several models' scores as one; worst: mean − worst_k × standard deviation"
-    )
+    combine: Literal["mean", "min", "worst"] = Field("mean", description="Several; worst: mean − worst_k × deviation")
     worst_k: Finite = Field(1.0, ge=0, description="Deviations that combine=worst subtracts")
     centres: Numbers = Field((), description="Several models: subtracted from their scores, see `figa rewards check`")
     spreads: Positives = Field((), description="... and divides them, so that they are of one scale")
@@ -124,9 +121,7 @@ class RewardSettings(Calls):
         None, description="http/: the body; $texts $queries $answers $conversations (or one: $text …) are put in"
     )
     scores: str | None = Field(None, description="http/: where the response has the scores, e.g. results.*.score")
-    index: str | None = Field(
-        None, description="http/: where it has the number of a score's item, e.g. results.*.index"
-    )
+    index: str | None = Field(None, description="http/: where it has a score's item number, e.g. results.*.index")
     # openai/, anthropic/, local/NAME as judge
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
@@ -279,9 +274,8 @@ class CurationConfig(Section):
         """The stages of this run, the source first."""
         from pipeline.schema import STAGES
 
-        if self.needs_generation:
-            return STAGES
-        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
+        scored = ("score",) if self.needs_rewards else ()
+        return STAGES if self.needs_generation else ("source", *scored, "filter", "label")
 
     @property
     def batched(self) -> bool:

@@ -18,7 +18,7 @@ OnQuotas = Callable[[Mapping[str, Quota]], None]
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
+    """What is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
 
     messages: list[dict[str, str]]
     max_tokens: int
