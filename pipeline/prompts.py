@@ -1,13 +1,16 @@
 """The prompts of reviser and judge: Jinja2 files, rendered once, with data-set text delimited as data.
 
 `diagnose.md` opens the reviser's conversation and shows the texts; `revise_<reason>.md`, or `edits.md` for all reasons, is its
-second turn; `sentence.md` asks about one sentence of the draft. Text from the data is only ever a *value*: the one rendering
-pass never looks for template syntax in it. Each text stands between tags that carry a fence, a hash of these texts: no text
-can contain the tag that would end it. Only `judge_revision_local.md` has no tags, as small models
-judge worse by them: there a text can sway the judgement of its own row.
+second turn. Text from the data is only ever a *value*: the one rendering pass never looks for template syntax in it. Each text
+stands between tags that carry a fence, a hash of these texts: no text can contain the tag that would end it. Only
+`judge_revision_local.md` has no tags, as small models judge worse by them: there a text can sway the judgement of its own row.
+
+`correct.md` is a whole conversation, with a line `### system`, `### user` or `### assistant` before each turn: instructions and
+examples, the same for every row, and the row's texts last. So a prompt cache can keep all but these.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from pipeline.errors import ConfigError
 from pipeline.schema import digest
 from pipeline.text import one_line
 
-NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "sentence")
+NAMES = ("diagnose", *(f"revise_{reason}" for reason in REASONS), "edits", "correct")
+_TURN = re.compile(r"^### (system|user|assistant)\n", re.MULTILINE)
 _QUERY = [{"role": "user", "content": "q"}]
 
 
@@ -46,13 +50,18 @@ class _Templates:
         self._templates = {}
         for name, text in texts.items():
             try:
-                self._templates[name] = environment.from_string(text)
+                opening, *turns = _TURN.split(text)
+                if turns and opening.strip():
+                    raise ValueError("there is text before its first turn")
+                pairs = zip(turns[::2], turns[1::2], strict=True) if turns else [("user", opening)]
+                self._templates[name] = [(role, environment.from_string(turn)) for role, turn in pairs]
                 self._fill(name, **example)
             except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
                 raise ConfigError(f"{root / name}.md: prompt can't be rendered: {one_line(error, 1000)}") from None
 
-    def _fill(self, name: str, **values: Any) -> str:
-        return self._templates[name].render(**values).strip()
+    def _fill(self, name: str, **values: Any) -> list[dict[str, str]]:
+        """The turns of a prompt; one without marked turns is the user's."""
+        return [{"role": role, "content": turn.render(**values).strip()} for role, turn in self._templates[name]]
 
 
 class Prompts(_Templates):
@@ -60,10 +69,16 @@ class Prompts(_Templates):
 
     def __init__(self, folder: str | None = None) -> None:
         example = {"messages": _QUERY, "reference": "r", "draft": "d", "fence": "f", "reasons": REASONS}
-        super().__init__(folder, NAMES, example | {"reason": REASONS[0], "sentence": "s"})
+        super().__init__(folder, NAMES, example | {"reason": REASONS[0]})
 
     def render(self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str) -> str:
-        """One prompt for one row. more: `reason` for edits and sentence, `sentence` for sentence."""
+        """The last turn of one prompt for one row. more: `reason` for edits."""
+        return self.turns(name, messages, reference, draft, **more)[-1]["content"]
+
+    def turns(
+        self, name: str, messages: Sequence[dict[str, str]], reference: str, draft: str, **more: str
+    ) -> list[dict[str, str]]:
+        """All turns of one prompt for one row."""
         texts = {"messages": messages, "reference": reference, "draft": draft}
         return self._fill(name, **texts, fence=fence(messages, reference, draft), reasons=REASONS, **more)
 
@@ -80,12 +95,14 @@ class JudgePrompts(_Templates):
     def render(self, messages: Sequence[dict[str, str]], first: str, second: str = "") -> str:
         """Variables: messages, fence, and the answer, or of a pair first and second."""
         mark = fence(messages, first, second)
-        return self._fill(self._name, messages=messages, fence=mark, answer=first, first=first, second=second)
+        texts = {"answer": first, "first": first, "second": second}
+        return self._fill(self._name, messages=messages, fence=mark, **texts)[-1]["content"]
 
     def render_comparison(self, messages: Sequence[dict[str, str]], reference: str, first: str, second: str) -> str:
         """Variables: messages, reference, first, second, and a fence that is the same in both orders."""
         mark = fence(messages, reference, "\0".join(sorted((first, second))))
-        return self._fill(self._name, messages=messages, reference=reference, fence=mark, first=first, second=second)
+        texts = {"reference": reference, "first": first, "second": second}
+        return self._fill(self._name, messages=messages, fence=mark, **texts)[-1]["content"]
 
 
 def fence(messages: Sequence[dict[str, str]], reference: str, draft: str) -> str:

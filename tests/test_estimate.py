@@ -183,10 +183,10 @@ def test_thresholds_share_out_the_rows(settings: Settings) -> None:
     assert share(0.0, -1.5, 0.0) == 1.0
 
 
-def test_sentences_ask_several_questions_a_row(settings: Settings) -> None:
-    said = estimated(settings(reviser__style="sentences", **OFF))
+def test_branches_are_calls_of_their_own(settings: Settings) -> None:
+    said = estimated(settings(reviser__style="branches", **OFF))
     rows = estimated(settings(reviser__style="rewrite", **OFF))["revise"]["calls"]
-    assert rows < said["revise"]["calls"] <= 4 * rows
+    assert rows < said["revise"]["calls"] <= 6 * rows
     assert said["diagnose"]["calls"] == 0, "the program diagnoses"
 
 

@@ -152,8 +152,8 @@ class ReviserSettings(Calls):
     """The stronger model that corrects Ŷ into Ỹ."""
 
     model: Model = Field("local/qwen2.5-coder-1.5b-instruct", description="provider/model[@base_url]")
-    style: Literal["auto", "rewrite", "edits", "sentences"] = Field(
-        "auto", description="rewrite: whole answers; edits: only changes; auto: sentences if local, else rewrite"
+    style: Literal["auto", "rewrite", "edits", "branches"] = Field(
+        "auto", description="rewrite: whole answers; edits: only changes; auto: branches if local, else rewrite"
     )
     structured: bool = Field(True, description="Request JSON by schema; false: for models that refuse one")
     prompts: str | None = Field(None, description="Folder of prompts to use in place of the shipped ones")
@@ -179,7 +179,7 @@ class FilterSettings(Section):
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
     min_rouge_gain: float | None = Field(
-        None, ge=-1, le=1, description="Least gain in ROUGE-L to Y; default: 0.25 for style sentences, else off"
+        None, ge=-1, le=1, description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off"
     )
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
@@ -188,10 +188,11 @@ class FilterSettings(Section):
         None, description='Reject "Yes, you can" where the reference says "No"; default: not for pre-made pairs'
     )
     judge: Judge = Field(
-        "auto", description="openai/, anthropic/, local/NAME: compares revision and draft, called as reward says"
+        "auto",
+        description="provider/model that compares revision and draft, called as reward says; auto: a local reviser",
     )
     judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
-    min_judge_gain: float = Field(0.08, ge=-1, le=1, description="Least preference of the judge for the revision")
+    min_judge_gain: float = Field(0.03, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
     def _band(self) -> Self:
@@ -267,12 +268,13 @@ class CurationConfig(Section):
     def judge(self) -> RewardSettings | None:
         """How the filter's judge is called: as `reward` says, a local one never by batch. None without a judge."""
         model = self.filter.judge
+        if model == "auto" and self.needs_generation and self.reviser.model.startswith("local/"):
+            model = self.reviser.model
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
-        return self.reward.model_copy(
-            update={"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
-        )
+        update = {"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
+        return self.reward.model_copy(update=update)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.model_names import SCORERS, ModelSpec, base_url
 from pipeline.config.settings import PolicySettings, ReviserSettings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RowReject
 from pipeline.models.adaptation import FILE, adaptation_for
 from pipeline.models.answer import Answer
 from pipeline.models.batch import ledger
@@ -140,19 +141,47 @@ class Replicas(Provider):
     Two servers with one thread each do twice the work of one; one server with two threads may do less than with one, as
     llama.cpp's threads wait for each other at every layer. A row's calls go to the same server, which still has the row's
     prompt in its cache. With one slot, and no cache in a row's first call, an answer does not depend on other rows.
+
+    Nor over messages that are `shared` by the first calls of all rows: before each of these, a call of one token with the
+    shared messages alone leaves exactly them in the cache, computed once, from an empty one.
     """
 
     def __init__(self, providers: list[OpenAIProvider]) -> None:
         self._providers = [(provider, asyncio.Lock()) for provider in providers]
+        # What each server's cache begins with.
+        self._cached: dict[OpenAIProvider, list[dict[str, str]]] = {}
 
     async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         provider, lock = self._providers[worker_number.get() % len(self._providers)]
         async with lock:
+            if request.shared:
+                request = await self._warm(provider, request, on_quotas)
+            elif not _uses_cache(request.params):
+                self._cached.pop(provider, None)
             return await provider.complete(request, on_quotas)
+
+    async def _warm(self, provider: OpenAIProvider, request: ChatRequest, on_quotas: OnQuotas) -> ChatRequest:
+        """Leave the request's shared messages in the server's cache; returns the request, to be answered over them."""
+        shared = request.messages[: request.shared]
+        warm = self._cached.pop(provider, None) == shared
+        # Every row's own message begins alike: with a line that this one doesn't have.
+        alone = [*shared, {"role": "user", "content": "-"}]
+        with suppress(RowReject):  # one token may be no answer
+            await provider.complete(ChatRequest(alone, 1, _with_cache({}, warm)), on_quotas)
+        self._cached[provider] = shared
+        return replace(request, params=_with_cache(request.params, True))
 
     async def close(self) -> None:
         for provider, _ in self._providers:
             await provider.close()
+
+
+def _uses_cache(params: dict[str, Any]) -> bool:
+    return bool(params.get("extra_body", {}).get("cache_prompt"))
+
+
+def _with_cache(params: dict[str, Any], use: bool) -> dict[str, Any]:
+    return {**params, "extra_body": {**params.get("extra_body", {}), "cache_prompt": use}}
 
 
 def system_prompt(settings: PolicySettings) -> str | None:

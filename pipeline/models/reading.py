@@ -40,7 +40,7 @@ _FAILED = set(
     "overloaded timeout timed_out cancelled canceled load unload other".split()
 )
 REASONED_ONLY = "reasoning_used_all_tokens"
-_MOST_LOGPROBS = 64
+_MOST_LOGPROBS = 1024
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 

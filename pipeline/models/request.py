@@ -18,13 +18,15 @@ OnQuotas = Callable[[Mapping[str, Quota]], None]
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """Everything that is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
+    """What is sent, except the model. `params` are the SDK's names: temperature, seed, response_format, …"""
 
     messages: list[dict[str, str]]
     max_tokens: int
     params: dict[str, Any] = field(default_factory=dict)
     # The part of max_tokens that is for thoughts.
     thought_tokens: int = 0
+    # So many messages at the beginning are the same in the first call about every row.
+    shared: int = 0
     # What this server gets in place of parameters that it refuses.
     changes: Changes = field(default_factory=dict)
 

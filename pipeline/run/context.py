@@ -22,9 +22,8 @@ from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.rewards.judge import RevisionJudge
-from pipeline.stages import sentences
 from pipeline.stages.filter import Choose, chooser
-from pipeline.stages.revise import several, style_of
+from pipeline.stages.revise import several
 from pipeline.stages.revision_checks import REFERENCE_DISTANCE
 from pipeline.stages.table import UNKNOWN
 from pipeline.storage.location import journal_of
@@ -145,12 +144,10 @@ class Context:
     def filter_settings(self) -> FilterSettings:
         """As configured, with the defaults that depend on who revised."""
         config, settings, generated = self.config, self.config.filter, self.config.needs_generation
-        spliced = generated and style_of(config.reviser) == "sentences"
         # A negative gain would turn the weights of reward_weighted around.
         gated = generated or config.labels.signal == "reward_weighted"
         defaults = {
             "min_reward_gain": 0.0 if gated else None,
-            "min_rouge_gain": sentences.ROUGE_GAIN if spliced else None,
             "min_reference_distance": REFERENCE_DISTANCE if generated else 0.0,
             "reject_contradictions": generated,
         }

@@ -34,7 +34,7 @@ from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
 from pipeline.run.probe import probe_all
-from pipeline.stages import sentences
+from pipeline.stages import branches
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
 
@@ -178,7 +178,7 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     spec = ModelSpec.parse(policy.model)
     # The reference stands in for the draft that isn't sampled yet.
     rows = [row | {"initial": _beginning(row["reference"], policy.max_tokens)} for row in rows]
-    query = _mean(_prompt(m["content"] for m in build_request(row, policy, spec).messages) for row in rows)
+    query = _mean(_prompt(build_request(row, policy, spec).messages) for row in rows)
     drafts = _mean(_tokens(row["initial"]) for row in rows)
     return [
         _stage_calls("sample", policy, usable * policy.samples, query, drafts),
@@ -202,7 +202,7 @@ def _judging(config: CurationConfig, rows: list[Row], usable: int, selected: int
     if not judges:
         return []
     prompts = JudgePrompts(config.reward.judge, config.reward.prompts)
-    prompt = _mean(_prompt([prompts.render(row["messages"], "")]) for row in rows)
+    prompt = _mean(_prompt([{"content": prompts.render(row["messages"], "")}]) for row in rows)
     draft, reference = (_mean(_tokens(row[name]) for row in rows) for name in ("initial", "reference"))
     answers = usable * config.policy.samples + selected
     if config.reward.judge == "pairwise":
@@ -219,25 +219,26 @@ def _comparison(config: CurationConfig, rows: list[Row], revised: int) -> list[S
         return []
     prompts = RevisionJudge.prompts(config.judge)
     texts = [(row["messages"], row["reference"], row["initial"], row.get("revised") or row["initial"]) for row in rows]
-    prompt = _mean(_prompt([prompts.render_comparison(*four)]) for four in texts)
+    prompt = _mean(_prompt([{"content": prompts.render_comparison(*four)}]) for four in texts)
     return [_stage_calls("filter", config.judge, 2 * revised, prompt, _MARK)]
 
 
 def _revision(config: CurationConfig, rows: list[Row], selected: int) -> list[StageCalls]:
-    """The two calls of a revision."""
+    """The calls of a revision: a diagnosis and a correction, or the branches of one answer."""
     settings, style = config.reviser, style_of(config.reviser)
     prompts = Prompts(settings.prompts)
     texts = [(row["messages"], row["reference"], row["initial"]) for row in rows]
-    if style == "sentences":
-        pieces = [min(sentences.MOST_REPAIRED, len(sentences.split(reference))) for _, reference, _ in texts]
-        opening = _mean(_prompt([prompts.render("sentence", *t, reason=REASONS[0], sentence="")]) for t in texts)
-        part = _mean(_tokens(draft) // count for (_, _, draft), count in zip(texts, pieces, strict=True))
-        repair = _stage_calls("revise", settings, round(selected * _mean(pieces)), opening + part, part)
-        # The program diagnoses without a call.
-        return [_stage_calls("diagnose", settings, 0, 0, 0), repair]
-    opening = _mean(_prompt([prompts.render("diagnose", *three)]) for three in texts)
+    if style == "branches":
+        prompt, draft = (
+            _mean(_prompt(prompts.turns("correct", *t)) for t in texts),
+            _mean(_tokens(t[2]) for t in texts),
+        )
+        # The answer, and a branch at its end and at each of some places; the program diagnoses without a call.
+        calls = selected * (branches.MOST + 2)
+        return [_stage_calls("diagnose", settings, 0, 0, 0), _stage_calls("revise", settings, calls, prompt, draft)]
+    opening = _mean(_prompt(prompts.turns("diagnose", *three)) for three in texts)
     names = ["edits"] if style == "edits" else [f"revise_{reason}" for reason in REASONS]
-    second = _mean(_prompt([prompts.render(name, [], "", "", reason=REASONS[0])]) for name in names)
+    second = _mean(_prompt(prompts.turns(name, [], "", "", reason=REASONS[0])) for name in names)
     lengths = [
         (_SCRIPT if style == "edits" else _tokens(draft) + _TAGS) + _tokens(reference) // 2
         for _, reference, draft in texts
@@ -259,8 +260,8 @@ def _selected_share(config: CurationConfig) -> float:
     return min(low * good, better)
 
 
-def _prompt(messages: Iterable[str]) -> int:
-    return sum(_tokens(content) + _TOKENS_PER_MESSAGE for content in messages)
+def _prompt(messages: Iterable[dict[str, str]]) -> int:
+    return sum(_tokens(message["content"]) + _TOKENS_PER_MESSAGE for message in messages)
 
 
 def _tokens(text: str) -> int:

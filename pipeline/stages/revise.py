@@ -8,13 +8,14 @@ The path of one row:
    by the prompt of the diagnosed reason. Style `edits`: find/replace edits (`edits.py`), or a rewrite when none can be applied;
 4. of several revisions the best goes on (`filter.chooser`).
 
-Style `sentences`, for small models, replaces 2 and 3: the program plans and diagnoses, the model repairs single sentences
-(`sentences.py`).
+Style `branches`, for small models, replaces 2 to 4: the model writes the answer several times, from where it hesitates, and the
+program chooses and diagnoses (`branches.py`).
 """
 
 import json
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params
 from pipeline.models.thoughts import control_token, without_end_tokens
 from pipeline.prompts import Prompts, fence, response_format
-from pipeline.stages import edits, sentences
+from pipeline.stages import branches, edits
 from pipeline.stages.common import check_control_tokens, cut_off, row_seed
 from pipeline.stages.filter import COLUMNS, Choose
 from pipeline.storage.stage_files import StageOutput, collect
@@ -40,7 +41,7 @@ _FEWEST_FOURS = 10
 _SEED_STEP = 1_000_003
 DIAGNOSIS_FORMAT = response_format("diagnosis", {"reason": {"type": "string", "enum": list(REASONS)}})
 # One of our tags, its mark left out or miscopied: never part of an answer.
-_TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|sentence|revised)-[0-9a-f]+)>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|facts|bad_reply|revised)-[0-9a-f]+)>", re.IGNORECASE)
 
 
 def revise(
@@ -80,7 +81,7 @@ def revise(
 
 def several(settings: ReviserSettings) -> bool:
     """Whether a row may have several revisions, of which one has to be chosen."""
-    return settings.candidates > 1 or style_of(settings) == "sentences"
+    return settings.candidates > 1 and style_of(settings) != "branches"
 
 
 def check_draft(draft: str, most: float | None) -> None:
@@ -96,7 +97,7 @@ def style_of(settings: ReviserSettings) -> str:
     """The style that `auto` stands for, or the one that is set."""
     if settings.style != "auto":
         return settings.style
-    return "sentences" if ModelSpec.parse(settings.model).provider == "local" else "rewrite"
+    return "branches" if ModelSpec.parse(settings.model).provider == "local" else "rewrite"
 
 
 class _RowReviser:
@@ -115,8 +116,8 @@ class _RowReviser:
     async def revisions(self) -> tuple[str, list[str]]:
         """The diagnosis, and at least one revision, all different. Raises RowReject: the first revision's, if all fail."""
         style = style_of(self._settings)
-        if style == "sentences":
-            return await self._repair_sentences()
+        if style == "branches":
+            return await self._branch()
         reason = await self._diagnose()
         revisions: dict[str, None] = {}
         rejects: list[RowReject] = []
@@ -133,13 +134,13 @@ class _RowReviser:
     async def _diagnose(self) -> str:
         question = self._prompt("diagnose")
         params = self._params(first=True) | self._held_to(DIAGNOSIS_FORMAT)
-        response = await self._reviser.ask("diagnose", ChatRequest([question], DIAGNOSIS_TOKENS, params))
-        self._turns = [question, {"role": "assistant", "content": response.text}]
+        response = await self._reviser.ask("diagnose", ChatRequest(question, DIAGNOSIS_TOKENS, params))
+        self._turns = [*question, {"role": "assistant", "content": response.text}]
         return read_diagnosis(response.text)
 
     async def _rewrite(self, reason: str, params: dict[str, Any]) -> str:
         """The whole answer again, corrected. Raises RowReject."""
-        turns = [*self._turns, self._prompt(f"revise_{reason}", reason=reason)]
+        turns = [*self._turns, *self._prompt(f"revise_{reason}", reason=reason)]
         response = await self._reviser.ask("revise", ChatRequest(turns, self._settings.max_tokens, params))
         if response.finish == "length":
             reject = cut_off("revision_truncated", self._settings.max_tokens, response)
@@ -148,7 +149,7 @@ class _RowReviser:
 
     async def _edit(self, reason: str, params: dict[str, Any]) -> str:
         """The draft with the edits that can be applied; a rewrite when none can. Raises RowReject, with those dropped."""
-        turns = [*self._turns, self._prompt("edits", reason=reason)]
+        turns = [*self._turns, *self._prompt("edits", reason=reason)]
         request = ChatRequest(turns, self._settings.max_tokens, params | self._held_to(edits.FORMAT))
         response = await self._reviser.ask("revise", request)
         # The rest of a script that was cut is unknown.
@@ -166,30 +167,34 @@ class _RowReviser:
             reject.evidence |= {"edits": why, "edits_dropped": [dropped._asdict() for dropped in edited.dropped]}
             raise
 
-    async def _repair_sentences(self) -> tuple[str, list[str]]:
-        """Repair the draft's sentences one after the other: they share a prompt cache, which parallel calls would split."""
-        messages, reference, draft = self._texts
-        # The topic is that of the whole conversation: its last turn may be no more than "yes, how?".
-        plan = sentences.plan(" ".join(message["content"] for message in messages), reference, draft)
-        repaired: list[str] = []
-        params = self._params(first=True)
-        for piece in plan.pieces:
-            text = piece.text
-            if piece.repair:
-                question = self._prompt("sentence", reason=plan.reason, sentence=text.strip())
-                request = ChatRequest([question], sentences.ANSWER_TOKENS, params)
-                response = await self._reviser.ask("revise", request)
-                text = sentences.read_repair(response.text, text, cut=response.finish == "length")
-                params = self._params()
-            repaired.append(text)
-        return plan.reason, sentences.candidates(plan.pieces, repaired, reference)
+    async def _branch(self) -> tuple[str, list[str]]:
+        """The best of the answers from where the model hesitates. Raises RowReject: no_correction, with the refused ones."""
+        _, reference, draft = self._texts
+        turns = self._prompt("correct")
+        params = self._params(first=True) | {"logprobs": True, "top_logprobs": branches.ALTERNATIVES}
+        request = ChatRequest(turns, self._settings.max_tokens, params, shared=len(turns) - 1)
+        response = await self._reviser.ask("revise", request)
+        texts = [response.text] if response.finish == "stop" else []
+        for beginning in branches.beginnings(response.logprobs or [], response.text):
+            # One after the other: each finds the beginning that it shares with the one before in the prompt cache.
+            begun = [*turns, {"role": "assistant", "content": beginning}]
+            with suppress(RowReject):
+                answer = await self._reviser.ask(
+                    "revise", ChatRequest(begun, self._settings.max_tokens, self._params())
+                )
+                texts += [answer.text] if answer.finish == "stop" else []
+        texts = [text.strip() for text in texts if not self._unusable(text)]
+        revised, refused = branches.best(texts, draft, reference)
+        if revised is None:
+            raise RowReject("no_correction", refused=dict(Counter(each.why for each in refused)))
+        return branches.diagnosis(draft, revised, reference), [revised]
 
     def _unusable(self, text: str) -> bool:
         return leaks(text, self._mark) or control_token(text) is not None
 
-    def _prompt(self, name: str, **values: str) -> dict[str, str]:
+    def _prompt(self, name: str, **values: str) -> list[dict[str, str]]:
         messages, reference, draft = self._texts
-        return {"role": "user", "content": self._prompts.render(name, messages, reference, draft, **values)}
+        return self._prompts.turns(name, messages, reference, draft, **values)
 
     def _params(self, number: int = 0, *, first: bool = False) -> dict[str, Any]:
         """The parameters of a call for candidate `number`. first: the row's first call."""

@@ -81,7 +81,7 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _distance(text: str, other: str) -> float:
+def word_distance(text: str, other: str) -> float:
     """Edits of words, in [0, 1]: 0 for the same words in the same order."""
     return Levenshtein.normalized_distance(_words(text), _words(other))
 
@@ -103,8 +103,8 @@ def check_correction(revised: str, initial: str, reference: str, settings: Filte
     """
     if "`" not in initial + revised and _substance(initial) == _substance(revised):
         raise RowReject("unchanged", differs_in="white space and punctuation only")
-    copied, least = _distance(revised, reference), settings.min_reference_distance or 0.0
-    if copied < least and (draft := _distance(initial, reference)) > _FAR_DRAFT:
+    copied, least = word_distance(revised, reference), settings.min_reference_distance or 0.0
+    if copied < least and (draft := word_distance(initial, reference)) > _FAR_DRAFT:
         raise RowReject("copies_reference", reference_distance=copied, at_least=least, distance_of_draft=draft)
     if settings.reject_contradictions and (found := contradiction(revised, initial, reference)):
         raise RowReject("contradicts_reference", kept=found[0], reference=found[1])
@@ -170,13 +170,23 @@ def contradiction(revised: str, initial: str, reference: str) -> tuple[str, str]
     >>> contradiction("Yes, you can. But rarely.", "Yes, you can. Do it daily.", "No, it is toxic.")
     ('Yes, you can.', 'No')
     """
-    denied, opening = _DENIES.match(reference[:300]), _opening(revised)
-    if not denied or not _COMPLIES.match(opening) or _TURNS.search(opening):
+    denied, kept = _DENIES.match(reference[:300]), opening(revised)
+    if not denied or not _COMPLIES.match(kept) or turns(kept):
         return None
-    return (opening, denied[0].strip()) if _distance(opening, _opening(initial)) <= _KEPT else None
+    return (kept, denied[0].strip()) if word_distance(kept, opening(initial)) <= _KEPT else None
 
 
-def _opening(text: str) -> str:
+def denies(reference: str) -> bool:
+    """Whether a reference begins by declining or denying: "Please don't", "No, ..."."""
+    return bool(_DENIES.match(reference[:300]))
+
+
+def turns(sentence: str) -> bool:
+    """Whether a sentence negates or restricts something."""
+    return bool(_TURNS.search(sentence))
+
+
+def opening(text: str) -> str:
     """The first sentence, with the second where the first is no more than "Sure!"."""
     first, *rest = _SENTENCE_END.split(text[:1000].strip(), maxsplit=2)
     return f"{first} {rest[0]}".strip() if rest and len(_words(first)) <= 2 else first

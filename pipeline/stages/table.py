@@ -180,7 +180,7 @@ STAGES = (
     Stage("sample", 2, schema.SAMPLE, _run_sample, _sample_inputs),
     Stage("score", 1, schema.SCORE, _run_score, _score_inputs),
     Stage("select", 1, schema.SELECT, _run_select, _select_inputs),
-    Stage("revise", 3, schema.REVISE, _run_revise, _revise_inputs),
+    Stage("revise", 4, schema.REVISE, _run_revise, _revise_inputs),
     Stage("filter", 3, schema.FILTER, _run_filter, _filter_inputs),
     Stage("label", 2, schema.LABEL, _run_label, _label_inputs),
 )

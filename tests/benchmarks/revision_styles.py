@@ -34,7 +34,7 @@ from tests.conftest import SAMPLE, Silent
 from tests.labels.families import byte_level, fast
 from tests.loopback import LoopbackServer, pipeline
 
-STYLES = ("rewrite", "edits", "sentences")
+STYLES = ("rewrite", "edits", "branches")
 
 
 def run(*, quick: bool) -> list[Figure]:

@@ -334,14 +334,3 @@ def test_a_row_whose_candidates_all_fail_leaves(run: Callable[..., Any]) -> None
 def test_equal_candidates_are_refused() -> None:
     with pytest.raises(ValueError, match="temperature above 0"):
         ReviserSettings(candidates=2)
-
-
-def test_sentences_are_mended_and_diagnosed_by_the_plan(run: Callable[..., Any]) -> None:
-    draft = "The sun rises in the west at dawn. A sun that rises is a fine sight."
-    texts = row(0, initial=draft, reference="The sun rises in the east. It sets in the west.")
-    mend = Reply("A sun that rises is a lovely sight.")
-    output, seen = run([texts], lambda request: mend, style="sentences")
-    assert output.rows["diagnosis"].to_pylist() == ["inaccuracy"]
-    (revised,) = output.rows["revised"].to_pylist()
-    assert revised == "The sun rises in the east. It sets in the west. A sun that rises is a lovely sight."
-    assert len(seen) == 1
