@@ -265,9 +265,8 @@ class CurationConfig(Section):
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
-        return self.reward.model_copy(
-            update={"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
-        )
+        update = {"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
+        return self.reward.model_copy(update=update)
 
     @property
     def stages(self) -> tuple[str, ...]:

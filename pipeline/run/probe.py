@@ -74,7 +74,7 @@ def _policy(settings: PolicySettings) -> Role:
 
 def _reviser(settings: ReviserSettings) -> Role:
     params = factory.request_params(settings, ModelSpec.parse(settings.model), settings.seed)
-    if settings.structured and style_of(settings) != "sentences":
+    if settings.structured and style_of(settings) != "branches":
         params["response_format"] = DIAGNOSIS_FORMAT
     question = 'Reply with this JSON and nothing else: {"reason": "other"}'
     return Role("reviser", settings, ChatRequest([{"role": "user", "content": question}], settings.max_tokens, params))
