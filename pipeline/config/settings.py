@@ -101,9 +101,7 @@ class RewardSettings(Calls):
         description="local/reward-head; hf/ORG/NAME (torch); vllm/NAME@URL, openrlhf/NAME@URL, http/NAME@URL; as judge "
         "openai/, anthropic/ or local/NAME. Several with commas are an ensemble",
     )
-    combine: Literal["mean", "min", "worst"] = Field(
-        "mean", description="Several models' scores as one; worst: mean − worst_k × standard deviation"
-    )
+    combine: Literal["mean", "min", "worst"] = Field("mean", description="Several; worst: mean − worst_k × deviation")
     worst_k: Finite = Field(1.0, ge=0, description="Deviations that combine=worst subtracts")
     centres: Numbers = Field((), description="Several models: subtracted from their scores, see `figa rewards check`")
     spreads: Positives = Field((), description="... and divides them, so that they are of one scale")
@@ -124,9 +122,7 @@ class RewardSettings(Calls):
         None, description="http/: the body; $texts $queries $answers $conversations (or one: $text …) are put in"
     )
     scores: str | None = Field(None, description="http/: where the response has the scores, e.g. results.*.score")
-    index: str | None = Field(
-        None, description="http/: where it has the number of a score's item, e.g. results.*.index"
-    )
+    index: str | None = Field(None, description="http/: where it has a score's item number, e.g. results.*.index")
     # openai/, anthropic/, local/NAME as judge
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"

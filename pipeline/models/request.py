@@ -23,10 +23,10 @@ class ChatRequest:
     messages: list[dict[str, str]]
     max_tokens: int
     params: dict[str, Any] = field(default_factory=dict)
-    # The part of max_tokens that is for thoughts.
-    thought_tokens: int = 0
     # So many messages at the beginning are the same in the first call about every row.
     shared: int = 0
+    # The part of max_tokens that is for thoughts.
+    thought_tokens: int = 0
     # What this server gets in place of parameters that it refuses.
     changes: Changes = field(default_factory=dict)
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.settings import LabelSettings
 from pipeline.errors import ModelUnavailable
 from pipeline.labels.gguf import tokenizer_folder
+from pipeline.labels.loading import load_tokenizer, open_tokenizer
 from pipeline.models.local.catalog import CATALOG
 from pipeline.models.local.download import cache_folder, fetch
 from pipeline.models.local.server import LocalServer
@@ -175,3 +177,12 @@ def test_it_needs_neither_torch_nor_gguf(smollm2: Path, tmp_path: Path, monkeypa
     for absent in ("torch", "gguf", "tokenizers", "transformers"):
         monkeypatch.setitem(sys.modules, absent, None)
     assert tokenizer_folder(smollm2, tmp_path / "out").is_dir()
+
+
+def test_the_shipped_tokenizer_is_the_models_own(tmp_path: Path) -> None:
+    model = CATALOG["qwen2.5-coder-1.5b-instruct"]
+    if not (cache_folder() / model.filename).exists():
+        pytest.skip(f"{model.name} is not in the cache, and a gigabyte is too much to download for a test")
+    shipped = open_tokenizer(f"local/{model.name}", LabelSettings())
+    own = load_tokenizer(tokenizer_folder(fetch(model), tmp_path / "own"), LabelSettings(), model.name)
+    assert (shipped.fingerprint, shipped.eos_id) == (own.fingerprint, own.eos_id)

@@ -51,6 +51,14 @@ def test_every_fault_is_named_and_all_four_kinds_are_there():
         assert not re.search(r"[.!?] ", row["critique"]), "one sentence"
 
 
+def test_the_card_counts_them():
+    card = (ROOT / "data" / "README.md").read_text("utf-8")
+    counts = Counter(row["diagnosis"] for row in ROWS)
+    kinds = ("inaccuracy", "lack_of_detail", "other", "structure")
+    assert f"| `demo.jsonl` | {len(ROWS)} finished pairs" in card
+    assert "| {} / {} / {} / {} |".format(*(counts[kind] for kind in kinds)) in card
+
+
 def test_revisions_are_small_corrections():
     tokenizer = open_tokenizer(POLICY, LabelSettings())
     distances = []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline import sources
 from pipeline.errors import InputError, RowReject
 from pipeline.sources import SourceRow
+from tests.conftest import ROOT
 from tests.sources.rejects import REJECTS, path
 from tests.sources.resolving import resolve
 
@@ -23,7 +24,7 @@ TRANSCRIPT = st.lists(
 NAMES = st.sampled_from(
     "chosen rejected prompt response messages conversations instruction input output question answer system_prompt "
     "role content from value reference system completion history human_ref_A human_ref_B labels score_A score_B "
-    "initial revised original_output revised_output score_chosen score_rejected".split()
+    "initial revised original_output revised_output score_chosen score_rejected diagnosis critique feedback".split()
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT | TRANSCRIPT,
@@ -68,6 +69,7 @@ def test_parse_gives_a_row_or_a_reject(name, raw):
 
 GOOD = {name: [json.loads(line) for line in path(name).read_text("utf-8").splitlines()[:32]] for name in REJECTS}
 GOOD["parquet"] = GOOD["jsonl"]
+GOOD["demo"] = [json.loads(line) for line in (ROOT / "data" / "demo.jsonl").read_text("utf-8").splitlines()]
 
 
 @st.composite
