@@ -49,8 +49,7 @@ class SourceSettings(Section):
     )
     enters_at: Literal["auto", "sample", "score", "filter"] = Field(
         "auto",
-        description="sample: the policy writes answers; filter: rows are pre-made pairs; score: these, with rewards; "
-        "auto: by the source",
+        description="sample: answers are written; filter: made pairs; score: these with rewards; auto: by source",
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
@@ -263,9 +262,9 @@ class CurationConfig(Section):
     @property
     def judge(self) -> RewardSettings | None:
         """How the filter's judge is called: as `reward` says, a local one never by batch. None without a judge."""
-        model = self.filter.judge
-        if model == "auto" and self.needs_generation and self.reviser.model.startswith("local/"):
-            model = self.reviser.model
+        model, reviser = self.filter.judge, self.reviser.model
+        if model == "auto" and self.needs_generation and reviser.startswith("local/"):
+            model = reviser
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
@@ -277,9 +276,8 @@ class CurationConfig(Section):
         """The stages of this run, the source first."""
         from pipeline.schema import STAGES
 
-        if self.needs_generation:
-            return STAGES
-        return ("source", "score", "filter", "label") if self.needs_rewards else ("source", "filter", "label")
+        scored = ("score",) if self.needs_rewards else ()
+        return STAGES if self.needs_generation else ("source", *scored, "filter", "label")
 
     @property
     def batched(self) -> bool:
