@@ -263,9 +263,9 @@ class CurationConfig(Section):
     @property
     def judge(self) -> RewardSettings | None:
         """How the filter's judge is called: as `reward` says, a local one never by batch. None without a judge."""
-        model = self.filter.judge
-        if model == "auto" and self.needs_generation and self.reviser.model.startswith("local/"):
-            model = self.reviser.model
+        model, reviser = self.filter.judge, self.reviser.model
+        if model == "auto" and self.needs_generation and reviser.startswith("local/"):
+            model = reviser
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
