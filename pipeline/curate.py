@@ -21,6 +21,7 @@ from pipeline.run import record
 from pipeline.run.context import Context, policy_tokenizer
 from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.pricing import unpriced
+from pipeline.run.probe import any_rows, probe, warn_of_changes
 from pipeline.run.publish import find_current, publish
 from pipeline.run.shards import context_of, raise_if_all_failed, resolve_thresholds, run_stages
 from pipeline.schema import digest
@@ -80,6 +81,10 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
         if run.journal.warning:
             reporter.warn(run.journal.warning)
         calls_before = run.journal.all_calls()
+        if any_rows(run.work, plan.shards):
+            for _, probed, _ in probe(run, reporter.warn):
+                for model in run.models:
+                    model.thinks |= probed.thinks and model.name == probed.name
         with reporter.watching(run):
             thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)
@@ -108,11 +113,10 @@ def _warn_of_failures(manifest: dict[str, Any], run: Context, reporter: Reporter
             "(see rejected/); the same command again calls for these alone"
         )
     for model in run.models:
+        warn_of_changes(model, reporter.warn)
         if model.breaker.refusal:
             reporter.warn(
-                f"{model.name} refused requests (bad_request in rejected/), the last with {model.breaker.refusal}. A server "
-                "that takes no JSON schema needs reviser.structured=false, a model that takes no temperature temperature=null, "
-                "a judge that gives no token probabilities reward.logprobs=false"
+                f"{model.name} refused requests (bad_request in rejected/), the last with {model.breaker.refusal}"
             )
 
 

@@ -81,7 +81,9 @@ def against(server: LoopbackServer, rows: Path, tokenizer: Path, out: Path) -> d
     return {
         "source.input": str(rows),
         "policy.model": f"openai/policy@{server.openai_url}",
+        "policy.api_key_env": "OPENAI_API_KEY",
         "reviser.model": f"openai/reviser@{server.openai_url}",
+        "reviser.api_key_env": "OPENAI_API_KEY",
         "labels.tokenizer": str(tokenizer),
         "output.dir": str(out),
         # The scripted texts are not what the embedded reward head was trained on: here it must not decide.

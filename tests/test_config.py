@@ -256,7 +256,7 @@ def test_operational_settings_never_reach_a_digest() -> None:
 
 
 OPERATIONAL = {"limit", "require_full", "concurrency", "timeout_s", "attempts", "batch_size", "rpm", "tpm"}
-OPERATIONAL |= {"mode", "batch_poll_s", "batch_quiet_s", "device", "price"}
+OPERATIONAL |= {"mode", "batch_poll_s", "batch_quiet_s", "device", "api_key_env", "judge_api_key_env", "price"}
 
 
 @pytest.mark.parametrize("name", [name for name in CurationConfig.model_fields if name != "run"])

@@ -28,6 +28,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.models.batch.ledger import unfinished
+    from pipeline.run.record import recall
 
     batches = unfinished(arguments.dir / "work")
     if not batches:
@@ -35,7 +36,10 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     for batch in batches:
         print(f"{batch.model}: {batch.size} requests, {batch.done} done, {batch.state}")
     confirmed = bool(batches) and (arguments.yes or _confirmed())
-    cancelled = [_cancel(arguments.dir / "work", batch) for batch in batches] if confirmed else []
+    keys = recall(arguments.dir).get("keys", {})
+    cancelled = (
+        [_cancel(arguments.dir / "work", batch, keys.get(batch.model)) for batch in batches] if confirmed else []
+    )
     failed = cancelled.count(False)
     return int(failed > 0), {"batches": len(batches), "cancelled": cancelled.count(True), "failed": failed}
 
@@ -47,10 +51,10 @@ def _confirmed() -> bool:
         raise KeyboardInterrupt from None
 
 
-def _cancel(work: Path, batch: "Batch") -> bool:
-    """Have the provider stop a batch; returns whether it will, or has nothing to stop."""
+def _cancel(work: Path, batch: "Batch", api_key_env: str | None) -> bool:
+    """Have the provider stop a batch; returns whether it will, or has nothing to stop. api_key_env: as the run named it."""
     from pipeline.config.model_names import ModelSpec
-    from pipeline.errors import ProviderStopped, RowReject
+    from pipeline.errors import ConfigError, ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
     from pipeline.models.batch.collecting import GONE
     from pipeline.models.batch.ledger import FILE, BatchLedger
@@ -64,7 +68,7 @@ def _cancel(work: Path, batch: "Batch") -> bool:
 
     async def cancel() -> None:
         # Created on the loop that it will be used on.
-        api = factory.batch_api(ModelSpec.parse(model), _TIMEOUT_S)
+        api = factory.batch_api(ModelSpec.parse(model), api_key_env, _TIMEOUT_S)
         try:
             await api.cancel(batch_id)
         finally:
@@ -72,7 +76,7 @@ def _cancel(work: Path, batch: "Batch") -> bool:
 
     try:
         event_loop.run(cancel())
-    except (Transient, RowReject, ProviderStopped) as error:
+    except (Transient, RowReject, ProviderStopped, ConfigError) as error:
         if isinstance(error, RowReject) and error.evidence.get("status") in GONE:
             with closing(BatchLedger(local_side(work) / FILE)) as ledger:
                 ledger.give_up(batch.key)

@@ -1,6 +1,7 @@
-"""`figa check --source NAME`: check settings, source, tokenizer and keys of a run before it costs anything.
+"""`figa check --source NAME`: check settings, source, tokenizer, prompts, keys and models of a run before it is paid.
 
-Downloads no model, calls none and writes nothing. What it refuses, `figa build` with the same settings refuses as well.
+Downloads no model. Each remote model gets one small call, which the run with the same settings finds in its journal in --out;
+without remote models nothing is written. What it refuses, `figa build` with the same settings refuses as well.
 """
 
 import argparse

@@ -104,8 +104,9 @@ def _explain(error: ValidationError) -> str:
         return f"unknown setting {name}{hint}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
-    # Parameters for a server may hold secrets.
-    line = f"setting {name}: {message}{'' if got in message or path[-1] == 'extra' else f', got {got}'}{more}"
+    # Parameters for a server may hold secrets; a name of a variable may be the key itself.
+    hidden = path[-1] in ("extra", "api_key_env", "judge_api_key_env")
+    line = f"setting {name}: {message}{'' if got in message or hidden else f', got {got}'}{more}"
     # No message repeats the password or the query of an address.
     return without_queries(re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line))
 

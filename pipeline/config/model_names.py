@@ -29,10 +29,10 @@ class ModelSpec:
     def parse(cls, text: str) -> Self:
         """`openai/my-model@http://host:8000/v1` → ModelSpec. Raises ConfigError."""
         # First, so that no other message repeats the password.
-        if re.search(r"//[^/]*@", text):
+        if re.search(r"//[^/]*@|@[^@/]*:[^@/]*@(?!https?://)", text):
             raise ConfigError("a model's address must not hold a password: keys live in the environment alone")
         provider, slash, rest = text.strip().partition("/")
-        name, at, url = rest.partition("@")
+        name, at, url = _split(rest)
         if provider not in (*PROVIDERS, *SERVERS):
             expected = f"expected one of {', '.join(PROVIDERS)} in provider/model"
             near = did_you_mean(provider, (*PROVIDERS, *SERVERS))
@@ -49,6 +49,20 @@ class ModelSpec:
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.name}" + (f"@{self.base_url}" if self.base_url else "")
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """Name, @ and address: the address is behind the last `@http`, as names may hold an @ too.
+
+    >>> _split("@cf/meta/llama@https://host/v1")
+    ('@cf/meta/llama', '@', 'https://host/v1')
+    """
+    name, at, url = rest.rpartition("@http")
+    if at:
+        return name, "@", f"http{url}"
+    name, at, url = rest.rpartition("@")
+    # An address without http://.
+    return (name, at, url) if at and re.search(r"://|^[\w.-]+:\d+(/|$)|^localhost|/v1/?$|^$", url) else (rest, "", "")
 
 
 def base_url(spec: ModelSpec) -> str | None:

@@ -28,6 +28,7 @@ from pipeline.config.values import (
     SourceNames,
     Temperature,
     Threshold,
+    Variables,
     Words,
 )
 from pipeline.storage.location import location
@@ -48,7 +49,7 @@ class SourceSettings(Section):
     )
     enters_at: Literal["auto", "sample", "score", "filter"] = Field(
         "auto",
-        description="sample: answers are written; filter: made pairs; score: these with rewards; auto: by source",
+        description="sample: answers are written; filter: pre-made pairs; score: these with rewards; auto: by source",
     )
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
@@ -179,15 +180,13 @@ class FilterSettings(Section):
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
     )
     reject_contradictions: bool | None = Field(
-        None,
-        description='Reject a "Yes, you can" kept from the draft where the reference opens with "No" or the like; default: '
-        "true, false for pre-made pairs",
+        None, description='Reject "Yes, you can" where the reference says "No"; default: not for pre-made pairs'
     )
     judge: Judge = Field(
         "auto",
-        description="openai/, anthropic/ or local/NAME: compares revision and draft in both orders, called as the settings "
-        "of reward for judges say; off; auto: a local reviser itself, else off",
+        description="provider/model that compares revision and draft, called as reward says; auto: a local reviser",
     )
+    judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
     min_judge_gain: float = Field(0.03, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
@@ -269,7 +268,8 @@ class CurationConfig(Section):
         if model in ("auto", "off"):
             return None
         mode = "live" if model.startswith("local/") else self.reward.mode
-        return self.reward.model_copy(update={"model": model, "mode": mode})
+        update = {"model": model, "mode": mode, "api_key_env": self.filter.judge_api_key_env}
+        return self.reward.model_copy(update=update)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -58,6 +58,14 @@ def reward_specs(value: object) -> str:
     return ",".join(model_spec(part) for part in str(value).split(","))
 
 
+def variables(value: object) -> object:
+    """Names of environment variables, with commas for several models. No message repeats the value: it may be a key itself."""
+    names = [name.strip() for name in str(value).split(",")] if value is not None else []
+    if not all(re.fullmatch("[A-Z_][A-Z0-9_]*|", name) for name in names):
+        raise ValueError("expected the name of an environment variable in capitals, never a key itself")
+    return ",".join(names) or None
+
+
 def concealed_inputs(value: str) -> str:
     """Files and addresses with commas; an address's own query may have some too."""
     return ",".join(conceal(part) for part in re.split(r",(?=\s*(?:[a-z0-9]+://|[^,=&?]*(?:,|$)))", value))
@@ -108,12 +116,13 @@ def pattern(expression: str) -> Any:
 
 
 _NAMES = "|".join(SOURCE_NAMES)
-_REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^@,]+(@https?://[^,]+)?"
+_REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^,]+"
 SourceNames = Annotated[str, pattern(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
-Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?")]
-Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/[^@]+(@https?://.+)?)")]
+Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/.+")]
+Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/.+)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]
+Variables = Annotated[str | None, BeforeValidator(variables), pattern(r"[A-Z_][A-Z0-9_]*(,([A-Z_][A-Z0-9_]*)?)*")]
 Inputs = Annotated[str, AfterValidator(concealed_inputs)]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -182,6 +191,9 @@ class Calls(Section):
     batch_poll_s: Annotated[Positive, Operational] = Field(30.0, description="Seconds between two polls of a batch")
     batch_quiet_s: Annotated[Positive, Operational] = Field(
         5.0, description="A batch is sent when no further request came for so many seconds"
+    )
+    api_key_env: Annotated[Variables, Operational] = Field(
+        None, description="Environment variable with the key for the address in model; default: none is sent to it"
     )
     price: Annotated[PerMillion, Operational] = Field(
         None,

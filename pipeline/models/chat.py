@@ -26,6 +26,7 @@ from typing import Any
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
+from pipeline.models.adaptation import Adaptation, Changes
 from pipeline.models.answer import Answer
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
@@ -69,6 +70,7 @@ class ChatModel:
     budget: Budget
     price: Price
     limiter: Limiter
+    adaptation: Adaptation
     concurrency: int
     attempts: int
     # Held by a stage during a shard's calls.
@@ -95,15 +97,13 @@ class ChatModel:
         An answer cut at its limit is returned as such (finish `length`) and requested again only with a higher one, as
         when this very answer shows that the model thinks. Raises RowReject, BudgetReached or ProviderStopped.
         """
-        # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
-        key = digest(self.identity, request.messages, request.params)
         while True:
-            known = self.journal.get(key)
+            known = self._journalled(request)
             self.thinks |= known is not None and known.reasoned
             room = self.room
             limited = replace(request, max_tokens=request.max_tokens + room, thought_tokens=room)
             try:
-                answer = await self._ask(stage, key, known, limited)
+                answer = await self._ask(stage, known, limited)
             except UselessAnswer as reject:
                 self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
                 if reject.reason != REASONED_ONLY or self.room == room:
@@ -122,15 +122,38 @@ class ChatModel:
             return self.reasoning_tokens
         return THOUGHT_TOKENS if self.thinks else 0
 
-    async def _ask(self, stage: str, key: str, known: Answer | None, request: ChatRequest) -> Answer:
+    async def _ask(self, stage: str, known: Answer | None, request: ChatRequest) -> Answer:
         if known and _fits(known, request.max_tokens):
             self.breaker.answered = True
             return reread(known)
         provider = self._provider or await self._connected()
-        with self.breaker.watch(stage, attempts=self.attempts):
+
+        async def send(changes: Changes) -> Answer:
+            changed = _changed(request, changes)
+            key = self._key(changed)
+            # Answered after a refusal in an earlier run, whose notes are gone.
+            if (
+                changes != self.adaptation.changes
+                and (kept := self.journal.get(key))
+                and _fits(kept, request.max_tokens)
+            ):
+                return reread(kept)
             tries = retrying(self.attempts, self.patience_s)
-            answer: Answer = await tries(self._attempt, provider, stage, key, request)
+            answer: Answer = await tries(self._attempt, provider, stage, key, changed)
             return answer
+
+        with self.breaker.watch(stage, attempts=self.attempts):
+            return await self.adaptation.accepted(send)
+
+    def _key(self, request: ChatRequest) -> str:
+        # max_tokens is not part of the key: it decides only whether an answer was cut, which `_fits` judges.
+        changes = [request.changes] if request.changes else []
+        return digest(self.identity, request.messages, request.params, *changes)
+
+    def _journalled(self, request: ChatRequest) -> Answer | None:
+        """The answer to a request, in whatever form the server took it."""
+        forms = (_changed(request, changes) for changes in self.adaptation.variants())
+        return next(filter(None, (self.journal.get(self._key(form)) for form in forms)), None)
 
     def each_row(
         self,
@@ -261,6 +284,10 @@ class ChatModel:
             await asyncio.sleep(poll_s)
             # Thousands may wait here for a batch, for hours.
             poll_s = min(2 * poll_s, 1.0)
+
+
+def _changed(request: ChatRequest, changes: Changes) -> ChatRequest:
+    return replace(request, changes=changes) if changes else request
 
 
 def _fits(answer: Answer, max_tokens: int) -> bool:

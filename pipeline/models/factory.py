@@ -1,7 +1,6 @@
 """From a model's name to a `ChatModel`: which key, which address, which local server."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.model_names import SCORERS, ModelSpec, base_url
-from pipeline.config.settings import PolicySettings
+from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError, RowReject
+from pipeline.models.adaptation import FILE, adaptation_for
 from pipeline.models.answer import Answer
 from pipeline.models.batch import ledger
 from pipeline.models.batch.anthropic import AnthropicBatches
@@ -22,17 +22,15 @@ from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Journal
+from pipeline.models.keys import Access, access, read_key
 from pipeline.models.limiter import limiter_for
 from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve
 from pipeline.models.prices import price_for
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider
 
-_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 # The fewest tokens of thoughts that Anthropic takes.
 _LEAST_BUDGET = 1024
-# Self-hosted servers often take any key; the SDK requires one.
-_NO_KEY = "no-key"
 # Each keeps the model in memory: up to 2 GB for the default reviser.
 _MOST_REPLICAS = 4
 # In batch mode all rows may wait at the same time: that costs next to nothing.
@@ -44,6 +42,11 @@ def identity(spec: ModelSpec) -> dict[str, Any]:
     if spec.provider == "local":
         return {"provider": "local", "sha256": catalog.get(spec.name).sha256}
     return {"provider": spec.provider, "model": spec.name, "base_url": base_url(spec)}
+
+
+def address(spec: ModelSpec) -> str:
+    """A model's name with its address, also where the environment has it."""
+    return str(ModelSpec(spec.provider, spec.name, base_url(spec)))
 
 
 def check(role: str, settings: Settings, budget_usd: float | None, setting: str = "") -> None:
@@ -60,9 +63,7 @@ def check(role: str, settings: Settings, budget_usd: float | None, setting: str 
             raise ConfigError(f"{setting}: local models have no address; for a server use openai/NAME@{spec.base_url}")
         catalog.get(spec.name)
         return
-    variable = _KEYS[spec.provider]
-    if not os.environ.get(variable) and spec.base_url is None:
-        raise ConfigError(f"{setting}: {spec} needs an API key: set {variable} in the environment")
+    read_key(setting, spec, settings.api_key_env)
     if budget_usd is not None and price_for(settings, spec) is None:
         raise ConfigError(
             f"{setting}: no known price for {spec}, so --budget can't be kept. Set it in US dollars per million tokens of "
@@ -80,13 +81,13 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
         if spec.provider == "local":
             file = local_file(spec.name)
             servers = [serve(file, replica=number) for number in range(concurrency)]
-            return Replicas([OpenAIProvider(spec.name, s.base_url, s.api_key, settings.timeout_s) for s in servers])
+            accesses = [Access(server.base_url, server.api_key) for server in servers]
+            return Replicas([OpenAIProvider(spec.name, access, settings.timeout_s) for access in accesses])
         if settings.mode == "live":
-            return _remote(spec, settings.timeout_s)
-        api = batch_api(spec, settings.timeout_s)
+            return _remote(spec, settings.api_key_env, settings.timeout_s, role_of(settings))
+        api = batch_api(spec, settings.api_key_env, settings.timeout_s)
         batches = ledger.BatchLedger(journal.path.with_name(ledger.FILE))
-        target = str(ModelSpec(spec.provider, spec.name, base_url(spec)))
-        return BatchProvider(api, batches, budget, price, target, settings)
+        return BatchProvider(api, batches, budget, price, address(spec), settings)
 
     concurrency = _ALL_AT_ONCE if settings.mode == "batch" else calls_at_a_time(settings)
     return ChatModel(
@@ -96,6 +97,7 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
         journal=journal,
         budget=budget,
         price=price,
+        adaptation=adaptation_for(journal.path.with_name(FILE), address(spec)),
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,
@@ -108,15 +110,21 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
     )
 
 
-def _remote(spec: ModelSpec, timeout_s: float) -> OpenAIProvider | AnthropicProvider:
-    key = os.environ.get(_KEYS[spec.provider]) or _NO_KEY
+def role_of(settings: Settings) -> str:
+    """The section of the settings: policy, reviser or reward."""
+    return {PolicySettings: "policy", ReviserSettings: "reviser"}.get(type(settings), "reward")
+
+
+def _remote(
+    spec: ModelSpec, api_key_env: str | None, timeout_s: float, role: str = "policy"
+) -> OpenAIProvider | AnthropicProvider:
     sdk_provider = AnthropicProvider if spec.provider == "anthropic" else OpenAIProvider
-    return sdk_provider(spec.name, base_url(spec), key, timeout_s)
+    return sdk_provider(spec.name, access(f"{role}.model", spec, api_key_env), timeout_s)
 
 
-def batch_api(spec: ModelSpec, timeout_s: float) -> BatchApi:
+def batch_api(spec: ModelSpec, api_key_env: str | None, timeout_s: float) -> BatchApi:
     """The batch API of a model's provider. `spec` may be as the ledger names a batch's model: with its address."""
-    live = _remote(spec, timeout_s)
+    live = _remote(spec, api_key_env, timeout_s)
     return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
 
 

@@ -63,6 +63,9 @@ _RUN_AGAIN = "then run the same command again: nothing that was paid for is lost
 RUN_AGAIN_LATER = f"Wait, {_RUN_AGAIN}"
 
 
+_hidden: set[str] = set()
+
+
 class Transient(Exception):
     """Worth another try. `reason` becomes the row's reject reason after the last attempt.
 
@@ -226,8 +229,16 @@ def reason_of(error: Exception) -> str:
     return str(error.evidence.get("error", error)) if isinstance(error, RowReject) else str(error)
 
 
+def hide(key: str) -> None:
+    """Strike this key out of all texts, whatever its variable is called."""
+    if len(key) >= 8:
+        _hidden.add(key)
+
+
 def without_keys(text: str) -> str:
     """The text with the values of the environment's API keys and tokens, and the queries of addresses, struck out."""
+    for key in _hidden:
+        text = text.replace(key, "[key]")
     for name, value in os.environ.items():
         if name.endswith(("_API_KEY", "_TOKEN")) and len(value) >= 8:
             text = text.replace(value, "[key]")

@@ -15,8 +15,11 @@ from types import ModuleType
 from typing import Any
 
 from pipeline.config.model_names import OPENAI_URL
+from pipeline.errors import RowReject
+from pipeline.models.adaptation import apply_changes, refused
 from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
+from pipeline.models.keys import Access, is_loopback, usable_proxy
 from pipeline.models.limiter import KINDS, Quota
 from pipeline.models.provider_errors import translate
 from pipeline.models.reading import read_anthropic, read_openai, shaped
@@ -24,6 +27,8 @@ from pipeline.models.reading import read_anthropic, read_openai, shaped
 # Anthropic's API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to
 # sampling parameters, at any value.
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
+# Self-hosted servers often take any key; the SDK requires one.
+_NO_KEY = "no-key"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
@@ -36,15 +41,23 @@ class SdkProvider(Provider):
     request_id_header: str
     endpoint: Any
 
-    def __init__(
-        self, sdk: ModuleType, client: str, model: str, base_url: str | None, api_key: str, timeout_s: float
-    ) -> None:
+    def __init__(self, sdk: ModuleType, client: str, model: str, access: Access, timeout_s: float) -> None:
         self.model = model
         self._sdk = sdk
-        http_client = sdk.DefaultAioHttpClient()
+        self._access = access
+        with usable_proxy():
+            http_client = sdk.DefaultAioHttpClient(trust_env=not is_loopback(access.base_url))
         self.client = getattr(sdk, client)(
-            base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http_client
+            base_url=access.base_url,
+            api_key=access.api_key or _NO_KEY,
+            timeout=timeout_s,
+            max_retries=0,
+            http_client=http_client,
         )
+        if not access.own:
+            # The SDKs send these from the environment to any address.
+            self.client.organization = self.client.project = self.client.admin_api_key = self.client.auth_token = None
+            self.client._custom_headers = {}
         # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
         self._timeout_s = timeout_s
 
@@ -52,20 +65,29 @@ class SdkProvider(Provider):
         await self.client.close()
 
     async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
+        arguments = self.sent(request)
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = (await self.endpoint.with_raw_response.create(**self.arguments(request))).http_response
+                response = (await self.endpoint.with_raw_response.create(**arguments)).http_response
                 content = _content(response)
         except Exception as error:
-            if refusal := getattr(error, "response", None):
+            refusal = getattr(error, "response", None)
+            if refusal is not None:
                 on_quotas(read_quotas(refusal.headers))
-            raise self.translate(error) from None
+            raise refused(self.translate(error), refusal.text if refusal is not None else "", arguments) from None
         on_quotas(read_quotas(response.headers))
-        with shaped(response.text):
-            return self.read(content, request.max_tokens, response.headers.get(self.request_id_header))
+        try:
+            with shaped(response.text):
+                return self.read(content, request.max_tokens, response.headers.get(self.request_id_header))
+        except RowReject as reject:
+            raise refused(reject, response.text, arguments) from None
+
+    def sent(self, request: ChatRequest) -> dict[str, Any]:
+        """The arguments of `create`, as this server takes them."""
+        return apply_changes(self.arguments(request), request.changes)
 
     def translate(self, error: Exception) -> Exception:
-        return translate(self._sdk, error, self.model)
+        return self._access.explained(translate(self._sdk, error, self.model), getattr(error, "status_code", None))
 
     @abstractmethod
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
@@ -81,13 +103,13 @@ class OpenAIProvider(SdkProvider):
 
     request_id_header = "x-request-id"
 
-    def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float) -> None:
+    def __init__(self, model: str, access: Access, timeout_s: float) -> None:
         import openai
 
-        super().__init__(openai, "AsyncOpenAI", model, base_url, api_key, timeout_s)
+        super().__init__(openai, "AsyncOpenAI", model, access, timeout_s)
         self.endpoint = self.client.chat.completions
         # OpenAI's newer models refuse the old name, most other servers know only the old one.
-        self._limit = "max_completion_tokens" if base_url == OPENAI_URL else "max_tokens"
+        self._limit = "max_completion_tokens" if access.base_url == OPENAI_URL else "max_tokens"
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
@@ -101,10 +123,10 @@ class AnthropicProvider(SdkProvider):
 
     request_id_header = "request-id"
 
-    def __init__(self, model: str, base_url: str | None, api_key: str, timeout_s: float) -> None:
+    def __init__(self, model: str, access: Access, timeout_s: float) -> None:
         import anthropic
 
-        super().__init__(anthropic, "AsyncAnthropic", model, base_url, api_key, timeout_s)
+        super().__init__(anthropic, "AsyncAnthropic", model, access, timeout_s)
         self.endpoint = self.client.messages
 
     def arguments(self, request: ChatRequest) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipeline.models.adaptation import Changes
 from pipeline.models.answer import Answer
 from pipeline.models.limiter import Quota
 
@@ -26,6 +27,8 @@ class ChatRequest:
     shared: int = 0
     # The part of max_tokens that is for thoughts.
     thought_tokens: int = 0
+    # What this server gets in place of parameters that it refuses.
+    changes: Changes = field(default_factory=dict)
 
 
 class Provider(Protocol):

@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 from pipeline.labels.loading import folder_digest
 from pipeline.models import factory
 from pipeline.models.chat import ChatModel
+from pipeline.models.keys import read_key
 from pipeline.prompts import JudgePrompts
 from pipeline.rewards.base import Ensemble, RewardModel
 from pipeline.rewards.embedded import EmbeddedReward
@@ -32,7 +33,18 @@ EMBEDDED = "reward-head"
 
 def member_settings(settings: RewardSettings) -> list[RewardSettings]:
     """The settings of each model of an ensemble; a single model is its own only member."""
-    return [settings.model_copy(update={"model": model}) for model in settings.model.split(",")]
+    models = settings.model.split(",")
+    keys = (settings.api_key_env or "").split(",")
+    if len(keys) != len(models):
+        # A single name is the key of the only model that has an address.
+        remote = [_takes_key(model) for model in models]
+        keys = [keys[0] if takes and remote.count(True) == 1 else "" for takes in remote]
+    pairs = zip(models, keys, strict=True)
+    return [settings.model_copy(update={"model": model, "api_key_env": key or None}) for model, key in pairs]
+
+
+def _takes_key(model: str) -> bool:
+    return ModelSpec.parse(model).provider not in ("local", "hf")
 
 
 def judge_settings(settings: RewardSettings) -> list[RewardSettings]:
@@ -56,6 +68,9 @@ def reward_kind(model: str) -> str:
 def check_settings(settings: RewardSettings, budget_usd: float | None = None, *, judged: bool = False) -> None:
     """Refuse settings that can't work, before anything is loaded. Raises ConfigError. judged: the filter has a judge."""
     members = member_settings(settings)
+    if settings.api_key_env and not any(member.api_key_env for member in members):
+        wanted = f"{len(members)} names with commas, one per model and empty where none is needed"
+        raise ConfigError(f"reward.api_key_env: expected {wanted}, got {settings.api_key_env}")
     for numbers in (settings.centres, settings.spreads):
         if numbers and len(numbers) != len(members):
             raise ConfigError(
@@ -69,6 +84,7 @@ def check_settings(settings: RewardSettings, budget_usd: float | None = None, *,
             raise ConfigError(f"reward.model: {spec.provider}/{spec.name} runs here and has no address")
         if kind == "server":
             server_api(member)
+            read_key("reward.model", spec, member.api_key_env)
         if kind == "judge":
             factory.check("reward", member, budget_usd)
             JudgePrompts(settings.judge, settings.prompts)

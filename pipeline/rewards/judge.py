@@ -38,6 +38,15 @@ _NAMED_CHOICE = re.compile(r"(?:\[\[\s*|\b(?:answer|better|verdict)\W{1,4})(A|B|
 _PREFERENCES = {"A": 1.0, "B": -1.0, "tie": 0.0}
 
 
+def judge_params(settings: RewardSettings, *, first: bool = True) -> dict[str, Any]:
+    """The SDK parameters of a judge's calls, the `first` of its row or a later one."""
+    spec = ModelSpec.parse(settings.model)
+    params = request_params(settings, spec, settings.seed, first=first)
+    if settings.logprobs and spec.provider != "anthropic":
+        params |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
+    return params
+
+
 class _Judge:
     """What all kinds of judge share."""
 
@@ -70,12 +79,8 @@ class _Judge:
 
     async def _answer(self, call: str, prompt: str, *, first: bool = True) -> Answer:
         """The response to one prompt, the `first` of its row or a later one. Raises RowReject, or what ends the run."""
-        settings, spec = self._settings, ModelSpec.parse(self._settings.model)
-        params = request_params(settings, spec, settings.seed, first=first)
-        if settings.logprobs and spec.provider != "anthropic":
-            params |= {"logprobs": True, "top_logprobs": _ALTERNATIVES}
-        messages = [{"role": "user", "content": prompt}]
-        return await self._model.ask(call, ChatRequest(messages, settings.max_tokens, params))
+        messages, params = [{"role": "user", "content": prompt}], judge_params(self._settings, first=first)
+        return await self._model.ask(call, ChatRequest(messages, self._settings.max_tokens, params))
 
 
 class PointwiseJudge(_Judge, RewardModel):

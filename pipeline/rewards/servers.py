@@ -9,14 +9,14 @@ $text $query $answer $conversation for servers that take one item per request; $
 `reward.tokenizer` writes a conversation as text; without one it is "\\n\\nHuman: …\\n\\nAssistant: …".
 
 A score that is missing or not a number makes its row a reject, as does a failed request; a server that never answers stops the
-run. `REWARD_API_KEY`, if set, is sent as bearer token.
+run. The key in the variable that `reward.api_key_env` names is sent as bearer token.
 """
 
 import asyncio
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ from pipeline.labels.loading import loading
 from pipeline.models import event_loop
 from pipeline.models.error_words import read_words
 from pipeline.models.event_loop import each_row
+from pipeline.models.keys import Access, access, is_loopback, usable_proxy
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
 from pipeline.models.retry import Breaker, retrying
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 # Raise when the same responses are read as other scores.
 CODE = 1
-_KEY = "REWARD_API_KEY"
 _LISTS = ("texts", "queries", "answers", "conversations")
 _SINGLES = ("text", "query", "answer", "conversation")
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
@@ -137,6 +137,10 @@ class ServerReward(RewardModel):
         self.facts = {"kind": "reward server", **identity, "template": template[:16]}
         self.rows_per_call = max(256, settings.concurrency * settings.batch_size)
 
+    @cached_property
+    def _access(self) -> Access:
+        return access("reward.model", self._spec, self._settings.api_key_env)
+
     def score(self, items: Sequence[Item], references: Sequence[str]) -> list[Score]:
         """One score per item, in the items' order. References are not used."""
         size = 1 if self._api.one_per_request else self._settings.batch_size
@@ -176,11 +180,17 @@ class ServerReward(RewardModel):
         import httpx2
 
         if self._client is None:
-            key = os.environ.get(_KEY)
+            key = self._access.api_key
             headers = {"Authorization": f"Bearer {key}"} if key else {}
             # The limiter decides how many connections there are.
             unlimited = httpx2.Limits(max_connections=None)
-            self._client = httpx2.AsyncClient(timeout=self._settings.timeout_s, headers=headers, limits=unlimited)
+            with usable_proxy():
+                self._client = httpx2.AsyncClient(
+                    timeout=self._settings.timeout_s,
+                    headers=headers,
+                    limits=unlimited,
+                    trust_env=not is_loopback(self._api.url),
+                )
             event_loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
@@ -192,7 +202,8 @@ class ServerReward(RewardModel):
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
                 wait_s = retry_after(response.headers)
-                raise from_status(response.status_code, read_words(response.text), self.name, wait_s=wait_s)
+                failure = from_status(response.status_code, read_words(response.text), self.name, wait_s=wait_s)
+                raise self._access.explained(failure, response.status_code)
             try:
                 return json.loads(response.content)
             except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""What can be known of a run before it costs anything. Reads the source; calls and loads no model.
+"""What can be known of a run before it costs anything. Reads the source, and loads no model.
 
-`preflight` is `figa check`; `estimate` is --dry-run: calls and cost of a run, estimated from the source's rows.
+`preflight` is `figa check`, which calls each remote model once; `estimate` is --dry-run: calls and cost, by rows of the source.
 Rows that planning would reject are not counted. What only a run can know is assumed:
 
     tokens       a quarter of a text's UTF-8 bytes, which is close for English, and a few per message
@@ -33,6 +33,7 @@ from pipeline.rewards.judge import RevisionJudge
 from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
+from pipeline.run.probe import probe_all
 from pipeline.stages import branches
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -95,20 +96,22 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
                 raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
         yield "tokenizer", f"{name}: its template renders the first row"
     if config.needs_generation:
+        yield "prompts", f"{config.reviser.prompts or 'as shipped'}: they can be rendered"
         for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
-            yield role, _described(model)
-    yield "reward", config.reward.model if config.needs_rewards else "not used: the source has pre-made pairs"
-    if config.judge:
-        yield "judge", _described(config.judge.model)
+            if model.startswith("local/"):
+                yield role, f"{model}: {_state(model)}"
+    if not config.needs_rewards:
+        yield "reward", "not used: the source has pre-made pairs"
+    elif not rewards.judge_settings(config.reward):
+        yield "reward", config.reward.model
+    if config.judge and config.judge.model.startswith("local/"):
+        yield "judge", f"{config.judge.model}: {_state(config.judge.model)}"
+    yield from probe_all(config, warn)
 
 
-def _described(model: str) -> str:
-    spec = ModelSpec.parse(model)
-    if spec.provider != "local":
-        return f"{model}: named right, and the key it needs is set; it was not called"
-    return f"{model}: " + (
-        f"to be downloaded, {catalog.get(spec.name).size_mb} MB" if _missing(model) else "downloaded"
-    )
+def _state(model: str) -> str:
+    size_mb = catalog.get(ModelSpec.parse(model).name).size_mb
+    return f"to be downloaded, {size_mb} MB" if _missing(model) else "downloaded"
 
 
 def _missing(name: str) -> bool:

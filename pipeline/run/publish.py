@@ -15,6 +15,8 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.models import factory
+from pipeline.models.adaptation import describe as describe_changes
+from pipeline.models.chat import ChatModel
 from pipeline.rewards import diagnostics
 from pipeline.run import record
 from pipeline.run.context import Context
@@ -192,10 +194,17 @@ def _describe_models(run: Context, source: ResolvedSource) -> dict[str, Any]:
     for role, names in zip(("policy", "reviser"), zip(*writers, strict=True), strict=True):
         described[role] = {"name": " + ".join(dict.fromkeys(names))}
     if run.config.needs_generation:
-        for role, name in (("policy", run.config.policy.model), ("reviser", run.config.reviser.model)):
-            described[role] = {"name": name, **factory.identity(ModelSpec.parse(name))}
+        for role, model in (("policy", run.policy), ("reviser", run.reviser)):
+            name = getattr(run.config, role).model
+            described[role] = {"name": name, **factory.identity(ModelSpec.parse(name)), **_changes([model])}
     if run.reward:
-        described["reward"] = run.reward.describe()
+        described["reward"] = {**run.reward.describe(), **_changes(run.reward.chat_models)}
     if judge := run.judge:
-        described["judge"] = {"name": judge.name, "digest": judge.digest, **judge.facts}
+        described["judge"] = {"name": judge.name, "digest": judge.digest, **judge.facts, **_changes(judge.chat_models)}
     return described
+
+
+def _changes(models: Sequence[ChatModel]) -> dict[str, Any]:
+    """What servers get in place of parameters that they refuse, by model; nothing where they take all."""
+    changes = {model.name: describe_changes(model.adaptation.changes) for model in models if model.adaptation.changes}
+    return {"changed_parameters": changes} if changes else {}

@@ -69,8 +69,17 @@ def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], un
         "settings": settings(config),
         "inputs": inputs,
         "unpriced": list(unpriced),
+        "keys": _key_variables(config),
     }
     write_text(config.out / "work" / _NAME, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def _key_variables(config: CurationConfig) -> dict[str, str]:
+    """The variables that settings name for keys, by model with its address; for `figa cancel`."""
+    judges = rewards.judge_settings(config.reward)
+    named = [(each.model, each.api_key_env) for each in (config.policy, config.reviser)]
+    named += [(judge.model, judge.api_key_env) for judge in (*judges, config.judge) if judge]
+    return {factory.address(ModelSpec.parse(model)): variable for model, variable in named if variable}
 
 
 def recall(out: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ DIAGNOSIS_TOKENS = 24
 _FEWEST_FOURS = 10
 # More than the row seeds of neighbouring `reviser.seed`s differ by.
 _SEED_STEP = 1_000_003
-_DIAGNOSIS_FORMAT = response_format("diagnosis", {"reason": {"type": "string", "enum": list(REASONS)}})
+DIAGNOSIS_FORMAT = response_format("diagnosis", {"reason": {"type": "string", "enum": list(REASONS)}})
 # One of our tags, its mark left out or miscopied: never part of an answer.
 _TAG = re.compile(r"</?(?:revised|(?:draft|reference|conversation|facts|bad_reply|revised)-[0-9a-f]+)>", re.IGNORECASE)
 
@@ -133,7 +133,7 @@ class _RowReviser:
 
     async def _diagnose(self) -> str:
         question = self._prompt("diagnose")
-        params = self._params(first=True) | self._held_to(_DIAGNOSIS_FORMAT)
+        params = self._params(first=True) | self._held_to(DIAGNOSIS_FORMAT)
         response = await self._reviser.ask("diagnose", ChatRequest(question, DIAGNOSIS_TOKENS, params))
         self._turns = [*question, {"role": "assistant", "content": response.text}]
         return read_diagnosis(response.text)

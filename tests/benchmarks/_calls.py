@@ -61,7 +61,7 @@ def ours(url: str, calls: int, workers: int, path: str) -> dict[str, Any]:
     """The same calls through `ChatModel`; those that the journal has are not made."""
     started = time.perf_counter()
     journal = Journal(Path(path))
-    settings = PolicySettings(model=f"openai/m@{url}", concurrency=workers)
+    settings = PolicySettings(model=f"openai/m@{url}", api_key_env="OPENAI_API_KEY", concurrency=workers)
     model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
     opened = time.perf_counter() - started
 

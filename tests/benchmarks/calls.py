@@ -101,6 +101,8 @@ def _pipeline(prompts: Path, out: Path, server: LoopbackProcess, tokenizer: Path
     """All stages; nothing is selected for a revision, so that it makes the same calls."""
     settings = {
         "policy.model": f"openai/m@{server.openai_url}",
+        "policy.api_key_env": "OPENAI_API_KEY",
+        "reviser.api_key_env": "OPENAI_API_KEY",
         "policy.concurrency": _WORKERS,
         "reviser.model": f"openai/m@{server.openai_url}",
         "labels.tokenizer": tokenizer,

@@ -84,6 +84,8 @@ def _settings(url: str, source: Path, rows: int, tokenizer: Path) -> dict[str, A
         "source.input": str(source),
         "source.shard_rows": rows,
         "policy.model": f"openai/policy@{url}",
+        "policy.api_key_env": "OPENAI_API_KEY",
+        "reviser.api_key_env": "OPENAI_API_KEY",
         "policy.concurrency": 64,
         "reviser.model": f"openai/reviser@{url}",
         "labels.tokenizer": str(tokenizer),

@@ -67,7 +67,9 @@ def _loopback(server: LoopbackServer, folder: Path) -> dict[str, Any]:
     fast(byte_level()).save_pretrained(folder / "tokenizer")
     return {
         "policy.model": f"openai/policy@{server.openai_url}",
+        "policy.api_key_env": "OPENAI_API_KEY",
         "reviser.model": f"openai/reviser@{server.openai_url}",
+        "reviser.api_key_env": "OPENAI_API_KEY",
         "labels.tokenizer": str(folder / "tokenizer"),
     }
 

@@ -51,7 +51,8 @@ def _build(folder: Path, out: Path) -> list[str]:
     with LoopbackProcess("--behaviour", "pipeline") as server:
         models = {name: f"{name}.model=openai/{name}@{server.openai_url}" for name in ("policy", "reviser")}
         options = ["--source", "hh-rlhf", "--input", str(SAMPLE), "--out", str(out), "--prefect", "off"]
-        settings = [*models.values(), f"labels.tokenizer={folder / 'tokenizer'}", "filter.min_reward_gain=-100"]
+        keys = [f"{name}.api_key_env=OPENAI_API_KEY" for name in models]
+        settings = [*models.values(), *keys, f"labels.tokenizer={folder / 'tokenizer'}", "filter.min_reward_gain=-100"]
         build = ["-m", "pipeline", "build", *options, *(part for value in settings for part in ("--set", value))]
         _python(build)
         if not server.stats()["completed"]:

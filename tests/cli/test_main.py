@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.cli.main import COMMANDS, main, parser_of
 from pipeline.config.loading import load_config
 from pipeline.config.settings import CurationConfig
 from tests.conftest import ROOT, child_environment
+from tests.loopback import LoopbackServer, behaviours
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -98,17 +100,25 @@ def test_settings_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["settings", "nothing"]) == 2
 
 
-def test_check_says_what_is_in_order_and_calls_nothing(
-    rows_file: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_check_says_what_is_in_order(
+    rows_file: Path,
+    tiny_tokenizer: Path,
+    tmp_path: Path,
+    loopback: Callable[..., LoopbackServer],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    server = loopback(behaviours.pipeline)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.openai_url)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     words = ["check", "--source", "hh-rlhf", "--input", str(rows_file), "--set", f"labels.tokenizer={tiny_tokenizer}"]
     models = ["policy.model=openai/policy", "reviser.model=openai/reviser"]
     assert main([*words, "--set", *models]) == 2
     assert "set OPENAI_API_KEY" in capsys.readouterr().err
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_API_KEY", server.key)
+    words += ["--out", str(tmp_path / "out")]
     assert main([*words, "--set", *models, "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)["checked"]
-    assert {"settings", "source", "tokenizer", "policy", "reviser", "reward"} == checked.keys()
+    assert {"settings", "source", "tokenizer", "prompts", "policy", "reviser", "reward"} == checked.keys()
     assert main([*words, "--set", *models, "--set", "labels.tokenizer=/nowhere"]) == 2
     assert "no such folder" in capsys.readouterr().err

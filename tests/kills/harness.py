@@ -41,7 +41,9 @@ def configuration(server: LoopbackProcess, folder: Path) -> Callable[..., Curati
     common = {
         "source.input": str(rows),
         "policy.model": f"openai/policy@{server.openai_url}",
+        "policy.api_key_env": "OPENAI_API_KEY",
         "reviser.model": f"openai/reviser@{server.openai_url}",
+        "reviser.api_key_env": "OPENAI_API_KEY",
         "policy.concurrency": CONCURRENCY,
         "reviser.concurrency": CONCURRENCY,
         "labels.tokenizer": str(folder / "tokenizer"),

@@ -15,12 +15,16 @@ from aiohttp import web
 from tests.loopback import anthropic_wire, openai_wire
 from tests.loopback.behaviours import echo, honour_schema
 from tests.loopback.chat import BadRequest, Behaviour, ChatRequest, Completion, complete
+from tests.loopback.dialects import Dialect
 from tests.loopback.faults import FaultPlan
 from tests.loopback.ledger import Call, Ledger
 from tests.loopback.limits import LimitState, RateLimiter
 from tests.loopback.misbehave import Exchange, misbehave
 
 WIRES: dict[str, ModuleType] = {"openai": openai_wire, "anthropic": anthropic_wire}
+
+# How the questions begin that a run asks each model first.
+_PROBES = ("Reply with the ", "Reply with this JSON")
 
 Latency = float | Callable[[ChatRequest], float]
 
@@ -40,6 +44,7 @@ class Engine:
         hints: str = "all",
         cached_share: float = 0.0,
         models: Sequence[str] | None = None,
+        dialect: Dialect | None = None,
     ) -> None:
         if charge not in ("actual", "max_tokens"):
             raise ValueError(f'charge must be "actual" or "max_tokens", got {charge!r}')
@@ -54,9 +59,12 @@ class Engine:
         self.hints = hints
         self.cached_share = cached_share
         self.models = None if models is None else list(models)
+        self.dialect = dialect
+        self.keys_seen: set[str | None] = set()
         self.ledger = Ledger()
 
     def authorised(self, wire: ModuleType, http: web.Request) -> bool:
+        self.keys_seen.add(wire.key_of(http.headers))
         return self.key is None or wire.key_of(http.headers) == self.key
 
     def complete(self, request: ChatRequest) -> Completion:
@@ -82,7 +90,10 @@ class Engine:
         if not self.authorised(wire, http):
             return await exchange.send_error(401, "Incorrect API key provided.")
         try:
-            request = wire.parse(_decode(raw), http.headers)
+            body = _decode(raw)
+            if self.dialect and (refusal := self.dialect(body)):
+                return await exchange.send(refusal[0], json.dumps(refusal[1]).encode())
+            request = wire.parse(body, http.headers)
             self.ledger.identify(call, request)
             completion = self.complete(request)
         except BadRequest as error:
@@ -93,7 +104,8 @@ class Engine:
         seconds = self.latency if isinstance(self.latency, (int, float)) else self.latency(request)
         if seconds > 0:
             await asyncio.sleep(seconds)
-        call.fault = self.faults.draw(call.number, request, call.attempt)
+        if self.faults.hits_probes or not request.last_user.startswith(_PROBES):
+            call.fault = self.faults.draw(call.number, request, call.attempt)
         if call.fault is not None:
             return await misbehave(call.fault, exchange, request, completion)
         return await exchange.send_answer(request, completion)

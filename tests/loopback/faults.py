@@ -97,6 +97,8 @@ class FaultPlan:
     retry_after: float = 1.0
     hang_seconds: float = 30.0
     trickle_interval: float = 0.05
+    # Whether the call meets faults by which a run finds out what a server takes.
+    hits_probes: bool = False
 
     @classmethod
     def none(cls) -> Self:

@@ -18,6 +18,7 @@ from aiohttp import web
 from tests.loopback.app import Extension, make_app
 from tests.loopback.behaviours import echo
 from tests.loopback.chat import Behaviour
+from tests.loopback.dialects import Dialect
 from tests.loopback.engine import Engine, Latency
 from tests.loopback.faults import FaultPlan
 from tests.loopback.ledger import Call
@@ -44,7 +45,8 @@ class LoopbackServer:
     `key=None` lets any key in. `rpm` and `tpm` are limits a minute (see `limits.py` for `burst_seconds`); `charge` says
     whether a call costs its actual tokens or its prompt and whole `max_tokens`; `hints`, which headers tell of the limits
     (all, those of a refusal alone: retry, none). `latency` is seconds, or a function of
-    the request. `models`, when given, are the only ones known.
+    the request. `models`, when given, are the only ones known. `dialect` refuses what a
+    certain provider refuses (`dialects.py`).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LoopbackServer:
         hints: str = "all",
         cached_share: float = 0.0,
         models: Sequence[str] | None = None,
+        dialect: Dialect | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         extensions: Iterable[Extension] = (),
@@ -75,6 +78,7 @@ class LoopbackServer:
             hints=hints,
             cached_share=cached_share,
             models=models,
+            dialect=dialect,
         )
         self.key = key or "any"
         self._host, self._port, self._extensions = host, port, tuple(extensions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ def model_at(
     timeout_s: float = 10.0,
 ) -> ChatModel:
     settings = PolicySettings(
-        model=f"{provider}/model-1@{url}", concurrency=concurrency, attempts=attempts, timeout_s=timeout_s
+        model=f"{provider}/model-1@{url}",
+        api_key_env=KEYS[provider] if os.environ.get(KEYS[provider]) else None,
+        concurrency=concurrency,
+        attempts=attempts,
+        timeout_s=timeout_s,
     )
     return factory.chat_model(
         settings, journal=journal, budget=budget or Budget(None, journal.spent()), local_file=_no_file

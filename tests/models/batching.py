@@ -6,6 +6,7 @@ in batches of at most MOST, journal and ledger in FOLDER, and prints what came o
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,12 +22,17 @@ from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.journal import Answer, Journal
 from tests.conftest import ROOT, child_environment
-from tests.models.asking import ask_all
+from tests.models.asking import KEYS, ask_all
 
 
 def model_in_batches(url: str, journal: Journal, provider: str, **settings: Any) -> ChatModel:
     quick = {"batch_poll_s": 0.05, "batch_quiet_s": 0.2, "attempts": 4, "timeout_s": 10, **settings}
-    chosen = PolicySettings(model=f"{provider}/model-1@{url}", mode="batch", **quick)
+    chosen = PolicySettings(
+        model=f"{provider}/model-1@{url}",
+        api_key_env=KEYS[provider] if os.environ.get(KEYS[provider]) else None,
+        mode="batch",
+        **quick,
+    )
     return factory.chat_model(chosen, journal=journal, budget=Budget(None, journal.spent()), local_file=Path)
 
 

@@ -71,7 +71,11 @@ def test_batches_give_the_same_bytes_as_live_calls(at_desk: Settings, desk: Batc
 
 def test_a_judge_in_batches_gives_the_same_bytes(at_desk: Settings, desk: BatchDesk, server: LoopbackServer) -> None:
     # The judge's marks are few: no reference is above a quantile of them.
-    judge = {"reward__model": f"openai/judge@{server.openai_url}", "selection__eta2": "off"}
+    judge = {
+        "reward__model": f"openai/judge@{server.openai_url}",
+        "reward__api_key_env": "OPENAI_API_KEY",
+        "selection__eta2": "off",
+    }
     live = run(at_desk("live", **judge))
     quick = {f"reward__{name.removeprefix('policy__')}": value for name, value in QUICK.items() if "policy" in name}
     batched = run(at_desk("batched", run__workers=2, **judge, **quick))
@@ -84,7 +88,7 @@ def test_a_judge_in_batches_gives_the_same_bytes(at_desk: Settings, desk: BatchD
 def test_the_filters_judge_in_batches_gives_the_same_bytes(
     at_desk: Settings, desk: BatchDesk, server: LoopbackServer
 ) -> None:
-    judge = {"filter__judge": f"openai/judge@{server.openai_url}"}
+    judge = {"filter__judge": f"openai/judge@{server.openai_url}", "filter__judge_api_key_env": "OPENAI_API_KEY"}
     live = run(at_desk("live", **judge))
     quick = {f"reward__{name.removeprefix('policy__')}": value for name, value in QUICK.items() if "policy" in name}
     batched = run(at_desk("batched", run__workers=2, **judge, **quick))

@@ -62,7 +62,7 @@ def opened(
     """A model as a new process has it, the budget as `Context` makes it."""
     journal = Journal(folder / "journal.db")
     quick: dict[str, Any] = {"mode": mode, "batch_poll_s": 0.05, "batch_quiet_s": 0.2, "attempts": 3, "timeout_s": 10}
-    settings = PolicySettings(model=f"openai/model-1@{server.openai_url}", **quick)
+    settings = PolicySettings(model=f"openai/model-1@{server.openai_url}", api_key_env="OPENAI_API_KEY", **quick)
     budget = Budget(limit, journal.spent(), batch_ledger.holds(journal.path))
     return factory.chat_model(settings, journal=journal, budget=budget, local_file=Path), budget, journal
 

@@ -22,6 +22,8 @@ from tests.conftest import SAMPLE, Silent
 from tests.loopback import MISTAKES, always_first, fair
 from tests.stages.tables import TinyReward
 
+KEYED = ("--set", "reward.api_key_env=OPENAI_API_KEY")
+
 
 def test_intervals_are_wilsons() -> None:
     # Brown, Cai and DasGupta (2001); and Newcombe (1998), 81 of 263 and 0 of 20.
@@ -111,7 +113,7 @@ def test_order_bias_is_seen_and_asking_in_both_orders_takes_it_out(
     server = loopback(always_first)
     monkeypatch.setenv("OPENAI_API_KEY", server.key)
     pairwise = ("--set", "reward.judge=pairwise", "--set", f"reward.logprobs={logprobs}")
-    biased = told("--model", f"openai/judge@{server.openai_url}", *pairwise)
+    biased = told("--model", f"openai/judge@{server.openai_url}", *pairwise, *KEYED)
     assert biased["order"]["prefers_first"] == pytest.approx(0.9 if logprobs == "true" else 1.0)
     assert biased["order"]["consistent"] == 0.0
     assert any("order bias: it prefers the first reply" in concern for concern in biased["concerns"])
@@ -119,7 +121,7 @@ def test_order_bias_is_seen_and_asking_in_both_orders_takes_it_out(
     assert len(server.calls) == 48, "each order once; the measure of bias asks nothing again"
     honest = loopback(fair)
     monkeypatch.setenv("OPENAI_API_KEY", honest.key)
-    found = told("--model", f"openai/judge@{honest.openai_url}", *pairwise)
+    found = told("--model", f"openai/judge@{honest.openai_url}", *pairwise, *KEYED)
     assert found["order"]["prefers_first"] == 0.5 and found["order"]["consistent"] == 1.0
     assert found["accuracy"]["share"] == 1.0 and not any("order" in concern for concern in found["concerns"])
 
@@ -129,7 +131,7 @@ def test_a_pointwise_judge_has_no_order(
 ) -> None:
     server = loopback(fair)
     monkeypatch.setenv("OPENAI_API_KEY", server.key)
-    found = told("--model", f"openai/judge@{server.openai_url}", "--limit", "6")
+    found = told("--model", f"openai/judge@{server.openai_url}", "--limit", "6", *KEYED)
     assert (found["pairs"], found["order"], found["accuracy"]["share"]) == (6, None, 1.0)
     assert found["kind"] == "pointwise judge" and found["template"]
 

@@ -44,7 +44,12 @@ def judged(loopback: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_pa
         server = loopback(watched)
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", server.key)
         url = server.anthropic_url if provider == "anthropic" else server.openai_url
-        reward = load(RewardSettings(model=f"{provider}/judge@{url}", attempts=1, **settings), tmp_path)
+        reward = load(
+            RewardSettings(
+                model=f"{provider}/judge@{url}", api_key_env=f"{provider.upper()}_API_KEY", attempts=1, **settings
+            ),
+            tmp_path,
+        )
         return score_items(reward, ITEMS, REFERENCES)
 
     scored.asked = []  # type: ignore[attr-defined]
@@ -185,7 +190,7 @@ def test_a_run_with_a_judge(
 ) -> None:
     """Money, log, digests and the manifest know it; another rubric scores again, and asks nothing else again."""
     url = settings.server.openai_url  # type: ignore[attr-defined]
-    judge = {"reward__model": f"openai/judge@{url}", "reward__concurrency": 8}
+    judge = {"reward__model": f"openai/judge@{url}", "reward__api_key_env": "OPENAI_API_KEY", "reward__concurrency": 8}
     first = curate(settings(**judge), in_threads, Silent())
     content = first.manifest
     with Terminal() as terminal, terminal.watching(first.context):
@@ -207,7 +212,11 @@ def test_a_run_with_a_judge(
 
 def test_a_pairwise_judge_has_no_score_of_the_reference(settings: Callable[..., CurationConfig]) -> None:
     url = settings.server.openai_url  # type: ignore[attr-defined]
-    judge = {"reward__model": f"openai/judge@{url}", "reward__judge": "pairwise"}
+    judge = {
+        "reward__model": f"openai/judge@{url}",
+        "reward__api_key_env": "OPENAI_API_KEY",
+        "reward__judge": "pairwise",
+    }
     with pytest.raises(ConfigError, match=r"selection\.eta2=off"):
         curate(settings(**judge), in_threads, Silent())
     outcome = curate(settings(selection__eta2="off", selection__eta1=0, **judge), in_threads, Silent())

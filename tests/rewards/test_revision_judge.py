@@ -56,7 +56,9 @@ def judge(
         server = loopback(watched)
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", server.key)
         url = server.anthropic_url if provider == "anthropic" else server.openai_url
-        called = RewardSettings(model=f"{provider}/judge@{url}", attempts=1, **settings)
+        called = RewardSettings(
+            model=f"{provider}/judge@{url}", api_key_env=f"{provider.upper()}_API_KEY", attempts=1, **settings
+        )
         return rewards.load_judge(called, lambda settings: model_for(settings, tmp_path))
 
     opened.asked = []  # type: ignore[attr-defined]
@@ -172,7 +174,9 @@ def test_off_is_off_however_it_is_written() -> None:
 
 
 def with_judge(settings: Any, **more: Any) -> CurationConfig:
-    config: CurationConfig = settings(filter__judge=f"openai/judge@{settings.server.openai_url}", **more)
+    config: CurationConfig = settings(
+        filter__judge=f"openai/judge@{settings.server.openai_url}", filter__judge_api_key_env="OPENAI_API_KEY", **more
+    )
     return config
 
 
@@ -260,4 +264,4 @@ def test_premade_pairs_are_judged_by_the_reference(settings: Any, tmp_path: Path
     said = estimate(config, lambda message: None).calls
     content = curate(config, in_threads, Silent()).manifest
     assert [(c.stage, c.calls) for c in said] == [("filter", 18)]
-    assert content["calls"] == {"filter": 18} and content["rows"]["published"] == 6
+    assert content["calls"] == {"filter": 18, "probe": 1} and content["rows"]["published"] == 6

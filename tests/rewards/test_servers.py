@@ -57,7 +57,9 @@ def ask(loopback: Callable[..., Any]) -> Callable[..., tuple[list[Any], RewardDe
 
 
 def load(model: str, **settings: Any) -> Any:
-    return rewards.load_reward(RewardSettings(model=model, attempts=2, batch_size=4, **settings), no_chat)
+    return rewards.load_reward(
+        RewardSettings(model=model, api_key_env="REWARD_API_KEY", attempts=2, batch_size=4, **settings), no_chat
+    )
 
 
 @pytest.mark.parametrize(("provider", "settings"), KINDS)
@@ -213,7 +215,9 @@ def test_the_wire_is_in_the_digest() -> None:
 def test_a_run_with_a_reward_server(settings: Callable[..., CurationConfig], loopback: Callable[..., Any]) -> None:
     desk = RewardDesk(lambda text: None if "?" in text[-30:] else len(text) % 7)
     url = loopback(extensions=[desk.extend]).url
-    manifest = curate(settings(reward__model=f"openrlhf/rm@{url}"), in_threads, Silent()).manifest
+    manifest = curate(
+        settings(reward__model=f"openrlhf/rm@{url}", reward__api_key_env="REWARD_API_KEY"), in_threads, Silent()
+    ).manifest
     assert manifest["rows"]["read"] == manifest["rows"]["published"] + manifest["rows"]["rejected"]
     score = next(step for step in manifest["funnel"] if step["stage"] == "score")
     assert set(score["rejected"]) <= {"bad_reward"}

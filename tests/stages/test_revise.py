@@ -108,7 +108,9 @@ def run(
         server, provider = loopback(watched), options.pop("provider", "openai")
         monkeypatch.setenv(KEYS[provider], server.key)
         choose = options.pop("choose", None)
-        settings = ReviserSettings(model=f"{provider}/reviser@{address(server, provider)}", attempts=1, **options)
+        settings = ReviserSettings(
+            model=f"{provider}/reviser@{address(server, provider)}", api_key_env=KEYS[provider], attempts=1, **options
+        )
         given, report = table_for("revise", rows), Counter()
         output = revise(given, settings, Prompts(), model_for(settings, tmp_path), report, choose)
         check_accounting("revise", given, output)

@@ -36,7 +36,9 @@ def run(
 
         server = loopback(watched)
         monkeypatch.setenv("OPENAI_API_KEY", server.key)
-        settings = PolicySettings(model=f"openai/policy@{server.openai_url}", attempts=1, **options)
+        settings = PolicySettings(
+            model=f"openai/policy@{server.openai_url}", api_key_env="OPENAI_API_KEY", attempts=1, **options
+        )
         given, report = table_for("sample", rows), Counter()
         output = sample(given, settings, model_for(settings, tmp_path / str(next(places))), report)
         check_accounting("sample", given, output)

@@ -100,7 +100,7 @@ class BatchApi(ABC):
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
         """The request's body as a live call sends it: the SDKs merge `extra_body` into it."""
-        arguments = self._live.arguments(request)
+        arguments = self._live.sent(request)
         extra = arguments.pop("extra_body", {})
         return {**arguments, **extra}
 

@@ -17,7 +17,7 @@ from pipeline.models.journal import Journal
 if __name__ == "__main__":
     prompts, answers, url, workers = sys.argv[1:]
     rows = [json.loads(line) for line in Path(prompts).read_text("utf-8").splitlines()]
-    settings = PolicySettings(model=f"openai/m@{url}", concurrency=int(workers))
+    settings = PolicySettings(model=f"openai/m@{url}", api_key_env="OPENAI_API_KEY", concurrency=int(workers))
     journal = Journal(Path(answers).with_suffix(".db"))
     model = factory.chat_model(settings, journal=journal, budget=Budget(None, 0.0), local_file=Path)
 

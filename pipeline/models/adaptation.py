@@ -1,0 +1,167 @@
+"""What a server refuses of our requests, and what it gets in place of that.
+
+A parameter that a refusal names (`refusals.py`) is renamed, sent in another form or left out, and the call is made again: a
+refused call costs nothing. What the server accepted in the end holds for all later calls. It is kept in work/parameters.json,
+and it is part of the journal's key.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from pipeline.errors import RowReject
+from pipeline.models.answer import Answer
+from pipeline.models.provider_errors import UselessAnswer
+from pipeline.models.refusals import LIMITS, refused_parameters
+from pipeline.storage.atomic import write_text
+
+FILE = "parameters.json"
+# A request has fewer parameters.
+_MOST_STEPS = 16
+_FEWER_LOGPROBS = 5
+
+Changes = dict[str, Any]
+"""By the parameter's name: None where it is left out, {"name": …} where it is renamed, {"value": …} what is sent instead."""
+
+
+class Refused(RowReject):
+    """A request that the server refused. body: the refusal's; sent: the arguments of the call."""
+
+    def __init__(self, reject: RowReject, body: str, sent: Mapping[str, Any]) -> None:
+        super().__init__(reject.reason, **reject.evidence)
+        self.body = body
+        self.sent = sent
+
+
+def refused(failure: Exception, body: str, sent: Mapping[str, Any]) -> Exception:
+    """The failure of a call, as Refused where other parameters may help."""
+    status = failure.evidence.get("status") if isinstance(failure, RowReject) else None
+    named = type(failure) is RowReject and failure.reason == "bad_request" and status != 413
+    return Refused(failure, body, sent) if isinstance(failure, RowReject) and named else failure
+
+
+def apply_changes(arguments: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """The arguments of a call as this server takes them."""
+    sent = dict(arguments)
+    extra = sent["extra_body"] = dict(sent.get("extra_body") or {})
+    for name, change in changes.items():
+        head, _, member = name.partition(".")
+        for body in (sent, extra):
+            if head not in body:
+                continue
+            value = body.pop(head)
+            if member:
+                rest = {key: each for key, each in value.items() if key != member}
+                body.update({head: rest} if rest else {})
+            elif change is not None:
+                body[change.get("name", head)] = change.get("value", value)
+    if not extra:
+        del sent["extra_body"]
+    return sent
+
+
+def describe(changes: Changes) -> str:
+    """
+    >>> describe({"max_tokens": {"name": "max_completion_tokens"}, "seed": None})
+    'max_tokens is sent as max_completion_tokens; seed is left out'
+    """
+    return "; ".join(
+        f"{name} is left out"
+        if change is None
+        else f"{name} is sent as {change.get('name') or json.dumps(change['value'])}"
+        for name, change in changes.items()
+    )
+
+
+class Adaptation:
+    """What one model at one address gets in place of what it refuses. accepted: sets of changes, the newest last."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        self._accepted: list[Changes] = _read(path).get(name, [])
+        # What the user hasn't read of yet.
+        self.news: Changes = {}
+
+    @property
+    def changes(self) -> Changes:
+        return self._accepted[-1] if self._accepted else {}
+
+    def variants(self) -> Iterator[Changes]:
+        """The forms in which a request may have been answered, the newest first and the unchanged last."""
+        yield from reversed(self._accepted)
+        yield {}
+
+    async def accepted(self, send: Callable[[Changes], Awaitable[Answer]]) -> Answer:
+        """`send` a request with the changes that the server accepts. Raises what `send` raises; of refusals the first."""
+        changes, first = self.changes, None
+        for _ in range(_MOST_STEPS):
+            try:
+                answer = await send(changes)
+            except UselessAnswer:
+                self._keep(changes)
+                raise
+            except Refused as refusal:
+                first = first or RowReject(refusal.reason, **refusal.evidence)
+                further = next_changes(changes, refusal)
+                if further is None:
+                    break
+                changes = further
+            else:
+                self._keep(changes)
+                return answer
+        raise first or RowReject("bad_request") from None
+
+    def _keep(self, changes: Changes) -> None:
+        if changes and changes not in self._accepted:
+            self._accepted.append(changes)
+            self.news = changes
+            self.save()
+
+    def save(self) -> None:
+        """Write what is accepted, unless the file has it. Other processes may have added to the file."""
+        known = _read(self._path)
+        sets = known.get(self._name, [])
+        if any(changes not in sets for changes in self._accepted):
+            self._accepted = [*(changes for changes in sets if changes not in self._accepted), *self._accepted]
+            write_text(self._path, json.dumps(known | {self._name: self._accepted}, indent=1, sort_keys=True) + "\n")
+
+
+_adaptations: WeakValueDictionary[tuple[Path, str], Adaptation] = WeakValueDictionary()
+
+
+def adaptation_for(path: Path, name: str) -> Adaptation:
+    """This process's one adaptation for a model's name with its address."""
+    return _adaptations.setdefault((path.absolute(), name), Adaptation(path, name))
+
+
+def next_changes(changes: Changes, refusal: Refused) -> Changes | None:
+    """The changes to try after a refusal; None when it names nothing that could be changed."""
+    further = dict(changes)
+    for name in refused_parameters(refusal.body, refusal.sent):
+        value = refusal.sent.get(name)
+        if name in LIMITS:
+            if any(limit in changes for limit in LIMITS):
+                return None
+            further[name] = {"name": next(limit for limit in LIMITS if limit != name)}
+        elif name == "response_format" and isinstance(value, dict) and value.get("type") == "json_schema":
+            further[name] = {"value": {"type": "json_object"}}
+        elif name == "top_logprobs" and isinstance(value, int) and value > _FEWER_LOGPROBS:
+            further[name] = {"value": _FEWER_LOGPROBS}
+        elif name in ("logprobs", "top_logprobs"):
+            further |= {"logprobs": None, "top_logprobs": None}
+        else:
+            further[name] = None
+    return further if further != changes else None
+
+
+def _read(path: Path) -> dict[str, list[Changes]]:
+    """The file's content; empty where there is none that can be used."""
+    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        content: dict[str, list[Changes]] = json.loads(path.read_text("utf-8"))
+        every = [change for sets in content.values() for changes in sets for change in changes.values()]
+        if all(change is None or change.keys() & {"name", "value"} for change in every):
+            return content
+    return {}
