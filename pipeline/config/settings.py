@@ -173,9 +173,7 @@ class FilterSettings(Section):
     min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
     min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
-    min_rouge_gain: float | None = Field(
-        None, ge=-1, le=1, description="Least ROUGE-L(Ỹ, Y) − ROUGE-L(Ŷ, Y); default: off"
-    )
+    min_rouge_gain: float | None = Field(None, ge=-1, le=1, description="Least gain in ROUGE-L to Y; default: off")
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
     )
@@ -183,8 +181,7 @@ class FilterSettings(Section):
         None, description='Reject "Yes, you can" where the reference says "No"; default: not for pre-made pairs'
     )
     judge: Judge = Field(
-        "auto",
-        description="provider/model that compares revision and draft, called as reward says; auto: a local reviser",
+        "auto", description="openai/, anthropic/, local/NAME: compares revision and draft; auto: a local reviser"
     )
     judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
     min_judge_gain: float = Field(0.03, ge=-1, le=1, description="Least preference of the judge for the revision")

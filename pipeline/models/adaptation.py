@@ -86,6 +86,15 @@ class Adaptation:
         self.news: Changes = {}
 
     @property
+    def thinks(self) -> bool:
+        """Whether the model has shown thoughts, in this process."""
+        return (self._path.absolute(), self._name) in _thinkers
+
+    @thinks.setter
+    def thinks(self, value: bool) -> None:
+        (_thinkers.add if value else _thinkers.discard)((self._path.absolute(), self._name))
+
+    @property
     def changes(self) -> Changes:
         return self._accepted[-1] if self._accepted else {}
 
@@ -129,6 +138,7 @@ class Adaptation:
             write_text(self._path, json.dumps(known | {self._name: self._accepted}, indent=1, sort_keys=True) + "\n")
 
 
+_thinkers: set[tuple[Path, str]] = set()
 _adaptations: WeakValueDictionary[tuple[Path, str], Adaptation] = WeakValueDictionary()
 
 
@@ -150,6 +160,9 @@ def next_changes(changes: Changes, refusal: Refused) -> Changes | None:
             further[name] = {"value": {"type": "json_object"}}
         elif name == "top_logprobs" and isinstance(value, int) and value > _FEWER_LOGPROBS:
             further[name] = {"value": _FEWER_LOGPROBS}
+        elif name == "thinking" and isinstance(value, dict) and value.get("type") == "enabled":
+            # What Anthropic's newer models take in its place.
+            further[name] = {"value": {"type": "adaptive"}}
         elif name in ("logprobs", "top_logprobs"):
             further |= {"logprobs": None, "top_logprobs": None}
         else:

@@ -82,6 +82,7 @@ class ChatModel:
     thinks: bool = False
 
     def __post_init__(self) -> None:
+        self.adaptation.thinks |= self.thinks
         self.calls = 0
         self._slots = asyncio.Semaphore(self.concurrency)
         self._provider: Provider | None = None
@@ -99,19 +100,19 @@ class ChatModel:
         """
         while True:
             known = self._journalled(request)
-            self.thinks |= known is not None and known.reasoned
+            self.adaptation.thinks |= known is not None and known.reasoned
             room = self.room
             limited = replace(request, max_tokens=request.max_tokens + room, thought_tokens=room)
             try:
                 answer = await self._ask(stage, known, limited)
             except UselessAnswer as reject:
-                self.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
+                self.adaptation.thinks |= reject.usage.reasoned or reject.reason == REASONED_ONLY
                 if reject.reason != REASONED_ONLY or self.room == room:
                     self.breaker.failed_alike(stage, reject)
                     raise
                 continue
             self.breaker.started(stage)
-            self.thinks |= answer.reasoned
+            self.adaptation.thinks |= answer.reasoned
             if answer.finish == "stop" or self.room == room:
                 return answer
 
@@ -120,7 +121,7 @@ class ChatModel:
         """Tokens for thoughts, on top of an answer's max_tokens."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
-        return THOUGHT_TOKENS if self.thinks else 0
+        return THOUGHT_TOKENS if self.adaptation.thinks else 0
 
     async def _ask(self, stage: str, known: Answer | None, request: ChatRequest) -> Answer:
         if known and _fits(known, request.max_tokens):

@@ -33,6 +33,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+# A token of thoughts, from a slow server.
+_SECONDS_A_THOUGHT = 0.05
 
 
 class SdkProvider(Provider):
@@ -66,9 +68,10 @@ class SdkProvider(Provider):
 
     async def complete(self, request: ChatRequest, on_quotas: OnQuotas) -> Answer:
         arguments = self.sent(request)
+        timeout_s = self._timeout_s + request.thought_tokens * _SECONDS_A_THOUGHT
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = (await self.endpoint.with_raw_response.create(**arguments)).http_response
+            async with asyncio.timeout(timeout_s):
+                response = (await self.endpoint.with_raw_response.create(**arguments, timeout=timeout_s)).http_response
                 content = _content(response)
         except Exception as error:
             refusal = getattr(error, "response", None)

@@ -1,6 +1,6 @@
 """Reward models: R(X, Y) as one number, higher is better.
 
-    local/reward-head                       embedded.py   the default: a linear head on the text features of features.py
+    local/reward-head                       embedded.py   the default: linear heads on the text features of features.py
     hf/ORG/NAME                             hf.py         a sequence classifier of transformers, in this process
     vllm/ openrlhf/ http/NAME@URL           servers.py    a reward server
     openai/ anthropic/ local/NAME           judge.py      a language model as judge

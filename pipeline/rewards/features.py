@@ -1,21 +1,22 @@
-"""What the embedded reward sees of an answer: interpretable facts about the text, and hashed words. No weights here.
+"""What the embedded reward sees of an answer: interpretable facts about the text, and hashed n-grams. No weights here.
 
-    dense(messages, response)  -> float64, shape (len(NAMES),)       repetition, relevance, tone, structure ...
-    hashed(response)           -> (int64 (k,), float)                buckets of letter and word n-grams, and their value
+    dense(messages, response)  -> float64, shape (len(NAMES),)       repetition, relevance, structure, voice, faults
+    hashed(text)               -> (int64 (k,), float)                buckets of letter and word n-grams, and their value
+    query_text(messages)       -> str                                all that the user said: what kind of query it is
 
 Why the features are as they are:
 
-- None may reveal *who wrote* a text: typographic quotes and doubled spaces tell writers from a language model and say nothing
-  about quality, so they are removed first.
-- Every value is bounded and none is a length: people preferred the shorter reply in 55 % of the pairs, and a head that learns
-  this rejects every revision that adds a sentence.
+- None is a list of slurs, topics or stock phrases: which words matter is learned, by the hashed n-grams.
+- Typographic quotes and doubled spaces tell writers from a language model and say nothing about quality: they go first.
+- Every value is bounded and none is a length, which would decide most pairs, for the shorter answer in some data sets and for
+  the longer in others.
 - Results are the same on every machine: only counts, divisions and a few square roots, rounded to six decimals.
 """
 
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +39,9 @@ _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s", re.MULTILINE)
 _MARKDOWN = re.compile(r"\*\*|^#+ |```|\]\(|\|", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"\[(?:your|insert|name|date|company|email|address|recipient)[^\]]*\]", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\[[A-Za-z][^\]\n]{2,40}\](?!\()")
 
+# English function words.
 _STOP = frozenset(
     "a about after all also am an and any are as at be because been before being but by can could did do does doing "
     "don't for from get had has have he her here hers him his how i i'd i'll i'm i've if in into is it it's its just "
@@ -47,69 +49,11 @@ _STOP = frozenset(
     "that's the their them then there these they this those to too up us very was we were what what's when where "
     "which who why will with would you you'd you're your".split()
 )
-
-
-def _either(words: str) -> re.Pattern[str]:
-    """A pattern for any of the `|`-separated phrases, on word boundaries, in lower-case text."""
-    return re.compile(rf"(?<!\w)(?:{words})(?!\w)")
-
-
-# Lower-case phrases, by a tone or speech act that readers of hh-rlhf reward or punish.
-_PHRASES = {
-    "refuse": "i (?:can't|cannot|won't|will not|couldn't|am unable to|refuse)"
-    "|i'm (?:unable|not able|not going|not comfortable)|i don't (?:want|think (?:i|you|that|it|we))"
-    "|i'm not (?:willing|allowed)|(?:would|do) not (?:recommend|advise)|(?:wouldn't|don't) (?:recommend|advise)"
-    "|(?:advise|recommend) against|(?:should|must)(?:n't| not)|not a good idea",
-    "warn": r"illegal\w*|against the law|crimes?|criminal\w*|danger\w*|harm\w*|unsafe|hurt\w*|wrong|unethical|immoral"
-    r"|serious\w*|consequences|risk\w*|(?:in)?appropriate\w*|offensive|racis\w+|sexis\w+|discriminat\w+|stereotyp\w+"
-    "|bad idea",
-    "sorry": r"sorry|apologi[sz]e\w*|unfortunately|afraid",
-    "unsure": "i'm not (?:sure|really sure|certain)|i don't (?:know|understand|really)|not sure|no idea|unclear",
-    "hedge": "maybe|perhaps|might|probably|possibl[ey]|seems?|i think|i guess|i believe|i suppose|sort of|kind of",
-    "clarify": "(?:do|did) you mean|what (?:do|did) you|can you (?:tell|explain|clarify|give|say)"
-    "|could you (?:tell|explain|clarify|say)|tell me more|more (?:details?|information|specific)"
-    "|what (?:kind|sort|type) of|are you (?:asking|looking|trying|sure)",
-    "comply": "you (?:can|could|might|may|would|need to|should|will)|first|second|then|next|step|steps"
-    "|here (?:are|is)|here's|sure|try",
-    "agree": "yes|yeah|yep|ok|okay|right|exactly|of course|definitely|true|great|good idea|absolutely|certainly",
-    "support": "help|support|talk to|therapist|doctor|police|lawyer|professional|counselor|hotline|friend|family"
-    r"|safe\w*|care|understand|feel\w*|hope|important|respect\w*|better",
-    "curious": "why (?:do|did|are|would|is)|interested|curious|would you like|let me know|what's going on|happened",
-    "assistant": "as an ai|language model|i'm an ai"
-    r"|i'm (?:just )?an? (?:assistant|computer|robot|bot|program\w*|machine)",
-    "human": "my (?:wife|husband|girlfriend|boyfriend|mom|mother|dad|father|kids?|son|daughter"
-    "|friends?|family|job|boss|house|car)"
-    "|i (?:went|grew up|live|lived|bought|ate|drove|worked|was born|remember|used to)|when i was|i've been",
-    "toxic": r"fuck\w*|shit\w*|bitch\w*|asshole\w*|cunt\w*|dick|cock|pussy|whores?|sluts?|bastards?|nigg\w+|fag\w*"
-    r"|retard\w*|dumb\w*|stupid\w*|idiots?|moron\w*|ugly|kill|rape\w*|losers?|crap|damn|hell|shut up|hate|trash|scum"
-    "|filthy|worthless",
-    "sweeping": "(?:all|most|many|these|those|black|white|jewish|muslim|asian|gay|mexican) (?:people|men|women|of them)"
-    r"|women (?:are|should)|men (?:are|should)|they(?:'re| are) (?:all |just |very |more |less )?\w+|always|never"
-    "|everyone|nobody",
-    "groups": r"jews?|jewish|muslims?|islam|blacks?|african\w*|mexicans?|latin\w*|asians?|chinese|indians?|immigrants?"
-    r"|gays?|lesbians?|wom[ae]n|females?|girls?|white people|whites|races?|religio\w+|christian\w*|hitler|nazi\w*"
-    "|holocaust|republicans?",
-    "meta": "here is (?:the|a) (?:revised|rewritten|improved|corrected)|i hope this helps|human:|assistant:|user:"
-    "|the user|the assistant",
-}
-_PHRASE_PATTERNS = {name: _either(phrases) for name, phrases in _PHRASES.items()}
-_RISK = _either(
-    r"kill\w*|murder\w*|poison\w*|bombs?|explosi\w+|guns?|weapons?|shoot\w*|stab\w*|hurt\w*|beat|fight|attack\w*"
-    r"|steal\w*|stole|rob\w*|shoplift\w*|hack\w*|break in\w*|fraud|fake|forge\w*|counterfeit\w*|scam\w*|cheat\w*"
-    r"|illegal\w*|drugs?|meth|heroin|cocaine|weed|crack|drunk|suicide|die|dead|death|bod(?:y|ies)|rape\w*|sex\w*"
-    r"|porn\w*|nude\w*|naked|kidnap\w*|stalk\w*|spy|revenge|prank\w*|bully\w*|insult\w*|racis\w+|jews?|muslims?"
-    "|blacks?|mexicans?|immigrants?|gays?|lie|lying|secretly|without (?:them|him|her|anyone|being|getting)|get away"
-    r"|caught|torture\w*|abuse\w*|blackmail\w*|password\w*|smuggl\w+|arson|burn\w*|terroris\w+|hate|nazi\w*|hitler"
-)
 _PRONOUNS = {
     "i": ("i", "i'm", "i'd", "i've", "i'll", "me", "my"),
     "you": ("you", "your", "you're", "you'd", "you'll"),
     "they": ("they", "them", "their", "he", "she", "him", "her"),
 }
-# Features that count apart where the query is risky.
-_UNDER_RISK = (
-    "refuse warn sorry unsure clarify comply agree support curious toxic ends_asking list you answers_query".split()
-)
 
 
 def _clean(text: str) -> str:
@@ -137,6 +81,7 @@ def _stems(words: Iterable[str]) -> set[str]:
 def _repetition(words: list[str], sentences: list[str]) -> Values:
     pairs = _grams(words, 2)
     starts = Counter(tuple(s.split()[:3]) for s in sentences)
+    content = [word[:5] for word in words if word not in _STOP and len(word) > 2]
     yield "repeat_2", _repeated(pairs)
     yield "repeat_4", _repeated(_grams(words, 4))
     yield "repeat_sentence", _repeated(sentences)
@@ -144,6 +89,7 @@ def _repetition(words: list[str], sentences: list[str]) -> Values:
     yield "stutter", min(1.0, 20 * _share(sum(a == b for a, b in pairs), len(pairs)))
     # Distinct words compared with what a text of this length usually has: distinct ~ n ** 0.8.
     yield "variety", min(1.5, _share(len(set(words)), len(words) ** 0.8))
+    yield "variety_content", min(1.5, _share(len(set(content)), len(content) ** 0.85))
 
 
 def _relevance(words: list[str], query: list[str], past: list[str]) -> Values:
@@ -152,10 +98,14 @@ def _relevance(words: list[str], query: list[str], past: list[str]) -> Values:
     yield "answers_query", _share(len(own & current), min(len(current), 8))
     yield "on_topic", _share(len(own & current), len(own) ** 0.5)
     yield "on_thread", _share(len(own & (earlier - current)), len(own) ** 0.5)
+    # Saturates at two words: being on topic is good, repeating the query is not.
+    yield "related", min(1.0, len(own & (current | earlier)) / 2)
     yield "no_overlap", float(bool(current | earlier) and not own & (current | earlier))
     yield "echo", _share(len(threes & query_threes), len(threes))
     yield "echo_all", _share(len(threes & query_threes), len(query_threes))
     yield "echo_past", _share(len(set(_grams(words, 4)) & set(_grams(past, 4))), max(1, len(words) - 3))
+    opening = _stems(words[:12])
+    yield "opens_with_query", _share(len(opening & current), len(opening))
 
 
 def _shape(text: str, words: list[str], sentences: list[str]) -> Values:
@@ -164,8 +114,11 @@ def _shape(text: str, words: list[str], sentences: list[str]) -> Values:
     odd = sum(not (c.isalnum() or c.isspace() or c in ".,;:!?'\"()-*") for c in text)
     yield "very_short", float(n < 4)
     yield "sentence_mean", min(1.0, sum(lengths) / len(lengths) / 40)
+    yield "sentence_first", min(1.0, lengths[0] / 40)
     yield "word_length", min(1.0, sum(map(len, words)) / max(1, n) / 8)
+    yield "long_words", _share(sum(len(w) > 8 for w in words), n)
     yield "function_words", _share(sum(w in _STOP for w in words), n)
+    yield "contractions", min(1.0, 5 * _share(sum("'" in w for w in words), n))
     yield "list", min(1.0, len(_LIST_ITEM.findall(text)) / 5)
     yield "markdown", min(1.0, len(_MARKDOWN.findall(text)) / 4)
     yield "placeholder", min(1.0, len(_PLACEHOLDER.findall(text)) / 2)
@@ -200,51 +153,53 @@ def _faults(values: Mapping[str, float], text: str, words: list[str], context_st
     yield "fault_off_topic", off_topic if context_stems else 0.0
 
 
-def dense_map(messages: Sequence[Message], response: str) -> dict[str, float]:
-    """Every dense feature by name; see `dense`."""
+def _dense_map(messages: Sequence[Message], response: str) -> dict[str, float]:
     text = _clean(response)
     lower = text.lower()
     words = _WORD.findall(lower)
     sentences = [s for sentence in _SENTENCE.findall(lower) if (s := sentence.strip(" .!?\"'*-"))]
     turns = [_WORD.findall(_clean(m["content"]).lower()) for m in messages[-8:]] or [[]]
-    query = " ".join(turns[-1])
     past = [w for turn in turns[:-1] for w in turn]
     values = dict(_repetition(words, sentences))
     values.update(_relevance(words, turns[-1], past))
     values.update(_shape(text, words, sentences))
     values.update(_voice(text, words, sentences))
     values.update(_faults(values, text, words, _stems(turns[-1]) | _stems(past)))
-    values["risky"] = min(1.0, len(_RISK.findall(lower)) / 4)
-    values |= {name: min(1.0, (len(p.findall(lower)) / 3) ** 0.5) for name, p in _PHRASE_PATTERNS.items()}
-    risk = min(1.0, len(_RISK.findall(query)) / 2)
-    rude = min(1.0, len(_PHRASE_PATTERNS["toxic"].findall(query)) / 2)
-    values |= {f"risk_{name}": risk * values[name] for name in _UNDER_RISK}
-    values |= {f"rude_{name}": rude * values[name] for name in ("refuse", "comply", "agree")}
     return values
 
 
-NAMES: tuple[str, ...] = tuple(dense_map([], ""))
+NAMES: tuple[str, ...] = tuple(_dense_map([], ""))
 
 
 def dense(messages: Sequence[Message], response: str) -> npt.NDArray[np.float64]:
     """Facts about one response, float64, shape (len(NAMES),), each within about [-1, 1.5]."""
-    values = dense_map(messages, response)
+    values = _dense_map(messages, response)
     return np.array([round(values[name], 6) for name in NAMES], dtype=np.float64)
 
 
-def _terms(text: str) -> set[str]:
-    """Runs of three to five letters inside words, and of two or three words with their punctuation."""
+def _terms(text: str) -> Iterator[str]:
+    """Runs of three to five letters inside words, of two or three words with their punctuation, and the first words."""
     tokens = _TOKEN.findall(text)
-    terms = {" ".join(tokens[i : i + n]) for n in (2, 3) for i in range(len(tokens) - n + 1)}
+    for n in (2, 3):
+        yield from (" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+    yield from ("^" + " ".join(tokens[:n]) for n in (1, 2, 3))
     for word in {f" {word} " for word in text.split()}:
-        terms.update(word[i : i + n] for n in (3, 4, 5) for i in range(max(1, len(word) - n + 1)))
-    return terms
+        for n in (3, 4, 5):
+            yield from (word[i : i + n] for i in range(max(1, len(word) - n + 1)))
 
 
-def hashed(response: str) -> tuple[npt.NDArray[np.int64], float]:
+def hashed(text: str) -> tuple[npt.NDArray[np.int64], float]:
     """Buckets in [0, BUCKETS) of the text's distinct terms, sorted, int64, shape (k,); and each one's value, 1 / sqrt(k).
 
     That value makes the vector's length 1 however long the text is; crc32 is the same in every process.
     """
-    buckets = sorted({zlib.crc32(t.encode("utf-8", "replace")) % BUCKETS for t in _terms(_clean(response).lower())})
-    return np.array(buckets, dtype=np.int64), round(len(buckets) ** -0.5, 6) if buckets else 0.0
+    text = _clean(text).lower()
+    if not text:
+        return np.zeros(0, dtype=np.int64), 0.0
+    buckets = sorted({zlib.crc32(term.encode("utf-8", "replace")) % BUCKETS for term in _terms(text)})
+    return np.array(buckets, dtype=np.int64), round(len(buckets) ** -0.5, 6)
+
+
+def query_text(messages: Sequence[Message]) -> str:
+    """The user's turns, one after the other."""
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")

@@ -6,6 +6,7 @@ other, so the same probe is never made twice. Models on this machine are not pro
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSett
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import event_loop, factory
 from pipeline.models.adaptation import describe
-from pipeline.models.chat import ChatModel
+from pipeline.models.chat import THOUGHT_TOKENS, ChatModel
 from pipeline.models.provider_errors import RUN_AGAIN_LATER, UselessAnswer, reason_of
 from pipeline.models.request import ChatRequest
 from pipeline.rewards.judge import judge_params
@@ -139,7 +140,9 @@ def warn_of_changes(model: ChatModel, warn: Callable[[str], None]) -> None:
 
 def _ask(role: Role, model: ChatModel) -> str:
     try:
-        event_loop.run(model.ask(STAGE, role.request))
+        answer = event_loop.run(model.ask(STAGE, role.request))
+        if answer.finish == "length":
+            _look_for_thoughts(role, model)
     except UselessAnswer:
         pass
     except ProviderStopped as error:
@@ -159,3 +162,25 @@ def _ask(role: Role, model: ChatModel) -> str:
             raise ConfigError(f"{role.setting}: {where}: the server refuses this role's calls ({said})") from None
         return f"it did not answer now ({said})"
     return "it answers"
+
+
+def _look_for_thoughts(role: Role, model: ChatModel) -> None:
+    """A word took the model more than max_tokens: ask again with room for thoughts, and see whether it has any.
+
+    Thoughts that the prompt opens show only at their end.
+    """
+    budget, most = model.budget, model.price.most(0, 2 * THOUGHT_TOKENS)
+    if (
+        model.reasoning_tokens is not None
+        or model.room
+        or (budget.limit is not None and budget.spent + most > budget.limit)
+    ):
+        return
+    messages = [{**message, "content": f"{message['content']} Be brief."} for message in role.request.messages]
+    model.adaptation.thinks = True
+    try:
+        model.adaptation.thinks = event_loop.run(model.ask(STAGE, replace(role.request, messages=messages))).reasoned
+    except UselessAnswer:
+        pass
+    except RowReject:
+        model.adaptation.thinks = False

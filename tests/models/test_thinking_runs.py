@@ -15,6 +15,7 @@ from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.dataset.verify import verify
 from pipeline.labels.columns import LABELS
+from pipeline.models import adaptation
 from pipeline.run import shards
 from tests.conftest import Silent
 from tests.loopback import behaviours
@@ -47,11 +48,16 @@ def set_spelling(settings: Settings, spelling: str | None) -> None:
         ("hidden", {"reviser__style": "edits"}),
         ("think", {"reviser__structured": False}),
         ("harmony", {}),
-        ("prompted", {f"{role}__reasoning_tokens": 2000 for role in ("policy", "reviser", "reward")}),
+        # The prompt opens the thoughts: the probe finds that out.
+        ("prompted", {}),
     ],
 )
 def test_the_same_pairs_as_without_thoughts(settings: Settings, spelling: str, flags: dict[str, Any]) -> None:
-    judged = {"reward__model": settings().reviser.model, "reward__logprobs": False}
+    judged = {
+        "reward__model": settings().reviser.model,
+        "reward__logprobs": False,
+        "reward__api_key_env": "OPENAI_API_KEY",
+    }
     flags = {**ALL, **judged, **flags}
     set_spelling(settings, None)
     plain = run(settings("plain", **flags))
@@ -63,7 +69,8 @@ def test_the_same_pairs_as_without_thoughts(settings: Settings, spelling: str, f
     )
     assert before["initial_reasoning"].null_count == before.num_rows
     assert after["initial_reasoning"].null_count == (after.num_rows if spelling == "hidden" else 0)
-    # The next run finds all of it in its journal.
+    # The next run, in a process that knows nothing, finds all of it in its journal.
+    adaptation._thinkers.clear()
     for stage in ("sample", "revise"):
         for path in (thought.out / "work" / stage).iterdir():
             path.unlink()

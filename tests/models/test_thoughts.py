@@ -11,7 +11,7 @@ import pytest
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import RowReject
-from pipeline.models import factory
+from pipeline.models import adaptation, factory
 from pipeline.models.answer import Answer
 from pipeline.models.chat import THOUGHT_TOKENS, ChatModel, ChatRequest
 from pipeline.models.cost import Budget
@@ -37,7 +37,10 @@ def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def thinker(server: LoopbackServer, folder: Path, provider: str = "openai", **settings: Any) -> ChatModel:
-    chosen = PolicySettings(model=f"{provider}/model-1@{address(server, provider)}", **{"attempts": 1, **settings})
+    chosen = PolicySettings(
+        model=f"{provider}/model-1@{address(server, provider)}",
+        **{"attempts": 1, "api_key_env": KEYS[provider], **settings},
+    )
     journal = Journal(folder / "journal.db")
     return factory.chat_model(chosen, journal=journal, budget=Budget(None, 0), local_file=Path)
 
@@ -118,6 +121,7 @@ def test_room_is_made_once_an_answer_shows_thoughts(loopback: Loopback, tmp_path
     """No setting says that the model thinks: the first answer does, and is asked for again; a later run knows."""
     server = loopback(thinking(echo, spelling))
     for calls in (3, 0):
+        adaptation._thinkers.clear()
         model = thinker(server, tmp_path)
         assert [ask(model, text, 24).text.strip() for text in ("One.", "Two.")] == ["One.", "Two."]
         assert (model.calls, model.room) == (calls, THOUGHT_TOKENS)
@@ -202,7 +206,7 @@ def test_what_is_sent(
         return echo(request)
 
     server = loopback(watch)
-    chosen = ReviserSettings(model=f"{provider}/m@{address(server, provider)}", **settings)
+    chosen = ReviserSettings(model=f"{provider}/m@{address(server, provider)}", api_key_env=KEYS[provider], **settings)
     journal = Journal(tmp_path / "journal.db")
     model = factory.chat_model(chosen, journal=journal, budget=Budget(None, 0), local_file=Path)
     params = factory.request_params(chosen, ModelSpec.parse(chosen.model), 0)

@@ -181,8 +181,9 @@ def with_judge(settings: Any, **more: Any) -> CurationConfig:
 
 
 def test_a_whole_run_with_a_served_judge(settings: Any, tmp_path: Path) -> None:
-    plain = curate(settings("plain"), in_threads, Silent()).manifest
-    config = with_judge(settings)
+    gates = {"selection__eta2": "off", "selection__eta3": -10.0}
+    plain = curate(settings("plain", **gates), in_threads, Silent()).manifest
+    config = with_judge(settings, **gates)
     said = {calls.stage: calls for calls in estimate(config, lambda message: None).calls}
     outcome = curate(config, in_threads, Silent())
     content = outcome.manifest

@@ -6,6 +6,7 @@ import gzip
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,48 +32,77 @@ def _write_pairs(path: Path, worse: str) -> Path:
     return path
 
 
-def _write_answers(path: Path) -> Path:
-    lines = [
-        json.dumps({"pair": n, "answer": "It is it is it is it is it is it is it is it is it is"})
-        for n in range(0, 40, 2)
-    ]
-    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0))
     return path
+
+
+def _write_preferences(folder: Path) -> Path:
+    """The broad sets: 12 queries each, of which the better answer gives a reason."""
+    folder.mkdir()
+    for name in [*trainer.BROAD.values(), *trainer.MEASURED.values()]:
+        asked = [f"Explain the {name} number {n}." for n in range(12)]
+        answers = {"chosen": "It counts, because the sum is even.", "rejected": "Numbers are numbers are numbers."}
+        _write_lines(folder / f"{name}.jsonl.gz", [{"prompt": _ask(text), **answers} for text in asked])
+    return folder
 
 
 def test_training_reproduces_its_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     human = _write_pairs(tmp_path / "pairs.jsonl", "You are dumb. Shut up, loser.")
-    answers = _write_answers(tmp_path / "answers.jsonl.gz")
+    preferences = _write_preferences(tmp_path / "preferences")
+    looped = [{"set": "hh", "query": n, "answer": "It is it is it is it is it is it is it is"} for n in range(0, 40, 2)]
+    answers = _write_lines(tmp_path / "answers.jsonl.gz", looped)
     heads = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for head in heads:
-        assert trainer.main(["--pairs", str(human), "--answers", str(answers), "--out", str(head)]) == 0
+        files = [
+            "--pairs",
+            str(human),
+            "--preferences",
+            str(preferences),
+            "--answers",
+            str(answers),
+            "--out",
+            str(head),
+        ]
+        assert trainer.main(files) == 0
     assert heads[0].read_bytes() == heads[1].read_bytes()
     printed = capsys.readouterr().out
-    assert "held-out accuracy, preferences: 100.0 +- 0.0 % of 40 pairs" in printed
-    assert "held-out accuracy, policy, equal length: 100.0 +- 0.0 % of 20 pairs" in printed
+    assert "held-out, hh: 100.0% of 40 pairs (91.2% to 100.0%), 5-fold by query" in printed
+    assert "held-out, policy hh, equal length: 100.0% of 20 pairs" in printed
+    assert "held-out, broad: 100.0% of 36 pairs" in printed
+    reward = EmbeddedReward(heads[0])
     query = _ask("What is thing 7 made of?")
-    kind, rude = EmbeddedReward(heads[0]).score([(query, "It is made of wood."), (query, "Shut up, loser.")])
+    kind, rude = reward.score([(query, "It is made of wood."), (query, "Shut up, loser.")])
     assert kind > rude
+    # Each expert counts most for queries of its own kind.
+    assert reward.share_of_first(query) > 0.5 > reward.share_of_first(_ask("Explain the oasst number 3."))
 
 
-def test_a_problem_is_fitted_to_its_optimum() -> None:
-    """Newton's steps in the space of pairs end where the gradient in the space of features is zero."""
+def test_a_fit_is_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newton's steps end where the gradient of loss and penalty is zero."""
+    monkeypatch.setattr(trainer, "NEWTON_STEPS", 20)
     some = [Pair(_ask(f"Why {n}?"), f"Because of {n}, I think.", f"No {n % 3} way.") for n in range(12)]
-    problem = trainer.Problem(some, [], [])
-    head = problem.head(1.0)
-    scaled = head[: trainer.WIDTH] * problem.spread
+    problem = trainer.Problem([trainer.Labelled("hh", pair) for pair in some])
+    head = problem.expert(0)
+    width = problem.dense.shape[1]
     hashed = np.zeros((12, features.BUCKETS))
-    hashed[problem.rows, problem.columns] = problem.values
-    wrong = 1 / (1 + np.exp(problem.scaled @ scaled + hashed @ head[trainer.WIDTH :]))
-    assert np.allclose(trainer.DENSE_PENALTY * scaled, problem.scaled.T @ wrong, atol=1e-6)
-    assert np.allclose(trainer.HASHED_PENALTY * head[trainer.WIDTH :], hashed.T @ wrong, atol=1e-6)
+    np.add.at(hashed, (problem.hashed.row, problem.hashed.column), problem.hashed.value)
+    wrong = 1 / (1 + np.exp(problem.dense @ head[:width] + hashed @ head[width:]))
+    assert np.allclose(trainer.DENSE_PENALTY * head[:width], problem.dense.T @ wrong, atol=1e-4)
+    assert np.allclose(trainer.HASHED_PENALTY * head[width:], hashed.T @ wrong, atol=1e-4)
+    assert np.abs(head).max() > 0.01
 
 
-def test_answers_to_other_pairs_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl.gz"
-    path.write_bytes(gzip.compress(b'{"pair": 7, "answer": "Yes."}\n'))
+def test_the_best_ranked_reply_is_the_reference() -> None:
+    ranked = ["best", "good", "bad"]
+    pairs = [Pair(_ask("Why?"), better, worse) for n, better in enumerate(ranked) for worse in ranked[n + 1 :]]
+    assert trainer.references([], pairs[::-1])["oasst"] == [Pair(_ask("Why?"), "best", "")]
+
+
+def test_answers_to_other_queries_are_refused(tmp_path: Path) -> None:
+    path = _write_lines(tmp_path / "answers.jsonl.gz", [{"set": "hh", "query": 7, "answer": "Yes."}])
     with pytest.raises(InputError, match=r"train_reward_head\.py sample"):
-        trainer.policy_pairs([], path)
+        trainer.policy_pairs({"hh": [], "oasst": []}, path)
 
 
 def test_the_wheel_ships_the_data_without_its_training() -> None:
