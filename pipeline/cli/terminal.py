@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.console import LOG_EVERY_S, Console, progress_bar, table
+from pipeline.cli.time_left import TimeLeft
 from pipeline.curate import Outcome
 from pipeline.dataset import facts
 from pipeline.models.batch import ledger
@@ -146,6 +147,7 @@ class _Board:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._left = TimeLeft(context.config)
         self._started: dict[str, tuple[float, int]] = {}
         self._money: dict[str, tuple[int, float]] = {}
         self._money_due = 0.0
@@ -157,13 +159,17 @@ class _Board:
         stages = [begun.get(name, _Progress(name, 0, 1, "")) for name in self._context.config.stages]
         for name, done, total, text in [*stages, *self._batches()]:
             grid.add_row(name, ProgressBar(total=max(total, 1), completed=done if total else 1, width=24), text)
+        if left := self._left.text(progress.read(self._context.work)):
+            grid.add_row("", "", left)
         return grid
 
     def line(self) -> str:
         """The stages at work, or else all, and the batches, in one line."""
         stages = self._stages()
         working = [stage for stage in stages if stage.done < stage.total]
-        return " · ".join(f"{each.name} {each.text}" for each in [*(working or stages), *self._batches()])
+        parts = [f"{each.name} {each.text}" for each in [*(working or stages), *self._batches()]]
+        left = self._left.text(progress.read(self._context.work))
+        return " · ".join([*parts, left] if left and working else parts)
 
     def _stages(self) -> list[_Progress]:
         counts = progress.read(self._context.work)

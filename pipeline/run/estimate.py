@@ -127,7 +127,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     read = taken + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, taken))
     policy, reviser, selection = config.policy, config.reviser, config.selection
-    share = _selected_share(config)
+    share = selected_share(config)
     reasons = ", ".join(reason for reason, _ in Counter(reject.reason for reject in rejects).most_common(5))
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
@@ -251,7 +251,7 @@ def _revision(config: CurationConfig, rows: list[Row], selected: int) -> list[St
     ]
 
 
-def _selected_share(config: CurationConfig) -> float:
+def selected_share(config: CurationConfig) -> float:
     """The share of rows that pass the quantile thresholds; numbers are taken to let all pass."""
     selection = config.selection
     low = float(selection.eta1[1:]) if isinstance(selection.eta1, str) else 1.0

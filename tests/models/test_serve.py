@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,8 +15,11 @@ import pytest
 from openai import APIConnectionError, AuthenticationError, BadRequestError, OpenAI
 
 from pipeline.errors import ModelUnavailable
+from pipeline.models.factory import Replicas
 from pipeline.models.local import server as serving
 from pipeline.models.local.server import LocalServer, cores, serve
+from pipeline.models.providers import OpenAIProvider
+from pipeline.models.request import ChatRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = {"role": "user", "content": "Write a long story about a cat."}
@@ -92,6 +96,35 @@ def test_the_same_seed_gives_the_same_text_in_any_order(smollm2: Path) -> None:
         texts.append(answers)
         server.close()
     assert texts[0] == texts[1]
+
+
+def test_over_shared_messages_too_the_text_does_not_depend_on_other_rows(smollm2: Path) -> None:
+    """First calls about each row, whose instructions are in the cache, and later calls over the row's own prompt."""
+    rules = [{"role": "system", "content": "You answer in one short sentence, and you are kind. " * 4}]
+    questions = ["Why is the sky blue?", "How do I boil an egg?", "Tell me about Rome."]
+    cached: list[int] = []
+
+    async def ask_all(order: list[str]) -> dict[str, list[str]]:
+        server = LocalServer(smollm2, context=512)
+        replicas = Replicas([OpenAIProvider("x", server.base_url, server.api_key, 60.0)])
+        answers: dict[str, list[str]] = {}
+        for question in order:
+            turns = [*rules, {"role": "user", "content": question}]
+            for first in (True, False):
+                params = {"seed": 5, "temperature": 0.7, "extra_body": {"cache_prompt": not first}}
+                request = ChatRequest(turns, 24, params, shared=1 if first else 0)
+                answer = await replicas.complete(request, lambda quotas: None)
+                answers.setdefault(question, []).append(answer.text)
+                cached.append(answer.cached_tokens)
+                turns = [*turns, {"role": "assistant", "content": answer.text.split(" ", maxsplit=1)[0]}]
+        await replicas.close()
+        server.close()
+        return answers
+
+    texts = [asyncio.run(ask_all(order)) for order in (questions, questions[::-1], questions[1:])]
+    assert texts[0] == texts[1]
+    assert texts[2].items() <= texts[0].items()
+    assert min(cached) > 30, "the instructions are read from the cache"
 
 
 def test_a_server_that_died_is_replaced(smollm2: Path) -> None:
