@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +158,8 @@ def test_cancel_gives_up_a_batch_that_is_gone(
     ledger = BatchLedger(work / FILE)
     ledger.intend("k" * 32, f"{provider}/model-1@{address(server, provider)}", ["one", "two"], [0.5, 0.25])
     ledger.name("k" * 32, "batch_gone" if provider == "openai" else "msgbatch_gone")
+    keys = {f"{provider}/model-1@{address(server, provider)}": KEYS[provider]}
+    (work / "run.json").write_text(json.dumps({"keys": keys}), "utf-8")
     assert main(["cancel", str(work.parent), "--yes"]) == 0
     assert "gone" in capsys.readouterr().out
     assert not unfinished(work)

@@ -16,6 +16,7 @@ from openai import APIConnectionError, AuthenticationError, BadRequestError, Ope
 
 from pipeline.errors import ModelUnavailable
 from pipeline.models.factory import Replicas
+from pipeline.models.keys import Access
 from pipeline.models.local import server as serving
 from pipeline.models.local.server import LocalServer, cores, serve
 from pipeline.models.providers import OpenAIProvider
@@ -106,7 +107,7 @@ def test_over_shared_messages_too_the_text_does_not_depend_on_other_rows(smollm2
 
     async def ask_all(order: list[str]) -> dict[str, list[str]]:
         server = LocalServer(smollm2, context=512)
-        replicas = Replicas([OpenAIProvider("x", server.base_url, server.api_key, 60.0)])
+        replicas = Replicas([OpenAIProvider("x", Access(server.base_url, server.api_key), 60.0)])
         answers: dict[str, list[str]] = {}
         for question in order:
             turns = [*rules, {"role": "user", "content": question}]

@@ -183,7 +183,7 @@ def test_an_account_that_runs_dry_loses_no_row(settings: Settings) -> None:
 @pytest.mark.parametrize("fault", ["openrouter_flagged", "cloudflare_403", "azure_filter", "openai_context"])
 def test_some_rows_that_are_refused_end_no_run(settings: Settings, fault: str) -> None:
     server = settings.server  # type: ignore[attr-defined]
-    server.engine.faults = FaultPlan(lambda number, request, attempt: fault if number in (1, 3, 7) else None)
+    server.engine.faults = FaultPlan(lambda number, request, attempt: fault if number in (3, 5, 9) else None)
     outcome = run(settings())
     wanted = {"cloudflare_403": "blocked", "openai_context": "bad_request"}.get(fault, "content_filter")
     refused = [row for row in rejects(outcome) if row["reason"] == wanted]
@@ -205,7 +205,8 @@ def test_a_stage_of_which_every_call_fails_alike_is_not_published(
         before = len(server.calls)
         with pytest.raises(ProviderStopped, match=rf"failed.*{cause}.*run the same command again"):
             run(config)
-        assert 0 < len(server.calls) - before <= min(rows, 20)
+        # Two more for the probes, once.
+        assert 0 < len(server.calls) - before <= min(rows, 20) + 2
         assert not (config.out / "manifest.json").exists()
     server.engine.faults = FaultPlan.none()
     outcome = run(config)
