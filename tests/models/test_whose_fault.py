@@ -219,7 +219,7 @@ def test_a_later_stage_of_which_every_call_fails_alike_is_not_published(settings
     server.engine.faults = FaultPlan(
         lambda number, request, attempt: "unknown_parameter" if request.model == "reviser" else None
     )
-    config = settings(source__limit=6, selection__eta1="off", selection__eta2="off")
+    config = settings(source__limit=6, selection__eta1="off", selection__eta2="off", selection__eta3="off")
     with pytest.raises(ProviderStopped, match="all rows of revise failed alike, at reviser: bad_request"):
         run(config)
     server.engine.faults = FaultPlan.none()
