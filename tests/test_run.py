@@ -43,7 +43,8 @@ def stage_times(out: Path) -> dict[str, int]:
 
 
 def test_every_row_is_published_or_rejected_with_a_reason(settings: Settings) -> None:
-    outcome = run(settings())
+    # The embedded reward thinks little of the scripted texts, so it alone does not choose.
+    outcome = run(settings(selection__eta2="off", selection__eta3=-10.0))
     rows = outcome.manifest["rows"]
     assert rows["read"] == 40 and rows["published"] >= 5
     assert rows["read"] == rows["published"] + rows["rejected"]
