@@ -108,7 +108,9 @@ def run(loopback: Callable[..., LoopbackServer], tmp_path: Path, monkeypatch: py
         server = loopback(behaviour)
         monkeypatch.setenv(KEYS["openai"], server.key)
         rows = table_for("revise", [row(0, initial=DRAFT, reference=REFERENCE)])
-        settings = ReviserSettings(model=f"openai/reviser@{server.openai_url}", style="branches")
+        settings = ReviserSettings(
+            model=f"openai/reviser@{server.openai_url}", api_key_env=KEYS["openai"], style="branches"
+        )
         return revise(rows, settings, Prompts(), model_for(settings, tmp_path), Counter()), seen
 
     return start
