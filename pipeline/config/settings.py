@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.values import (
+    AutoThreshold,
     Calls,
     Finite,
     Folder,
@@ -56,7 +57,9 @@ class SourceSettings(Section):
     fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
     mix: Positives | None = Field(None, description="Shares of several sources, e.g. 0.7,0.3; default: equal")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
-    limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Read at most so many rows")
+    limit: Annotated[int | None, Operational] = Field(
+        None, ge=1, description="Rows; default: all, with a local policy 36"
+    )
     shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows per shard; doubles every 128 shards")
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
     # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
@@ -138,7 +141,9 @@ class RewardSettings(Calls):
 class SelectionSettings(Section):
     """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
 
-    eta1: Threshold = Field("q0.5", description="Upper bound of the initial answer's reward")
+    eta1: AutoThreshold = Field(
+        "auto", description="Upper bound of the initial answer's reward; auto: q0.5 or q0.8 (local)"
+    )
     eta2: Threshold = Field("q0.3", description="Lower bound of the reference's reward")
     eta3: Threshold = Field(0.0, description="Lower bound of the difference")
 
@@ -184,7 +189,7 @@ class FilterSettings(Section):
         "auto", description="openai/, anthropic/, local/NAME: compares revision and draft; auto: a local reviser"
     )
     judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
-    min_judge_gain: float = Field(0.03, ge=-1, le=1, description="Least preference of the judge for the revision")
+    min_judge_gain: float = Field(0.02, ge=-1, le=1, description="Least preference of the judge for the revision")
 
     @model_validator(mode="after")
     def _band(self) -> Self:

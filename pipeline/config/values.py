@@ -38,6 +38,10 @@ def threshold(value: object) -> object:
     return f"q{number}"
 
 
+def threshold_or_auto(value: object) -> object:
+    return value if value == "auto" else threshold(value)
+
+
 def model_spec(value: object) -> str:
     try:
         spec = ModelSpec.parse(str(value))
@@ -119,6 +123,9 @@ _NAMES = "|".join(SOURCE_NAMES)
 _REWARD = f"({'|'.join(dict.fromkeys([*PROVIDERS, *SCORERS]))})/[^,]+"
 SourceNames = Annotated[str, pattern(f"({_NAMES})(, *({_NAMES}))*")]
 Threshold = Annotated[float | str | None, BeforeValidator(threshold), pattern(r"(off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")]
+AutoThreshold = Annotated[
+    float | str | None, BeforeValidator(threshold_or_auto), pattern(r"(auto|off|-?\d+(\.\d+)?|q(0(\.\d+)?|1))")
+]
 Model = Annotated[str, BeforeValidator(model_spec), pattern(f"({'|'.join(PROVIDERS)})/.+")]
 Judge = Annotated[str, BeforeValidator(judge_spec), pattern(f"(auto|off|({'|'.join(PROVIDERS)})/.+)")]
 Rewards = Annotated[str, BeforeValidator(reward_specs), pattern(f"{_REWARD}(, *{_REWARD})*")]

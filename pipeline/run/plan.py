@@ -27,6 +27,8 @@ from pipeline.text import redact_paths
 PLAN_VERSION = 2
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
+# What an embedded policy answers, and an embedded reviser corrects, in about four minutes of two cores.
+EMBEDDED_ROWS = 36
 _DOUBLE_EVERY, _LARGEST_SHARD, _REPORT_EVERY_S = 128, 32_768, 10.0
 Warn = Callable[[str], None]
 
@@ -142,7 +144,10 @@ def open_source(config: CurationConfig, warn: Warn) -> tuple[CurationConfig, Res
     """The source and its adapters, and the configuration with its entry stage, checked. Raises what a run would refuse."""
     source = sources.resolve_source(config.source, warn)
     adapters = sources.open_adapters(config.source, source, warn)
+    limit = config.source.limit
     config = resolve_entry_stage(config, adapters)
+    if config.source.limit != limit:
+        warn(f"embedded models take seconds per row: the first {config.source.limit} rows; --limit takes more")
     context.check(config)
     return config, source, adapters
 
@@ -160,7 +165,7 @@ def first_rows(
 
 
 def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter]) -> CurationConfig:
-    """`config` with `source.enters_at` decided: score or filter for pre-made pairs, else sample.
+    """`config` with `source.enters_at` decided: score or filter for pre-made pairs, else sample; with what depends on it.
 
     Raises ConfigError if only some sources have pairs.
     """
@@ -174,7 +179,18 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
     if wanted == "auto":
         scored = all(adapter.scored for adapter in adapters.values())
         stage = "sample" if lacking else "score" if scored else "filter"
-    return config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})})
+    return _with_defaults(config.model_copy(update={"source": config.source.model_copy(update={"enters_at": stage})}))
+
+
+def _with_defaults(config: CurationConfig) -> CurationConfig:
+    """The settings whose defaults depend on the policy. An embedded one is slow, and has faults in most answers."""
+    embedded = config.needs_generation and config.policy.model.startswith("local/")
+    source, selection = config.source, config.selection
+    if embedded and source.limit is None:
+        source = source.model_copy(update={"limit": EMBEDDED_ROWS})
+    if selection.eta1 == "auto":
+        selection = selection.model_copy(update={"eta1": "q0.8" if embedded else "q0.5"})
+    return config.model_copy(update={"source": source, "selection": selection})
 
 
 def _repeat(taken: list[TakenRow], samples: int) -> list[TakenRow]:

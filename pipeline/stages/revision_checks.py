@@ -156,6 +156,7 @@ _TURNS = re.compile(
         pero|não|mas)\b|n['’]t\b|不|但|ない|ません|않|\bне\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+_CLAUSE = re.compile(r"\b(?:if|when|while|because|since|wenn|falls)\b[^,;]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 # An opening is kept while at most this share of its words is edited.
 _KEPT = 0.5
@@ -182,8 +183,8 @@ def denies(reference: str) -> bool:
 
 
 def turns(sentence: str) -> bool:
-    """Whether a sentence negates or restricts something."""
-    return bool(_TURNS.search(sentence))
+    """Whether a sentence negates or restricts something, other than in a clause of its own: "skip them if they don't fit"."""
+    return bool(_TURNS.search(_CLAUSE.sub("", sentence)))
 
 
 def opening(text: str) -> str:
