@@ -86,8 +86,10 @@ def against(server: LoopbackServer, rows: Path, tokenizer: Path, out: Path) -> d
         "reviser.api_key_env": "OPENAI_API_KEY",
         "labels.tokenizer": str(tokenizer),
         "output.dir": str(out),
-        # The scripted texts are not what the embedded reward head was trained on: here it must not decide.
+        # The scripted texts are not what the embedded reward head was trained on: here it must not decide, nor must how
+        # their first words sound beside the reference's.
         "filter.min_reward_gain": -100,
+        "filter.reject_contradictions": False,
     }
 
 

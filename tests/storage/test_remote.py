@@ -118,7 +118,7 @@ def test_a_run_gives_the_same_bytes_in_a_store(root: RemotePath, settings: Setti
     assert curate(there, in_threads, Silent()).already_done
     # A republication sets aside what changed, for those who read it.
     before = pipeline.open_dataset(str(root))
-    curate(settings(output__dir=str(root), filter__max_distance=0.4), in_threads, Silent())
+    curate(settings(output__dir=str(root), filter__max_distance=0.15), in_threads, Silent())
     assert len(before.to_table()) == len(before) > len(pipeline.open_dataset(str(root)))
 
 
