@@ -57,9 +57,7 @@ class SourceSettings(Section):
     fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
     mix: Positives | None = Field(None, description="Shares of several sources, e.g. 0.7,0.3; default: equal")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
-    limit: Annotated[int | None, Operational] = Field(
-        None, ge=1, description="Rows; default: all, with a local policy 36"
-    )
+    limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Rows; default: all, local policy: 36")
     shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows per shard; doubles every 128 shards")
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
     # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
@@ -139,12 +137,10 @@ class RewardSettings(Calls):
 
 
 class SelectionSettings(Section):
-    """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3."""
+    """Which rows are worth correcting: R(Ŷ) < η1, R(Y) > η2, R(Y) − R(Ŷ) > η3. auto is off if filter.judge=auto judges."""
 
-    eta1: AutoThreshold = Field(
-        "auto", description="Upper bound of the initial answer's reward; auto: q0.5 or q0.8 (local)"
-    )
-    eta2: Threshold = Field("q0.3", description="Lower bound of the reference's reward")
+    eta1: AutoThreshold = Field("auto", description="Upper bound of the initial answer's reward; auto: q0.5")
+    eta2: AutoThreshold = Field("auto", description="Lower bound of the reference's reward; auto: q0.3")
     eta3: Threshold = Field(0.0, description="Lower bound of the difference")
 
 
@@ -177,7 +173,9 @@ class FilterSettings(Section):
 
     min_distance: float = Field(0.0, ge=0, le=1, description="Normalised token edit distance must exceed this")
     max_distance: float = Field(0.8, gt=0, le=1, description="... and must not exceed this")
-    min_reward_gain: Finite | None = Field(None, description="Least R(Ỹ) − R(Ŷ); default: 0, off for pre-made pairs")
+    min_reward_gain: Finite | None = Field(
+        None, description="Least R(Ỹ) − R(Ŷ); default: 0, off if auto judges, or for pairs"
+    )
     min_rouge_gain: float | None = Field(None, ge=-1, le=1, description="Least gain in ROUGE-L to Y; default: off")
     min_reference_distance: Share = Field(
         None, description="Least word edit distance from the reference, if the draft's is > 0.5; default: 0.2, pairs: 0"
@@ -185,9 +183,7 @@ class FilterSettings(Section):
     reject_contradictions: bool | None = Field(
         None, description='Reject "Yes, you can" where the reference says "No"; default: not for pre-made pairs'
     )
-    judge: Judge = Field(
-        "auto", description="openai/, anthropic/, local/NAME: compares revision and draft; auto: a local reviser"
-    )
+    judge: Judge = Field("auto", description="openai/, anthropic/, local/NAME: compares both; auto: a local reviser")
     judge_api_key_env: Annotated[Variables, Operational] = Field(None, description="As policy.api_key_env")
     min_judge_gain: float = Field(0.02, ge=-1, le=1, description="Least preference of the judge for the revision")
 
@@ -260,6 +256,11 @@ class CurationConfig(Section):
         """Whether the reward model is used. Pre-made pairs without it have null rewards."""
         gated = self.filter.min_reward_gain is not None or self.labels.signal == "reward_weighted"
         return self.needs_generation or self.source.enters_at == "score" or gated
+
+    @property
+    def judges_itself(self) -> bool:
+        """Whether an embedded reviser judges by default; it is right more often than the embedded reward."""
+        return self.filter.judge == "auto" and self.judge is not None
 
     @property
     def judge(self) -> RewardSettings | None:

@@ -145,7 +145,7 @@ class Context:
         """As configured, with the defaults that depend on who revised."""
         config, settings, generated = self.config, self.config.filter, self.config.needs_generation
         # A negative gain would turn the weights of reward_weighted around.
-        gated = generated or config.labels.signal == "reward_weighted"
+        gated = (generated and not config.judges_itself) or config.labels.signal == "reward_weighted"
         defaults = {
             "min_reward_gain": 0.0 if gated else None,
             "min_reference_distance": REFERENCE_DISTANCE if generated else 0.0,

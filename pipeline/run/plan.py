@@ -183,14 +183,13 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
 
 
 def _with_defaults(config: CurationConfig) -> CurationConfig:
-    """The settings whose defaults depend on the policy. An embedded one is slow, and has faults in most answers."""
-    embedded = config.needs_generation and config.policy.model.startswith("local/")
+    """The settings whose defaults depend on the models: an embedded policy is slow, and a judge needs no help to select."""
     source, selection = config.source, config.selection
-    if embedded and source.limit is None:
+    if config.needs_generation and config.policy.model.startswith("local/") and source.limit is None:
         source = source.model_copy(update={"limit": EMBEDDED_ROWS})
-    if selection.eta1 == "auto":
-        selection = selection.model_copy(update={"eta1": "q0.8" if embedded else "q0.5"})
-    return config.model_copy(update={"source": source, "selection": selection})
+    defaults = {"eta1": None, "eta2": None} if config.judges_itself else {"eta1": "q0.5", "eta2": "q0.3"}
+    unset = {eta: limit for eta, limit in defaults.items() if getattr(selection, eta) == "auto"}
+    return config.model_copy(update={"source": source, "selection": selection.model_copy(update=unset)})
 
 
 def _repeat(taken: list[TakenRow], samples: int) -> list[TakenRow]:

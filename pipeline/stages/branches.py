@@ -8,7 +8,8 @@ nonsense. `best` takes the one that comes nearest to the reference among those t
 
     replace        remove a word or a number of the draft; what only adds keeps the draft's mistakes
     are grounded   take what they bring in from the reference
-    differ         from the draft, by no more than `_FARTHEST`, and from the reference, by no less than `_NEAREST`
+    differ         from the draft, by no more than `_FARTHEST`, and from the reference, by no less than `_NEAREST`; and
+                   don't hold the whole reference beside what is left of the draft
     turn           begin with a "no", "not", "but" or the like, where the reference declines or denies
     hang together  say nothing twice, and nothing of the task itself
 
@@ -20,7 +21,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein
 
 from pipeline.stages.revision_checks import denies, opening, rouge_l, turns, word_distance
 
@@ -31,6 +32,7 @@ _LEAST_GROUNDED = 0.7
 _LEAST_GAIN = 0.08  # of ROUGE-L with the reference
 _FARTHEST = 0.8
 _NEAREST = 0.3
+_WHOLE = 0.9
 _PRONOUNS = ("that", "this", "they", "them", "your", "there")
 # Words that a revision may say of its task only where draft or reference do.
 _TASK = ("facts", "reply", "draft")
@@ -93,7 +95,7 @@ def fault(text: str, draft: str, reference: str) -> str | None:
         "only_adds": not any(len(word) > 3 or word.isdigit() for word in removed if word not in _PRONOUNS),
         "not_grounded": bool(content) and grounded < _LEAST_GROUNDED,
         "no_nearer": rouge_l(text, reference) - rouge_l(draft, reference) < _LEAST_GAIN,
-        "copies_reference": word_distance(text, reference) < _NEAREST,
+        "copies_reference": word_distance(text, reference) < _NEAREST or _share(reference, text) > _WHOLE,
         "too_different": word_distance(text, draft) > _FARTHEST,
         "does_not_turn": denies(reference) and not turns(opening(text)),
         "speaks_of_task": any(word in content and word not in theirs for word in _TASK),
@@ -114,6 +116,12 @@ def diagnosis(draft: str, revised: str, reference: str) -> str:
     if not added:
         return "structure"
     return "lack_of_detail" if len(added) > 3 * len(removed) else "inaccuracy"
+
+
+def _share(reference: str, text: str) -> float:
+    """The share of the reference's words that the text has in the same order."""
+    theirs = _words(reference)
+    return LCSseq.similarity(theirs, _words(text)) / max(1, len(theirs))
 
 
 def _repeats(text: str) -> bool:
