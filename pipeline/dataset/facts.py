@@ -64,8 +64,10 @@ def tiles(manifest: Manifest, measured: Measures) -> list[Fact]:
     gains = measured.numbers["reward_gain"]
     gain, distance = median(gains), median(measured.numbers["edit_distance"])
     if gain is not None:
-        better = float(np.mean(gains[np.isfinite(gains)] > 0))
-        facts += [("median reward gain", f"{gain:+.2f}"), ("revisions scored better", f"{better:.0%}")]
+        facts.append(("median reward gain", f"{gain:+.2f}"))
+        least = accepted_gain(manifest)[0]
+        if least is None or least < 0:  # With a gate all are better, by definition.
+            facts.append(("revisions scored better", f"{float(np.mean(gains[np.isfinite(gains)] > 0)):.0%}"))
     if distance is not None:
         facts.append(("median edit distance", f"{distance:.2f}"))
     return [*facts, ("paid for models", cost(manifest))]

@@ -33,7 +33,7 @@ def hostile_report(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_opens_without_a_complaint_or_a_request(browser: Any, data: Path) -> None:
     opened = Opened(browser, data / "report.html")
-    assert opened.page.locator("figure > svg.pygal-chart").count() == 6
+    assert opened.page.locator("figure > svg.pygal-chart").count() == 8
     assert opened.status == "2000 of 2000 pairs"
     assert (data / "report.html").stat().st_size < 8_000_000
     opened.settle()
@@ -84,9 +84,9 @@ def test_keyboard_and_deep_link(browser: Any, data: Path) -> None:
     second = opened.row
     assert second != first and opened.page.url.endswith(f"#row={second}")
     opened.page.keyboard.press("ArrowRight")
-    opened.page.keyboard.press("k")
+    opened.page.keyboard.press("p")
     assert opened.row == second
-    opened.page.keyboard.press("k")
+    opened.page.keyboard.press("p")
     assert opened.row == first
     opened.page.keyboard.press("/")
     opened.page.keyboard.type("jj")
@@ -103,21 +103,52 @@ def test_tokens_have_their_stored_ids_weights_and_marks(browser: Any, data: Path
     row = open_dataset(data).to_table().slice(3, 1).to_pylist()[0]
     opened = Opened(browser, data / "report.html", f"#row={row['id']}")
     start = len(row["prompt_input_ids"])
-    names = ("kept", "ins", "sub", "del")
+    opened.page.select_option("#layout", "side")
     for side in ("initial", "revised"):
         shown = opened.page.locator(f".answer.{side} .tok")
-        facts = shown.evaluate_all("all => all.map(t => [t.dataset.facts, t.classList[1]])")
+        facts = shown.evaluate_all("all => all.map(t => [t.dataset.facts, t.className])")
         stored = zip(
             row[f"{side}_input_ids"][start:], row[f"{side}_weights"][start:], row[f"{side}_ops"][start:], strict=True
         )
         for n, ((told, kind), (id_, weight, op)) in enumerate(zip(facts, stored, strict=True)):
-            assert told.startswith(f"token {n}  id {id_}  weight {weight:g}  ") and kind == names[op]
+            assert told.startswith(f"token {n}  id {id_}  weight {weight:g}  ")
+            mark = {"initial": "del", "revised": "ins"}[side] if op else "kept"
+            tint = "up w4" if weight == 1 else "down w2" if weight == -0.5 else "w0"
+            assert kind == f"tok {mark} {tint}", "marked by the side that it is on, coloured by its weight's sign"
         signs = shown.locator(".sign").count()
         assert signs > 0 or not any(row[f"{side}_ops"][start:])
     opened.page.locator(".answer.revised .tok").first.hover()
     assert str(opened.page.locator("#token").text_content()).startswith("token 0  id ")
-    opened.page.select_option("#layout", "inline")
-    assert opened.page.locator(".answer.inline .tok").count() > len(row["revised_ops"]) - start
+    opened.settle()
+
+
+def test_inline_is_the_default_and_clean_text_has_no_marks(browser: Any, data: Path) -> None:
+    row = open_dataset(data).to_table().slice(3, 1).to_pylist()[0]
+    opened = Opened(browser, data / "report.html", f"#row={row['id']}")
+    start = len(row["prompt_input_ids"])
+    marked = {
+        kind: opened.page.locator(f"#row .answer.inline .{kind}").all_text_contents() for kind in ("del", "ins")
+    }
+    kept = opened.page.locator("#row .answer.inline .kept").all_text_contents()
+    assert "".join(text.lstrip("−+") for text in [*marked["del"]]) or not any(row["initial_ops"][start:])
+    assert len(kept) < sum(op == 0 for op in row["revised_ops"][start:]), "kept tokens are joined into runs"
+    opened.page.select_option("#layout", "clean")
+    assert opened.page.locator("#row .tok").count() == 0
+    assert opened.page.locator("#row .sides .text").all_text_contents() == [row["initial"], row["revised"]]
+    opened.settle()
+
+
+def test_the_first_screen_shows_a_pair_in_red_and_green(browser: Any, data: Path) -> None:
+    opened = Opened(browser, data / "report.html", viewport={"width": 1280, "height": 800})
+    for part in (".funnel", "#hero .tok.up", "#hero .tok.down"):
+        box = opened.page.locator(part).first.bounding_box()
+        assert box["y"] + 20 < 800, part
+    colours = opened.page.evaluate(
+        "['up', 'down'].map(c => getComputedStyle(document.querySelector(`#hero .${c}`)).backgroundColor)"
+    )
+    assert all(colour.startswith("rgba") for colour in colours) and colours[0] != colours[1]
+    opened.page.click("#hero a")
+    assert opened.page.url.endswith(f"#row={opened.row}")
     opened.settle()
 
 

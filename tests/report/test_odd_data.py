@@ -39,7 +39,7 @@ def made(tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_no_row_and_one(browser: Any, made: Callable[..., Path], count: int) -> None:
     opened = Opened(browser, made(count) / "report.html")
     assert opened.status == f"{count} of {count} pairs"
-    assert opened.page.locator("figure", has_text="no data").count() == (0 if count else 5)
+    assert opened.page.locator("figure", has_text="no data").count() == (0 if count else 7)
     opened.page.keyboard.press("j")
     opened.page.select_option("#kind", "rejects")
     opened.settle()
@@ -63,6 +63,7 @@ def test_rewards_that_are_missing_or_no_numbers(
 def test_letters_of_several_bytes_stay_whole(browser: Any, made: Callable[..., Path]) -> None:
     texts = {"initial": "שלום עולם 你好 👩🏽‍🚀", "revised": "שלום לעולם 你好， 👩🏽‍🚀"}
     opened = Opened(browser, made(2, **texts) / "report.html")
+    opened.page.select_option("#layout", "side")
     for side, text in texts.items():
         shown = str(opened.page.locator(f".answer.{side}").text_content())
         plain = "".join(c for c in shown if c not in "+−±‥∅").replace("⟨200d⟩", "\u200d")
