@@ -55,9 +55,13 @@ def load_config(
 
 
 def _scalar(text: str, where: str) -> Any:
+    """The value of one line: YAML, of which lists and objects are in brackets, so that a sentence with a colon is text."""
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        return value if text.lstrip()[:1] in ("[", "{") or not isinstance(value, list | dict) else text
     except (yaml.YAMLError, ValueError):  # ValueError for a date that no calendar has.
+        if ": " in text and text.lstrip()[:1] not in ("[", "{", '"', "'"):
+            return text
         raise ConfigError(f"{where}: {without_queries(text)!r} is not a YAML value; quote it if it is text") from None
 
 

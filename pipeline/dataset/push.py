@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset import manifest
+from pipeline.dataset import croissant, manifest
 from pipeline.dataset.reader import read_manifest
 from pipeline.dataset.verify import Progress, no_progress, verify
 from pipeline.errors import CurationError, StorageError, UsageError
@@ -16,7 +16,7 @@ from pipeline.text import one_line, redact_paths
 _ATTEMPTS = 4
 _PAUSE_S = 1.0
 _PARQUET = re.compile(r"(data|rejected)/.+\.parquet")
-_BESIDE = (manifest.NAME, "README.md", "report.html")
+_BESIDE = (manifest.NAME, "README.md", "report.html", croissant.NAME)
 
 
 def checked_files(root: Path, progress: Progress = no_progress) -> list[str]:

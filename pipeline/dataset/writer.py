@@ -29,7 +29,7 @@ _GROUP_ROWS, _GROUP_BYTES = 1024, 64_000_000
 
 def publish_rows(out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str]) -> list[Entry]:
     """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
-    tables = (stage_files.read(file).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for file in files)
+    tables = (schema.complete(stage_files.read(file)).cast(schema.PUBLISHED) for file in files)
     return write_rows(out, tables, sum(file.rows for file in files), rows_per_file, metadata)
 
 

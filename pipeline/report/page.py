@@ -55,7 +55,14 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
     return fill(
         "report.html",
         script="viewer.js",
-        rows=embedded({"vocabulary": list(shown.vocabulary), "pairs": shown.pairs, "rejects": shown.rejects}),
+        rows=embedded(
+            {
+                "run": manifest.get("run_digest", ""),
+                "vocabulary": list(shown.vocabulary),
+                "pairs": shown.pairs,
+                "rejects": shown.rejects,
+            }
+        ),
         title=facts.title(manifest),
         tiles=facts.tiles(manifest, measured),
         origin=facts.origin(manifest),

@@ -69,7 +69,7 @@ def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> 
     shown.rejects = _fitting(rejects, _REJECT_BYTES, {})
     gain, distance = (_floats(shown.pairs, name) for name in ("reward_gain", "edit_distance"))
     shown.pairs = [shown.pairs[place] for place in best_first(gain, distance)]
-    shown.cut = sum(row.pop("cut") for row in [*shown.pairs, *shown.rejects])
+    shown.cut = sum(row["cut"] for row in [*shown.pairs, *shown.rejects])
     return shown
 
 

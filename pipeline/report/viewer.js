@@ -173,6 +173,7 @@
     into.replaceChildren();
     focused = -1;
     at("token").textContent = "";
+    count();
     if (!row) {
       into.append(element("p", "quiet", "No row matches."));
       return;
@@ -186,8 +187,58 @@
       part(into, "Initial answer", row.initial);
       part(into, "Revised answer", row.revised);
     }
+    editor(into, row);
     part(into, "Reference", row.reference);
     part(into, "Evidence", row.evidence, false);
+  };
+
+  // Review: decisions by id, in this browser's storage until they are saved as a file.
+  const STORE = `figa-review ${data.run}`;
+  const stored = (() => { try { return JSON.parse(localStorage.getItem(STORE)) ?? {}; } catch { return {}; } })();
+  const decisions = new Map(Object.entries(stored.decisions ?? {}));
+  at("reviewer").value = stored.reviewer ?? "";
+  const keep = () => {
+    const value = { reviewer: at("reviewer").value, decisions: Object.fromEntries(decisions) };
+    try { localStorage.setItem(STORE, JSON.stringify(value)); } catch { /* no storage: the file is all there is */ }
+  };
+  const count = () => {
+    const kinds = [...decisions.values()].map((one) => one.decision), row = rows[chosen];
+    const each = ["keep", "drop", "edit"].map((kind) => `${kinds.filter((one) => one === kind).length} ${kind}`).join(", ");
+    at("counter").textContent = `${kinds.length} of ${data.pairs.length} decided: ${each}`;
+    for (const button of document.querySelectorAll("[data-decide]")) {
+      const pair = row && !row.stage;
+      button.disabled = !pair || (button.dataset.decide === "edit" && row.cut);
+      button.setAttribute("aria-pressed", String(Boolean(pair && decisions.get(row.id)?.decision === button.dataset.decide)));
+    }
+  };
+  const editor = (into, row) => {
+    if (row.stage || decisions.get(row.id)?.decision !== "edit") return;
+    const area = element("textarea");
+    area.id = "edited";
+    area.setAttribute("aria-label", "Your revision");
+    area.value = decisions.get(row.id).revised;
+    area.addEventListener("input", () => { decisions.set(row.id, { decision: "edit", revised: area.value }); keep(); });
+    into.append(element("h3", "", "Your revision"), area);
+  };
+  const decide = (kind) => {
+    const row = rows[chosen];
+    if (!row || row.stage || (kind === "edit" && row.cut)) return;
+    const same = decisions.get(row.id)?.decision === kind;
+    if (same && kind !== "edit") decisions.delete(row.id);
+    else if (!same) decisions.set(row.id, kind === "edit" ? { decision: kind, revised: plain(unpack(row.revised)) } : { decision: kind });
+    keep();
+    if (kind !== "edit" && !same && chosen < rows.length - 1) choose(chosen + 1);
+    else { paint(); draw(); }
+    if (kind === "edit") at("edited").focus();
+  };
+  const save = () => {
+    const listed = [...decisions].map(([id, decision]) => ({ id, ...decision }));
+    const file = { format: "figa-review", run_digest: data.run, reviewer: at("reviewer").value.trim() || "anonymous", decisions: listed };
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
+    link.download = "decisions.json";
+    link.click();
+    URL.revokeObjectURL(link.href);
   };
 
   // The list holds only the items in sight, some dozen, however many rows there are.
@@ -206,6 +257,8 @@
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
     const summary = row.stage ? `${visible(row.stage)}: ${visible(row.reason)}`
       : `${visible(row.diagnosis ?? "")} · gain ${number(row.reward_gain, true)} · distance ${number(row.edit_distance)}`;
+    const decided = row.stage ? undefined : decisions.get(row.id)?.decision;
+    if (decided) node.append(element("span", "decided", decided));
     node.append(element("span", "what", visible(query.slice(0, 120)) || "(no prompt)"), element("span", "how", summary));
     return node;
   };
@@ -254,8 +307,8 @@
   };
   const filter = () => {
     const started = performance.now();
-    const text = at("search").value.toLowerCase(), reason = at("reason").value, source = at("source").value;
-    rows = kind().filter((row) => (!reason || reasonOf(row) === reason) && (!source || row.source === source) && (!text || row.searched.includes(text))
+    const text = at("search").value.toLowerCase(), reason = at("reason").value, source = at("source").value, decided = at("decided").value;
+    rows = kind().filter((row) => (!reason || reasonOf(row) === reason) && (!source || row.source === source) && (!text || row.searched.includes(text)) && (!decided || (decisions.get(row.id)?.decision ?? "none") === decided)
       && within(row.reward_gain, "gain") && within(row.edit_distance, "distance"));
     const [name, way] = at("sort").value.split(":");
     // Rows without the number come last, whichever way.
@@ -266,7 +319,7 @@
     at("status").textContent = `${rows.length} of ${kind().length} ${at("kind").value === "pairs" ? "pairs" : "rejected rows"}`;
     document.body.dataset.filterMs = (performance.now() - started).toFixed(1);
   };
-  const FILTERS = ["search", "reason", "source", "gain-min", "gain-max", "distance-min", "distance-max", "sort"];
+  const FILTERS = ["search", "reason", "source", "gain-min", "gain-max", "distance-min", "distance-max", "sort", "decided"];
   const clear = () => { for (const id of FILTERS) at(id).value = ""; };
 
   // A link to a row: #row=ID.
@@ -301,6 +354,7 @@
     const turn = { ArrowRight: 1, ArrowLeft: -1 }[key];
     if (key === "t") { focused = focused < 0 && tokens.length ? 0 : -1; if (focused < 0) point(null); }
     else if (key === "Escape") { focused = -1; point(null); }
+    else if ({ k: 1, d: 1, e: 1 }[key]) decide({ k: "keep", d: "drop", e: "edit" }[key]);
     else if (key === "/") at("search").focus();
     else if (focused >= 0 && turn) focused = Math.max(0, Math.min(tokens.length - 1, focused + turn));
     else if (key === "j" || key === "ArrowRight" || (key === "ArrowDown" && inList)) choose((chosen ?? -1) + 1);
@@ -319,6 +373,9 @@
   for (const id of FILTERS) at(id).addEventListener("input", filter);
   at("kind").addEventListener("input", () => { fillOptions(); filter(); });
   at("layout").addEventListener("input", draw);
+  for (const button of document.querySelectorAll("[data-decide]")) button.addEventListener("click", () => decide(button.dataset.decide));
+  at("reviewer").addEventListener("input", keep);
+  at("save").addEventListener("click", save);
   window.addEventListener("hashchange", open);
   window.addEventListener("resize", paint);
   document.addEventListener("keydown", pressed);

@@ -82,19 +82,7 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
     rows, taken, _ = first_rows(config, adapters, records, _CHECKED_ROWS)
     yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
-    name, settings = context.tokenizer_settings(config)
-    if _missing(name) and not context.has_tokenizer(name):
-        yield "tokenizer", f"{name}: comes with the model, which the run downloads first"
-    else:
-        tokenizer = open_tokenizer(name, settings)
-        if rows:
-            try:
-                tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
-            except RowReject as reject:
-                why = f"the first row can't be labelled: {reject.reason} {reject.evidence}"
-                hint = "set labels.template, labels.template_options or another tokenizer"
-                raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
-        yield "tokenizer", f"{name}: its template renders the first row"
+    yield "tokenizer", _check_tokenizer(config, rows)
     if config.needs_generation:
         yield "prompts", f"{config.reviser.prompts or 'as shipped'}: they can be rendered"
         for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
@@ -107,6 +95,22 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     if config.judge and config.judge.model.startswith("local/"):
         yield "judge", f"{config.judge.model}: {_state(config.judge.model)}"
     yield from probe_all(config, warn)
+
+
+def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
+    """What can be said of the labels' tokenizer. Raises ConfigError where it can't be opened, or can't label the first row."""
+    name, settings = context.tokenizer_settings(config)
+    if _missing(name) and not context.has_tokenizer(name):
+        return f"{name}: comes with the model, which the run downloads first"
+    tokenizer = open_tokenizer(name, settings)
+    if rows:
+        try:
+            tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
+        except RowReject as reject:
+            why = f"the first row can't be labelled: {reject.reason} {reject.evidence}"
+            hint = "set labels.template, labels.template_options or another tokenizer"
+            raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
+    return f"{name}: its template renders the first row"
 
 
 def _state(model: str) -> str:
@@ -124,6 +128,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     config, source, adapters = open_source(config, warn)
     records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
     rows, taken, rejects = first_rows(config, adapters, records, _READ_ROWS)
+    _check_tokenizer(config, rows)
     read = taken + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, taken))
     policy, reviser, selection = config.policy, config.reviser, config.selection

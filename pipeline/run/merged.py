@@ -3,6 +3,8 @@
 Sees manifests only, neither files nor rows. What differs (sources, models, thresholds) is in `lineage`, per part.
 """
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +29,18 @@ def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
         for name, value in _what_determines(one["labels"]).items():
             if value != theirs[name]:
                 what = f"{name} is {str(value)[:40]} and {str(theirs[name])[:40]}"
-                hint = "`figa relabel` labels one of them like the other"
+                hint = f"label it like the first, and merge that: {_way_out(one['labels'], root)}"
                 raise UsageError(f"{first} and {root} are labelled differently: {what}; {hint}")
+
+
+def _way_out(wanted: Manifest, root: Path) -> str:
+    """The command that labels a data set as `wanted` says."""
+    settings = {name: wanted[name] for name in LabelSettings.model_fields if name in wanted and name != "tokenizer"}
+    settings["system"] = settings.get("system") or ""
+    words = ["figa", "relabel", str(root), "--tokenizer", str(wanted["tokenizer"])]
+    for name, value in settings.items():
+        words += ["--set", f"labels.{name}={json.dumps(value, ensure_ascii=False)}"]
+    return shlex.join([*words, "--out", f"{root}-relabelled"])
 
 
 def _what_determines(labels: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -12,7 +13,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +26,10 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 BLOCK = re.compile(r"^( *)```(sh|python)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 # By page and words in the block: why it isn't run here.
 NOT_RUN = {
-    ("README.md", "pip install -q -e '.[local]' &&"): "installs, and fetches a model; .ci/run and a fresh machine run it",
+    (
+        "README.md",
+        "pip install -q -e '.[local]' &&",
+    ): "installs, and fetches a model; .ci/run and a fresh machine run it",
     ("README.md", "python3 -m venv .venv-test"): "this very test suite; .ci/run runs it",
     ("CONTRIBUTING.md", "python3 -m venv .venv-test"): "this very test suite; .ci/run runs it",
     ("recipes.md", "s3://"): "needs a bucket; tests/kills/s3.py runs such a build",
@@ -80,6 +83,7 @@ def place(
     shutil.copytree(published, tmp_path / "out" / "other")
     return {
         "=...": f"={server.key}",
+        'SFTConfig("trained", ': 'SFTConfig("trained", use_cpu=True, bf16=False, max_steps=1, ',
         "http://localhost:8000/v1": server.openai_url,
         "http://localhost:9000": server.url,
         "hf/OpenAssistant/reward-model-deberta-v3-large-v2": "local/reward-head",
@@ -112,20 +116,32 @@ _SCRIPTED += ["filter.reject_contradictions=false"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_blocks_of_a_page_run_as_printed(page: Path, place: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_page_run_as_printed(
+    page: Path, place: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = [(kind, text) for kind, text in blocks(page) if not reason(page, text)]
     if page.name in ("training.md", "review.md", "recipes.md"):
         assert main(["build", "--source", "demo", "--prefect", "off"]) == 0
     if page.name in ("training.md", "review.md"):
         assert main(["relabel", "out/demo", "--tokenizer", place["org/my-sft-model"], "--out", "out/mine"]) == 0
-    for kind, text in run:
-        for printed, real in place.items():
-            text = text.replace(printed, real)
+    if page.name == "review.md":
+        decide("ann", Path("decisions.json"))
+        decide("ben", Path("ben.json"))
+    for kind, printed in run:
+        text = functools.reduce(lambda text, one: text.replace(*one), place.items(), printed)
         if kind == "python":
             python(text)
         else:
             for line in text.replace("\\\n", " ").splitlines():
                 shell(line.strip(), monkeypatch)
+
+
+def decide(reviewer: str, file: Path) -> None:
+    """Write decisions on the demo set, as its report would."""
+    manifest = json.loads(Path("out/demo/manifest.json").read_text("utf-8"))
+    decisions = [{"id": "e189300ec7dba690", "decision": "drop"}, {"id": "7d8f3a89ff26d8e4", "decision": "keep"}]
+    content = {"format": "figa-review", "run_digest": manifest["run_digest"], "reviewer": reviewer}
+    file.write_text(json.dumps(content | {"decisions": decisions}), "utf-8")
 
 
 def python(text: str) -> None:
@@ -136,9 +152,7 @@ def python(text: str) -> None:
     if text.startswith("# my_checks.py"):
         Path("my_checks.py").write_text(text, "utf-8")
         return
-    # The pages' defaults: a real model would take longer than this tiny one.
-    values: dict[str, Any] = {}
-    exec(compile(text, "the page", "exec"), values)
+    exec(compile(text, "the page", "exec"), {})
 
 
 def shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,12 +176,10 @@ def shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         words[place:place] = ["--set", *_SCRIPTED, "--prefect", "off"]
         if "reviser.mode=batch" in words:
             words += ["--set", "reviser.batch_poll_s=0.1", "reviser.batch_quiet_s=0.5"]
-        if not any(word.startswith("policy.model=") for word in words):
+        if not any(word.startswith("policy.model=") or word == "--dry-run" for word in words):
             words += ["--set", "policy.model=openai/policy"]
         if not any(word.startswith("labels.tokenizer=") for word in words):
             words += ["--set", f"labels.tokenizer={Path('model').resolve()}"]
     elif words[1] == "build":
         words += ["--prefect", "off"]
-    elif words[1] == "check":
-        words += ["--set", "policy.model=openai/policy", f"labels.tokenizer={Path('model').resolve()}"]
     assert main(words[1:]) == 0, line

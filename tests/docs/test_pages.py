@@ -89,7 +89,8 @@ def test_pictures_are_small() -> None:
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="needs mkdocs-material")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
-                          env=child_environment(NO_MKDOCS_2_WARNING="1"))
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=child_environment(NO_MKDOCS_2_WARNING="1")
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "site" / "reasons" / "index.html").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -126,9 +127,7 @@ def test_inline_is_the_default_and_clean_text_has_no_marks(browser: Any, data: P
     row = open_dataset(data).to_table().slice(3, 1).to_pylist()[0]
     opened = Opened(browser, data / "report.html", f"#row={row['id']}")
     start = len(row["prompt_input_ids"])
-    marked = {
-        kind: opened.page.locator(f"#row .answer.inline .{kind}").all_text_contents() for kind in ("del", "ins")
-    }
+    marked = {kind: opened.page.locator(f"#row .answer.inline .{kind}").all_text_contents() for kind in ("del", "ins")}
     kept = opened.page.locator("#row .answer.inline .kept").all_text_contents()
     assert "".join(text.lstrip("−+") for text in [*marked["del"]]) or not any(row["initial_ops"][start:])
     assert len(kept) < sum(op == 0 for op in row["revised_ops"][start:]), "kept tokens are joined into runs"
@@ -150,6 +149,52 @@ def test_the_first_screen_shows_a_pair_in_red_and_green(browser: Any, data: Path
     opened.page.click("#hero a")
     assert opened.page.url.endswith(f"#row={opened.row}")
     opened.settle()
+
+
+def test_a_review_by_keyboard_is_saved_and_applied(
+    browser: Any, hostile_report: Path, tmp_path: Path
+) -> None:
+    opened = Opened(browser, hostile_report)
+    page = opened.page
+    page.fill("#reviewer", "<b>ann</b>")
+    page.keyboard.press("k")
+    assert page.input_value("#reviewer") == "<b>ann</b>k", "in a field a key is a letter"
+    page.fill("#reviewer", "<b>ann</b>")
+    page.keyboard.press("Escape")
+    rows = []
+    for key in "kd":
+        rows.append(opened.row)
+        page.keyboard.press(key)
+    rows.append(opened.row)
+    assert len(set(rows)) == 3, "each decision goes on to the next row"
+    page.keyboard.press("e")
+    text = page.input_value("#edited")
+    page.fill("#edited", f"{text} </script><img src=x onerror=window.ran=1>")
+    counted = f"3 of {len(hostile.TEXTS)} decided: 1 keep, 1 drop, 1 edit"
+    assert page.text_content("#counter") == counted
+    assert grave(page, "#viewer") == []
+    page.reload()
+    assert page.text_content("#counter") == counted, "decisions stay in the browser"
+    page.select_option("#decided", "drop")
+    assert opened.row == rows[1]
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "decisions.json")
+    saved = json.loads((tmp_path / "decisions.json").read_text("utf-8"))
+    assert [(one["id"], one["decision"]) for one in saved["decisions"]] == list(
+        zip(rows, ("keep", "drop", "edit"), strict=True)
+    )
+    assert page.evaluate("window.ran") is None and page.locator("#viewer img").count() == 0
+    assert opened.complaints == []
+    out = tmp_path / "out"
+    words = ["--decisions", str(tmp_path / "decisions.json"), "--out", str(out)]
+    assert main(["review", str(hostile_report.parent), *words]) == 0
+    review = open_dataset(out).manifest["review"]
+    assert (review["keep"], review["drop"], review["edit"]) == (1, 1, 1) and review["reviewers"] == ["<b>ann</b>"]
+    again = Opened(browser, out / "report.html")
+    assert again.page.evaluate("window.ran") is None
+    assert "<b>ann" not in (out / "README.md").read_text("utf-8")
+    again.settle()
 
 
 def test_only_rows_in_sight_are_in_the_document(browser: Any, data: Path) -> None:

@@ -100,7 +100,9 @@ def test_a_comparison_with_an_empty_set_and_with_another_tokenizer(
 
     found = compared(full, empty)
     assert found.note == ""
-    found.sides[1].manifest["labels"]["fingerprint"] = "another"
+    found.sides[1].manifest["labels"]["fingerprint"] = "of another template"
+    assert found.note == ""
+    found.sides[1].manifest["labels"]["identity"]["tokenizer"] = "another"
     assert "different tokenizers" in found.note
 
 
