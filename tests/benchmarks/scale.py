@@ -166,7 +166,7 @@ def _scripted() -> _Clock:
 
     clock, reward = _Clock(), _ScriptedReward()
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
-        (factory, "_remote", lambda spec, timeout_s: _ScriptedModel()),
+        (factory, "_remote", lambda *_: _ScriptedModel()),
         (rewards, "load_reward", lambda settings, *more: reward),
         (reward, "score", clock.timed("reward", reward.score)),
         (LabelTokenizer, "tokenize", clock.timed("tokenizer", LabelTokenizer.tokenize)),

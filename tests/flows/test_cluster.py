@@ -84,9 +84,15 @@ def test_workers_stop_their_calls_when_their_run_is_gone(
 def test_money_is_not_shared_out_among_fewer_workers_than_there_are(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], cluster: str
 ) -> None:
-    config = settings("rich", run__runner="dask", run__runner_address=cluster, run__workers=1, run__budget_usd=1)
-    config = config.model_copy(update={"policy": config.policy.model_copy(update={"model": "openai/gpt-4o-mini"})})
-    config = config.model_copy(update={"reviser": config.reviser.model_copy(update={"model": "openai/gpt-4o-mini"})})
+    config = settings(
+        "rich",
+        run__runner="dask",
+        run__runner_address=cluster,
+        run__workers=1,
+        run__budget_usd=1,
+        policy__price="1,1",
+        reviser__price="1,1",
+    )
     done = subprocess.run(build(config), env=keyed(prefect), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "set run.workers to at least 2" in done.stderr
