@@ -67,7 +67,7 @@ def test_croissant_names_files_columns_and_who_made_it(out: Path) -> None:
     assert [entry["sha256"] for entry in content["distribution"][:-1]] == [f["sha256"] for f in manifest["files"]]
     (records,) = content["recordSet"]
     assert {field["name"] for field in records["field"]} == {*schema.PUBLISHED.names} - {"messages"}
-    assert "Not reviewed" in content["rai:dataAnnotationProtocol"]
+    assert "Review by people: none." in content["rai:dataAnnotationProtocol"]
     mlcroissant = pytest.importorskip("mlcroissant", reason="needs mlcroissant")
     assert not mlcroissant.Dataset(jsonld=str(out / "croissant.json")).metadata.ctx.issues.errors
 

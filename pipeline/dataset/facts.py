@@ -141,7 +141,7 @@ def origin(manifest: Manifest) -> list[Fact]:
         ("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"),
         ("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"),
         ("Paid for models", ", ".join(spent(manifest)) or "nothing"),
-        *_review(manifest.get("review")),
+        *review(manifest.get("review")),
         *_lineage(manifest),
         ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}"),
     ]
@@ -165,7 +165,7 @@ def _reward_check(manifest: Manifest) -> list[Fact]:
     return [("The reward model", text)]
 
 
-def _review(review: dict[str, Any] | None) -> list[Fact]:
+def review(review: dict[str, Any] | None) -> list[Fact]:
     if not review:
         return []
     counted = ", ".join(f"{review[name]} {name}" for name in ("keep", "drop", "edit", "undecided"))

@@ -107,6 +107,8 @@ def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
         try:
             tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
         except RowReject as reject:
+            if reject.reason not in ("template_refuses", "template_alters_answer", "token_across_boundary"):
+                return f"{name}: its template renders the first row, which is {reject.reason}"
             why = f"the first row can't be labelled: {reject.reason} {reject.evidence}"
             hint = "set labels.template, labels.template_options or another tokenizer"
             raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None

@@ -93,13 +93,11 @@ def derive(
 ) -> dict[str, Any]:
     """Write to `out` what `apply` makes of the data set of `root`, unless it is there; returns the manifest.
 
-    inputs: what determines the result besides parent and tokenizer; changes: to the manifest of the parent.
-    Raises UsageError, and StorageError for a damaged data set.
+    inputs: what determines it besides parent and tokenizer; changes: to the parent's manifest. Raises as `relabel` does.
     """
     files = reader.check_files(root, parent, "hashes")
     described = describe(tokenizer)
-    made_by = schema.SCHEMA_VERSION, __version__
-    run_digest = digest(command, manifest.digest_of(parent), described, inputs, *made_by)
+    run_digest = digest(command, manifest.digest_of(parent), described, inputs, schema.SCHEMA_VERSION, __version__)
     _check_out(root, out, command)
     with run_lock(out, warn):
         if current := publication.find_current(out, run_digest, warn):
@@ -111,16 +109,18 @@ def derive(
         writing = _write_files(out, files, apply, metadata, entries, rejects, first, advance)
         ledger, reasons = write_ledgers(out, {first: writing, **{stage: rejects[stage] for stage in others}})
         rows = publication.account(parent["rows"]["published"], entries, ledger)
-        content = _inherited(parent) | changes
-        content |= {
-            "run_digest": run_digest,
-            "rows": rows,
-            "funnel": list(_funnel(rows["read"], reasons)),
-            "labels": described,
-            "files": entries,
-            "rejected_files": ledger,
-        }
-        content["lineage"][-1] |= {name: changes[name] for name in ("review",) if name in changes}
+        content = (
+            _inherited(parent, changes)
+            | changes
+            | {
+                "run_digest": run_digest,
+                "rows": rows,
+                "funnel": list(_funnel(rows["read"], reasons)),
+                "labels": described,
+                "files": entries,
+                "rejected_files": ledger,
+            }
+        )
         return publication.finish(out, content, tokenizer)
 
 
@@ -165,9 +165,10 @@ def _write_files(
         rejects[first].clear()
 
 
-def _inherited(parent: dict[str, Any]) -> dict[str, Any]:
+def _inherited(parent: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """What the new manifest has of its parent's, with the parent in its lineage."""
     ancestor = {name: parent[name] for name in ("version", "run_digest", "rows", "labels")}
+    ancestor |= {"review": changes["review"]} if "review" in changes else {}
     return {
         **{name: value for name, value in parent.items() if name not in _NOT_INHERITED},
         "version": __version__,

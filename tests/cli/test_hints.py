@@ -66,9 +66,7 @@ def test_the_examples_of_show_find_something(tmp_path: Path, monkeypatch: pytest
             assert main([*words[1:], "--json"]) == 0
 
 
-def test_the_way_out_of_a_merge_works(
-    tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_way_out_of_a_merge_works(tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = pairs.data_set(tmp_path / "one", tiny_tokenizer, 6)
     other = pairs.data_set(tmp_path / "the other", tiny_tokenizer, 6, seed=1, granularity="word", alpha=2.0)
     assert main(["merge", str(one), str(other), "--out", str(tmp_path / "both")]) == 2
@@ -94,3 +92,13 @@ def test_a_sentence_with_a_colon_is_text(capsys: pytest.CaptureFixture[str]) -> 
     assert load_config(None, ["source.fields={prompt: q}"]).source.fields == {"prompt": "q"}
     assert main(["build", "--source", "demo", "--set", "source.fields={prompt: q"]) == 2
     assert "not a YAML value" in capsys.readouterr().err
+
+
+def test_queries_and_answers_are_counted_apart() -> None:
+    from pipeline.dataset import facts
+
+    source = {"stage": "source", "in": 52, "out": 48, "rejected": {"duplicate_query": 4}}
+    manifest = {"rows": {"read": 52, "published": 10, "rejected": 42}, "funnel": [source]}
+    assert facts.headline(manifest) == "52 read = 10 published + 42 rejected"
+    manifest["settings"] = {"policy": {"samples": 4}}
+    assert facts.headline(manifest) == "16 queries, 4 answers each: 52 rows = 10 published + 42 rejected"

@@ -151,9 +151,7 @@ def test_the_first_screen_shows_a_pair_in_red_and_green(browser: Any, data: Path
     opened.settle()
 
 
-def test_a_review_by_keyboard_is_saved_and_applied(
-    browser: Any, hostile_report: Path, tmp_path: Path
-) -> None:
+def test_a_review_by_keyboard_is_saved_and_applied(browser: Any, hostile_report: Path, tmp_path: Path) -> None:
     opened = Opened(browser, hostile_report)
     page = opened.page
     page.fill("#reviewer", "<b>ann</b>")
