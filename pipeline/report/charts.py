@@ -38,6 +38,7 @@ def distribution(
 ) -> Chart:
     """Outlines of histograms, each with its own dash; in per cent of each distribution's own rows. limits: upright lines."""
     highest = 0.0
+    limits = limits if of.edges else None
     chart = _chart(pygal.XY, show_dots=False, x_title=unit, y_title="% of rows")
     for name, counts in of.counts.items():
         total = max(1, sum(counts))
