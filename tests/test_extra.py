@@ -16,7 +16,12 @@ from pipeline.dataset.verify import verify
 from pipeline.run import shards
 from tests.conftest import Silent
 
-PAIR = {"prompt": "Who?", "initial": "It is one of us.", "revised": "It is one of them.", "feedback": ["Wrong.", "Short."]}
+PAIR = {
+    "prompt": "Who?",
+    "initial": "It is one of us.",
+    "revised": "It is one of them.",
+    "feedback": ["Wrong.", "Short."],
+}
 KEPT = {"domain": "general", "scores": [1, None, {"a": "\ud800é"}], "nothing": None}
 
 

@@ -31,7 +31,7 @@ def run(config: CurationConfig, execute: Any = in_threads) -> tuple[Outcome, lis
 
 
 def published(out: Path) -> list[int]:
-    return pq.read_table(out / "data")["source_row"].to_pylist()
+    return [int(row) for row in pq.read_table(out / "data")["source_row"].to_pylist()]
 
 
 @pytest.fixture

@@ -42,7 +42,9 @@ def publish_rows(
 
 def beyond(files: list[StageFile], most: int | None) -> Iterator[pa.Table]:
     """Tables of rejects: the finished rows after the first `most`, none without a number. A larger one publishes them."""
-    for file, start in _starts(files) if most is not None else ():
+    if most is None:
+        return
+    for file, start in _starts(files):
         rejects = [Reject(index, "beyond_target", {"target": most}) for index in range(max(0, most - start), file.rows)]
         if rejects:
             yield stage_files.reject_table("label", stage_files.read(file), rejects)

@@ -19,7 +19,8 @@ TakenRow = tuple[Row, RowReject | None]
 class Intake:
     """Turns records into rows in reading order, and remembers the queries for duplicates: about 150 bytes per kept row.
 
-    understood: rows of the expected shape. first_bad: the first reject, if any. replaced: lone surrogates that became U+FFFD, in `replaced_rows` rows.
+    understood: rows of the expected shape. first_bad: the first reject, if any. replaced: lone surrogates that
+    became U+FFFD, in `replaced_rows` rows.
     """
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:

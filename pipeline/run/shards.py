@@ -115,7 +115,8 @@ def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thres
     """η1 η2 η3 as numbers, over the scores of all shards, or with a target of the first ones, up to one with scores."""
     files = stage_files.inspect_all(work, "score", shards)
     if config.source.target:
-        read = zip(itertools.accumulate(plan.shard_sizes(config)), itertools.accumulate(file.rows for file in files))
-        files = files[: 1 + sum(rows < target.FIRST_ROWS or not scored for rows, scored in read)]
+        sizes, scored = plan.shard_sizes(config), itertools.accumulate(file.rows for file in files)
+        rows = zip(itertools.accumulate(sizes), scored, strict=False)
+        files = files[: 1 + sum(read < target.FIRST_ROWS or not with_scores for read, with_scores in rows)]
     tables = (select.picked(stage_files.read(file, select.SCORES), config.policy.pick) for file in files)
     return select.resolve(config.selection, tables)

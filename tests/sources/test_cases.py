@@ -399,7 +399,7 @@ def test_ignored_content_is_left_out(tmp_path: Path) -> None:
 
 def test_columns_to_keep_are_there_or_it_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(PLAIN)
-    with pytest.raises(ConfigError, match="no row of the source has 'promt'.*did you mean prompt"):
+    with pytest.raises(ConfigError, match=r"no row of the source has 'promt'.*did you mean prompt"):
         read(tmp_path / "a.jsonl", keep=("promt",))
 
 
@@ -450,14 +450,14 @@ def test_a_clone_of_a_data_set(tmp_path: Path) -> None:
     found, said = read(folder)
     assert found == BOTH[:1] and "without split test" in "\n".join(said)
     (folder / "README.md").write_text(f"---\n{CARD}---\n")
-    with pytest.raises(InputError, match="it has test_sft, train_sft; name one with --set source.split=NAME"):
+    with pytest.raises(InputError, match=r"it has test_sft, train_sft; name one with --set source.split=NAME"):
         read(folder)
     assert read(folder, split="test_sft")[0] == BOTH[1:]
     (folder / "README.md").write_text("---\n" + CARD.replace("train_sft\n", "train\n") + "---\n")
     assert read(folder)[0] == BOTH[:1]
     other = CARD.replace("configs:\n", "").replace("default", "other")
     (folder / "README.md").write_text(f"---\n{CARD.replace('default', 'first')}{other}---\n")
-    with pytest.raises(InputError, match="several configurations, first, other"):
+    with pytest.raises(InputError, match=r"several configurations, first, other"):
         read(folder)
 
 

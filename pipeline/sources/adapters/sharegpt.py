@@ -20,8 +20,8 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.turns import split_at_reply, turns_of
 from pipeline.sources.row import Adapter, SourceRow, query, reply
+from pipeline.sources.turns import split_at_reply, turns_of
 from pipeline.text import snippet
 
 EXPECTED = '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}'
