@@ -17,7 +17,7 @@ from pipeline.config.settings import CurationConfig
 from pipeline.labels.loading import is_shipped
 from pipeline.models import event_loop
 from pipeline.models.local import catalog, download
-from pipeline.run import record
+from pipeline.run import record, target
 from pipeline.run.context import Context, policy_tokenizer
 from pipeline.run.plan import open_source, plan_shards
 from pipeline.run.pricing import unpriced
@@ -69,7 +69,8 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
         run_digest = digest(*inputs.values())
         if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)
-        plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn)
+        rows = target.first_step(config)
+        plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn, rows)
         names = unpriced(config)
         record.remember(config, run_digest, short_digests(inputs), names)
         if names and config.run.budget_usd is not None:
@@ -86,13 +87,25 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
                 for model in run.models:
                     model.thinks |= probed.thinks and model.name == probed.name
         with reporter.watching(run):
-            thresholds = _run_stages(config, execute, run, plan.shards)
+            thresholds = _run_stages(config, execute, run, plan.shards, reporter.warn)
+            while (rows := target.next_step(config, run.work, plan.shards, rows)) is not None:
+                before, plan = plan, plan_shards(config, source, adapters, run.work, reporter.warn, rows)
+                if plan.rows == before.rows:
+                    reporter.warn(f"the source, or its limit, ends before {config.source.target} pairs came out")
+                    break
+                thresholds = _run_stages(config, execute, run, plan.shards)
         manifest = publish(run, source, plan, thresholds, run_digest)
         _warn_of_failures(manifest, run, reporter)
         return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
 
 
-def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards: int) -> Thresholds:
+def _run_stages(
+    config: CurationConfig,
+    execute: Executor,
+    run: Context,
+    shards: int,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Thresholds:
     """Run both phases; returns the thresholds that rows were selected by."""
     if not config.needs_generation:
         execute(config, shards, config.stages[1:], select.OFF)
@@ -101,6 +114,9 @@ def _run_stages(config: CurationConfig, execute: Executor, run: Context, shards:
     execute(config, shards, _PHASES[0], None)
     raise_if_all_failed(run.work, _PHASES[0], shards)
     thresholds = resolve_thresholds(config, run.work, shards)
+    if config.source.target and any(isinstance(getattr(config.selection, eta), str) for eta in thresholds):
+        fixed = ", ".join(f"{eta} {limit:.3f}" for eta, limit in thresholds.items() if limit is not None)
+        warn(f"thresholds by the first {target.FIRST_ROWS} rows of the source, for all that follow: {fixed}")
     execute(config, shards, _PHASES[1], thresholds)
     raise_if_all_failed(run.work, _PHASES[1], shards)
     return thresholds

@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipeline import sources
+from pipeline.config.loading import load_config
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
 from pipeline.errors import ConfigError, InputError
@@ -46,10 +47,10 @@ ROW = st.fixed_dictionaries(
 
 
 def test_shards_grow_slowly_and_never_depend_on_what_follows() -> None:
-    sizes = list(itertools.islice(shard_sizes(512), 4000))
+    sizes = list(itertools.islice(shard_sizes(load_config(None, [])), 4000))
     assert sizes[:129] == [512] * 128 + [1024] and max(sizes) == 32_768
     assert sum(sizes[:600]) > 1_000_000 and sum(sizes) > 100_000_000
-    assert list(itertools.islice(shard_sizes(100_000), 300)) == [100_000] * 300
+    assert list(itertools.islice(shard_sizes(load_config(None, ["source.shard_rows=100000"])), 300)) == [100_000] * 300
 
 
 def test_a_query_of_another_split_or_source_is_a_duplicate_and_says_of_what(tmp_path: Path) -> None:

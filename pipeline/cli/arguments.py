@@ -68,6 +68,7 @@ def add_run_settings(p: argparse.ArgumentParser) -> None:
     p.add_argument("--source", metavar="NAME", help="adapter, or several with commas")
     p.add_argument("--input", metavar="PATH_OR_HUB_ID", help="file, folder, glob, URL or Hub id instead of its own")
     p.add_argument("--limit", metavar="N", help="read at most N rows")
+    p.add_argument("--target", metavar="N", help="read on until N pairs are published, or the source ends")
     p.add_argument("--out", metavar="DIR", help="output folder (default out/NAME)")
     p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings; flags and --set go before it")
     p.add_argument(
@@ -90,6 +91,7 @@ def run_config(arguments: argparse.Namespace) -> CurationConfig:
         "source.name": arguments.source,
         "source.input": arguments.input,
         "source.limit": arguments.limit,
+        "source.target": arguments.target,
         "source.require_full": arguments.require_full_source or None,
         "output.dir": arguments.out,
         "run.budget_usd": arguments.budget,

@@ -29,6 +29,7 @@ from pipeline.config.values import (
     SourceNames,
     Temperature,
     Threshold,
+    Unsupported,
     Variables,
     Words,
 )
@@ -55,9 +56,14 @@ class SourceSettings(Section):
     split: str | None = Field(None, description="Split to read, where the source has several")
     revision: str | None = Field(None, description="Commit of the Hub data set; default: the newest, recorded")
     fields: dict[str, str] | None = Field(None, description="Field mapping of generic sources, e.g. prompt: question")
+    keep: Words = Field((), description="Source columns to publish, as JSON in the column extra, e.g. domain,feedback")
+    ignore: Unsupported = Field((), description="Left out, else a reject: tools, images, audio, videos, other")
     mix: Positives | None = Field(None, description="Shares of several sources, e.g. 0.7,0.3; default: equal")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
     limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Rows; default: all, local policy: 36")
+    target: Annotated[int | None, Operational] = Field(
+        None, ge=1, description="Read on until so many pairs are published"
+    )
     shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows per shard; doubles every 128 shards")
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
     # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
@@ -66,14 +72,10 @@ class SourceSettings(Section):
     min_reference_chars: int = Field(1, ge=0, description="Reject references shorter than this")
     max_reference_chars: int | None = Field(100_000, ge=1, description="... and longer than this")
     languages: Words = Field((), description="Keep only queries in these languages, e.g. en,de; extra curation")
-    near_duplicates: float | None = Field(
-        None, gt=0, le=1, description="Reject queries this similar (Jaccard, e.g. 0.8) to one before; extra curation"
-    )
+    near_duplicates: float | None = Field(None, gt=0, le=1, description="Reject queries so similar, e.g. 0.8 (Jaccard)")
     decontaminate: Words = Field((), description="Files of evaluation sets; rows that share an n-gram are rejected")
     decontaminate_words: int = Field(13, ge=1, le=100, description="Words of that n-gram")
-    plugins: Words = Field(
-        (), description="module:function, of (messages, reference); returns a reason to reject, or None"
-    )
+    plugins: Words = Field((), description="module:function, of (messages, reference): why to reject, or None")
 
 
 class PolicySettings(Calls):

@@ -14,7 +14,9 @@ from pipeline.errors import ConfigError
 from pipeline.storage.location import location
 
 # The names of the adapters in `pipeline.sources`.
-SOURCE_NAMES = "hh-rlhf sharegpt shp synthetic-gptj openorca alpaca ultrafeedback spa demo jsonl parquet".split()
+SOURCE_NAMES = (
+    "hh-rlhf sharegpt shp synthetic-gptj openorca alpaca ultrafeedback spa helpsteer3-edit aligner clair demo jsonl parquet"
+).split()
 # Marks a field that changes how a run is executed, not what it produces.
 Operational = object()
 
@@ -141,6 +143,9 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
 PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_at_commas)]
+Unsupported = Annotated[
+    tuple[Literal["tools", "images", "audio", "videos", "other"], ...], BeforeValidator(split_at_commas)
+]
 Numbers = Annotated[tuple[Finite, ...], BeforeValidator(split_at_commas)]
 Positives = Annotated[tuple[Positive, ...], BeforeValidator(split_at_commas)]
 

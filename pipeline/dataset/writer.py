@@ -19,7 +19,7 @@ from pipeline.dataset import manifest
 from pipeline.dataset.reader import SUPERSEDED
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import move, remove, replacing
-from pipeline.storage.stage_files import StageFile
+from pipeline.storage.stage_files import Reject, StageFile
 
 # What the manifest says of one file.
 Entry = dict[str, Any]
@@ -27,10 +27,36 @@ Entry = dict[str, Any]
 _GROUP_ROWS, _GROUP_BYTES = 1024, 64_000_000
 
 
-def publish_rows(out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str]) -> list[Entry]:
-    """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file."""
-    tables = (schema.complete(stage_files.read(file)).cast(schema.PUBLISHED) for file in files)
-    return write_rows(out, tables, sum(file.rows for file in files), rows_per_file, metadata)
+def publish_rows(
+    out: Path, files: list[StageFile], rows_per_file: int, metadata: dict[str, str], most: int | None = None
+) -> list[Entry]:
+    """Write data/train-…parquet in the source's order; returns the manifest's entries. No rows give one empty file.
+
+    most: the first rows that are published; `beyond` has the others.
+    """
+    total = sum(file.rows for file in files)
+    total = total if most is None else min(total, most)
+    tables = (_published(stage_files.read(file).slice(0, max(0, total - start))) for file, start in _starts(files))
+    return write_rows(out, tables, total, rows_per_file, metadata)
+
+
+def beyond(files: list[StageFile], most: int | None) -> Iterator[pa.Table]:
+    """Tables of rejects: the finished rows after the first `most`, none without a number. A larger one publishes them."""
+    if most is None:
+        return
+    for file, start in _starts(files):
+        rejects = [Reject(index, "beyond_target", {"target": most}) for index in range(max(0, most - start), file.rows)]
+        if rejects:
+            yield stage_files.reject_table("label", stage_files.read(file), rejects)
+
+
+def _starts(files: list[StageFile]) -> Iterator[tuple[StageFile, int]]:
+    """Each file with the number of rows before it."""
+    return zip(files, itertools.accumulate((file.rows for file in files), initial=0), strict=False)
+
+
+def _published(rows: pa.Table) -> pa.Table:
+    return schema.complete(rows).select(schema.PUBLISHED.names).cast(schema.PUBLISHED)
 
 
 def write_rows(
@@ -50,11 +76,16 @@ def write_part(out: Path, number: int, count: int, tables: Iterable[pa.Table], m
 
 
 def publish_rejects(
-    out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES
+    out: Path, work: Path, shards: int, stages: Sequence[str] = schema.STAGES, last: Iterable[pa.Table] = ()
 ) -> tuple[list[Entry], dict[str, Counter[str]]]:
-    """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage."""
-    tables = {stage: map(partial(stage_files.read_rejects, work, stage), range(shards)) for stage in stages}
-    return write_ledgers(out, tables)
+    """Write rejected/<stage>.parquet for a run's stages; returns the manifest's entries and the reasons' counts by stage.
+
+    last: further rejects of the last stage.
+    """
+    tables: dict[str, Iterable[pa.Table]] = {
+        stage: map(partial(stage_files.read_rejects, work, stage), range(shards)) for stage in stages
+    }
+    return write_ledgers(out, tables | {stages[-1]: itertools.chain(tables[stages[-1]], last)})
 
 
 def write_ledgers(out: Path, ledgers: Mapping[str, Iterable[pa.Table]]) -> tuple[list[Entry], dict[str, Counter[str]]]:

@@ -34,13 +34,16 @@ from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
 from pipeline.run.probe import probe_all
+from pipeline.run.target import FIRST_ROWS
 from pipeline.stages import branches
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
+from pipeline.text import snippet
 
 _READ_ROWS = 20_000  # rows beyond these are only counted, and taken to be like them
 _CHECKED_ROWS = 100  # by `figa check`
 _RENDERED_ROWS = 1000  # as prompts
+_SHOWN_TURNS = 6
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.
@@ -82,6 +85,8 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
     rows, taken, _ = first_rows(config, adapters, records, _CHECKED_ROWS)
     yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
+    if rows:
+        yield "first row", understood(rows[0])
     yield "tokenizer", _check_tokenizer(config, rows)
     if config.needs_generation:
         yield "prompts", f"{config.reviser.prompts or 'as shipped'}: they can be rendered"
@@ -115,6 +120,14 @@ def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
     return f"{name}: its template renders the first row"
 
 
+def understood(row: Row) -> str:
+    """A row as it was read, on one line: its first and last turns, the reference, and the pair if it has one."""
+    turns = [f"{message['role']} {snippet(message['content'])}" for message in row["messages"]]
+    turns = turns if len(turns) <= _SHOWN_TURNS else [*turns[:3], f"… {len(turns) - 5} more …", *turns[-2:]]
+    pair = [f"{part} {snippet(row[part])}" for part in ("initial", "revised") if row.get(part)]
+    return " · ".join([*turns, f"→ reference {snippet(row['reference'])}", *pair])
+
+
 def _state(model: str) -> str:
     size_mb = catalog.get(ModelSpec.parse(model).name).size_mb
     return f"to be downloaded, {size_mb} MB" if _missing(model) else "downloaded"
@@ -134,10 +147,15 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     read = taken + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, taken))
     policy, reviser, selection = config.policy, config.reviser, config.selection
-    share = selected_share(config)
+    share = selected_share(config) if config.needs_generation else 1.0
+    if target := config.source.target:
+        read = min(read, max(FIRST_ROWS, round(target / max(share * usable / max(1, read), 1e-9))))
+        usable = round(read * len(rows) / max(1, taken))
     reasons = ", ".join(reason for reason, _ in Counter(reject.reason for reject in rejects).most_common(5))
     facts = {
         "source": f"{config.source.name}, {source.resolved}: {source.location}, {read:,} rows",
+        **({"first row": understood(rows[0])} if rows else {}),
+        **({"target": f"{target:,} pairs: about {read:,} rows, if all revisions are kept"} if target else {}),
         "to ask": f"{usable:,} rows{f' × {policy.samples} samples' if policy.samples > 1 else ''}; "
         f"{read - usable:,} would be rejected before any call{f' (as {reasons})' if reasons else ''}",
         "policy": f"{policy.model}{_how(policy.mode)}",

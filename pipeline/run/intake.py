@@ -1,5 +1,6 @@
 """What becomes of a record before it is planned: a row of the run, or a reject with its reason and evidence."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from pipeline.schema import row_id
 from pipeline.sources import Adapter, Record, SourceRow
 from pipeline.sources import checks as curation
 from pipeline.sources.checks.near_duplicates import NearDuplicates
+from pipeline.text import replace_surrogates
 
 Row = dict[str, Any]
 TakenRow = tuple[Row, RowReject | None]
@@ -17,12 +19,15 @@ TakenRow = tuple[Row, RowReject | None]
 class Intake:
     """Turns records into rows in reading order, and remembers the queries for duplicates: about 150 bytes per kept row.
 
-    understood: rows of the expected shape. replaced: lone surrogates that became U+FFFD, in `replaced_rows` rows.
+    understood: rows of the expected shape. first_bad: the first reject, if any. replaced: lone surrogates that
+    became U+FFFD, in `replaced_rows` rows.
     """
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:
         self.understood = self.replaced = self.replaced_rows = 0
+        self.first_bad: RowReject | None = None
         self.adapters = adapters
+        self._keep = settings.keep
         self._checks = curation.checks(settings)
         self._near = NearDuplicates(settings.near_duplicates) if settings.near_duplicates else None
         # Half a digest of each kept query, and the id of its row.
@@ -43,6 +48,7 @@ class Intake:
                 row.setdefault("id", row_id(source, split, [], number))
                 # A traceback holds the frame, and with it every row of the shard.
                 taken.append((row, reject.with_traceback(None)))
+                self.first_bad = self.first_bad or reject
         return taken
 
     def _fill(self, row: Row, record: Record) -> None:
@@ -53,6 +59,8 @@ class Intake:
         self.replaced += parsed.replaced_surrogates
         self.replaced_rows += bool(parsed.replaced_surrogates)
         row["messages"], row["reference"] = parsed.messages, parsed.reference
+        if self._keep:
+            row["extra"] = _as_json({name: record.value.get(name) for name in self._keep})
         if parsed.revised is not None:
             row["policy_model"], row["reviser_model"] = self.adapters[record.source].writers
             row |= {name: getattr(parsed, name) for name in ("initial", "revised", "critique")}
@@ -80,3 +88,9 @@ class Intake:
         if similar := self._near.first(signature):
             raise RowReject("near_duplicate", duplicate_of=similar[0], similarity=round(similar[1], 3))
         self._near.keep(name, signature)
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    """JSON that any reader takes: what JSON doesn't have is text, or null in place of NaN and infinity."""
+    finite = json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
+    return replace_surrogates(json.dumps(finite, ensure_ascii=False))[0]

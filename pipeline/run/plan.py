@@ -24,12 +24,14 @@ from pipeline.storage.stage_files import Reject
 from pipeline.text import redact_paths
 
 # Raise when the rows that are planned from the same source change.
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 # If none of so many rows is usable, it is the wrong source for the file: it need not be read to its end.
 _ALL_BAD_ROWS = 1_000_000
 # What an embedded policy answers, and an embedded reviser corrects, in about four minutes of two cores.
 EMBEDDED_ROWS = 36
 _DOUBLE_EVERY, _LARGEST_SHARD, _REPORT_EVERY_S = 128, 32_768, 10.0
+# With a target: so small that a run doesn't work on many more rows than it needs.
+_TARGET_SHARD = 32
 Warn = Callable[[str], None]
 
 
@@ -64,20 +66,26 @@ def plan_inputs(config: CurationConfig, source_digest: str) -> Inputs:
 def planned_columns(config: CurationConfig) -> pa.Schema:
     """The columns of the planned rows: the source's, and for pre-made pairs those of the stages that are left out."""
     left_out = [stage for stage in schema.STAGES[1:-2] if stage not in config.stages]
-    return pa.schema([*schema.SOURCE, *(field for stage in left_out for field in BY_NAME[stage].adds)])
+    kept = [schema.EXTRA] if config.source.keep else []
+    return pa.schema([*schema.SOURCE, *kept, *(field for stage in left_out for field in BY_NAME[stage].adds)])
 
 
 def plan_shards(
-    config: CurationConfig, source: ResolvedSource, adapters: Mapping[str, Adapter], work: Path, warn: Warn
+    config: CurationConfig,
+    source: ResolvedSource,
+    adapters: Mapping[str, Adapter],
+    work: Path,
+    warn: Warn,
+    most: int | None = None,
 ) -> Plan:
-    """Write the source shards and plan.json, unless they are there.
+    """Write the source shards and plan.json, unless they are there. most: rows of this step of a run with a target.
 
     Raises InputError without a readable row of the expected shape, ConfigError for a curation setting that can't be met.
     """
-    limit = config.source.limit
+    limit = min((rows for rows in (config.source.limit, most) if rows is not None), default=None)
     inputs = plan_inputs(config, source.digest)
     determined = digest(*inputs.values())
-    wanted = digest(determined, limit)
+    wanted = digest(determined, limit, *(["in steps"] if most else []))
     current = read(work)
     complete = current and all(stage_files.inspect(work, "source", shard) for shard in range(current.shards))
     if current and complete and current.digest == wanted:
@@ -87,8 +95,10 @@ def plan_shards(
     # An earlier plan is void once its shards are overwritten, even if this one is never finished.
     remove(work / "plan.json")
     shards, rows = _write_shards(config, work, determined, intake, records, warn)
+    if not intake.understood and intake.first_bad and (most is None or rows < most):
+        raise sources.all_bad(rows, intake.first_bad, intake.adapters)
     progress.forget_from(work, shards)
-    plan = Plan(shards, rows, intake.replaced, wanted, short_digests(inputs | {"source.limit": limit}))
+    plan = Plan(shards, rows, intake.replaced, wanted, short_digests(inputs | {"source.limit": config.source.limit}))
     write_text(work / "plan.json", json.dumps(asdict(plan)))
     if intake.replaced:
         characters = f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates)"
@@ -99,17 +109,15 @@ def plan_shards(
 def _write_shards(
     config: CurationConfig, work: Path, determined: str, intake: Intake, records: Iterator[Record], warn: Warn
 ) -> tuple[int, int]:
-    """Write all shards of the source; returns how many they are, and their rows. Raises InputError when no row is usable."""
+    """Write all shards of the source, up to where it proves to be of another shape; returns how many, and their rows."""
     columns = planned_columns(config)
     samples = config.policy.samples if config.needs_generation else 1
     shards = rows = 0
-    first_bad: RowReject | None = None
     reported = time.monotonic()
-    for size in shard_sizes(config.source.shard_rows):
+    for size in shard_sizes(config):
         taken = intake.take(itertools.islice(records, size))
         if not taken:
             break
-        first_bad = first_bad or next((reject for _, reject in taken if reject), None)
         taken = _repeat(taken, samples)
         _commit(work, shards, digest(determined, rows, len(taken)), taken, columns)
         shards, rows = shards + 1, rows + len(taken)
@@ -118,13 +126,12 @@ def _write_shards(
         if time.monotonic() - reported > _REPORT_EVERY_S:
             reported = time.monotonic()
             warn(f"planning: {rows:,} rows read")
-    if not intake.understood and first_bad:
-        raise sources.all_bad(rows, first_bad, intake.adapters)
     return shards, rows
 
 
-def shard_sizes(first: int) -> Iterator[int]:
+def shard_sizes(config: CurationConfig) -> Iterator[int]:
     """Rows of shard 0, 1, 2 …: doubling every 128 shards, so that a hundred million rows make a few thousand shards."""
+    first = min(config.source.shard_rows, _TARGET_SHARD) if config.source.target else config.source.shard_rows
     while True:
         yield from itertools.repeat(first, _DOUBLE_EVERY)
         first = max(first, min(2 * first, _LARGEST_SHARD))
@@ -159,8 +166,8 @@ def first_rows(
     intake = Intake(config.source, adapters)
     taken = intake.take(itertools.islice(records, most))
     rejects = [reject for _, reject in taken if reject]
-    if rejects and not intake.understood:
-        raise sources.all_bad(len(taken), rejects[0], adapters)
+    if intake.first_bad and not intake.understood:
+        raise sources.all_bad(len(taken), intake.first_bad, adapters)
     return [row for row, reject in taken if not reject], len(taken), rejects
 
 
@@ -185,7 +192,7 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
 def _with_defaults(config: CurationConfig) -> CurationConfig:
     """The settings whose defaults depend on the models: an embedded policy is slow, and a judge needs no help to select."""
     source, selection = config.source, config.selection
-    if config.needs_generation and config.policy.model.startswith("local/") and source.limit is None:
+    if config.needs_generation and config.policy.model.startswith("local/") and source.limit == source.target is None:
         source = source.model_copy(update={"limit": EMBEDDED_ROWS})
     defaults = {"eta1": None, "eta2": None} if config.judges_itself else {"eta1": "q0.5", "eta2": "q0.3"}
     unset = {eta: limit for eta, limit in defaults.items() if getattr(selection, eta) == "auto"}

@@ -10,7 +10,7 @@ from pipeline import __version__, schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, croissant, manifest
-from pipeline.dataset.writer import forget_superseded, publish_rejects, publish_rows, supersede
+from pipeline.dataset.writer import beyond, forget_superseded, publish_rejects, publish_rows, supersede
 from pipeline.errors import StorageError, UsageError
 from pipeline.labels.loading import describe
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -41,8 +41,9 @@ def publish(
     labels = describe(run.tokenizer)
     files = {stage: stage_files.inspect_all(run.work, stage, plan.shards) for stage in config.stages}
     scores = (stage_files.read(file, diagnostics.COLUMNS) for file in files.get("score", ()))
-    entries = publish_rows(out, files["label"], config.output.rows_per_file, file_metadata(labels, run_digest))
-    ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages)
+    target, metadata = config.source.target, file_metadata(labels, run_digest)
+    entries = publish_rows(out, files["label"], config.output.rows_per_file, metadata, target)
+    ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages, beyond(files["label"], target))
     content = {
         "format": "figa-pipeline",
         "version": __version__,
@@ -53,6 +54,7 @@ def publish(
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run, source),
         "thresholds": dict(thresholds),
+        **({"target": target} if target else {}),
         **({"reward_check": diagnostics.measure(scores)} if "score" in files else {}),
         "labels": labels,
         "settings": record.data_settings(config),

@@ -44,6 +44,7 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
         SOURCE_CONTENT: source_digest,
         "curation checks": checks.identity(config.source),
         "source.limit": config.source.limit,
+        **({"source.target": config.source.target} if config.source.target else {}),
         "settings": settings,
         "the reviser's prompts": Prompts(config.reviser.prompts).digest,
         "the models": [factory.identity(ModelSpec.parse(m)) for m in (config.policy.model, config.reviser.model)],
@@ -54,9 +55,9 @@ def run_inputs(config: CurationConfig, source_digest: str) -> Inputs:
 
 
 def settings(config: CurationConfig) -> dict[str, Any]:
-    """The same and the limit."""
+    """The same and how much is read."""
     values = data_settings(config)
-    values["source"]["limit"] = config.source.limit
+    values["source"] |= {"limit": config.source.limit, "target": config.source.target}
     return values
 
 

@@ -1,5 +1,6 @@
 """Run one stage on one shard: read its input, do it unless it is done, commit the result."""
 
+import itertools
 import json
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ProviderStopped, StorageError
 from pipeline.models.provider_errors import GO_ON, cause_of, describe
+from pipeline.run import plan, target
 from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
 from pipeline.schema import digest
@@ -110,7 +112,11 @@ def raise_if_all_failed(work: Path, stages: Sequence[str], shards: int) -> None:
 
 
 def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thresholds:
-    """η1 η2 η3 as numbers, over the scores of all shards."""
+    """η1 η2 η3 as numbers, over the scores of all shards, or with a target of the first ones, up to one with scores."""
     files = stage_files.inspect_all(work, "score", shards)
+    if config.source.target:
+        sizes, scored = plan.shard_sizes(config), itertools.accumulate(file.rows for file in files)
+        rows = zip(itertools.accumulate(sizes), scored, strict=False)
+        files = files[: 1 + sum(read < target.FIRST_ROWS or not with_scores for read, with_scores in rows)]
     tables = (select.picked(stage_files.read(file, select.SCORES), config.policy.pick) for file in files)
     return select.resolve(config.selection, tables)

@@ -1,17 +1,22 @@
 """Rows read under a mapping of fields, from part to field name: set, or guessed from the shapes people use.
 
-messages     a conversation (role/content, or ShareGPT's from/value); without `reference`, its last assistant turn
-             is the reference and what follows that turn is left out
+messages     a conversation in any shape that `turns.py` reads; without `reference`, its last assistant turn is the reference
+             and what follows that turn is left out
 prompt       the query: text, or a conversation that ends with a user turn
 input        more of the query, put after a blank line (Alpaca's input, Dolly's context); may be missing or empty in a row
-system       a system message; may be missing or empty in a row
-reference    the reference reply: text, or a conversation whose last assistant turn it is
-rejected     a worse reply; may be missing or empty in a row
+history      turns before the prompt; may be missing or empty in a row, as system may
+system       a system message
+reference    the reference reply: text, a turn, or a whole conversation, whose earlier turns are then the query
+rejected     a worse reply, stored likewise; may be missing or empty in a row
+label        whether the reference is a good one (KTO): false, or 0, rejects the row as undesirable_reference
 initial      a pre-made pair of answer and revision: rows enter at the filter stage. Both are needed; without `reference`, or a
 revised      reply at the end of `messages`, the revision is the reference too
 diagnosis    of a pair, which of the four reasons; another word, or none, is `other`
-critique     of a pair, what is wrong with its initial answer; may be missing or empty in a row, as diagnosis may
+critique     of a pair, what is wrong with its initial answer, text or several; may be missing in a row, as diagnosis may
 transcript   hh-rlhf's two transcripts: {"transcript": "chosen", "rejected": "rejected"}
+
+A guess goes by the names below, the first that a row has. Where two readings are possible, a conversation goes before a prompt
+beside it, because it has the system message and the turns before.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,13 +25,24 @@ from typing import Any
 from pipeline.config.settings import REASONS
 from pipeline.errors import ConfigError, RowReject
 from pipeline.sources.adapters import hh_rlhf
-from pipeline.sources.row import SourceRow, Turns, query, reply
+from pipeline.sources.row import SourceRow, query, reply
+from pipeline.sources.turns import (
+    CONVERSATIONS,
+    Turns,
+    first_of,
+    is_conversation,
+    missing,
+    refuse_unsupported,
+    split_at_reply,
+    turns_of,
+)
 from pipeline.text import did_you_mean, shape, snippet
 
 # From part to field name.
 Fields = Mapping[str, str]
 
-PARTS = tuple("messages prompt input system reference rejected initial revised diagnosis critique transcript".split())
+_PARTS = "messages prompt input history system reference rejected label initial revised diagnosis critique transcript"
+PARTS = tuple(_PARTS.split())
 SHAPES = (
     "an object with messages | conversations | prompt + chosen/response/completion/answer | "
     "instruction (+ input) + output | question + answer/response | prompt or messages + initial + revised | "
@@ -35,13 +51,25 @@ SHAPES = (
 _NEEDED = {"messages": (), "prompt": ("reference",), "transcript": ("rejected",)}
 _PROMPTS = ("prompt", "instruction", "question", "query")
 _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
-_CONVERSATIONS = ("messages", "conversations", "conversation")
-_INPUTS = ("input", "context")
-_SYSTEMS = ("system", "system_prompt")
-_ASSISTANTS = ("gpt", "chatgpt", "bing", "bard", "bot", "model")
-_ROLES = {"human": "user", "developer": "system"} | dict.fromkeys(_ASSISTANTS, "assistant")
-_PAIRS = (("initial", "revised"), ("original_output", "revised_output"))
-_CRITIQUES = ("critique", "feedback")
+_PAIRS = (
+    ("initial", "revised"),
+    ("original_output", "revised_output"),
+    ("alpaca_original_output", "revised_output"),
+    ("original_response", "edited_response"),
+    ("answer", "correction"),
+    ("output", "revised_output"),  # beside `raw`, the reference: SPA's first README
+)
+# What a row may lack, by the names that are looked for; which of them apply depends on the rest, see `_more`.
+_OPTIONAL = {
+    "input": ("input", "context"),
+    "history": ("history",),
+    "system": ("system", "system_prompt", "system_message"),
+    "rejected": ("rejected",),
+    "label": ("label", "kto_tag"),
+    "diagnosis": ("diagnosis",),
+    "critique": ("critique", "feedback", "rationale", "rational"),
+}
+_TRUE, _FALSE = ("true", "1", "1.0"), ("false", "0", "0.0")
 
 
 def describe(fields: Fields) -> str:
@@ -72,83 +100,80 @@ def from_settings(names: Mapping[str, str | None]) -> Fields | None:
 
 
 def guess(raw: Mapping[str, Any]) -> Fields:
-    """The mapping that fits a row of a common shape; RowReject("wrong_shape") when none does."""
+    """The mapping that fits a row of a common shape, without what it may lack; RowReject("wrong_shape") when none does."""
     texts = [name for name, value in raw.items() if isinstance(value, str)]
-    lists = [name for name, value in raw.items() if isinstance(value, list)]
-    replies = texts + [name for name in lists if raw[name] and isinstance(raw[name][0], dict)]
-    prompt, answer = _first(_PROMPTS, replies), _first(_REPLIES, replies)
-    conversation = _first(_CONVERSATIONS, lists)
-    pair = next((pair for pair in _PAIRS if pair[0] in texts and pair[1] in texts), None)
-    if prompt and (answer or pair):
-        names = {"prompt": prompt} | ({"reference": answer} if answer else {})
-        more = _first(_INPUTS, raw)
-        if more and prompt != "prompt":
-            names["input"] = more
-    elif conversation and pair and answer:
-        names = {"messages": conversation, "reference": answer}
-    elif hh_rlhf.is_transcript(raw.get("chosen")) and "rejected" in texts:
+    spoken = texts + [name for name in raw if name not in texts and is_conversation(raw[name])]
+    pair = next((pair for pair in _PAIRS if set(pair) <= set(spoken)), None)
+    if pair == _PAIRS[-1] and "raw" not in texts:
+        pair = None
+    answer = _first([name for name in ("raw", *_REPLIES) if name not in (pair or ("raw",))], spoken)
+    talks = [name for name in CONVERSATIONS if is_conversation(raw.get(name), in_its_column=True)]
+    prompt = _first(_PROMPTS, spoken)
+    conversation = _first(talks, raw) or ("context" if not prompt and is_conversation(raw.get("context")) else None)
+    if hh_rlhf.is_transcript(raw.get("chosen")) and "rejected" in texts:
         return {"transcript": "chosen", "rejected": "rejected"}
-    elif conversation or "chosen" in lists:
-        names = {"messages": conversation or "chosen"}
+    if conversation:
+        turns = turns_of(raw[conversation], conversation)
+        answer = pair[1] if pair and not answer and conversation == "context" else answer
+        # Beside a conversation that has its reply, as in ultrachat, only `chosen` is another one.
+        open_ended = pair or answer == "chosen" or turns[-1][0] == "user"
+        names = {"messages": conversation} | ({"reference": answer} if answer and open_ended else {})
+        if answer and prompt in texts and not any(raw[prompt].strip() in text for _, text in turns):
+            names = {"prompt": prompt, "history": conversation, "reference": answer}
+    elif prompt and (answer or pair):
+        names = {"prompt": prompt} | ({"reference": answer} if answer else {})
+    elif answer == "chosen" and answer not in texts:
+        names = {"messages": answer}
     else:
         raise RowReject("wrong_shape", expected=SHAPES, got=shape(raw))
-    if pair:
-        names |= {"initial": pair[0], "revised": pair[1]}
-        maybe = [name for name, value in raw.items() if value is None or isinstance(value, str)]
-        notes = {"diagnosis": _first(("diagnosis",), maybe), "critique": _first(_CRITIQUES, maybe)}
-        names |= {part: name for part, name in notes.items() if name}
-    if system := _first(_SYSTEMS, texts):
-        names["system"] = system
-    if "rejected" in raw and "chosen" in names.values():
-        names["rejected"] = "rejected"
-    return names
+    return names | ({"initial": pair[0], "revised": pair[1]} if pair else {})
+
+
+def complete(raw: Mapping[str, Any], fields: Fields, without: Collection[str] = ()) -> Fields:
+    """A guessed mapping with the fields that this row has besides, but for the parts in `without`."""
+    if "transcript" in fields:
+        return fields
+    label = first_of(_OPTIONAL["label"], raw)
+    apply = {
+        "input": fields.get("prompt", "prompt") != "prompt",
+        "history": "prompt" in fields,
+        "rejected": "chosen" in fields.values() and "revised" not in fields,
+        "label": "revised" not in fields and "rejected" not in raw and _word(label) in _TRUE + _FALSE,
+        "diagnosis": "revised" in fields,
+        "critique": "revised" in fields,
+    }
+    free = [name for name in raw if name not in fields.values()]
+    filled = [name for name in free if not missing(raw[name])]
+    parts = {part: names for part, names in _OPTIONAL.items() if part not in fields and apply.get(part, True)}
+    found = {part: _first(names, filled) or _first(names, free) for part, names in parts.items()}
+    return {**fields, **{part: name for part, name in found.items() if name and part not in without}}
 
 
 def read(raw: Mapping[str, Any], fields: Fields) -> SourceRow:
     """The row's query, reference, rejected reply and pair; RowReject when it isn't of the mapping's shape."""
+    refuse_unsupported(raw, "")
     if "transcript" in fields:
         return hh_rlhf.parse({"chosen": raw.get(fields["transcript"]), "rejected": raw.get(fields["rejected"])})
     initial, revised = _pair(raw, fields) if "revised" in fields else (None, None)
-    turns = turns_of(raw, fields["messages"]) if "messages" in fields else _prompt(raw, fields)
-    if "reference" in fields:
-        _, reference = _reply(raw, fields["reference"])
-    elif revised is not None and ("prompt" in fields or turns[-1][0] == "user"):
-        reference = revised
+    turns = turns_of(raw.get(fields["messages"]), fields["messages"]) if "messages" in fields else _prompt(raw, fields)
+    if "reference" in fields or (revised is not None and ("prompt" in fields or turns[-1][0] == "user")):
+        before, reference = _reply(raw, fields.get("reference") or fields["revised"])
+        if any(role == "user" for role, _ in before):
+            turns = turns if turns[-len(before) :] == before else before
+        elif turns[-1][0] == "assistant" and turns[-1][1].strip() == reference.strip():
+            turns = turns[:-1]
     else:
         turns, reference = split_at_reply(turns)
+    _refuse_undesirable(raw, fields)
     rejected = _rejected(raw, fields, turns)
-    if system := _optional(raw, fields, "system"):
+    system = _optional(raw, fields, "system")
+    if system and turns[:1] != [("system", system)]:
         turns = [("system", system), *turns]
     diagnosis, critique = (_note(raw, fields, part) for part in ("diagnosis", "critique"))
     if diagnosis not in REASONS:
         diagnosis = None
+    rejected = None if rejected == reference else rejected
     return SourceRow(query(turns), reply(reference), rejected, 0, initial, revised, diagnosis, critique)
-
-
-def turns_of(raw: Mapping[str, Any], name: str) -> Turns:
-    """A conversation as (role, text) turns, at least one; the roles of other formats become those of chat templates."""
-    value = raw.get(name)
-    if not isinstance(value, list) or not value:
-        raise RowReject("wrong_shape", expected=f"a conversation in {name!r}", got=shape(raw))
-    turns = []
-    for index, turn in enumerate(value):
-        fields = turn if isinstance(turn, dict) else {}
-        role, content = fields.get("role", fields.get("from")), fields.get("content", fields.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
-            expected = f"turns with text in role/content or from/value in {name!r}"
-            raise RowReject("wrong_shape", expected=expected, got=f"turn {index}: {shape(turn)}")
-        turns.append((_ROLES.get(role.lower(), role.lower()), content))
-    return turns
-
-
-def split_at_reply(turns: Turns) -> tuple[Turns, str]:
-    """The turns before the last assistant turn, and its text."""
-    for index in reversed(range(len(turns))):
-        role, text = turns[index]
-        if role == "assistant":
-            return turns[:index], text
-    got = ", ".join(snippet(role) for role, _ in turns[-4:])
-    raise RowReject("no_final_reply", expected="an assistant turn", got=got[:80])
 
 
 def text_of(raw: Mapping[str, Any], name: str) -> str:
@@ -168,12 +193,26 @@ def _pair(raw: Mapping[str, Any], fields: Fields) -> tuple[str, str]:
 
 
 def _prompt(raw: Mapping[str, Any], fields: Fields) -> Turns:
-    name = fields["prompt"]
-    turns = turns_of(raw, name) if isinstance(raw.get(name), list) else [("user", text_of(raw, name))]
+    name, past = fields["prompt"], _value(raw, fields, "history")
+    turns = turns_of(raw[name], name) if is_conversation(raw.get(name)) else [("user", text_of(raw, name))]
     if extra := _optional(raw, fields, "input"):
         role, content = turns[-1]
         turns[-1] = (role, f"{content}\n\n{extra}")
-    return turns
+    return turns if missing(past) or past in ([], "", "[]") else turns_of(past, fields["history"]) + turns
+
+
+def _refuse_undesirable(raw: Mapping[str, Any], fields: Fields) -> None:
+    if missing(value := _value(raw, fields, "label")):
+        return
+    word, got = _word(value), f"{fields['label']}: {snippet(value)}"
+    if word in _FALSE:
+        raise RowReject("undesirable_reference", expected="a reply that is not labelled a bad one", got=got)
+    if word not in _TRUE:
+        raise RowReject("wrong_shape", expected=f"true or false in {fields['label']!r}", got=got)
+
+
+def _word(value: object) -> str:
+    return str(value).strip().lower()
 
 
 def _rejected(raw: Mapping[str, Any], fields: Fields, context: Turns) -> str | None:
@@ -189,23 +228,27 @@ def _rejected(raw: Mapping[str, Any], fields: Fields, context: Turns) -> str | N
 
 def _reply(raw: Mapping[str, Any], name: str) -> tuple[Turns, str]:
     """A reply as text, or as the last assistant turn of a conversation; with the turns before it."""
-    if isinstance(raw.get(name), list):
-        return split_at_reply(turns_of(raw, name))
+    if is_conversation(raw.get(name)):
+        return split_at_reply(turns_of(raw[name], name))
     return [], text_of(raw, name)
 
 
 def _optional(raw: Mapping[str, Any], fields: Fields, part: str) -> str:
     """Text that a row may lack; empty when it is blank."""
-    name = fields.get(part)
-    text = "" if name is None or raw.get(name) is None else text_of(raw, name)
+    text = "" if missing(_value(raw, fields, part)) else text_of(raw, fields[part])
     return text if text.strip() else ""
 
 
 def _note(raw: Mapping[str, Any], fields: Fields, part: str) -> str | None:
-    """Text about a row, None where it is blank or no text: that doesn't cost the row."""
-    value = raw.get(fields.get(part, ""))
-    return value if isinstance(value, str) and value.strip() else None
+    """Text about a row, several texts joined by line feeds; None where there is none: that doesn't cost the row."""
+    value = _value(raw, fields, part)
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str) and text.strip()]
+    return "\n".join(texts) or None
 
 
-def _first(names: tuple[str, ...], present: Collection[str]) -> str | None:
+def _value(raw: Mapping[str, Any], fields: Fields, part: str) -> Any:
+    return raw.get(fields[part]) if part in fields else None
+
+
+def _first(names: Collection[str], present: Collection[str]) -> str | None:
     return next((name for name in names if name in present), None)

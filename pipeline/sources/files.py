@@ -17,8 +17,10 @@ from pipeline.storage.remote import Stream, attempt, content_tag, filesystem, ho
 from pipeline.text import shown, snippet
 
 PACKED = (".gz", ".zst", ".bz2")
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
-WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet"
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".arrow")
+WANTED = f"UTF-8 JSON Lines, CSV or TSV, plain or packed as {', '.join(PACKED)}, or Parquet or Arrow"
+# What `datasets` writes about a data set, beside it.
+_ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 Warn = Callable[[str], None]
 _WEB = ("http", "https")
 _SPLIT_OF = (
@@ -150,7 +152,7 @@ def _remote_file(url: str, info: dict[str, Any]) -> RemoteFile:
 
 def is_data_name(name: str) -> bool:
     """Whether a file of this name is read when its folder is the input."""
-    return bare_name(name).endswith(SUFFIXES)
+    return bare_name(name).endswith(SUFFIXES) and PurePosixPath(name).name not in _ABOUT
 
 
 def bare_name(name: str) -> str:
@@ -188,7 +190,7 @@ def _data_names(place: object, names: Iterable[str], warn: Warn) -> list[str]:
     """The data files among names, sorted, without hidden ones; a warning about the others. InputError when there is none."""
     visible = {name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)}
     data = sorted(name for name in visible if is_data_name(name))
-    foreign = sorted(visible.difference(data))
+    foreign = sorted(name for name in visible.difference(data) if PurePosixPath(name).name not in _ABOUT)
     if foreign:
         listed = ", ".join(snippet(name) for name in foreign[:5]) + (", …" if len(foreign) > 5 else "")
         warn(f"{shown(place)}: skipped {len(foreign)} entries that are not data files: {listed}")

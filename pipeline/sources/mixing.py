@@ -9,6 +9,8 @@ import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, InputError, RowReject
@@ -18,6 +20,8 @@ from pipeline.sources.files import Warn
 from pipeline.sources.resolve import Record, ResolvedSource, records_of, resolve_one
 from pipeline.sources.row import Adapter
 from pipeline.sources.rows import Damaged
+from pipeline.sources.turns import leave_out
+from pipeline.text import did_you_mean, snippet
 
 _GUESS_ROWS = 1000  # from which a generic source's fields are guessed
 
@@ -67,17 +71,32 @@ def records(source: ResolvedSource, *, warn: Warn = lambda message: None) -> Ite
 
 
 def open_adapters(settings: SourceSettings, source: ResolvedSource, warn: Warn) -> dict[str, Adapter]:
-    """Each source's adapter by the name of its records; generic ones bound to `source.fields` (else ConfigError) or a guess."""
+    """Each source's adapter by the name of its records; generic ones bound to `source.fields` (else ConfigError) or a guess.
+
+    ConfigError for a column of `source.keep` that none of the first rows has.
+    """
     mixed = parts(source)
     generic = [name for name, part in mixed.items() if get(part.adapter).is_generic]
     with_fields = generic or list(mixed)[:1]  # without a generic source, the first one refuses them
     adapters = {}
+    columns: dict[str, None] = {}
     for name, part in mixed.items():
-        first = itertools.islice(records(part), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
+        adapter = replace(get(part.adapter), ignore=settings.ignore)
+        first: list[dict[str, Any]] = []
+        if settings.keep or adapter.is_generic:
+            read = itertools.islice(records(part), min(settings.limit or _GUESS_ROWS, _GUESS_ROWS))
+            rows = [record.value for record in read if isinstance(record.value, dict)]
+            columns |= dict.fromkeys(column for row in rows for column in row)
+            first = [leave_out(row, settings.ignore) for row in rows] if settings.ignore else rows
         fields = settings.fields if name in with_fields else None
-        adapters[name], message = bind(get(part.adapter), fields or {}, (record.value for record in first))
+        adapters[name], message = bind(adapter, fields or {}, first)
         if message:
             warn(message)
+    for column in settings.keep:
+        if column not in columns:
+            hint = did_you_mean(column, columns)
+            known = ", ".join(map(snippet, columns))
+            raise ConfigError(f"source.keep: no row of the source has {column!r}; its columns are {known}{hint}")
     return adapters
 
 

@@ -12,7 +12,7 @@ from pipeline import resources
 from pipeline.config.addresses import reveal
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError
-from pipeline.sources import files, rows
+from pipeline.sources import data_sets, files, rows
 from pipeline.sources.adapters import get
 from pipeline.sources.files import Files, RemoteFile, SourceFile, Warn
 from pipeline.sources.row import Adapter, RawRow
@@ -75,6 +75,9 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
     if inputs := files.find_input(reveal(input), warn):
         if revision is not None:
             raise InputError(f"{shown(input)}: these are files; source.revision is for Hub data sets, leave it out")
+        if (folder := Path(input).expanduser()).is_dir():
+            likely = (adapter.hub_split, adapter.hub_config)
+            inputs = data_sets.one_split(folder, inputs, settings.split, likely, warn)
         return _from_files(adapter, input, inputs, settings.split, warn)
     nothing = f"{shown(input[:200])}: no such file or folder"
     named = _HUB_ID.fullmatch(input)
@@ -98,7 +101,8 @@ def records_of(source: ResolvedSource, label: str, warn: Warn) -> Iterator[Recor
             # `datasets` would hold the whole of a JSON array, in eight times its size.
             numbered = rows.rows(RemoteFile(f"hf://datasets/{source.location}@{sha}/{adapter.hub_file}"), warn)
         else:
-            numbered = _hub_rows(source.location, sha, source.split)
+            config = adapter.hub_config if source.location == adapter.hub_id else None
+            numbered = _hub_rows(source.location, config, sha, source.split)
         streams.append((f"{source.location}@{sha[:12]}:{source.split}", source.split, numbered))
     count = 0
     for place, split, numbered in streams:
@@ -162,13 +166,14 @@ def _pin(hub_id: str, revision: str | None) -> tuple[str, str | None]:
     return info.sha, licence if isinstance(licence, str) else None
 
 
-def _hub_rows(hub_id: str, sha: str, split: str) -> Iterator[tuple[int, RawRow]]:
+def _hub_rows(hub_id: str, config: str | None, sha: str, split: str) -> Iterator[tuple[int, RawRow]]:
     """(number from 1, row) of one split of one commit, in its order; InputError says how many came before a failure."""
     import datasets
 
     count = 0
     try:
-        for count, row in enumerate(datasets.load_dataset(hub_id, split=split, revision=sha, streaming=True), 1):
+        read = datasets.load_dataset(hub_id, config, split=split, revision=sha, streaming=True)
+        for count, row in enumerate(read, 1):
             yield count, row
     except Exception as error:
         where = f"Hub data set {hub_id} at {sha[:12]}, split {split!r}"

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.errors import RowReject
+from pipeline.sources.turns import Turns, leave_out
 from pipeline.text import replace_surrogates, shape, snippet
 
 Message = dict[str, str]
-# (role, text) in the order of a conversation.
-Turns = list[tuple[str, str]]
 # A row as it lies in a file, or why it can't be read.
 RawRow = dict[str, Any] | RowReject
 
@@ -41,6 +40,7 @@ class Adapter:
     of several. bundled: the shipped file that is the data set. gives_pairs: every row has `initial` and `revised`, so it can
     enter at the filter stage. writers: who wrote the two. system: the system prompt under which `initial` was sampled, or
     None. scored: a run computes rewards of its pairs by default. note: what readers of the published data should know of them.
+    ignore: what is left out of raw rows before, see `turns.leave_out`.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Adapter:
     expected: str
     hub_id: str | None = None
     hub_split: str = "train"
+    hub_config: str | None = None
     hub_file: str | None = None
     licence: str = "unknown"
     version: int = 1
@@ -57,6 +58,7 @@ class Adapter:
     system: str | None = None
     scored: bool = False
     note: str = ""
+    ignore: tuple[str, ...] = ()
 
     @property
     def is_generic(self) -> bool:
@@ -67,7 +69,7 @@ class Adapter:
         """The row, with encodable text; RowReject (and nothing else) for whatever isn't one."""
         if not isinstance(raw, dict):
             raise RowReject("not_an_object", expected=self.expected, got=shape(raw))
-        return _encodable(self.reader(raw))
+        return _encodable(self.reader(leave_out(raw, self.ignore) if self.ignore else raw))
 
 
 def query(turns: Turns) -> list[Message]:

@@ -1,7 +1,7 @@
 """A file's rows, one at a time, whatever the file is packed with and whatever is wrong with a row.
 
-JSON Lines, a JSON array (in a `.json` file), CSV, TSV or Parquet, by content first and name second. Memory is constant: rows
-over a cap are skipped, and what unpacks to far more bytes than were read is refused.
+JSON Lines, a JSON array (in a `.json` file), one JSON object, CSV, TSV, Parquet or Arrow, by content first and name second.
+Memory is constant: rows over a cap are skipped, and what unpacks to far more bytes than were read is refused.
 """
 
 import bz2
@@ -26,7 +26,16 @@ ALLOWED_BYTES = 1_000_000_000
 UNPACKED_A_BYTE = 250
 _BOM = b"\xef\xbb\xbf"
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PAR1": "parquet"}
-_FOREIGN = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ": "xz", b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
+_MAGIC |= {b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_UTF_16 = "UTF-16 text, save it as UTF-8"
+_LFS = "a Git LFS pointer and not the data, run `git lfs pull` in its folder"
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive, unpack it",
+    b"\xfd7zXZ": "xz, unpack it",
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
+}
+_FOREIGN |= {b"version https://git-lfs": _LFS}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _BUFFER = 1 << 18
 
@@ -53,9 +62,9 @@ def rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
 def _rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(path.open("rb"))
-        kind = _kind(file.peek(8)[:8], path, warn)
-        if kind == "parquet":
-            yield from parquet_rows.rows(path, MAX_ROW_BYTES)
+        kind = _kind(file.peek(32)[:32], path, warn)
+        if kind in ("parquet", "arrow"):
+            yield from (parquet_rows.rows if kind == "parquet" else parquet_rows.arrow_rows)(path, MAX_ROW_BYTES)
             return
         stream = file
         if kind != "plain":
@@ -64,13 +73,12 @@ def _rows(path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
         if stream.peek(3).startswith(_BOM):
             stream.read(3)
         suffix = PurePath(bare_name(path.name)).suffix
-        may_be_array = ".json" in (suffix.lower() for suffix in PurePath(path.name).suffixes[-2:])
         if suffix in _DELIMITERS:
-            yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES)
-        elif may_be_array and stream.peek(64).lstrip().startswith(b"["):
+            yield from csv_rows.rows(stream, path, _DELIMITERS[suffix], MAX_ROW_BYTES, warn)
+        elif json_rows.is_json_name(path.name) and stream.peek(64).lstrip().startswith(b"["):
             yield from json_rows.array(stream, MAX_ROW_BYTES)
         else:
-            yield from json_rows.lines(stream, path, MAX_ROW_BYTES)
+            yield from json_rows.lines(stream, path, MAX_ROW_BYTES, warn)
 
 
 def _kind(head: bytes, path: Location, warn: Warn) -> str:

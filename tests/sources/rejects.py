@@ -12,7 +12,7 @@ REJECTS: dict[str, dict[int, str]] = {
         40: "wrong_shape",
         41: "no_query",
         42: "no_final_reply",
-        43: "unknown_role",
+        43: "unsupported_content",
         44: "empty_reference",
         45: "wrong_shape",
     },
@@ -28,6 +28,16 @@ REJECTS: dict[str, dict[int, str]] = {
     "alpaca": {35: "empty_reference", 36: "empty_reference", 38: "wrong_shape"},
     "ultrafeedback": {36: "empty_reference", 39: "wrong_shape", 40: "no_final_reply"},
     "spa": {36: "empty_initial", 37: "empty_revision", 38: "wrong_shape"},
+    "helpsteer3-edit": {
+        33: "empty_initial",
+        34: "empty_revision",
+        35: "wrong_shape",
+        36: "wrong_shape",
+        37: "context_not_user",
+        38: "unsupported_content",
+    },
+    "aligner": {35: "empty_turn", 36: "empty_initial", 37: "wrong_shape", 38: "empty_revision"},
+    "clair": {33: "empty_initial", 34: "empty_revision", 35: "wrong_shape", 36: "empty_turn"},
     "jsonl": {34: "wrong_shape", 35: "wrong_shape", 36: "not_an_object", 37: "duplicate_key", 38: "malformed_json"},
 }
 # Rows whose query a row before them has: found out when the run is planned.

@@ -151,6 +151,7 @@ def test_other_odd_characters_pass_unchanged():
 def test_registry_suggests_the_nearest():
     assert sources.get("hh-rlhf").hub_id == "Anthropic/hh-rlhf"
     with pytest.raises(
-        ConfigError, match=r"unknown source 'hh_rlfh'.*known are alpaca, demo, hh-rlhf, jsonl.*did you mean hh-rlhf"
+        ConfigError,
+        match=r"unknown source 'hh_rlfh'.*known are aligner, alpaca, clair, demo, helpsteer3-edit.*did you mean hh-rlhf",
     ):
         sources.get("hh_rlfh")

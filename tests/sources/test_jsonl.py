@@ -61,12 +61,13 @@ def test_guessed_shapes(raw, messages, reference, rejected):
 def test_most_of_the_good_rows_fix_the_mapping():
     rows = [{"x": 1}, {"prompt": " ", "answer": "r"}, {"question": "q", "answer": "r"}, {"prompt": "q", "answer": "r"}]
     adapter, said = sources.bind(sources.get("jsonl"), {}, rows)
-    assert said == "fields guessed: prompt = 'question', reference = 'answer' (of 1 of the first 2 good rows)"
-    assert sources.bind(sources.get("jsonl"), {}, [*rows, rows[3]])[0].parse(rows[3]).reference == "r"
+    others = "; of others: prompt = 'prompt', reference = 'answer'"
+    assert said == f"fields guessed: prompt = 'question', reference = 'answer' (of 1 of the first 2 good rows){others}"
+    assert adapter.parse(rows[3]) == adapter.parse(rows[2])
     with pytest.raises(RowReject) as caught:
-        adapter.parse(rows[3])
+        adapter.parse({"instruction": "q", "answer": "r"})
     assert caught.value.reason == "wrong_shape"
-    assert caught.value.evidence == {"expected": "text in 'question'", "got": "prompt: string, answer: string"}
+    assert caught.value.evidence == {"expected": "text in 'question'", "got": "instruction: string, answer: string"}
 
 
 def test_no_good_row_leaves_the_guess_to_each_row():
@@ -115,14 +116,15 @@ def test_mapping_for_an_adapter_that_knows_its_fields():
         ({}, "wrong_shape"),
         ({"text": "x"}, "wrong_shape"),
         ({"messages": []}, "wrong_shape"),
-        ({"messages": ["x"]}, "wrong_shape"),
+        ({"messages": ["x"]}, "no_final_reply"),
+        ({"messages": [3]}, "wrong_shape"),
         ({"messages": [{"role": U, "content": None}]}, "wrong_shape"),
-        ({"messages": [{"role": U, "content": [{"type": "image"}]}]}, "wrong_shape"),
+        ({"messages": [{"role": U, "content": [{"type": "image"}]}]}, "unsupported_content"),
         ({"messages": chat((U, "q"))}, "no_final_reply"),
         ({"messages": chat((A, "r"))}, "no_query"),
         ({"messages": chat((S, "s"), (A, "r"))}, "no_query"),
         ({"messages": chat((A, "x"), (U, "q"), (A, "r"))}, "starts_with_assistant"),
-        ({"messages": chat((U, "q"), ("tool", "x"), (A, "r"))}, "unknown_role"),
+        ({"messages": chat((U, "q"), ("tool", "x"), (A, "r"))}, "unsupported_content"),
         ({"messages": chat((U, "q"), (A, "x"), (S, "s"), (A, "r"))}, "context_not_user"),
         ({"messages": chat((U, "q"), (A, " "))}, "empty_reference"),
         ({"messages": chat((U, "\t"), (A, "r"))}, "empty_turn"),

@@ -56,7 +56,7 @@ def value_of(tmp_path, line):
         (b'{"a": ' + b"9" * 5_000 + b"}", "number_too_long"),
         (b'{"a": 1, "b": 2, "a": 1}', "duplicate_key"),
         (b'{"a": {"b": 1, "b": 2}}', "duplicate_key"),
-        (b'{"a": NaN}', "not_a_number"),
+        (b'{"a": Infinity}', "not_a_number"),
         (b'{"a": [-Infinity]}', "not_a_number"),
         (b'{"a": 1e999}', "not_a_number"),
         (b'{"a": "' + b"x" * 10_000_001 + b'"}', "row_too_large"),
@@ -77,6 +77,10 @@ def test_malformed_json_names_the_position(tmp_path):
 
 def test_invalid_utf8_names_the_byte(tmp_path):
     assert value_of(tmp_path, b'{"prompt": "\xff"}').evidence["byte"] == 12
+
+
+def test_nan_is_no_value(tmp_path):
+    assert value_of(tmp_path, b'{"a": NaN, "b": [NaN]}') == {"a": None, "b": [None]}
 
 
 def test_lone_surrogates_reach_the_adapter(tmp_path):
@@ -191,7 +195,7 @@ def array(tmp_path, data, name="rows.json"):
 
 
 def test_a_json_array(tmp_path):
-    text = b'\xef\xbb\xbf \n[ {"n": 1},\n {"n": NaN}, 3 , {"n": 4, "n": 4}, {"n": 5} ]\n'
+    text = b'\xef\xbb\xbf \n[ {"n": 1},\n {"n": Infinity}, 3 , {"n": 4, "n": 4}, {"n": 5} ]\n'
     expected = [(1, {"n": 1}), (2, "not_a_number"), (3, "not_an_object"), (4, "duplicate_key"), (5, {"n": 5})]
     assert array(tmp_path, text) == expected
     assert array(tmp_path, gzip.compress(text), "rows.json.gz") == expected

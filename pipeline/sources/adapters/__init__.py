@@ -5,8 +5,11 @@ A docstring says of which revision its format is described; a run reads the newe
 
 from pipeline.errors import ConfigError
 from pipeline.sources.adapters import (
+    aligner,
     alpaca,
+    clair,
     demo,
+    helpsteer3_edit,
     hh_rlhf,
     jsonl,
     openorca,
@@ -19,8 +22,9 @@ from pipeline.sources.adapters import (
 from pipeline.sources.row import Adapter
 from pipeline.text import did_you_mean
 
-_MODULES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback, spa, demo, jsonl)
-_ALL: list[Adapter] = [*(module.ADAPTER for module in _MODULES), jsonl.PARQUET]
+_PREFERENCES = (hh_rlhf, sharegpt, shp, synthetic_gptj, openorca, alpaca, ultrafeedback)
+_PAIRS = (spa, helpsteer3_edit, aligner, clair, demo)
+_ALL: list[Adapter] = [*(module.ADAPTER for module in (*_PREFERENCES, *_PAIRS, jsonl)), jsonl.PARQUET]
 ADAPTERS = {adapter.name: adapter for adapter in _ALL}
 
 

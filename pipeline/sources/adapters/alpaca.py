@@ -9,6 +9,7 @@ gives the query "Name the capital of:", a blank line, "France", and the referenc
 as a prompt, and is ignored.
 
 - About 60 % have an empty input: the instruction alone is the query. Some spell it out ("<noinput>", "No input").
+- Files of this format for other trainers may have a `system` text and a `history` of [question, answer] pairs before it.
 - An output such as "<nooutput>" is no answer: rejected (`empty_reference`).
 """
 
@@ -20,7 +21,7 @@ from pipeline.sources.fields import read
 from pipeline.sources.row import Adapter, SourceRow
 from pipeline.text import snippet
 
-_FIELDS = {"prompt": "instruction", "input": "input", "reference": "output"}
+_FIELDS = {part: part for part in ("input", "history", "system")} | {"prompt": "instruction", "reference": "output"}
 _NOTHING = re.compile(r"\s{0,9}<?\s?no[ _]?(?:input|output)\s?>?\.?\s{0,9}", re.IGNORECASE)
 
 
@@ -34,4 +35,4 @@ def parse(raw: dict[str, Any]) -> SourceRow:
 
 
 EXPECTED = '{"instruction": "…", "input": "…" (may be empty), "output": "…"}'
-ADAPTER = Adapter("alpaca", parse, EXPECTED, hub_id="tatsu-lab/alpaca", licence="CC-BY-NC-4.0")
+ADAPTER = Adapter("alpaca", parse, EXPECTED, hub_id="tatsu-lab/alpaca", licence="CC-BY-NC-4.0", version=2)

@@ -20,7 +20,8 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.row import Adapter, SourceRow, Turns, query, reply
+from pipeline.sources.row import Adapter, SourceRow, query, reply
+from pipeline.sources.turns import Turns
 from pipeline.text import shape, snippet
 
 EXPECTED = (

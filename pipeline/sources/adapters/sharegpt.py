@@ -9,7 +9,7 @@ gone, and the replies are ChatGPT's)   Of its files only the cleaned one is read
 gives the query Hi / Hello! / 2 + 2? and the reference "4.": the last reply is the reference, the ones before it are context,
 and what the user said after it is left out.
 
-- Speakers: human and user; gpt, chatgpt, bing and bard; system. Others (tool, ...) are rejected (`unknown_role`).
+- Speakers by their usual names (`turns.py`). Tools are rejected as `unsupported_content`, others as `unknown_role`.
 - Long conversations were cut into pieces (a1_0, a1_1 ...), so many begin with a reply. Replies before the first user turn
   are left out, as Vicuna's own trainer does.
 - The texts were web pages. Where the conversion left markup of the page itself (not HTML that is talked about), the text
@@ -20,8 +20,8 @@ import re
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.sources.fields import split_at_reply, turns_of
 from pipeline.sources.row import Adapter, SourceRow, query, reply
+from pipeline.sources.turns import split_at_reply, turns_of
 from pipeline.text import snippet
 
 EXPECTED = '{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]}'
@@ -37,7 +37,7 @@ _REPLY = re.compile(r"\s{0,9}(?:<(?:div|p|ul|ol|pre|span)\b[^<>]{0,200}>|\d{1,3}
 
 def parse(raw: dict[str, Any]) -> SourceRow:
     """The conversation before its last reply, with that reply."""
-    before, reference = split_at_reply(turns_of(raw, "conversations"))
+    before, reference = split_at_reply(turns_of(raw.get("conversations"), "conversations"))
     start = next((index for index, (role, _) in enumerate(before) if role == "user"), len(before))
     context = [turn for turn in before[:start] if turn[0] != "assistant"] + before[start:]
     for role, text in (*context, ("assistant", reply(reference))):
@@ -49,4 +49,4 @@ def parse(raw: dict[str, Any]) -> SourceRow:
 
 
 _HUB_ID, _HUB_FILE = "anon8231489123/ShareGPT_Vicuna_unfiltered", "ShareGPT_V3_unfiltered_cleaned_split.json"
-ADAPTER = Adapter("sharegpt", parse, EXPECTED, hub_id=_HUB_ID, hub_file=_HUB_FILE)
+ADAPTER = Adapter("sharegpt", parse, EXPECTED, hub_id=_HUB_ID, hub_file=_HUB_FILE, version=2)

@@ -8,17 +8,11 @@ gives the query `prompt`, the reference `chosen` and the rejected reply `rejecte
 `chosen`, is no worse reply (None).
 """
 
-from typing import Any
+from functools import partial
 
 from pipeline.sources.fields import read
-from pipeline.sources.row import Adapter, SourceRow
+from pipeline.sources.row import Adapter
 
-
-def parse(raw: dict[str, Any]) -> SourceRow:
-    """The instruction with both replies."""
-    row = read(raw, {"prompt": "prompt", "reference": "chosen", "rejected": "rejected"})
-    return row._replace(rejected=None) if row.rejected == row.reference else row
-
-
+_READER = partial(read, fields={"prompt": "prompt", "reference": "chosen", "rejected": "rejected"})
 EXPECTED = '{"prompt": "…", "chosen": "…", "rejected": "…"}'
-ADAPTER = Adapter("synthetic-gptj", parse, EXPECTED, hub_id="Dahoas/synthetic-instruct-gptj-pairwise")
+ADAPTER = Adapter("synthetic-gptj", _READER, EXPECTED, hub_id="Dahoas/synthetic-instruct-gptj-pairwise")

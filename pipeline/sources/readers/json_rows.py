@@ -1,10 +1,11 @@
-"""The rows of JSON Lines and of JSON arrays, by the standard parser, minus what it lets pass.
+"""The rows of JSON Lines, of JSON arrays and of whole JSON documents, by the standard parser, minus what it lets pass.
 
-The standard library takes NaN and Infinity, keeps the last of two equal keys, and answers 100,000 brackets with
-RecursionError and 5,000 digits with ValueError. Here each is a RowReject with its reason.
+The standard library takes Infinity, keeps the last of two equal keys, and answers 100,000 brackets with RecursionError and
+5,000 digits with ValueError. Here each is a RowReject with its reason. NaN, which pandas writes for no value, is null.
 
 An array is read a megabyte at a time, because ShareGPT comes as one of 670 MB. An element of it ends where its quotes and
-brackets close, whatever is in it, so a faulty element costs only itself.
+brackets close, whatever is in it, so a faulty element costs only itself. A document is one object over several lines: a row,
+several of them, or the rows under a name or as columns; it is held in memory, and so has a limit.
 """
 
 import io
@@ -13,14 +14,17 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from pipeline.errors import InputError, RowReject
-from pipeline.sources.files import WANTED, Location
+from pipeline.sources.files import WANTED, Location, Warn
 from pipeline.sources.row import RawRow
+from pipeline.sources.turns import CONVERSATIONS
 from pipeline.text import shown, snippet
 
 MAX_BLANK_LINES = 1_000_000  # one after the other
+MAX_DOCUMENT_BYTES = 100_000_000
 MAX_SKIP_BYTES = 1_000_000_000  # of one over-long row; beyond it the file isn't made of rows (or is a gzip bomb)
 MAX_DIGITS = 4300  # Python's own default limit, which the environment can change
 _READ_BYTES = 1 << 20
@@ -30,11 +34,19 @@ _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _OPENING, _CLOSING, _ENDS = (b"[", b"{"), (b"]", b"}"), (b",", b"]", b"}")
 
 
-def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
-    """(line number from 1, object or reject); blank lines are no rows. InputError for what isn't made of rows."""
+def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int, warn: Warn) -> Iterator[tuple[int, RawRow]]:
+    """(line number from 1, object or reject); blank lines are no rows. InputError for what isn't made of rows.
+
+    What begins with a bracket alone on its line, or in a .json file with a part of an object, is a document.
+    """
     number = last = 0
     while line := stream.readline(max_row_bytes + 1):
         number += 1
+        if not last and (text := line.strip()).startswith(b"{"):
+            rest = b"" if text == b"{" or not is_json_name(path.name) else stream.peek(1)
+            if text == b"{" or (is_json_name(path.name) and (not text.endswith(b"}") or not rest)):
+                yield from _document(line + stream.read(MAX_DOCUMENT_BYTES), path, warn)
+                return
         if len(line) > max_row_bytes and not line.endswith(b"\n"):
             size = len(line) + _skip_line(stream, path, number)
             last = number
@@ -47,6 +59,70 @@ def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int) -> Iter
             yield number, value
         elif number - last > MAX_BLANK_LINES:
             raise InputError(f"{shown(path)}:{number}: over {MAX_BLANK_LINES:,} blank lines; expected {WANTED}")
+
+
+def is_json_name(name: str) -> bool:
+    """Whether a file's name ends with .json, perhaps packed."""
+    return ".json" in (suffix.lower() for suffix in PurePath(name).suffixes[-2:])
+
+
+def _document(data: bytes, path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
+    """The rows of one JSON object, or of several one after the other; InputError where it can't be read."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        hint = "write its rows as JSON Lines, one object a line"
+        raise InputError(f"{shown(path)}: one JSON object of over {MAX_DOCUMENT_BYTES:,} bytes; {hint}")
+    objects: list[RawRow] = []
+    text, at = data.decode(errors="surrogateescape").strip(), 0
+    while at < len(text):
+        try:
+            _, end = _DECODER.raw_decode(text, at)
+        except (RowReject, ValueError, RecursionError) as error:
+            what = f"{error.reason} {error.evidence}" if isinstance(error, RowReject) else shown(error)
+            raise InputError(f"{shown(path)}: a JSON object over several lines that can't be read: {what}") from error
+        objects.append(decode(text[at:end].encode(errors="surrogateescape")))
+        at = len(text) - len(text[end:].lstrip())
+    rows, how = _unwrapped(objects[0], path) if len(objects) == 1 and isinstance(objects[0], dict) else (objects, "")
+    if how:
+        warn(f"{shown(path)}: one JSON object; its rows are {how}")
+    yield from enumerate(rows, 1)
+
+
+def _unwrapped(value: dict[str, Any], path: Location) -> tuple[list[Any], str]:
+    """The rows that one object holds, and how it holds them; itself, and nothing, when it is a row."""
+    cells = list(value.values())
+    if {"columns", "data"} <= set(value) and all(isinstance(cell, list) for cell in value["data"]):
+        return [
+            dict(zip(value["columns"], cell, strict=False)) for cell in value["data"]
+        ], "lists, with names in 'columns'"
+    tables = [
+        n for n, v in value.items() if n not in CONVERSATIONS and isinstance(v, list) and v and all(map(_is_row, v))
+    ]
+    if len(tables) > 1:
+        names = ", ".join(map(snippet, tables))
+        raise InputError(
+            f"{shown(path)}: one JSON object with several lists of rows, {names}; write one to a file of its own"
+        )
+    if tables:
+        return value[tables[0]], f"those in {snippet(tables[0])}"
+    if cells and all(map(_is_row, cells)):
+        numbered = all(key.isdigit() for cell in cells for key in cell)
+        if not numbered:
+            return cells, "its values"
+        keys = dict.fromkeys(key for cell in cells for key in cell)
+        return [
+            {name: cell.get(key) for name, cell in value.items()} for key in keys
+        ], "its columns, as pandas writes them"
+    lists = len(cells) > 1 and all(
+        isinstance(cell, list) and not any(isinstance(v, dict) for v in cell) for cell in cells
+    )
+    if lists and len({len(cell) for cell in cells}) == 1:
+        return [dict(zip(value, row, strict=True)) for row in zip(*cells, strict=True)], "its columns, a list each"
+    return [value], ""
+
+
+def _is_row(value: object) -> bool:
+    """Whether a value is an object that is no turn of a conversation."""
+    return isinstance(value, dict) and bool(value) and not {"role", "from", "content", "value"} & set(value)
 
 
 def _skip_line(stream: io.BufferedReader, path: Location, number: int) -> int:
@@ -156,6 +232,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> None:
+    if name == "NaN":
+        return
     raise RowReject("not_a_number", expected="finite numbers", got=name)
 
 

@@ -1,4 +1,4 @@
-"""The rows of a Parquet file, a few at a time; refused when the footer announces values out of proportion to the file."""
+"""The rows of a Parquet or Arrow file, a few at a time; refused when it holds values out of proportion to its size."""
 
 import itertools
 from collections.abc import Iterator
@@ -39,6 +39,32 @@ def rows(path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
         raise OSError(one_line(error)) from error
 
 
+def arrow_rows(path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
+    """Likewise of an Arrow stream, as `save_to_disk` of Hugging Face's `datasets` writes, or an Arrow file (Feather)."""
+    import pyarrow as pa
+
+    try:
+        with path.open("rb") as raw:
+            if raw.peek(6).startswith(b"ARROW1"):
+                reader = pa.ipc.open_file(raw)
+                batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
+            else:
+                batches = iter(pa.ipc.open_stream(raw))
+            yield from enumerate(itertools.chain.from_iterable(_in_proportion(batches, path, max_row_bytes)), 1)
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise OSError(one_line(error)) from error
+
+
+def _in_proportion(batches: Iterator[Any], path: Location, max_row_bytes: int) -> Iterator[Iterator[RawRow]]:
+    unpacked = 0
+    for batch in batches:
+        unpacked += batch.nbytes
+        if size(path) >= 0 and unpacked > ALLOWED_BYTES + UNPACKED_A_BYTE * size(path):
+            raise InputError(f"{shown(path)}: refused: {size(path):,} bytes of Arrow unpack to over {unpacked:,}")
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            yield _values(batch.slice(start, _BATCH_ROWS), max_row_bytes)
+
+
 def _refuse_bomb(path: Location, footer: Any) -> int:
     """The bytes of the largest column chunk, unpacked; InputError when the footer announces a bomb."""
     on_disk = max(size(path), 0) or footer.serialized_size
@@ -62,7 +88,7 @@ def _refuse_bomb(path: Location, footer: Any) -> int:
 def _values(batch: Any, max_row_bytes: int) -> Iterator[RawRow]:
     if batch.nbytes <= max_row_bytes:
         with suppress(Exception):  # of one of these rows: below, each is read alone
-            yield from batch.to_pylist()
+            yield from batch.to_pylist(maps_as_pydicts="strict")
             return
     yield from (_value(batch.slice(index, 1), max_row_bytes) for index in range(batch.num_rows))
 
@@ -71,7 +97,7 @@ def _value(row: Any, max_row_bytes: int) -> RawRow:
     if row.nbytes > max_row_bytes:
         return RowReject("row_too_large", expected=f"at most {max_row_bytes:,} bytes", got=f"{row.nbytes:,} bytes")
     try:
-        [value] = row.to_pylist()
+        [value] = row.to_pylist(maps_as_pydicts="strict")
     except UnicodeDecodeError as error:
         got = repr(error.object[error.start : error.start + 12])
         return RowReject("invalid_utf8", expected="UTF-8", byte=error.start, got=got)
