@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError, CurationError, RowReject, UsageError
 from pipeline.exports import trainers
-from pipeline.exports.formats import Format, Row
+from pipeline.exports.formats import Format
+from pipeline.exports.trainers import Row
 from pipeline.labels.loading import difference, open_plain, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
 

@@ -20,7 +20,8 @@ from pipeline.dataset import manifest, reader
 from pipeline.dataset.open import PairDataset
 from pipeline.errors import RowReject, UsageError
 from pipeline.exports.checking import Checker, open_checker
-from pipeline.exports.formats import Format, Row, Variant
+from pipeline.exports.formats import Format, Variant
+from pipeline.exports.trainers import Row
 from pipeline.labels.loading import settings_of
 from pipeline.labels.templates import with_system
 from pipeline.schema import digest
