@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipeline import open_dataset
 from pipeline.cli.main import main
@@ -17,6 +19,7 @@ from pipeline.curate import Outcome
 from pipeline.dataset.verify import verify
 from pipeline.run.status import folder_state
 from pipeline.sources.adapters.demo import POLICY, REVISER, SYSTEM
+from tests.conftest import ROOT
 from tests.sources.rejects import path
 from tests.test_run import run
 
@@ -93,14 +96,42 @@ def test_pairs_of_any_source_are_scored_on_request(settings: Callable[..., Curat
     assert "accepted at any gain" in text
 
 
-def test_the_example_trains_on_it(demo: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("example", ["torch_loop", "trl", "trl per-token"])
+def test_the_examples_train_on_it(demo: Outcome, tmp_path: Path, example: str) -> None:
     torch = pytest.importorskip("torch")
-    from tests.conftest import ROOT
-
-    shutil.copy(ROOT / "examples" / "train_figa.py", tmp_path / "figa_example.py")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import figa_example  # type: ignore[import-not-found]
-
+    pytest.importorskip("trl")
+    folder, _, trainer = example.partition(" ")
+    module = importlib.import_module(f"examples.{folder}.train")
     torch.set_num_threads(1)
-    losses = figa_example.main(["--data", str(demo.out), "--epochs", "2"])
+    own = ["--epochs", "2"] if folder == "torch_loop" else ["--steps", "10", "--out", str(tmp_path)]
+    losses = module.main(["--data", str(demo.out), *own, *(["--trainer", trainer] if trainer else [])])
     assert losses[1] < losses[0]
+
+
+def test_the_configs_name_settings_and_columns_that_their_programs_document(demo: Outcome, tmp_path: Path) -> None:
+    """Neither installs beside ours: by Axolotl's docs/dataset-formats/tokenized.qmd, LLaMA-Factory's loader and collator."""
+    axolotl = yaml.safe_load((ROOT / "examples" / "axolotl" / "config.yaml").read_text("utf-8"))
+    (entry,) = axolotl["datasets"]
+    assert entry["type"] is None and entry["ds_type"] == "parquet" and axolotl["excess_length_strategy"] == "raise"
+    command = ["export", str(demo.out), "--out"]
+    assert main([*command, str(tmp_path / "axolotl"), "--format", "axolotl", "--variant", "edits"]) == 0
+    table = pq.read_table(tmp_path / "axolotl" / Path(entry["path"]).name)
+    assert table.column_names == ["input_ids", "attention_mask", "labels"]
+    published = open_dataset(demo.out).to_table().to_pylist()
+    for row, pair in zip(table.to_pylist(), published, strict=True):
+        weighted = zip(pair["revised_input_ids"], pair["revised_weights"], strict=True)
+        assert row["input_ids"] == pair["revised_input_ids"] and set(row["attention_mask"]) == {1}
+        assert row["labels"] == [token if weight > 0 else -100 for token, weight in weighted]
+        assert row["labels"][-1] != -100, "the EOS is trained on"
+
+    assert main([*command, str(tmp_path / "lf"), "--format", "llamafactory", "--variant", "tokenized"]) == 0
+    importlib.import_module("examples.llamafactory.prepare").main(str(tmp_path / "lf"))
+    config = yaml.safe_load((ROOT / "examples" / "llamafactory" / "dpo.yaml").read_text("utf-8"))
+    assert config["stage"] == "dpo" and "template" not in config
+    loaded = datasets.load_from_disk(str(tmp_path / "lf" / Path(config["tokenized_path"]).name))["train"]
+    for row, pair in zip(loaded, published, strict=True):
+        for name, side in (("chosen", "revised"), ("rejected", "initial")):
+            assert row[f"{name}_input_ids"] == pair[f"{side}_input_ids"]
+            assert row[f"{name}_labels"] == pair[f"{side}_labels"]
+            assert len(row[f"{name}_attention_mask"]) == len(row[f"{name}_labels"])
+        assert row["images"] is row["videos"] is row["audios"] is None

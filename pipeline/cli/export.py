@@ -1,17 +1,25 @@
 """`figa export DIR --format NAME --out DIR2`: a published data set in the format of another trainer.
 
-formats:
+formats, with their variants, the default first:
   spa            the released SPA data set's five fields, JSON
-  dpo            preference pairs for TRL; variants conversational (default), standard
-  sft            the revisions, for imitation; variants messages (default), prompt-completion, standard
+  dpo            preference pairs, reference and margin for TRL; conversational, standard
+  sft            the revisions, for imitation; messages, prompt-completion, standard
+  kto, tpo       for TRL: answers with a label, and triples with the reference; conversational, standard
+  sdft           for TRL: prompts with the reference as privileged context
   sequences      one row per sequence: input_ids, labels, loss_weights; the token labels for any trainer
-  llamafactory   ShareGPT-style preference JSON with dataset_info.json
+  axolotl        pre-tokenised revisions; revised, edits (labels on good tokens alone)
+  tinker         datums with weights per token, for Tinker and SkyRL; pairs, revised
+  tis-dpo        preference pairs with weights per response token; tokens, authors
+  openrlhf       preference pairs; conversational, standard
+  llamafactory   ShareGPT-style preference JSON with dataset_info.json; sharegpt, tokenized
+
+An export whose trainer would see other tokens than the published ones is refused.
 """
 
 import argparse
 
 from pipeline.cli.arguments import add_dir, folder
-from pipeline.cli.console import print_values, progress_bar
+from pipeline.cli.console import note, print_values, progress_bar
 
 INTERRUPTED = "the output is not complete: delete it and run again"
 EXAMPLES = ("figa export out/hh-rlhf --format dpo --out out/dpo",)
@@ -33,9 +41,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     format, variant = formats.get(arguments.format, arguments.variant)
     dataset = open_dataset(arguments.dir)
     with progress_bar(f"exporting {arguments.dir}", len(dataset)) as advance:
-        content = export(dataset, format, variant, arguments.out, advance)
+        content = export(dataset, format, variant, arguments.out, advance, note)
     pairs = content["pairs"]
     reasons = f" ({counts(content['skipped'])})" if content["skipped"] else ""
     print(f"{pairs['read']} pairs = {pairs['exported']} exported + {pairs['skipped']} skipped{reasons}")
-    print_values(data=arguments.out / format.file, README=arguments.out / "README.md")
+    print_values(data=arguments.out / format.variants[variant].file, README=arguments.out / "README.md")
     return 0, content

@@ -1,49 +1,60 @@
-"""The formats, each a function from published pairs to the rows of another trainer's data set.
+"""The formats: what each one's rows are, and who makes ids of its texts; NAME.md is the contract of the loss they are for.
 
-dpo: preference pairs for TRL's DPOTrainer and its kin. llamafactory: preference data in LLaMA-Factory's ShareGPT form, by the
-rules of its `data/README.md`. sequences: one row per sequence, for any trainer that takes a weighted loss. sft: the revisions
-alone, for supervised fine-tuning. spa: the fields of SPA, the data set that FIGA's authors released, for their trainer.
+Axolotl, sequences, tinker and the variants `tokens` and `tokenized` carry the published ids. The others carry texts, which the
+trainer tokenises as `trainers` says.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UsageError
+from pipeline.exports import rows, trainers
+from pipeline.exports.rows import MEDIA, PREFERENCE
+from pipeline.exports.trainers import Row, Trainer
 from pipeline.schema import MESSAGES
 
-Messages = Sequence[dict[str, str]]
-Render = Callable[[Messages], str]
-# From published pairs, with the format's `columns`, to the rows to write. The second argument renders a query as the data
-# set's own tokenizer did, up to the first character of the response.
-Convert = Callable[[pa.Table, Render], pa.Table]
 DATASET = "figa_pairs"
-_SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
-_SHAREGPT_TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
-_SEQUENCE_COLUMNS = {"input_ids": "input_ids", "labels": "labels", "weights": "loss_weights"}
+_TURN = pa.struct([("from", pa.string()), ("value", pa.string())])
+_TEXT, _IDS, _WEIGHTS, _NUMBER = pa.string(), pa.list_(pa.int32()), pa.list_(pa.float32()), pa.float32()
+_READ_IDS = ("prompt_input_ids", "revised_input_ids", "initial_input_ids")
+_READ_TEXTS = ("messages", "reference", "initial", "revised", "reward_initial", "reward_revised", *_READ_IDS)
+_READ_LABELS = tuple(f"{side}_{kind}" for side in ("revised", "initial") for kind in ("labels", "weights"))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One layout of a format.
+
+    convert: a published pair's rows. columns: theirs. reads: the published columns that it needs. file: .parquet, .jsonl, or
+    .json for an array with one line per row. answers: for each row, its columns whose text a trainer tokenises, with
+    the published side that each holds; trainer: how it does that. rendered: the pair has `texts`, the exact
+    texts of the labels, by side. Columns in `optional` are left out where any pair has no value for them. unfit: why
+    the consumer would not accept a pair, or None. companions: further files by name, as JSON values. bare: queries stay without
+    the system prompt that the policy and the labels used.
+    """
+
+    convert: Callable[[Row], list[Row]]
+    columns: Mapping[str, pa.DataType]
+    reads: tuple[str, ...] = (*_READ_IDS, *_READ_LABELS)
+    file: str = "train.parquet"
+    trainer: Trainer = trainers.trl
+    answers: tuple[Mapping[str, str], ...] = ()
+    rendered: bool = False
+    optional: tuple[str, ...] = ()
+    unfit: Callable[[Row], str | None] | None = None
+    companions: Mapping[str, Any] = field(default_factory=dict)
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that `figa export` writes. NAME.md beside this file is the contract for the output's README.
-
-    file: data.json, one array with one line per row, or a .parquet file. columns: the published ones that it reads.
-    variants: layouts by name, the default first; rendered: those that call the renderer, and so need the tokenizer.
-    unfit: why the consumer would not accept a pair, or None; such pairs are listed in skipped.jsonl. companions: further
-    files by name, as JSON values. bare: queries stay without the system prompt that the policy and the labels used.
-    """
+    """A format that `figa export` writes, its variants by name, the default first. NAME.md is the output's README."""
 
     name: str
-    file: str
-    columns: tuple[str, ...]
-    variants: Mapping[str, Convert]
-    rendered: tuple[str, ...] = ()
-    unfit: Callable[[dict[str, Any]], str | None] | None = None
-    companions: Mapping[str, Any] = field(default_factory=dict)
-    bare: bool = False
+    variants: Mapping[str, Variant]
 
 
 def get(name: str, variant: str | None = None) -> tuple[Format, str]:
@@ -56,124 +67,134 @@ def get(name: str, variant: str | None = None) -> tuple[Format, str]:
     return FORMATS[name], variant or next(iter(variants))
 
 
-def unfit_for_llamafactory(pair: dict[str, Any]) -> str | None:
-    """Why LLaMA-Factory would empty the pair with no more than a warning: turns must alternate, and end with the user's."""
-    roles = [turn["role"] for turn in pair["messages"]]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    expected = [("user", "assistant")[place % 2] for place in range(len(spoken))]
-    return None if spoken == expected and len(spoken) % 2 else "turns_do_not_alternate"
+def _prompted(
+    *answers: Mapping[str, str],
+    rendered: bool,
+    trainer: Trainer = trainers.trl,
+    label: bool = False,
+    margin: bool = False,
+) -> Variant:
+    """Rows with `prompt` and answers, as messages or as the exact texts of the labels; one row for each of `answers`."""
+
+    def convert(pair: Row) -> list[Row]:
+        made: list[Row] = []
+        for number, names in enumerate(answers):
+            row = {"prompt": pair["texts"]["prompt"] if rendered else pair["messages"]}
+            row |= {name: pair["texts"][side] if rendered else rows.answer(pair[side]) for name, side in names.items()}
+            made.append(
+                row | ({"label": not number} if label else {}) | ({"margin": rows.margin(pair)} if margin else {})
+            )
+        return made
+
+    columns = dict.fromkeys(("prompt", *answers[0]), _TEXT if rendered else MESSAGES)
+    columns |= ({"label": pa.bool_()} if label else {}) | ({"margin": _NUMBER} if margin else {})
+    return Variant(
+        convert,
+        columns,
+        _READ_TEXTS,
+        trainer=trainer,
+        answers=answers,
+        rendered=rendered,
+        optional=("margin",) if margin else (),
+    )
 
 
-def instruction(messages: Messages) -> str:
-    """A conversation as one instruction, joined as the Alpaca prompt of the labels joins it."""
-    return "\n\n".join(message["content"] for message in messages)
-
-
-def _with_prompt(answers: Mapping[str, str], *, text: bool) -> Convert:
-    """Columns `prompt` and `answers`, by name: rendered texts, or else messages that the trainer renders."""
-
-    def convert(pairs: pa.Table, render: Render) -> pa.Table:
-        columns = {"prompt": pairs["messages"]}
-        if text:
-            columns["prompt"] = pa.array([render(query) for query in pairs["messages"].to_pylist()], pa.string())
-        for name, side in answers.items():
-            turns = [[{"role": "assistant", "content": answer}] for answer in pairs[side].to_pylist()]
-            columns[name] = pairs[side] if text else pa.array(turns, MESSAGES)
-        return pa.table(columns)
-
-    return convert
-
-
-def _sft_messages(pairs: pa.Table, _: Render) -> pa.Table:
-    whole = [
-        [*query, {"role": "assistant", "content": revised}]
-        for query, revised in zip(pairs["messages"].to_pylist(), pairs["revised"].to_pylist(), strict=True)
-    ]
-    return pa.table({"messages": pa.array(whole, MESSAGES)})
-
-
-def _sequences(pairs: pa.Table, _: Render) -> pa.Table:
-    """Interleave both sides. No value is touched, so ids, labels and weights are the published ones bit for bit."""
-    order = pa.array(np.arange(2 * pairs.num_rows).reshape(2, -1).T.ravel())
-
-    def interleaved(field: str) -> pa.ChunkedArray:
-        revised, initial = pairs[f"revised_{field}"], pairs[f"initial_{field}"]
-        return pa.chunked_array(revised.chunks + initial.chunks, revised.type).take(order)
-
-    return pa.table({name: interleaved(field) for field, name in _SEQUENCE_COLUMNS.items()})
-
-
-def _sharegpt(pairs: pa.Table, _: Render) -> pa.Table:
-    conversations = [
-        [{"from": _SHAREGPT_ROLES[turn["role"]], "value": turn["content"]} for turn in messages]
-        for messages in pairs["messages"].to_pylist()
-    ]
-    columns = {"conversations": pa.array(conversations, pa.list_(_SHAREGPT_TURN))}
-    for name, side in _PREFERENCE.items():
-        answers = [{"from": "gpt", "value": text} for text in pairs[side].to_pylist()]
-        columns[name] = pa.array(answers, _SHAREGPT_TURN)
-    return pa.table(columns)
-
-
-def _spa(pairs: pa.Table, _: Render) -> pa.Table:
-    columns = {
-        "instruction": pa.array([instruction(query) for query in pairs["messages"].to_pylist()], pa.string()),
-        "input": pa.array([""] * pairs.num_rows, pa.string()),
+def _both(*answers: Mapping[str, str], **options: Any) -> dict[str, Variant]:
+    return {
+        "conversational": _prompted(*answers, rendered=False, **options),
+        "standard": _prompted(*answers, rendered=True, **options),
     }
-    texts = {"output": "reference", "original_output": "initial", "revised_output": "revised"}
-    return pa.table(columns | {name: pairs[column] for name, column in texts.items()})
 
 
-_PREFERENCE = {"chosen": "revised", "rejected": "initial"}
-_COMPLETION = {"completion": "revised"}
+_TRIPLE = PREFERENCE | {"reference": "reference"}
 _DATASET_INFO = {
     "file_name": "data.json",
     "formatting": "sharegpt",
     "ranking": True,
-    "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
+    "columns": {"messages": "conversations", **{name: name for name in PREFERENCE}},
 }
+_LISTS = dict.fromkeys(("input_ids", "attention_mask", "labels"), _IDS)
 _ALL = (
+    Format("spa", {"spa": Variant(rows.spa, {}, _READ_TEXTS, "data.json", bare=True)}),
+    Format("dpo", _both(_TRIPLE, margin=True)),
     Format(
-        name="spa",
-        file="data.json",
-        columns=("messages", "reference", "initial", "revised"),
-        variants={"spa": _spa},
-        bare=True,
-    ),
-    Format(
-        name="dpo",
-        file="train.parquet",
-        columns=("messages", "initial", "revised"),
-        variants={
-            "conversational": _with_prompt(_PREFERENCE, text=False),
-            "standard": _with_prompt(_PREFERENCE, text=True),
+        "sft",
+        {
+            "messages": Variant(
+                rows.messages,
+                {"messages": MESSAGES},
+                _READ_TEXTS,
+                trainer=trainers.trl_messages,
+                answers=({"messages": "revised"},),
+            ),
+            "prompt-completion": _prompted({"completion": "revised"}, rendered=False),
+            "standard": _prompted({"completion": "revised"}, rendered=True),
         },
-        rendered=("standard",),
     ),
+    Format("kto", _both({"completion": "revised"}, {"completion": "initial"}, label=True)),
+    Format("tpo", _both(_TRIPLE)),
     Format(
-        name="sft",
-        file="train.parquet",
-        columns=("messages", "revised"),
-        variants={
-            "messages": _sft_messages,
-            "prompt-completion": _with_prompt(_COMPLETION, text=False),
-            "standard": _with_prompt(_COMPLETION, text=True),
+        "sdft",
+        {
+            "conversational": Variant(
+                rows.privileged,
+                {"prompt": MESSAGES, "privileged_context": _TEXT},
+                _READ_TEXTS,
+                trainer=trainers.trl_prompt,
+                answers=({"prompt": "prompt"},),
+            )
         },
-        rendered=("standard",),
     ),
     Format(
-        name="sequences",
-        file="train.parquet",
-        columns=tuple(f"{side}_{field}" for side in ("revised", "initial") for field in _SEQUENCE_COLUMNS),
-        variants={"sequences": _sequences},
+        "sequences",
+        {"sequences": Variant(rows.sequences, {"input_ids": _IDS, "labels": _IDS, "loss_weights": _WEIGHTS})},
+    ),
+    Format("axolotl", {"revised": Variant(rows.axolotl, _LISTS), "edits": Variant(rows.axolotl_edits, _LISTS)}),
+    Format(
+        "tinker",
+        {
+            "pairs": Variant(rows.datum, {}, file="train.jsonl"),
+            "revised": Variant(rows.datum_revised, {}, file="train.jsonl"),
+        },
     ),
     Format(
-        name="llamafactory",
-        file="data.json",
-        columns=("messages", "initial", "revised"),
-        variants={"sharegpt": _sharegpt},
-        unfit=unfit_for_llamafactory,
-        companions={"dataset_info.json": {DATASET: _DATASET_INFO}},
+        "tis-dpo",
+        {
+            "tokens": Variant(
+                rows.weighted,
+                dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), _IDS)
+                | dict.fromkeys(("chosen_weight", "rejected_weight"), _WEIGHTS),
+            ),
+            "authors": Variant(
+                rows.tis_authors,
+                {},
+                (*_READ_TEXTS, *_READ_LABELS),
+                "train.jsonl",
+                trainer=trainers.tis_dpo,
+                answers=(PREFERENCE,),
+                rendered=True,
+            ),
+        },
+    ),
+    Format("openrlhf", _both(PREFERENCE, trainer=trainers.openrlhf, margin=True)),
+    Format(
+        "llamafactory",
+        {
+            "sharegpt": Variant(
+                rows.sharegpt,
+                {"conversations": pa.list_(_TURN), "chosen": _TURN, "rejected": _TURN},
+                _READ_TEXTS,
+                "data.json",
+                trainer=trainers.llamafactory,
+                answers=(PREFERENCE,),
+                unfit=rows.unfit_for_llamafactory,
+                companions={"dataset_info.json": {DATASET: _DATASET_INFO}},
+            ),
+            "tokenized": Variant(
+                rows.tokenized,
+                {f"{name}_{kind}": _IDS for name in PREFERENCE for kind in _LISTS} | dict.fromkeys(MEDIA, pa.null()),
+            ),
+        },
     ),
 )
 FORMATS = {format.name: format for format in _ALL}

@@ -87,29 +87,53 @@ def _hub_trouble(model: str) -> str | None:
 
 
 def open_tokenizer(name: str, settings: LabelSettings) -> LabelTokenizer:
-    """The tokenizer that a manifest or a setting names: a folder, a Hub id, or that of the embedded model `local/NAME`.
+    """The labels' tokenizer, from what a manifest or a setting names, probed before any model is called.
+
+    Raises as `open_plain` and `LabelTokenizer`, and ConfigError, with the setting that helps, for a template that loses rows.
+    """
+    plain = open_plain(name)
+
+    def opened(settings: LabelSettings) -> LabelTokenizer:
+        tokenizer = LabelTokenizer(plain, settings, name)
+        tokenizer.probe()
+        return tokenizer
+
+    try:
+        return opened(settings)
+    except ConfigError as error:
+        for option in ("enable_thinking", "thinking"):
+            options = settings.template_options | {option: False}
+            try:
+                opened(settings.model_copy(update={"template_options": options}))
+            except ConfigError:
+                continue
+            raise ConfigError(f"{error}; what works here: labels.template_options={json.dumps(options)}") from None
+        raise
+
+
+def open_plain(name: str) -> "PreTrainedTokenizerFast":
+    """The tokenizer as trainers load it, from a folder, a Hub id, or that of the embedded model `local/NAME`.
 
     That of the default policy ships with the program; another's is read from its GGUF file, which is fetched.
     Raises ConfigError when it can't be loaded or used, ModelUnavailable when the embedded model can't be fetched.
     """
     embedded = name.removeprefix("local/")
     if embedded == name or Path(name).is_dir():
-        return load_tokenizer(name, settings, name)
+        return _load(name)
     if is_shipped(embedded):
-        return LabelTokenizer(_shipped(embedded), settings, name)
+        return _shipped(embedded)
     from pipeline.labels.gguf import tokenizer_folder
     from pipeline.models.local import catalog
     from pipeline.models.local.download import fetch
 
     file = fetch(catalog.get(embedded))
     try:
-        folder = tokenizer_folder(file, file.with_suffix(".tokenizer"))
+        return _load(tokenizer_folder(file, file.with_suffix(".tokenizer")))
     except OSError as error:
         raise ModelUnavailable(
             f"{file.parent}: the model's tokenizer can't be written there ({error.strerror}); set FIGA_CACHE to "
             "another folder"
         ) from None
-    return load_tokenizer(folder, settings, name)
 
 
 def is_shipped(model: str) -> bool:
@@ -132,14 +156,18 @@ def _shipped(model: str) -> "PreTrainedTokenizerFast":
 
 
 def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> LabelTokenizer:
-    """Load from a folder or the Hub, never running code that comes with it. Raises ConfigError, in one line."""
+    """The labels' tokenizer from a folder or the Hub. Raises ConfigError, in one line."""
+    return LabelTokenizer(_load(source), settings, name)
+
+
+def _load(source: str | Path) -> "PreTrainedTokenizerFast":
+    """Load from a folder or the Hub, never running code that comes with it."""
     # Its advice to install torch is not for those who only tokenise.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import AutoTokenizer
 
     with loading("labels.tokenizer", str(source)) as options:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **options)
-    return LabelTokenizer(tokenizer, settings, name)
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **options)
 
 
 def describe(tokenizer: LabelTokenizer) -> dict[str, Any]:

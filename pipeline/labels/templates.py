@@ -45,8 +45,10 @@ _DATE = (
 )
 _DATED = (
     "its chat template writes today's date, so the ids would depend on the day: pin it with labels.date=2026-01-31 (any day) "
-    "and let the trainer write the same"
+    "and let the trainer write the same{option}"
 )
+# As Llama 3's: an option, which exports hand to trainers too.
+_DATE_STRING = """, or give it with labels.template_options={"date_string": "26 Jul 2024"}"""
 # Qwen's and most others' name for a turn's thoughts, gpt-oss's, vLLM's.
 _THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _OPENED = re.compile(r"<think>\s*\Z")
@@ -55,6 +57,8 @@ _DATE_FORMAT = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 class TextTemplate:
     """alpaca and plain. begin: ids before the prompt that the tokenizer adds itself; end: the token that ends an answer."""
+
+    dated = False
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings) -> None:
         self._settings = settings
@@ -88,6 +92,7 @@ class ChatTemplate:
         self._source = str(tokenizer.get_chat_template())
         formats = sorted({match[2] for match in _DATE_FORMAT.finditer(self._source)})
         pinned = {form: settings.date.strftime(form) for form in formats} if settings.date else {}
+        self.dated = bool(pinned)  # whether a pinned date is written
         self._variables = {**settings.template_options, "pinned_date": pinned}
         self._opened = ""
         try:
@@ -95,7 +100,9 @@ class ChatTemplate:
         except RowReject as reject:
             error = reject.evidence["error"]
             raise ConfigError(
-                _DATED if _NO_DATE in error else f"its chat template can't be rendered: {error}"
+                _DATED.format(option=_DATE_STRING if "date_string" in self._source else "")
+                if _NO_DATE in error
+                else f"its chat template can't be rendered: {error}"
             ) from None
         self._before_end, self.end = self._ending()
 

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 # Llama 2's family don't split a text into words.
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+|\s+")
 
+# What every template is probed with: answers of a word, of several, and of a digit.
+_QUERY = [
+    {"role": "user", "content": "Why is the sky blue?"},
+    {"role": "assistant", "content": "Light scatters."},
+    {"role": "user", "content": "And at dusk?"},
+]
+_ANSWERS = ("Then it is red, as the way is long.", "1. Dust. 2. Distance.", "No")
+
 
 def token_words(text: str, start: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
     """The number, from 1, of the word of text[start:] to which each token belongs: that of its first visible character, or of
@@ -101,6 +109,26 @@ class LabelTokenizer:
         # prompt's last space.
         self._encoder.post_processor = None
 
+    def probe(self) -> None:
+        """Raise ConfigError for a template that would lose every row of one turn, or of several: seen in their tokens."""
+        for query in (_QUERY[-1:], _QUERY):
+            try:
+                self.tokenize(query, *_ANSWERS)
+            except RowReject as reject:
+                # Roles that a template refuses, and lengths, are the row's own matter.
+                if reject.reason in ("token_across_boundary", "template_alters_answer"):
+                    what = ", ".join(f"{key} {value!r}" for key, value in reject.evidence.items())
+                    raise ConfigError(
+                        f"labels.tokenizer {self.name}: with its template no answer keeps its place behind the prompt "
+                        f"({reject.reason}: {what}); set labels.template_options as the template wants it, or "
+                        "labels.template=alpaca"
+                    ) from None
+
+    @property
+    def dated(self) -> bool:
+        """Whether prompts have the pinned date, where another program would write today's."""
+        return self._template.dated
+
     @property
     def identity(self) -> dict[str, Any]:
         """What determines the ids, each part by its sha256: the tokenizer's files, the template, the special tokens."""
@@ -149,6 +177,15 @@ class LabelTokenizer:
         if any(a.ids[: a.prompt_length] != first.ids[: first.prompt_length] for a in answers[1:]):
             raise RowReject("token_across_boundary", detail="the prompt's ids depend on the response behind it")
         return answers
+
+    def texts(self, messages: Messages, *responses: str) -> tuple[str, list[str]]:
+        """The exact text of the prompt, with what the tokenizer puts before it, and of each response with its end token.
+
+        Raises RowReject: those of `tokenize`.
+        """
+        answers = self.tokenize(messages, *responses)
+        prompt = self.decode(self._template.begin) + answers[0].text[: answers[0].boundary]
+        return prompt, [answer.text[answer.boundary :] + self._template.end for answer in answers]
 
     def tokenize_published(self, row: dict[str, Any]) -> list[TokenizedAnswer]:
         """Initial and revised answer of a published row; empty when their ids are not the stored ones."""

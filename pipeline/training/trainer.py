@@ -20,13 +20,13 @@ from transformers import Trainer
 
 from pipeline.errors import UsageError
 from pipeline.training.collator import COLUMNS
-from pipeline.training.loss import GATE, figa_terms, weighted_positions
+from pipeline.training.loss import GATE, Gate, Signal, figa_terms, weighted_positions
 
 Batch = dict[str, torch.Tensor]
 
 
 class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
-    """transformers' Trainer with FIGA's loss. Takes `gate`, in nats, on top of Trainer's arguments.
+    """transformers' Trainer with FIGA's loss. Takes `gate` and `signal`, as `figa_loss` does, on top of Trainer's arguments.
 
         trainer = FigaTrainer(model, TrainingArguments("out"), FigaCollator(pad_id), train_dataset=pairs)
 
@@ -36,9 +36,9 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     # Trainer must not divide by the number of micro-batches: `compute_loss` divides by the count of the whole step.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, gate: float = GATE, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, gate: Gate = GATE, signal: Signal = "levenshtein", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.gate = gate
+        self.gate, self.signal = gate, signal
         self._begin_step()
         if self.is_deepspeed_enabled:
             why = "which needs access to gradients that DeepSpeed hides: use FSDP"
@@ -68,7 +68,8 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         """A micro-batch's share of the loss, in a training step; else the batch's own loss."""
         features = {name: value for name, value in inputs.items() if name not in ("labels", "loss_weights")}
         outputs = model(**features, use_cache=False)
-        total, count = figa_terms(outputs.logits, inputs["labels"], inputs["loss_weights"], gate=self.gate)
+        labels, weights = inputs["labels"], inputs["loss_weights"]
+        total, count = figa_terms(outputs.logits, labels, weights, gate=self.gate, signal=self.signal)
         if model.training and num_items_in_batch is not None:
             self._counted = self._counted + count
             # DDP and FSDP average the gradients over processes; the factor turns the average into a sum.

@@ -97,7 +97,10 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--format", "dpp"], "spa, dpo, sft, sequences, llamafactory"),
+        (
+            ["--format", "dpp"],
+            "spa, dpo, sft, kto, tpo, sdft, sequences, axolotl, tinker, tis-dpo, openrlhf, llamafactory",
+        ),
         (["--format", "dpo", "--variant", "sharegpt"], "conversational, standard"),
     ],
 )

@@ -13,13 +13,14 @@ import pytest
 from pipeline import open_dataset
 from pipeline.dataset import manifest
 from pipeline.exports import formats
-from pipeline.exports.formats import DATASET, Messages, instruction, unfit_for_llamafactory
+from pipeline.exports.formats import DATASET
+from pipeline.exports.rows import instruction, unfit_for_llamafactory
 from pipeline.exports.writing import export
 from pipeline.run import relabel as relabelling
-from pipeline.schema import MESSAGES
 from pipeline.sources import get
 
 ALL = [(name, variant) for name, format in formats.FORMATS.items() for variant in format.variants]
+TEXTS = [(name, variant) for name, variant in ALL if "messages" in formats.FORMATS[name].variants[variant].reads]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,14 @@ def loaded(out: Path, tmp_path: Path) -> datasets.Dataset:
     return datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
 
 
-@pytest.mark.parametrize(("name", "variant"), ALL)
+@pytest.mark.parametrize(("name", "variant"), [pair for pair in ALL if pair != ("tis-dpo", "authors")])
 def test_every_export_loads_by_its_folder_and_accounts_for_every_pair(
     published: Path, rows: Any, tmp_path: Path, name: str, variant: str
 ) -> None:
     content = made(published, tmp_path / "out", name, variant)
     assert content["pairs"] == {"read": 40, "exported": 40, "skipped": 0}
-    assert len(loaded(tmp_path / "out", tmp_path)) == (80 if name == "sequences" else 40)
+    rows_of_two = name in ("kto", "sequences") or (name, variant) == ("tinker", "pairs")
+    assert len(loaded(tmp_path / "out", tmp_path)) == (80 if rows_of_two else 40)
     assert json.loads((tmp_path / "out" / "export.json").read_text("utf-8")) == content
     readme = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "**Loss.**" in readme and "**A trainer must not**" in readme and f"variant `{variant}`" in readme
@@ -184,25 +186,16 @@ def test_what_llamafactory_would_not_take(roles: str, fits: bool) -> None:
 @pytest.mark.parametrize(
     "text", ['"quoted"\\', "a\r\nb\u2028c", "\x00\x1b[31m", "👩‍👩‍👧 e\u0301", "</script>{x}{{7*7}}", "שלום"]
 )
-@pytest.mark.parametrize(("name", "variant"), [pair for pair in ALL if pair[0] != "sequences"])
+@pytest.mark.parametrize(("name", "variant"), [pair for pair in TEXTS if pair[0] != "tis-dpo"])
 def test_hostile_text_is_data(name: str, variant: str, text: str) -> None:
     """Through conversion and JSON: every text comes out once, as it went in."""
-    pairs = pa.table(
-        {
-            "messages": pa.array([[{"role": "user", "content": text}]], MESSAGES),
-            "reference": [text],
-            "initial": [text],
-            "revised": [text],
-        }
-    )
-    format, _ = formats.get(name)
-
-    def render(messages: Messages) -> str:
-        return messages[0]["content"]
-
-    row = format.variants[variant](pairs, render).to_pylist()[0]
-    texts = leaves(json.loads(json.dumps(row, ensure_ascii=False)))
-    assert texts.count(text) == {"spa": 4, "dpo": 3, "sft": 2, "llamafactory": 3}[name]
+    pair = {"messages": [{"role": "user", "content": text}], "reward_initial": 0.0, "reward_revised": 1.0}
+    pair |= dict.fromkeys(("reference", "initial", "revised"), text)
+    pair["texts"] = dict.fromkeys(("prompt", "reference", "initial", "revised"), text)
+    rows = formats.get(name)[0].variants[variant].convert(pair)
+    texts = leaves(json.loads(json.dumps(rows, ensure_ascii=False)))
+    counts = {"spa": 4, "dpo": 4, "tpo": 4, "sft": 2, "kto": 4, "sdft": 2, "openrlhf": 3, "llamafactory": 3}
+    assert texts.count(text) == counts[name]
 
 
 def leaves(value: Any) -> list[Any]:
@@ -224,7 +217,7 @@ def test_spa_joins_turns_as_the_alpaca_prompt_of_the_labels_does(tiny_tokenizer:
     assert f"### Instruction:\n{instruction(messages)}\n" in prompt
 
 
-@pytest.mark.parametrize(("name", "variant"), [each for each in ALL if each[0] in ("dpo", "sft", "llamafactory")])
+@pytest.mark.parametrize(("name", "variant"), [pair for pair in TEXTS if pair[0] not in ("spa", "tis-dpo")])
 def test_queries_are_exported_with_the_system_prompt_that_the_policy_had(
     published: Path, tmp_path: Path, name: str, variant: str
 ) -> None:
@@ -233,7 +226,7 @@ def test_queries_are_exported_with_the_system_prompt_that_the_policy_had(
     relabelling.relabel(published, tmp_path / "set", config.labels, advance=lambda rows: None, warn=print)
     made(tmp_path / "set", tmp_path / "out", name, variant)
     rows = loaded(tmp_path / "out", tmp_path).to_list()
-    assert all("You are a pirate." in json.dumps(row) for row in rows) and len(rows) == 40
+    assert all("You are a pirate." in json.dumps(row) for row in rows) and len(rows) in (40, 80)
     assert "before queries without a system prompt stands this one: You are a pirate." in (
         tmp_path / "set" / "README.md"
     ).read_text("utf-8")

@@ -76,6 +76,36 @@ def test_the_gate_decides_on_negative_terms_only_and_leaves_them_out_of_n() -> N
     assert ungated.item() == pytest.approx((good - 0.5 * gated - 0.5 * math.log(2)) / 3, abs=1e-12)
 
 
+def test_the_gate_can_be_a_window() -> None:
+    logits, labels, weights = batch(9)
+    whole = [figa_loss(logits, labels, weights, gate=gate).item() for gate in (0.6, (0.0, 0.6))]
+    assert whole[0] == whole[1]
+    # The authors' first release: negative terms between 0.6 and 1.0 nats. What is below is out, what is inside is in.
+    negative = torch.tensor([[0, -0.5, -0.5]])
+    p = [[0.6, 0.2, 0.2], [0.25, 0.5, 0.25], [1, 1, 1]]
+    two = torch.tensor(p, dtype=torch.float64).log()[None], torch.tensor([[-100, 0, 1]]), negative
+    assert figa_loss(*two, gate=(0.6, 1.0)).item() == pytest.approx(-0.5 * math.log(2), abs=1e-12)
+    assert figa_loss(*two, gate=(0.0, 0.6)).item() == pytest.approx(-0.5 * math.log(1 / 0.6), abs=1e-12)
+
+
+def test_the_authors_other_signals_divide_by_other_counts() -> None:
+    logits, labels, weights = batch(10)
+    total, counted = figa_terms(logits, labels, weights)
+    response, positive = (labels[:, 1:] != -100), weights[:, 1:] > 0
+    numbers = {
+        "levenshtein": counted,
+        "constant": response.sum(),
+        "llm_weighted": response.sum(),
+        "delta": (response & positive).sum(),
+    }
+    assert len({int(number) for number in numbers.values()}) == 3
+    for signal, number in numbers.items():
+        loss = figa_loss(logits, labels, weights, signal=signal)
+        assert loss.item() == pytest.approx((total / number).item(), abs=1e-12)
+    with pytest.raises(ValueError, match="signal must be one of"):
+        figa_loss(logits, labels, weights, signal="sft")
+
+
 def test_a_batch_in_which_nothing_counts_costs_nothing() -> None:
     logits, labels, weights = batch(1)
     for nothing in (torch.zeros_like(weights), -weights.abs()):
@@ -147,5 +177,14 @@ def test_the_losses_of_the_authors_trainer() -> None:
         weights = torch.tensor(case["official_mask"], dtype=torch.float64)
         # In their mask of an initial answer −1 stands for −β, and 1 for its EOS, whose weight is 0.
         weights[1::2] = weights[1::2].clamp(max=0) * 0.5
-        loss = figa_loss(logits, torch.tensor(case["labels"]), weights)
+        labels = torch.tensor(case["labels"])
+        loss = figa_loss(logits, labels, weights)
         assert loss.item() == pytest.approx(case["loss"], abs=1e-6)
+        # The numerator is the same for their other signals, which divide by what the masks count.
+        total, _ = figa_terms(logits, labels, weights)
+        for signal, count in (
+            ("constant", (labels[:, 1:] != -100).sum()),
+            ("delta", ((torch.tensor(case["official_mask"])[:, 1:] == 1) & (weights[:, 1:] > 0)).sum()),
+        ):
+            other = figa_loss(logits, labels, weights, signal=signal)
+            assert other.item() == pytest.approx((total / count.clamp(min=1)).item(), abs=1e-12)

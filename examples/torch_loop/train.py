@@ -1,8 +1,8 @@
 """Train a language model on published pairs with FIGA's loss: a loop to copy into a trainer of your own.
 
     figa build --source demo --out out/demo                                   # seconds, no model, no network
-    python examples/train_figa.py                                             # a tiny random model, about a minute
-    python examples/train_figa.py --model Qwen/Qwen2.5-Coder-0.5B-Instruct    # one whose tokenizer the labels are of
+    python -m examples.torch_loop.train                                             # a tiny random model, about a minute
+    python -m examples.torch_loop.train --model Qwen/Qwen2.5-Coder-0.5B-Instruct    # one whose tokenizer the labels are of
 
 Needs torch: pip install 'figa-pipeline[train]'. `figa train` is the whole trainer, with checkpoints and evaluation.
 """
@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 import pipeline
+from examples.tiny import COLUMNS, tiny_model
 from pipeline.training import FigaCollator, figa_loss
-
-Row = dict[str, Any]
-COLUMNS = [f"{side}_{kind}" for side in ("revised", "initial") for kind in ("input_ids", "labels", "weights")]
 
 
 def main(argv: list[str] | None = None) -> list[float]:
@@ -61,19 +59,6 @@ def step(model: Any, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Te
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()
-
-
-def tiny_model(rows: list[Row], eos: int) -> tuple[LlamaForCausalLM, list[Row], int]:
-    """A Llama of two layers with random weights, and the rows and the EOS in a vocabulary of the tokens that they use.
-
-    150,000 embeddings for the 2,000 tokens of the demo would make it slow. A real model keeps its vocabulary.
-    """
-    used = {eos}.union(*(row[f"{side}_input_ids"] for row in rows for side in ("revised", "initial")))
-    new = {-100: -100} | {token: number for number, token in enumerate(sorted(used))}
-    ids = [name for name in COLUMNS if not name.endswith("weights")]
-    rows = [row | {name: [new[token] for token in row[name]] for name in ids} for row in rows]
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(used), **sizes)), rows, new[eos]
 
 
 if __name__ == "__main__":
