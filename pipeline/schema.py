@@ -59,7 +59,9 @@ _PUBLISHED_ORDER = (
 ).split()
 # Columns that came with a minor version: older data sets don't have them.
 SINCE = {"overlong": "1.1", "initial_reasoning": "1.2", "critique": "1.2", "extra": "1.2", "reviewed_by": "1.2"}
-_FIELDS = {field.name: field for part in (SOURCE, [EXTRA], SAMPLE, SCORE, REVISE, FILTER, LABEL, REVIEW) for field in part}
+_FIELDS = {
+    field.name: field for part in (SOURCE, [EXTRA], SAMPLE, SCORE, REVISE, FILTER, LABEL, REVIEW) for field in part
+}
 PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 
 # A reject keeps the texts and scores that it had when it left; the rest is null.

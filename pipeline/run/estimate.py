@@ -103,7 +103,7 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
 
 
 def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
-    """What can be said of the labels' tokenizer. Raises ConfigError where it can't be opened, or can't label the first row."""
+    """What is known of the labels' tokenizer. Raises ConfigError if it can't be opened, or its template can't be used."""
     name, settings = context.tokenizer_settings(config)
     if _missing(name) and not context.has_tokenizer(name):
         return f"{name}: comes with the model, which the run downloads first"
@@ -112,11 +112,9 @@ def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
         try:
             tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
         except RowReject as reject:
-            if reject.reason not in ("template_refuses", "template_alters_answer", "token_across_boundary"):
-                return f"{name}: its template renders the first row, which is {reject.reason}"
-            why = f"the first row can't be labelled: {reject.reason} {reject.evidence}"
-            hint = "set labels.template, labels.template_options or another tokenizer"
-            raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
+            if reject.reason in ("template_refuses", "template_alters_answer", "token_across_boundary"):
+                why = f"labels.tokenizer {name}: the first row can't be labelled: {reject.reason} {reject.evidence}"
+                raise ConfigError(f"{why}; set labels.template, labels.template_options or another tokenizer") from None
     return f"{name}: its template renders the first row"
 
 
