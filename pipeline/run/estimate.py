@@ -173,9 +173,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         facts |= {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}
         result = Estimate(facts, _comparison(config, rows[::step], usable))
     if (budget := config.run.budget_usd) is not None:
-        short = (result.cost_usd or 0.0) > budget
-        stops = ": less than the estimate, so the run would stop there, resumable" if short else ""
-        facts["budget"] = in_dollars(budget) + stops
+        stops = ": less than the estimate, so the run would stop there, resumable"
+        facts["budget"] = in_dollars(budget) + (stops if (result.cost_usd or 0.0) > budget else "")
     return result
 
 

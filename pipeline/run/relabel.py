@@ -109,18 +109,16 @@ def derive(
         writing = _write_files(out, files, apply, metadata, entries, rejects, first, advance)
         ledger, reasons = write_ledgers(out, {first: writing, **{stage: rejects[stage] for stage in others}})
         rows = publication.account(parent["rows"]["published"], entries, ledger)
-        content = (
-            _inherited(parent, changes)
-            | changes
-            | {
-                "run_digest": run_digest,
-                "rows": rows,
-                "funnel": list(_funnel(rows["read"], reasons)),
-                "labels": described,
-                "files": entries,
-                "rejected_files": ledger,
-            }
-        )
+        content = {
+            **_inherited(parent, changes),
+            **changes,
+            "run_digest": run_digest,
+            "rows": rows,
+            "funnel": list(_funnel(rows["read"], reasons)),
+            "labels": described,
+            "files": entries,
+            "rejected_files": ledger,
+        }
         return publication.finish(out, content, tokenizer)
 
 

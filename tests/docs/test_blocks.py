@@ -65,12 +65,11 @@ def place(
 ) -> dict[str, str]:
     """A folder as a reader of the page has it; returns what stands in place of the page's addresses and names."""
     desk = RewardDesk(lambda text: float(len(text) % 7))
-    server = loopback(behaviours.pipeline, extensions=[desk.extend])
+    server = loopback(behaviours.pipeline, extensions=[desk.extend], key=None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(retry, "_backoff", lambda state: 0.001)
     monkeypatch.setenv("OPENAI_BASE_URL", server.openai_url)
-    monkeypatch.setenv("OPENAI_API_KEY", server.key or "none")
-    monkeypatch.setenv("REWARD_API_KEY", server.key or "none")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
     monkeypatch.setenv("FIGA_STATE", str(tmp_path / "state"))
     monkeypatch.syspath_prepend(str(tmp_path))
     write_rows(tmp_path / "rows.jsonl")
@@ -80,9 +79,10 @@ def place(
     (tmp_path / "orca.jsonl").write_text(json.dumps(asked), "utf-8")
     (tmp_path / "eval.jsonl").write_text(json.dumps({"question": "Who wrote which long book in that year?"}), "utf-8")
     shutil.copytree(ROOT / "prompts", tmp_path / "prompts")
-    shutil.copytree(published, tmp_path / "out" / "other")
+    for name in ("other", "hh-rlhf"):
+        shutil.copytree(published, tmp_path / "out" / name)
     return {
-        "=...": f"={server.key}",
+        "=...": "=sk-loopback",
         'SFTConfig("trained", ': 'SFTConfig("trained", use_cpu=True, bf16=False, max_steps=1, ',
         "http://localhost:8000/v1": server.openai_url,
         "http://localhost:9000": server.url,
