@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -91,9 +91,10 @@ class InTasks:
         with lease.held(config) as run:
 
             def submit(part: range, stage: str, after: PrefectFuture[Any] | None) -> PrefectFuture[Any]:
-                return run_shards.with_options(name=stage).submit(
-                    worker_config, part, stage, thresholds, run, wait_for=[after] if after else self._before
-                )
+                shard_task: Any = run_shards.with_options(name=stage)
+                before = [after] if after else self._before
+                future = shard_task.submit(worker_config, part, stage, thresholds, run, wait_for=before)
+                return cast("PrefectFuture[Any]", future)
 
             try:
                 self._before = each_part(parts(shards), stages, submit, at_a_time=config.shards_at_a_time)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 from prefect import serve
-from prefect.deployments.runner import EntrypointType
 from prefect.events import DeploymentTriggerTypes
+from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.importtools import import_object
 from pydantic import TypeAdapter
 

@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.events import emit_event
 
 from pipeline.dataset import manifest
-from pipeline.errors import CurationError, StorageError
+from pipeline.errors import StorageError
 from pipeline.storage.location import location
+from pipeline.training.rounds import trained
 
 TRAINED = "figa.model.trained"
 
@@ -34,16 +33,9 @@ def train(
         raise StorageError(
             f"{data_dir}: its manifest is {found[:12]}, not {manifest_sha256[:12]}: it was published again"
         )
-    target = location(out) / found[:12]
-    if (target / "training.json").exists():
-        get_run_logger().info("%s: trained already", target)
-        return {"out": str(target), "manifest_sha256": found}
-    # A process of its own: its memory goes with it, and a cancelled run ends it.
-    command = [sys.executable, "-m", "pipeline", "train", data_dir, "--model", model, "--out", str(target), "--json"]
-    done = subprocess.run([*command, *(options or [])], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CurationError(f"figa train: {(done.stderr.strip() or f'exit code {done.returncode}').splitlines()[-1]}")
-    trained = {"out": str(target), "manifest_sha256": found, **json.loads(done.stdout)["pairs"]}
+    target = trained(location(data_dir), model, location(out), options or [])
+    pairs = json.loads((target / "training.json").read_text("utf-8"))["pairs"]
+    result = {"out": str(target), "manifest_sha256": found, **pairs}
     resource = {"prefect.resource.id": "figa.model.trained", "prefect.resource.name": str(target)}
-    emit_event(event=TRAINED, resource=resource, payload=trained)
-    return trained
+    emit_event(event=TRAINED, resource=resource, payload=result)
+    return result

@@ -55,7 +55,18 @@ def test_the_form_of_a_deployment_explains_every_setting(deployed: dict[str, str
     unexplained = [name for name, value in settings.items() if not (value.get("description") or "$ref" in str(value))]
     assert len(settings) > 40 and not unexplained
     made = ask(deployed, "deployments/filter")
-    names = {"hh-rlhf", "sharegpt", "shp", "synthetic-gptj", "openorca", "paper-mix", "relabel", "verify", "train"}
+    names = {
+        "hh-rlhf",
+        "sharegpt",
+        "shp",
+        "synthetic-gptj",
+        "openorca",
+        "paper-mix",
+        "relabel",
+        "verify",
+        "train",
+        "rounds",
+    }
     assert {each["name"] for each in made} == names
     assert all(not schedule["active"] for each in made for schedule in each["schedules"])
     # The worker's own folder is meant, not that of whoever deployed.

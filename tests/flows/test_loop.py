@@ -81,8 +81,8 @@ def test_a_publication_is_an_asset_with_its_figures(
 def test_deployments_have_version_and_tags_and_one_run_per_folder() -> None:
     assert all((each["version"], each["tags"]) == (__version__, ["figa"]) for each in _FILE["deployments"])
     one = {"limit": 1, "collision_strategy": "ENQUEUE"}
-    writing = [each for each in _FILE["deployments"] if each["entrypoint"].endswith(("curate", "train"))]
-    assert len(writing) == 7 and all(each["concurrency_limit"] == one for each in writing)
+    writing = [each for each in _FILE["deployments"] if each["entrypoint"].endswith(("curate", "train", "rounds"))]
+    assert len(writing) == 8 and all(each["concurrency_limit"] == one for each in writing)
 
 
 @pytest.mark.slow
