@@ -14,7 +14,6 @@ run with the same parameters does only what isn't done. That is also how a crash
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from itertools import islice
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -26,6 +25,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Failed
 
 from flows import artifacts, lease
+from flows.locks import workers_journal
 from flows.reporter import Caller, caller, flow_reporter, keep, server_answers
 from flows.runners import running_on, share
 from flows.steps import as_task, failed
@@ -34,8 +34,10 @@ from pipeline.curate import Outcome, Reporter, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
+from pipeline.models.journal_parts import gather
 from pipeline.run.shards import context_of, run_stages
 from pipeline.stages.select import Thresholds
+from pipeline.storage.location import journal_of
 from pipeline.text import describe_error
 
 T = TypeVar("T")
@@ -71,14 +73,19 @@ class InTasks:
     `run.workers` shards are out at a time; the first failure stops the rest.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, config: CurationConfig, warn: Callable[[str], None]) -> None:
+        self._config, self._warn = config, warn
+        # Of the workers; this process always has the main one.
+        self._journal = ""
         # What the next tasks wait for: it draws the graph, as all of it has ended before they are submitted.
         self._before: list[Any] = []
 
     def step(self, name: str, action: Callable[[], T]) -> T:
         """Run `action` as a task, in this process."""
-        result, ended = as_task(name, action, self._before, self._out if name == "publish" else None)
+        publishes = name == "publish"
+        if publishes and self._journal == "own":
+            gather(journal_of(self._config.out))
+        result, ended = as_task(name, action, self._before, self._config.out if publishes else None)
         self._before = [ended]
         return result
 
@@ -87,7 +94,8 @@ class InTasks:
     ) -> None:
         context = context_of(config)
         context.stopped.clear()
-        worker_config = share(config, context.journal.spent())
+        self._journal = self._journal or workers_journal(self._config, self._warn)
+        worker_config = share(config, context.journal.spent(), self._journal)
         with lease.held(config) as run:
 
             def submit(part: range, stage: str, after: PrefectFuture[Any] | None) -> PrefectFuture[Any]:
@@ -157,8 +165,9 @@ def curate(config: CurationConfig) -> dict[str, Any] | State[Any]:
     reporter = flow_reporter()
     try:
         with running_on(config):
-            tasks = InTasks(config.out)
-            outcome = run_curation(config, tasks, reporter, tasks.step)
+            tasks = InTasks(config, reporter.warn)
+            mine = config.model_copy(update={"run": config.run.model_copy(update={"journal": "shared"})})
+            outcome = run_curation(mine, tasks, reporter, tasks.step)
     except CurationError as error:
         keep(error)
         return Failed(message=str(error), data=error)

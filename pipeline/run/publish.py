@@ -45,9 +45,6 @@ def publish(
     entries = publish_rows(out, files["label"], config.output.rows_per_file, metadata, target)
     ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages, beyond(files["label"], target))
     content = {
-        "format": "figa-pipeline",
-        "version": __version__,
-        "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
         "rows": account(plan.rows, entries, ledger, _LOST),
         "funnel": _funnel(plan.rows, files, reasons),
@@ -83,9 +80,17 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
 
     # `publication` counts the publications in this folder that differ from the one before.
     before = manifest.load_or_none(out) or {}
-    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
-    number = (before.get("publication", 1) if before else 0) + (known != json.loads(json.dumps(content)))
-    content = {"format": content["format"], "publication": number, **content}
+    head = {
+        "format": "figa-pipeline",
+        "publication": 0,
+        "version": __version__,
+        "schema_version": schema.SCHEMA_VERSION,
+    }
+    content = {**head, **content}
+    known = {key: value for key, value in before.items() if key != "digest"} | {"publication": 0}
+    content["publication"] = (before.get("publication", 1) if before else 0) + (
+        known != json.loads(json.dumps(content))
+    )
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
