@@ -54,8 +54,11 @@ def test_each_round_samples_from_the_model_that_the_one_before_trained(
     assert one["models"]["policy"]["name"] == f"openai/base@http://127.0.0.1:{port}/v1"
     assert two["models"]["policy"]["name"] == f"openai/{trained}@http://127.0.0.1:{port}/v1"
     assert one["labels"]["fingerprint"] == two["labels"]["fingerprint"]
-    # The stand-in answers alike whatever it is called, so nothing can have changed.
-    assert [(row["round"], row["change"], row["drafts"]) for row in table] == [(1, 0.0, 12), (2, 0.0, 12)]
+    assert [(row["round"], row["drafts"]) for row in table] == [(1, 12), (2, 12)]
+    # The stand-in's answers depend on the model's name. The queries are the same, so means differ by the mean difference.
+    means = [row["reward of drafts"] for row in table]
+    assert (table[0]["change"], table[1]["change"]) == (0, pytest.approx(means[1] - means[0], abs=2e-4))
+    assert table[1]["change"] and table[1]["standard error"] > 0
     assert table[0]["published"] == one["rows"]["published"] > 0
     sent = settings.server.completed  # type: ignore[attr-defined]
     assert main(command) == 0
