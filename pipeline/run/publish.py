@@ -194,7 +194,11 @@ def _describe_models(run: Context, source: ResolvedSource) -> dict[str, Any]:
         described[role] = {"name": " + ".join(dict.fromkeys(names))}
         if run.config.needs_generation:
             name = getattr(run.config, role).model
-            described[role] = {"name": name, **factory.identity(ModelSpec.parse(name)), **_changes([getattr(run, role)])}
+            described[role] = {
+                "name": name,
+                **factory.identity(ModelSpec.parse(name)),
+                **_changes([getattr(run, role)]),
+            }
     if run.reward:
         described["reward"] = {**run.reward.describe(), **_changes(run.reward.chat_models)}
     if judge := run.judge:
