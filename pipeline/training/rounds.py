@@ -158,6 +158,8 @@ def _base(model: str, out: Path) -> str:
     disable_progress_bar()
     dense = GgufConfig(dequantize=True)
     weights = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, quantization_config=dense)
+    # Without it, `transformers serve` takes no notice of a request's temperature.
+    weights.generation_config.do_sample = True
     weights.save_pretrained(unpacked)
     tokenizer_folder(file, unpacked).rename(base)
     return base.name
