@@ -47,7 +47,7 @@ def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int, warn: W
             if rows := _document(line + rest, path, warn):
                 yield from enumerate(rows, 1)
                 return
-            stream = io.BufferedReader(io.BytesIO(rest))  # type: ignore[arg-type]
+            stream = io.BufferedReader(io.BytesIO(rest))
         if len(line) > max_row_bytes and not line.endswith(b"\n"):
             size = len(line) + _skip_line(stream, path, number)
             last = number
