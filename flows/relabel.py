@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.artifacts import announce
+from flows.steps import as_task
 from pipeline.dataset.reader import read_manifest
 from pipeline.run import relabel as relabelling
 from pipeline.storage.location import location
@@ -27,8 +28,9 @@ def relabel(
     flags = {"labels.tokenizer": tokenizer}
     labels = relabelling.relabel_settings(read_manifest(root), assignments or [], flags).labels
     log = get_run_logger()
-    manifest = relabelling.relabel(
-        root, target, labels, advance=lambda rows: None, warn=functools.partial(log.warning, "%s")
+    warn = functools.partial(log.warning, "%s")
+    manifest, _ = as_task(
+        "publish", lambda: relabelling.relabel(root, target, labels, advance=lambda rows: None, warn=warn), out=target
     )
     log.info("%s: %s", out, manifest["rows"])
     announce(target, manifest)

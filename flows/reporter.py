@@ -1,7 +1,7 @@
-"""What a flow run shows while it works: log lines with counts, one progress artifact per stage. Never row text, never keys."""
+"""What a flow run shows while it works: log lines with counts, one progress artifact. Never row text, never keys."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
 from pipeline import schema
@@ -44,6 +45,8 @@ def keep(ending: Outcome | CurationError) -> None:
 def flow_reporter() -> Reporter:
     """The log and artifacts of the current flow run, and the caller's display where there is one."""
     current = caller.get()
+    if current and (url := flow_run.ui_url):
+        current.display.warn(f"this run at Prefect: {url}")
     return FlowReporter(get_run_logger(), current.display if current else None)
 
 
@@ -54,14 +57,14 @@ def server_answers() -> bool:
 
 
 class FlowReporter:
-    """Writes to the flow run's log what `display`, if any, shows, and keeps the flow run's progress artifacts."""
+    """Writes to the flow run's log what `display`, if any, shows, and keeps the flow run's progress artifact."""
 
     def __init__(self, logger: Any, display: Reporter | None = None) -> None:
         self._logger = logger
         self._display = display
         self._logged = 0.0
-        self._artifacts: dict[str, UUID] = {}
-        self._shown: dict[str, progress.Counts] = {}
+        self._artifact: UUID | None = None
+        self._shown = ""
 
     def warn(self, message: str) -> None:
         self._logger.warning(message)
@@ -89,22 +92,33 @@ class FlowReporter:
                 self._logger.info("%s: %d rows, %d rejected", stage, counts[stage].done, counts[stage].rejected)
 
     def _show(self, context: Context) -> None:
-        """Create or update the artifacts of the stages that got on."""
-        counts = progress.read(context.work)
-        changed = {s: c for s, c in counts.items() if s in schema.STAGES[1:] and self._shown.get(s) != c}
-        if not changed or not server_answers():
+        """Create or update the progress artifact when any stage got on."""
+        percent, text = overall(progress.read(context.work), context.config.stages)
+        if text == self._shown or not server_answers():
             return
-        for stage, c in changed.items():
-            percent = 100.0 * c.done / c.total if c.total else 100.0
-            text = f"{stage}: {c.done} of {c.total} rows, {c.rejected} rejected"
-            try:
-                if stage in self._artifacts:
-                    update_progress_artifact(self._artifacts[stage], progress=percent, description=text)
-                else:
-                    artifact = create_progress_artifact(percent, key=f"figa-{stage}", description=text)
-                    self._artifacts[stage] = cast("UUID", artifact)
-            except Exception as error:
-                # Whatever a server that just went away raises: a display must not stop the run that it shows.
-                self._logger.debug("the progress artifact of %s: %s", stage, error)
-                return
-            self._shown[stage] = c
+        try:
+            if self._artifact:
+                update_progress_artifact(self._artifact, progress=percent, description=text)
+            else:
+                made = create_progress_artifact(percent, key="figa-progress", description=text)
+                self._artifact = cast("UUID", made)
+        except Exception as error:
+            # Whatever a server that just went away raises: a display must not stop the run that it shows.
+            self._logger.debug("the progress artifact: %s", error)
+            return
+        self._shown = text
+
+
+def overall(counts: Mapping[str, progress.Counts], stages: Sequence[str]) -> tuple[float, str]:
+    """The share of all stages' rows that is done, in percent, and the counts in a line.
+
+    A stage expects the rows that those before it have not rejected, so it never gets more than is counted here.
+    """
+    expected, shares, lines = counts.get("source", progress.Counts()).total, [], []
+    for stage in stages:
+        c = counts.get(stage, progress.Counts())
+        shares.append(min(1.0, c.done / expected) if expected else 1.0)
+        expected -= c.rejected
+        if stage in counts:
+            lines.append(f"{stage} {c.done}/{c.total}" + (f" ({c.rejected} rejected)" if c.rejected else ""))
+    return 100.0 * sum(shares) / len(shares), " · ".join(lines)

@@ -54,7 +54,7 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
         ) from None
 
 
-def share(config: CurationConfig, spent: float) -> CurationConfig:
+def share(config: CurationConfig, spent: float, journal: str = "shared") -> CurationConfig:
     """The configuration of one worker: its part of the calls at a time, and of the money that is left.
 
     spent: US dollars spent in the folder so far. A worker adds what it spends to what was spent when it began, so that all
@@ -65,21 +65,27 @@ def share(config: CurationConfig, spent: float) -> CurationConfig:
     run = config.run
     if run.runner == "threads":
         return config
-    _check_cluster(config)
+    _check_cluster(config, journal)
     roles = ["policy", "reviser"] * config.needs_generation + ["reward"] * bool(config.needs_rewards or config.judge)
     parts: dict[str, Any] = {role: _share_calls(config, role) for role in roles}
     parts["output"] = config.output.model_copy(update={"dir": str(config.out.absolute())})
     for role in parts.keys() & {"reviser", "reward"}:
         if prompts := parts[role].prompts:
             parts[role] = parts[role].model_copy(update={"prompts": str(Path(prompts).absolute())})
+    parts["run"] = run.model_copy(update={"journal": journal})
     if run.budget_usd is not None:
         budget = spent + max(0.0, run.budget_usd - spent) / run.workers
-        parts["run"] = run.model_copy(update={"budget_usd": budget})
+        parts["run"] = parts["run"].model_copy(update={"budget_usd": budget})
     return config.model_copy(update=parts)
 
 
-def _check_cluster(config: CurationConfig) -> None:
+def _check_cluster(config: CurationConfig, journal: str) -> None:
     run, tokenizer = config.run, Path(config.labels.tokenizer)
+    if journal == "own" and run.budget_usd is not None:
+        raise ConfigError(
+            f"run.budget_usd: each worker that writes to {config.out} keeps a journal of its own, so their sum is unknown; use "
+            "a disk whose locks hold between machines, or drop the budget"
+        )
     if not run.runner_address:
         return
     if tokenizer.is_dir() and not tokenizer.is_absolute():

@@ -6,9 +6,12 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from flows.artifacts import VERIFIED, announce
 from pipeline.cli.console import progress_bar
+from pipeline.dataset.reader import read_manifest
 from pipeline.dataset.verify import verify as check
 from pipeline.errors import StorageError
+from pipeline.storage.location import location
 from pipeline.text import visible
 
 _SHOWN = 100
@@ -16,7 +19,9 @@ _SHOWN = 100
 
 @flow(name="verify", flow_run_name="verify-{data_dir}", persist_result=False)
 def verify(data_dir: str, sample: int | None = None, tokenizer: str | None = None) -> dict[str, Any]:
-    """Check that everything a data set's manifest says is true; fails when it isn't. Returns the counts.
+    """Check that everything a data set's manifest says is true, and emit `figa.dataset.verified`; fails when it isn't.
+
+    Returns the counts.
 
     Args:
         data_dir: Folder of the published data set
@@ -32,4 +37,6 @@ def verify(data_dir: str, sample: int | None = None, tokenizer: str | None = Non
         create_table_artifact(rows, key="figa-problems", description=f"{result.count} problems in {data_dir}")
         raise StorageError(f"{data_dir}: {result.count} problems, the first: {visible(str(result.problems[0]))}")
     log.info("%s: all is as the manifest says; %d rows, labels of %d checked", data_dir, result.rows, result.labelled)
+    root = location(data_dir)
+    announce(root, read_manifest(root), VERIFIED)
     return {"rows": result.rows, "labels_checked": result.labelled}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
@@ -32,6 +33,17 @@ from pipeline.storage.lock import run_lock
 
 # Runs stages on every shard, `(config, shards, stages, thresholds)`, and returns when all are done.
 Executor = Callable[[CurationConfig, int, tuple[str, ...], Thresholds | None], None]
+T = TypeVar("T")
+
+
+class Step(Protocol):
+    """Takes a step of the figure that is not done shard by shard: calls `action`, and returns what it returns."""
+
+    def __call__(self, name: str, action: Callable[[], T], /) -> T: ...
+
+
+def at_once(name: str, action: Callable[[], T]) -> T:
+    return action()
 
 
 _PHASES = ("sample", "score"), ("select", "revise", "filter", "label")
@@ -61,16 +73,16 @@ class Outcome:
         return self.context is None
 
 
-def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Outcome:
+def curate(config: CurationConfig, execute: Executor, reporter: Reporter, step: Step = at_once) -> Outcome:
     """Bring the output folder to what `config` describes, doing only what isn't done. Raises CurationError."""
-    config, source, adapters = open_source(config, reporter.warn)
+    config, source, adapters = step("source", partial(open_source, config, reporter.warn))
     with run_lock(config.out, reporter.warn):
         inputs = record.run_inputs(config, source.digest)
         run_digest = digest(*inputs.values())
         if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)
         rows = target.first_step(config)
-        plan = plan_shards(config, source, adapters, config.out / "work", reporter.warn, rows)
+        plan = step("plan", partial(plan_shards, config, source, adapters, config.out / "work", reporter.warn, rows))
         names = unpriced(config)
         record.remember(config, run_digest, short_digests(inputs), names)
         if names and config.run.budget_usd is not None:
@@ -87,14 +99,15 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
                 for model in run.models:
                     model.thinks |= probed.thinks and model.name == probed.name
         with reporter.watching(run):
-            thresholds = _run_stages(config, execute, run, plan.shards, reporter.warn)
+            thresholds = _run_stages(config, execute, step, run.work, plan.shards, reporter.warn)
             while (rows := target.next_step(config, run.work, plan.shards, rows)) is not None:
-                before, plan = plan, plan_shards(config, source, adapters, run.work, reporter.warn, rows)
+                before = plan
+                plan = step("plan", partial(plan_shards, config, source, adapters, run.work, reporter.warn, rows))
                 if plan.rows == before.rows:
                     reporter.warn(f"the source, or its limit, ends before {config.source.target} pairs came out")
                     break
-                thresholds = _run_stages(config, execute, run, plan.shards)
-        manifest = publish(run, source, plan, thresholds, run_digest)
+                thresholds = _run_stages(config, execute, step, run.work, plan.shards)
+        manifest = step("publish", partial(publish, run, source, plan, thresholds, run_digest))
         _warn_of_failures(manifest, run, reporter)
         return Outcome(config.out, manifest, run.journal.all_calls() - calls_before, run)
 
@@ -102,23 +115,26 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter) -> Out
 def _run_stages(
     config: CurationConfig,
     execute: Executor,
-    run: Context,
+    step: Step,
+    work: Path,
     shards: int,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Thresholds:
     """Run both phases; returns the thresholds that rows were selected by."""
+
+    def phase(stages: tuple[str, ...], thresholds: Thresholds | None) -> None:
+        execute(config, shards, stages, thresholds)
+        raise_if_all_failed(work, stages, shards)
+
     if not config.needs_generation:
-        execute(config, shards, config.stages[1:], select.OFF)
-        raise_if_all_failed(run.work, config.stages[1:], shards)
+        phase(config.stages[1:], select.OFF)
         return select.OFF
-    execute(config, shards, _PHASES[0], None)
-    raise_if_all_failed(run.work, _PHASES[0], shards)
-    thresholds = resolve_thresholds(config, run.work, shards)
+    phase(_PHASES[0], None)
+    thresholds = step("thresholds", partial(resolve_thresholds, config, work, shards))
     if config.source.target and any(isinstance(getattr(config.selection, eta), str) for eta in thresholds):
         fixed = ", ".join(f"{eta} {limit:.3f}" for eta, limit in thresholds.items() if limit is not None)
         warn(f"thresholds by the first {target.FIRST_ROWS} rows of the source, for all that follow: {fixed}")
-    execute(config, shards, _PHASES[1], thresholds)
-    raise_if_all_failed(run.work, _PHASES[1], shards)
+    phase(_PHASES[1], thresholds)
     return thresholds
 
 

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_run_settings, run_config
+from pipeline.cli.arguments import add_run_settings, positive_integer, run_config
 from pipeline.cli.interrupts import print_error
 from pipeline.cli.prefect_server import prefect_problem
 from pipeline.errors import CurationError, UsageError
 
 if TYPE_CHECKING:
+    from pipeline.cli.terminal import Terminal
     from pipeline.config.settings import CurationConfig
     from pipeline.curate import Outcome, Reporter
 
@@ -27,6 +28,7 @@ EXAMPLES = (
     "figa build --source demo",
     "figa build --source hh-rlhf --limit 96",
     "figa build --source hh-rlhf --input pairs.jsonl.gz --out out/mine --dry-run",
+    "figa build --source hh-rlhf --limit 48 --rounds 2 --model org/my-sft-model",
     "figa build --source jsonl --input q.jsonl --set reviser.model=openai/gpt-4o-mini --budget 5",
 )
 EXIT_CODES = """\
@@ -43,6 +45,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: through the server that answers at PREFECT_API_URL, else without (default)",
     )
+    group = p.add_argument_group("rounds", "sample, train on the pairs, and sample again from the trained model")
+    group.add_argument("--rounds", metavar="K", type=positive_integer, help="number of rounds; needs '.[train]'")
+    group.add_argument("--model", metavar="ID", help="folder or Hub id to begin with; default: the embedded policy")
+    group.add_argument("--train", metavar="OPTIONS", default="", help="more of figa train, as '--epochs 3 --lr 1e-5'")
+    group.add_argument("--serve", metavar="COMMAND", help="serves {model} at {port}; default: transformers serve …")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
@@ -58,6 +65,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
                 screen.estimate(plan)
             return 0, plan.as_dict()
         try:
+            if arguments.rounds:
+                return 0, {"rounds": _rounds(config, arguments, screen)}
             outcome = _run(config, arguments.prefect, screen)
         except (KeyboardInterrupt, CurationError) as error:
             _print_batches(config.out, "The same command collects them")
@@ -66,6 +75,28 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         screen.summary(outcome)
         _print_batches(config.out, "No row asks for them, and --budget counts their worst case")
         return 0, _result(outcome)
+
+
+def _rounds(config: CurationConfig, arguments: argparse.Namespace, screen: Terminal) -> list[dict[str, object]]:
+    """Run the rounds, print their table, and return its rows."""
+    from pipeline.cli.train import check_extra
+    from pipeline.training.rounds import SERVE, run_rounds
+
+    check_extra()
+    model = arguments.model or config.policy.model
+    if not arguments.model and not model.startswith("local/"):
+        raise UsageError(f"--rounds: {model} can't be trained here: name the model to begin with, by --model")
+    rows = run_rounds(
+        config,
+        model,
+        arguments.rounds,
+        lambda settings: _run(settings, arguments.prefect, screen).manifest,
+        train=shlex.split(arguments.train),
+        serve=arguments.serve or SERVE,
+    )
+    done = list(rows)
+    screen.rounds(done)
+    return done
 
 
 def _result(outcome: Outcome) -> dict[str, object]:

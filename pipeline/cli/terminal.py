@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -127,6 +127,15 @@ class Terminal:
         for what, name in paths.items():
             self.console.print(f"{what:<10}{outcome.out / name}", soft_wrap=True)
         self.console.print(f"next      figa show {shlex.quote(str(outcome.out))}", soft_wrap=True)
+
+    def rounds(self, rows: list[dict[str, Any]]) -> None:
+        """What changed from round to round."""
+        self._bar.close()
+        drawn = table("rounds", list(rows[0]), right=list(rows[0])[2:])
+        for row in rows:
+            values = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
+            drawn.add_row(*("–" if value == "None" else value for value in values))
+        self.console.print(drawn)
 
 
 def _dollars(dollars: float | None) -> str:

@@ -39,9 +39,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline import open_dataset
 
-    missing = [name for name in ("torch", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"training needs {' and '.join(missing)}: pip install -e '.[train]'")
+    check_extra()
     if arguments.model.startswith("local/"):
         raise UsageError(
             f"--model {arguments.model}: an embedded model's file can't be trained; name a model of transformers that has the "
@@ -59,6 +57,12 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     summary = train(dataset, Recipe(**{name: value for name, value in vars(arguments).items() if name in names}))
     # Every device has a process of its own; one prints the result.
     return 0, summary if os.environ.get("RANK", "0") == "0" else None
+
+
+def check_extra() -> None:
+    """Raises UsageError when the packages that training takes are not installed."""
+    if missing := [name for name in ("torch", "accelerate") if find_spec(name) is None]:
+        raise UsageError(f"training needs {' and '.join(missing)}: pip install -e '.[train]'")
 
 
 def _check_out(out: Path, *, resume: bool) -> None:

@@ -232,6 +232,7 @@ class RunSettings(Section):
     workers: int = Field(2, ge=1, le=256, description="Shards in work at a time")
     runner: Literal["threads", "dask", "ray"] = Field("threads", description="Who runs shards; dask, ray: by Prefect")
     runner_address: str | None = Field(None, description="A standing Dask or Ray cluster; default: a local one")
+    journal: Literal["auto", "shared", "own"] = Field("auto", description="For all workers of a cluster, or one each")
     budget_usd: Finite | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
 
 

@@ -30,6 +30,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from pipeline.errors import StorageError
 from pipeline.models.answer import Answer
 from pipeline.models.journal_damage import set_aside_if_damaged
+from pipeline.models.journal_parts import gather
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]
 
@@ -45,6 +46,7 @@ _SCHEMA = (
     # An earlier version kept its own index and sums in these, beside a table of answers without a primary key.
     *(f"DROP TABLE IF EXISTS {name}" for name in ("places", "totals", "folded")),
 )
+_FIND = "SELECT answer FROM answers WHERE key = ?"
 _ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _REPLACE = "INSERT INTO charges SELECT stage, model, 'asked_again', cost_usd, 1, at FROM answers WHERE key = ?"
 _CHARGE = "INSERT INTO charges (rowid, stage, model, outcome, cost_usd, certain, at) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -91,8 +93,10 @@ class Journal:
     `warning`: what was wrong with the file, if it had to be set aside. Raises StorageError.
     """
 
-    def __init__(self, path: Path, *, across_machines: bool = False) -> None:
+    def __init__(self, path: Path, *, across_machines: bool = False, base: Path | None = None) -> None:
+        """base: an older journal, which nobody writes meanwhile, to look for answers in."""
         self.path = path
+        self._attached = bool(base and base.exists())
         self._mode = "DELETE" if across_machines else "WAL"
         self._gathering = threading.Lock()
         self._pending: list[list[_Write]] = []
@@ -107,11 +111,16 @@ class Journal:
             # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
             self._reader = self._open()
             _prepare(self._db)
+            if base and self._attached:
+                self._reader.execute("ATTACH ? AS base", (f"{base.absolute().as_uri()}?mode=ro&immutable=1",))
+            elif not base:
+                gather(path)
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the journal of paid answers can't be opened: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+        address = self.path.absolute().as_uri()
+        db = sqlite3.connect(address, timeout=60, check_same_thread=False, isolation_level=None, uri=True)
         _set_mode(db, self._mode)
         db.execute(f"PRAGMA synchronous={'NORMAL' if self._mode == 'WAL' else 'FULL'}")
         # Each key changes another page of its index: a log of 32 MB takes several changes of a page before the file does.
@@ -120,7 +129,9 @@ class Journal:
 
     def get(self, key: str) -> Answer | None:
         with self._explained(), self._reading:
-            row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            row = self._reader.execute(_FIND, (key,)).fetchone()
+            if not row and self._attached:
+                row = self._reader.execute(_FIND.replace("answers", "base.answers"), (key,)).fetchone()
         try:
             return Answer.from_json(row[0]) if row else None
         except (ValueError, TypeError) as error:

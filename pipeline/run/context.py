@@ -18,6 +18,7 @@ from pipeline.models.batch import ledger
 from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
+from pipeline.models.journal_parts import own_journal
 from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
@@ -74,8 +75,11 @@ class Context:
 
     @cached_property
     def journal(self) -> Journal:
+        path, run = journal_of(self.config.out), self.config.run
+        if run.journal == "own":
+            return Journal(own_journal(path), base=path)
         # The workers of a standing cluster may be on any machine.
-        return Journal(journal_of(self.config.out), across_machines=bool(self.config.run.runner_address))
+        return Journal(path, across_machines=bool(run.runner_address))
 
     @cached_property
     def budget(self) -> Budget:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, schema
+from pipeline import schema
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import UsageError
 from pipeline.run.publish import account, funnel_step
@@ -66,9 +66,6 @@ def content(
     settings = [one["settings"] for one in inputs]
     thresholds = [one["thresholds"] for one in inputs]
     return {
-        "format": "figa-pipeline",
-        "version": __version__,
-        "schema_version": schema.SCHEMA_VERSION,
         "rows": rows,
         "funnel": _funnel(inputs, reasons, rows["read"]),
         "source": _joined([one["source"] for one in inputs]),

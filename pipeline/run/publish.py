@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline import __version__, schema, sources
+from pipeline import schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset import card, croissant, manifest
@@ -45,9 +45,6 @@ def publish(
     entries = publish_rows(out, files["label"], config.output.rows_per_file, metadata, target)
     ledger, reasons = publish_rejects(out, run.work, plan.shards, config.stages, beyond(files["label"], target))
     content = {
-        "format": "figa-pipeline",
-        "version": __version__,
-        "schema_version": schema.SCHEMA_VERSION,
         "run_digest": run_digest,
         "rows": account(plan.rows, entries, ledger, _LOST),
         "funnel": _funnel(plan.rows, files, reasons),
@@ -83,9 +80,10 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
 
     # `publication` counts the publications in this folder that differ from the one before.
     before = manifest.load_or_none(out) or {}
-    known = {key: value for key, value in before.items() if key not in ("publication", "digest")}
-    number = (before.get("publication", 1) if before else 0) + (known != json.loads(json.dumps(content)))
-    content = {"format": content["format"], "publication": number, **content}
+    content = {"format": "figa-pipeline", "publication": 0, **record.WRITTEN_BY, **content}
+    known = {key: value for key, value in before.items() if key != "digest"} | {"publication": 0}
+    changed = known != json.loads(json.dumps(content))
+    content["publication"] = (before.get("publication", 1) if before else 0) + changed
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
@@ -107,9 +105,8 @@ def check_out(
     out: Path, roots: Sequence[Path], command: Literal["relabel", "merge", "review"]
 ) -> dict[str, Any] | None:
     """The manifest that `command` wrote in `out`, if any. UsageError for another command's, or an `out` in one of `roots`."""
-    for root in roots:
-        if out.resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"--out {out}: lies in the folder of {root}; name one outside it")
+    if inside := [root for root in roots if out.resolve().is_relative_to(root.resolve())]:
+        raise UsageError(f"--out {out}: lies in the folder of {inside[0]}; name one outside it")
     current = manifest.load_or_none(out)
     if (current and written_by(current) != command) or journal_of(out).exists():
         wrote = "relabelling" if command == "relabel" else command
@@ -200,10 +197,13 @@ def _describe_models(run: Context, source: ResolvedSource) -> dict[str, Any]:
     writers = [sources.get(part.adapter).writers for part in source.parts or (source,)]
     for role, names in zip(("policy", "reviser"), zip(*writers, strict=True), strict=True):
         described[role] = {"name": " + ".join(dict.fromkeys(names))}
-    if run.config.needs_generation:
-        for role, model in (("policy", run.policy), ("reviser", run.reviser)):
+        if run.config.needs_generation:
             name = getattr(run.config, role).model
-            described[role] = {"name": name, **factory.identity(ModelSpec.parse(name)), **_changes([model])}
+            described[role] = {
+                "name": name,
+                **factory.identity(ModelSpec.parse(name)),
+                **_changes([getattr(run, role)]),
+            }
     if run.reward:
         described["reward"] = {**run.reward.describe(), **_changes(run.reward.chat_models)}
     if judge := run.judge:

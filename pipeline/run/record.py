@@ -21,6 +21,7 @@ from pipeline.stages.table import STAGES, Inputs
 from pipeline.storage.atomic import write_text
 
 _NAME = "run.json"
+WRITTEN_BY = {"version": __version__, "schema_version": schema.SCHEMA_VERSION}
 SOURCE_CONTENT = "the source's content"
 
 
@@ -63,24 +64,17 @@ def settings(config: CurationConfig) -> dict[str, Any]:
 
 def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], unpriced: Sequence[str]) -> None:
     """Write what is run. inputs: short digests of what determines it; unpriced: models without a price, of any run here."""
-    facts = {
-        "version": __version__,
-        "schema_version": schema.SCHEMA_VERSION,
+    callers = [config.policy, config.reviser, *rewards.judge_settings(config.reward), config.judge]
+    named = [(factory.address(ModelSpec.parse(each.model)), each.api_key_env) for each in callers if each]
+    facts = WRITTEN_BY | {
         "run_digest": run_digest,
         "settings": settings(config),
         "inputs": inputs,
         "unpriced": list(unpriced),
-        "keys": _key_variables(config),
+        # The variables that settings name for keys, by model with its address; for `figa cancel`.
+        "keys": {address: variable for address, variable in named if variable},
     }
     write_text(config.out / "work" / _NAME, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-
-
-def _key_variables(config: CurationConfig) -> dict[str, str]:
-    """The variables that settings name for keys, by model with its address; for `figa cancel`."""
-    judges = rewards.judge_settings(config.reward)
-    named = [(each.model, each.api_key_env) for each in (config.policy, config.reviser)]
-    named += [(judge.model, judge.api_key_env) for judge in (*judges, config.judge) if judge]
-    return {factory.address(ModelSpec.parse(model)): variable for model, variable in named if variable}
 
 
 def recall(out: Path) -> dict[str, Any]:

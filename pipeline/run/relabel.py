@@ -30,16 +30,10 @@ from pipeline.storage.lock import run_lock
 
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
-_NOT_INHERITED = {
-    "digest",
-    "publication",
-    "unanswered",
-    "unpriced",
-    "prices",
-    "billed_above_limits",
-    "cost_uncertain_usd",
-    "cost_usd_by_call",
-}
+_NOT_INHERITED = set(
+    "digest publication version schema_version unanswered unpriced prices billed_above_limits cost_uncertain_usd "
+    "cost_usd_by_call".split()
+)
 # Distance limits hold again only where they are named: the pairs passed them when the data set was created.
 DISTANCE_SETTINGS = ("filter.min_distance", "filter.max_distance")
 Advance = Callable[[int], None]
@@ -169,8 +163,6 @@ def _inherited(parent: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
     ancestor |= {"review": changes["review"]} if "review" in changes else {}
     return {
         **{name: value for name, value in parent.items() if name not in _NOT_INHERITED},
-        "version": __version__,
-        "schema_version": schema.SCHEMA_VERSION,
         "calls": {},
         "cost_usd": 0.0,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],

@@ -49,7 +49,7 @@ SHAPES = (
     "hh-rlhf's chosen + rejected transcripts (for others, --set source.fields.prompt=NAME --set source.fields.reference=NAME)"
 )
 _NEEDED = {"messages": (), "prompt": ("reference",), "transcript": ("rejected",)}
-_PROMPTS = ("prompt", "instruction", "question", "query")
+_PROMPTS = ("prompt", "instruction", "question", "query", "input")
 _REPLIES = ("chosen", "response", "completion", "reference", "answer", "output")
 _PAIRS = (
     ("initial", "revised"),
@@ -130,10 +130,14 @@ def guess(raw: Mapping[str, Any]) -> Fields:
 
 
 def complete(raw: Mapping[str, Any], fields: Fields, without: Collection[str] = ()) -> Fields:
-    """A guessed mapping with the fields that this row has besides, but for the parts in `without`."""
+    """A guessed mapping with the fields that this row has besides, but for the parts in `without`.
+
+    A label that is true or false, rather than a number or a word, always counts.
+    """
     if "transcript" in fields:
         return fields
     label = first_of(_OPTIONAL["label"], raw)
+    without = set(without) - ({"label"} if isinstance(label, bool) else set())
     apply = {
         "input": fields.get("prompt", "prompt") != "prompt",
         "history": "prompt" in fields,

@@ -14,6 +14,7 @@ import ast
 import json
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pipeline.errors import RowReject
@@ -29,8 +30,8 @@ _ROLE_NAMES = {
     "assistant": "assistant gpt chatgpt bing bard bot model ai chatbot agent llm claude gemini",
     "tool": "tool function observation ipython function_call tool_call function_response tool_response tool_result",
 }
-ROLE_OF = {name: role for role, names in _ROLE_NAMES.items() for name in names.split()}
-_SPEAKERS = {name: role for name, role in ROLE_OF.items() if role != "tool"} | {
+_ROLE_OF = {name: role for role, names in _ROLE_NAMES.items() for name in names.split()}
+_SPEAKERS = {name: role for name, role in _ROLE_OF.items() if role != "tool"} | {
     **dict.fromkeys(("input", "instruction", "prompt", "question", "query"), "user"),
     **dict.fromkeys(("output", "response", "answer", "completion"), "assistant"),
 }
@@ -136,16 +137,11 @@ def _entries(value: object) -> list[Any]:
 
 
 def _decoded(text: str) -> object:
-    """The turns in JSON text, or as Python writes them; None for any other text."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return None
-    entries = value if isinstance(value, list) else [value]
-    return value if all(isinstance(entry, dict) and _role(entry) is not None for entry in entries) else None
+    """The value of JSON text, or as Python writes it; None for any other text."""
+    for parse in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(text.strip())
+    return None
 
 
 def _turns(entry: object, index: int) -> Turns:
@@ -153,7 +149,7 @@ def _turns(entry: object, index: int) -> Turns:
     if isinstance(entry, str):
         return [("user" if index % 2 == 0 else "assistant", entry)]
     if isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(text, str) for text in entry):
-        role = ROLE_OF.get(_plain(entry[0]))
+        role = _ROLE_OF.get(_plain(entry[0]))
         return [(role, entry[1])] if role else [("user", entry[0]), ("assistant", entry[1])]
     if not isinstance(entry, dict):
         return []
@@ -164,14 +160,15 @@ def _turns(entry: object, index: int) -> Turns:
     if role is not None:
         text = _text(first_of(_TEXT_FIELDS, entry), index)
         return [] if text is None else [(role, text)]
-    spoken = {_SPEAKERS[_plain(name)]: text for name, text in entry.items() if _plain(name) in _SPEAKERS}
-    texts = [(role, _text(spoken[role], index)) for role in _ROLE_NAMES if not missing(spoken.get(role))]
-    return [(role, text) for role, text in texts if text is not None]
+    spoken = [(_SPEAKERS.get(_plain(name)), value) for name, value in entry.items() if not missing(value)]
+    by_role = {role: _text(value, index) for role, value in spoken if role}
+    once = len(by_role) == sum(bool(role) for role, _ in spoken)
+    return [(role, text) for role in _ROLE_NAMES if (text := by_role.get(role)) is not None] if once else []
 
 
 def _role(turn: Mapping[str, Any]) -> str | None:
     role = first_of(_ROLE_FIELDS, turn)
-    return ROLE_OF.get(_plain(role), _plain(role)) if isinstance(role, str) else None
+    return _ROLE_OF.get(_plain(role), _plain(role)) if isinstance(role, str) else None
 
 
 def _plain(name: object) -> str:

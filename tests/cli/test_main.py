@@ -119,6 +119,6 @@ def test_check_says_what_is_in_order(
     words += ["--out", str(tmp_path / "out")]
     assert main([*words, "--set", *models, "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)["checked"]
-    assert {"settings", "source", "tokenizer", "prompts", "policy", "reviser", "reward"} == checked.keys()
+    assert {"settings", "source", "first row", "tokenizer", "prompts", "policy", "reviser", "reward"} == checked.keys()
     assert main([*words, "--set", *models, "--set", "labels.tokenizer=/nowhere"]) == 2
     assert "no such folder" in capsys.readouterr().err

@@ -34,6 +34,8 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "python3 -m venv .venv-test"): "this very test suite; .ci/run runs it",
     ("recipes.md", "s3://"): "needs a bucket; tests/kills/s3.py runs such a build",
     ("recipes.md", "prefect work-pool"): "needs a server that stays; tests/flows run the deployments",
+    ("recipes.md", "docker build"): "needs docker; tests/flows/test_containers.py reads the Dockerfile",
+    ("recipes.md", "--rounds"): "serves a trained model; tests/training/test_rounds.py runs it",
     ("recipes.md", "run.runner=dask"): "needs the extra; tests/flows/test_runners.py runs it",
     ("evidence.md", "tests.benchmarks --list"): "takes an hour; tests/benchmarks/test_suites.py runs each suite small",
     ("evidence.md", "tests.benchmarks.cost"): "needs a local copy of hh-rlhf; tests/benchmarks/test_suites.py",

@@ -85,7 +85,7 @@ def prefect_server(home: Path, **extra: str) -> Iterator[tuple[dict[str, str], s
     )
     server = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with process(server, environment, home / "server.log") as child:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while not answers(f"http://127.0.0.1:{port}/api/health"):
             assert time.monotonic() < deadline, (home / "server.log").read_text()
             time.sleep(0.3)
@@ -106,7 +106,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline
@@ -115,7 +115,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 def run(command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=180, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,28 +17,54 @@ import pytest
 from flows import lease
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import curate, in_threads
+from pipeline.dataset.reader import read_manifest
 from pipeline.run.shards import context_of
 from tests.conftest import Silent, as_arguments, child_environment
 from tests.flows.server import free_port, process, wait_for
+from tests.flows.test_runners import worker_of
 from tests.test_run import files
+
+
+def cluster_of(commands: list[list[str]], folder: Path, stack: ExitStack) -> list[subprocess.Popen[bytes]]:
+    """A process for each command, each in a folder of its own, as on machines of their own."""
+    environment = child_environment(OPENAI_API_KEY="sk-loopback", HOME=str(folder))
+    children = []
+    for number, command in enumerate(commands):
+        (folder / str(number)).mkdir()
+        children.append(stack.enter_context(process(command, environment, folder / str(number) / "log")))
+    return children
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Dask scheduler with two workers."""
     pytest.importorskip("prefect_dask")
-    folder = tmp_path_factory.mktemp("cluster")
-    address = f"tcp://127.0.0.1:{free_port()}"
-    environment = child_environment(OPENAI_API_KEY="sk-loopback", HOME=str(folder))
+    port = free_port()
+    address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "dask"]
+    worker = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
     with ExitStack() as stack:
-        for number, command in enumerate(
-            [
-                [sys.executable, "-m", "dask", "scheduler", "--port", address.rpartition(":")[2], "--no-dashboard"],
-                *[[sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard"]] * 2,
-            ]
-        ):
-            stack.enter_context(process(command, environment, folder / f"{number}.log"))
+        scheduler = [*dask, "scheduler", "--port", str(port), "--no-dashboard"]
+        cluster_of([scheduler, worker, worker], tmp_path_factory.mktemp("cluster"), stack)
         yield address
+
+
+@pytest.fixture
+def ray_nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """The address of a Ray head that takes no work, and its two nodes."""
+    pytest.importorskip("prefect_ray")
+    address = f"127.0.0.1:{free_port()}"
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--object-store-memory", "100000000"]
+    head = ["--head", "--port", address.rpartition(":")[2], "--num-cpus", "0", "--include-dashboard", "false"]
+    node = ["--address", address, "--num-cpus", "1"]
+    with ExitStack() as stack:
+        # Its sockets' names may have a hundred characters.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r")))
+        (leader,) = cluster_of([[*start, *head, "--temp-dir", str(folder / "t")]], folder, stack)
+        wait_for(lambda: leader.poll() is None and "Ray runtime started" in (folder / "0" / "log").read_text())
+        (tmp_path / "nodes").mkdir()
+        nodes = cluster_of([[*start, *node]] * 2, tmp_path / "nodes", stack)
+        wait_for(lambda: all("Ray runtime started" in (tmp_path / "nodes" / n / "log").read_text() for n in "01"))
+        yield address, nodes
 
 
 def build(config: CurationConfig) -> list[str]:
@@ -48,18 +76,53 @@ def keyed(environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("journal", ["auto", "own"])
 def test_a_standing_cluster_gives_the_same_bytes(
-    settings: Callable[..., CurationConfig], prefect: dict[str, str], cluster: str, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., CurationConfig],
+    prefect: dict[str, str],
+    cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
+    journal: str,
 ) -> None:
     plain = curate(settings("plain"), in_threads, Silent())
     # A relative folder is the caller's, wherever the workers are.
     monkeypatch.chdir(plain.out.parent)
-    config = settings("standing", run__runner="dask", run__runner_address=cluster, output__dir="standing")
-    done = subprocess.run(build(config), env=keyed(prefect), capture_output=True, text=True, timeout=180, check=False)
+    changes = {"run__runner": "dask", "run__runner_address": cluster, "run__journal": journal}
+    config = settings("standing", **changes, output__dir="standing")
+    done = subprocess.run(build(config), env=keyed(prefect), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0 and "Prefect failed" not in done.stdout, done.stdout + done.stderr
-    assert files(plain.out.parent / "standing") == files(plain.out)
+    standing = plain.out.parent / "standing"
+    assert files(standing) == files(plain.out)
     # The kind of journal that machines can share leaves no log behind.
-    assert not (plain.out.parent / "standing" / "work" / "journal.db-wal").exists()
+    assert not (standing / "work" / "journal.db-wal").exists()
+    # This disk's locks hold.
+    assert (standing / "work" / "journals").exists() == (journal == "own")
+    assert read_manifest(standing)["calls"] == plain.manifest["calls"]
+    # Nothing is paid twice, whoever paid.
+    sent = settings.server.completed  # type: ignore[attr-defined]
+    again = curate(settings("standing", output__dir=str(standing), filter__max_distance=0.79), in_threads, Silent())
+    assert again.manifest["calls"] == plain.manifest["calls"]
+    assert settings.server.completed == sent  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_ray_nodes_give_the_same_bytes_though_a_worker_dies(
+    settings: Callable[..., CurationConfig],
+    prefect: dict[str, str],
+    ray_nodes: tuple[str, list[subprocess.Popen[bytes]]],
+    tmp_path: Path,
+) -> None:
+    address, nodes = ray_nodes
+    plain = curate(settings("plain", source__shard_rows=8), in_threads, Silent())
+    settings.server.engine.latency = 0.05  # type: ignore[attr-defined]
+    changes = {"run__runner": "ray", "run__runner_address": address, "run__workers": 2, "source__shard_rows": 8}
+    config = settings("nodes", **changes)
+    with process(build(config), keyed(prefect), tmp_path / "build.log") as child:
+        wait_for(lambda: child.poll() is not None or list((config.out / "work" / "sample").glob("*.json")))
+        os.kill(worker_of(nodes[0].pid, "ray"), signal.SIGKILL)
+        assert child.wait(600) == 0, (tmp_path / "build.log").read_text()
+    assert "Prefect failed" not in (tmp_path / "build.log").read_text()
+    assert files(config.out) == files(plain.out)
 
 
 @pytest.mark.slow

@@ -33,6 +33,20 @@ def test_the_command_line_through_a_server_gives_the_same_bytes(
     assert "curate-hh-rlhf-all" in {item["name"] for item in listed}
 
 
+def test_a_target_is_met_in_the_same_steps(
+    settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
+) -> None:
+    line = '{{"prompt": "Question {n}?", "initial": "It is one.", "revised": "It is {what}."}}\n'
+    rows = "".join(line.format(n=n, what="one" if n % 4 else "two") for n in range(300))
+    (tmp_path / "pairs.jsonl").write_text(rows, "utf-8")
+    flags = {"source__name": "jsonl", "source__input": str(tmp_path / "pairs.jsonl"), "source__target": 40}
+    plain, config = curate(settings("plain", **flags), in_threads, Silent()), settings("flow", **flags)
+    said = run([sys.executable, "-m", "pipeline", "build", *as_arguments(config), "--json"], prefect)
+    assert json.loads(said)["rows"]["published"] == plain.manifest["rows"]["published"] == 40
+    assert 160 <= plain.manifest["rows"]["read"] < 300
+    assert files(config.out) == files(plain.out)
+
+
 @pytest.mark.slow
 def test_the_deployment_runs_on_a_worker(
     settings: Callable[..., CurationConfig], worker: dict[str, str], tmp_path: Path
@@ -55,7 +69,18 @@ def test_the_form_of_a_deployment_explains_every_setting(deployed: dict[str, str
     unexplained = [name for name, value in settings.items() if not (value.get("description") or "$ref" in str(value))]
     assert len(settings) > 40 and not unexplained
     made = ask(deployed, "deployments/filter")
-    names = {"hh-rlhf", "sharegpt", "shp", "synthetic-gptj", "openorca", "paper-mix", "relabel", "verify"}
+    names = {
+        "hh-rlhf",
+        "sharegpt",
+        "shp",
+        "synthetic-gptj",
+        "openorca",
+        "paper-mix",
+        "relabel",
+        "verify",
+        "train",
+        "rounds",
+    }
     assert {each["name"] for each in made} == names
     assert all(not schedule["active"] for each in made for schedule in each["schedules"])
     # The worker's own folder is meant, not that of whoever deployed.

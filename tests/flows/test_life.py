@@ -42,7 +42,7 @@ def a_finished_run(settings: Callable[..., CurationConfig], prefect: dict[str, s
 
 
 _finished: list[tuple[Path, dict[str, Any]]] = []
-_ARTIFACTS = {"figa-funnel", "figa-money", "figa-thresholds", "figa-diffs", "figa-data", "figa-report", "figa-revise"}
+_STAGES = ("sample", "score", "select", "revise", "filter", "label")
 
 
 def test_artifacts_and_the_event_tell_of_a_published_set(
@@ -52,12 +52,13 @@ def test_artifacts_and_the_event_tell_of_a_published_set(
     assert (flow_run["name"], flow_run["state"]["type"]) == ("curate-hh-rlhf-all", "COMPLETED")
     mine = {"flow_run_id": {"any_": [flow_run["id"]]}}
     made = {a["key"]: a for a in ask(prefect, "artifacts/filter", artifacts=mine)}
-    assert set(made) >= _ARTIFACTS
-    funnel = json.loads(made["figa-funnel"]["data"])
-    assert funnel[0] == {"stage": "source", "in": 40, "out": 40, "rejected": ""}
-    assert made["figa-revise"]["data"] == 100
-    lines = made["figa-diffs"]["data"].split("\n")
-    assert "{+" in made["figa-diffs"]["data"]
+    assert set(made) == {"figa-summary", "figa-progress"}
+    page = made["figa-summary"]["data"]
+    assert "| source | 40 | 40 | – |" in page and "reference_not_good" in page and "R(initial) &#60;" in page
+    assert "file:" not in page
+    assert made["figa-progress"]["data"] == 100 and "label" in made["figa-progress"]["description"]
+    lines = page.partition("tokens\n\n")[2].split("\n")
+    assert any("{+" in line for line in lines)
     assert all(line.startswith("    ") and len(line) <= 84 for line in lines)
     manifest = (out / "manifest.json").read_bytes()
     told = told_of(prefect, out)
@@ -65,14 +66,26 @@ def test_artifacts_and_the_event_tell_of_a_published_set(
     assert told["published"] == json.loads(manifest)["rows"]["published"]
 
 
-def test_task_runs_are_named_after_stages_and_shards(
-    settings: Callable[..., CurationConfig], prefect: dict[str, str]
-) -> None:
+def test_the_graph_of_tasks_is_the_figure(settings: Callable[..., CurationConfig], prefect: dict[str, str]) -> None:
     _, flow_run = a_finished_run(settings, prefect)
     made = ask(prefect, "task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
-    names = [f"{phase} {shard:05d}" for phase in ("sample to score", "select to label") for shard in range(3)]
-    assert sorted(task_run["name"] for task_run in made) == names
     assert {task_run["state"]["type"] for task_run in made} == {"COMPLETED"}
+    names = {task_run["id"]: task_run["name"] for task_run in made}
+    after = {
+        task_run["name"]: sorted(names[each["id"]] for each in task_run["task_inputs"].get("wait_for", ()))
+        for task_run in made
+    }
+    shards = [f"{shard:05d}" for shard in range(3)]
+    expected = {"source": [], "plan": ["source"]}
+    expected |= {
+        "thresholds": [f"score {shard}" for shard in shards],
+        "publish": [f"label {shard}" for shard in shards],
+    }
+    for shard in shards:
+        first = {"sample": "plan", "select": "thresholds"}
+        before = zip(_STAGES, [None, *_STAGES], strict=False)
+        expected |= {f"{stage} {shard}": [first.get(stage, f"{previous} {shard}")] for stage, previous in before}
+    assert after == expected
 
 
 def test_logs_have_row_counts_but_neither_texts_nor_keys(
@@ -101,13 +114,9 @@ def test_the_page_of_a_flow_run_is_readable(
         page.goto(f"{base}/runs/flow-run/{flow_run['id']}")
         page.get_by_text("curate-hh-rlhf-all", exact=True).first.wait_for()
         page.get_by_text("Artifacts", exact=True).click()
-        for key in sorted(_ARTIFACTS):
-            page.locator("a", has_text=key).last.wait_for()
-        page.locator("a", has_text="figa-funnel").last.click()
+        page.locator("a", has_text="figa-progress").last.wait_for()
+        page.locator("a", has_text="figa-summary").last.click()
         page.get_by_text("reference_not_good").first.wait_for()
-        page.go_back()
-        page.get_by_text("Artifacts", exact=True).click()
-        page.locator("a", has_text="figa-diffs").last.click()
         shown = page.locator("pre", has_text="{+").first
         shown.wait_for()
         # Nothing runs off the page.

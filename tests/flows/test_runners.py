@@ -65,7 +65,7 @@ def worker_of(parent: int, runner: str) -> int:
     def descends(pid: int) -> bool:
         return pid == parent or (pid in parents and descends(parents[pid]))
 
-    mark = {"dask": "spawn_main", "ray": "ray::shards"}[runner]
+    mark = {"dask": "spawn_main", "ray": "ray::"}[runner]
     return next(int(pid) for pid, _, command in lines if mark in command and descends(int(pid)))
 
 

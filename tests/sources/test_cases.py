@@ -104,6 +104,7 @@ ROWS: dict[str, tuple[dict[str, Any], Any]] = {
         ([("system", "S"), *MORE], "4", None),
     ),
     "history of turns": ({"instruction": "3", "output": "4", "history": chat(*MORE[:2])}, (MORE, "4", None)),
+    "history as JSON text": ({"instruction": "3", "output": "4", "history": '[["1", "2"]]'}, (MORE, "4", None)),
     "no history": ({"instruction": "Hi", "output": "Hello!", "history": [], "system": None}, GREETING),
     "history in words": ({"instruction": "Hi", "output": "Hello!", "history": "before"}, "wrong_shape"),
     # KTO
@@ -122,6 +123,9 @@ ROWS: dict[str, tuple[dict[str, Any], Any]] = {
     "lima": ({"conversations": ["1", "2", "3", "4"], "source": "x"}, (MORE, "4", None)),
     "pairs of texts": ({"conversations": [["1", "2"], ["3", "4"]]}, (MORE, "4", None)),
     "role and text": ({"messages": [["user", "Hi"], ["assistant", "Hello!"]]}, GREETING),
+    "JSON text of texts": ({"messages": '["Hi", "Hello!"]'}, GREETING),
+    "fields merged": ({"conversations": [{"input": None, "human": "Hi", "gpt": "Hello!"}]}, GREETING),
+    "two questions in a turn": ({"conversations": [{"input": "1", "human": "Hi", "gpt": "Hello!"}]}, "wrong_shape"),
     "role as key": ({"conversation": [{"human": "Hi"}, {"bot": "Hello!"}]}, GREETING),
     "prompter": ({"messages": chat(("prompter", "Hi"), HELLO, content="text")}, GREETING),
     "capitals": (
@@ -286,6 +290,23 @@ FILES: dict[str, tuple[bytes, Any, str]] = {
         b"prompt,completion,label\nHi,No.,False\nHi,Hello!,True\n",
         ["undesirable_reference", GREETING],
         "label =",
+    ),
+    "commas.tsv": (b"prompt,response\nHi,Hello!\n", [GREETING], "separated by ','"),
+    "german.csv": (
+        "prompt;response\nCafé?;déjà\n".encode("cp1252"),
+        [([("user", "Café?")], "déjà", None)],
+        "Windows-1252",
+    ),
+    "bad_first.json": (b"{bad\n" + PLAIN, ["malformed_json", GREETING], ""),
+    "wrapped_chats.json": (
+        json.dumps({"conversations": [{"id": 1, "messages": chat(HI, HELLO)}]}).encode(),
+        [GREETING],
+        "those in 'conversations'",
+    ),
+    "labels.jsonl": (
+        b"\n".join(PLAIN[:-1] + b', "label": %s}' % label for label in (b"false", b"true", b'"other"')),
+        ["undesirable_reference", GREETING, GREETING],
+        "",
     ),
     "pretty_one.json": (json.dumps(QUESTIONS[0], indent=1).encode(), [GREETING], ""),
     "pretty_one.jsonl": (json.dumps(QUESTIONS[0], indent=1).encode(), [GREETING], ""),

@@ -18,7 +18,7 @@ from pipeline.sources.row import RawRow
 from pipeline.text import replace_surrogates, shown, snippet
 
 _HEAD_LINES, _HEAD_CHARACTERS = 200, 1_000_000
-_DELIMITERS = ";\t|"
+_DELIMITERS = ",;\t|"
 _HINT = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 

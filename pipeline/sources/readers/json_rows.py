@@ -42,11 +42,12 @@ def lines(stream: io.BufferedReader, path: Location, max_row_bytes: int, warn: W
     number = last = 0
     while line := stream.readline(max_row_bytes + 1):
         number += 1
-        if not last and (text := line.strip()).startswith(b"{"):
-            rest = b"" if text == b"{" or not is_json_name(path.name) else stream.peek(1)
-            if text == b"{" or (is_json_name(path.name) and (not text.endswith(b"}") or not rest)):
-                yield from _document(line + stream.read(MAX_DOCUMENT_BYTES), path, warn)
+        if not last and _may_be_document(line.strip(), stream, path):
+            rest = stream.read(MAX_DOCUMENT_BYTES)
+            if rows := _document(line + rest, path, warn):
+                yield from enumerate(rows, 1)
                 return
+            stream = io.BufferedReader(io.BytesIO(rest))
         if len(line) > max_row_bytes and not line.endswith(b"\n"):
             size = len(line) + _skip_line(stream, path, number)
             last = number
@@ -66,8 +67,15 @@ def is_json_name(name: str) -> bool:
     return ".json" in (suffix.lower() for suffix in PurePath(name).suffixes[-2:])
 
 
-def _document(data: bytes, path: Location, warn: Warn) -> Iterator[tuple[int, RawRow]]:
-    """The rows of one JSON object, or of several one after the other; InputError where it can't be read."""
+def _may_be_document(line: bytes, stream: io.BufferedReader, path: Location) -> bool:
+    """Whether a file's first line begins an object that goes on, or is all of a .json file."""
+    if not line.startswith(b"{") or not is_json_name(path.name):
+        return line == b"{"
+    return not line.endswith(b"}") or not stream.peek(1)
+
+
+def _document(data: bytes, path: Location, warn: Warn) -> list[RawRow]:
+    """The rows of one JSON object, or of several one after the other; none where the lines are not such, or InputError."""
     if len(data) > MAX_DOCUMENT_BYTES:
         hint = "write its rows as JSON Lines, one object a line"
         raise InputError(f"{shown(path)}: one JSON object of over {MAX_DOCUMENT_BYTES:,} bytes; {hint}")
@@ -77,6 +85,8 @@ def _document(data: bytes, path: Location, warn: Warn) -> Iterator[tuple[int, Ra
         try:
             _, end = _DECODER.raw_decode(text, at)
         except (RowReject, ValueError, RecursionError) as error:
+            if data.lstrip().split(b"\n", 1)[0].strip() != b"{":
+                return []
             what = f"{error.reason} {error.evidence}" if isinstance(error, RowReject) else shown(error)
             raise InputError(f"{shown(path)}: a JSON object over several lines that can't be read: {what}") from error
         objects.append(decode(text[at:end].encode(errors="surrogateescape")))
@@ -84,38 +94,30 @@ def _document(data: bytes, path: Location, warn: Warn) -> Iterator[tuple[int, Ra
     rows, how = _unwrapped(objects[0], path) if len(objects) == 1 and isinstance(objects[0], dict) else (objects, "")
     if how:
         warn(f"{shown(path)}: one JSON object; its rows are {how}")
-    yield from enumerate(rows, 1)
+    return rows
 
 
 def _unwrapped(value: dict[str, Any], path: Location) -> tuple[list[Any], str]:
     """The rows that one object holds, and how it holds them; itself, and nothing, when it is a row."""
     cells = list(value.values())
-    if {"columns", "data"} <= set(value) and all(isinstance(cell, list) for cell in value["data"]):
-        return [
-            dict(zip(value["columns"], cell, strict=False)) for cell in value["data"]
-        ], "lists, with names in 'columns'"
-    tables = [
-        n for n, v in value.items() if n not in CONVERSATIONS and isinstance(v, list) and v and all(map(_is_row, v))
-    ]
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list) and all(isinstance(cell, list) for cell in data):
+        return [dict(zip(map(str, columns), cell, strict=False)) for cell in data], "lists, with names in 'columns'"
+    tables = [name for name, cell in value.items() if isinstance(cell, list) and cell and all(map(_is_row, cell))]
+    tables = [name for name in tables if name not in CONVERSATIONS or set(value[name][0]) & set(CONVERSATIONS)]
     if len(tables) > 1:
-        names = ", ".join(map(snippet, tables))
-        raise InputError(
-            f"{shown(path)}: one JSON object with several lists of rows, {names}; write one to a file of its own"
-        )
+        what = f"one JSON object with several lists of rows, {', '.join(map(snippet, tables))}"
+        raise InputError(f"{shown(path)}: {what}; write one to a file of its own")
     if tables:
         return value[tables[0]], f"those in {snippet(tables[0])}"
     if cells and all(map(_is_row, cells)):
-        numbered = all(key.isdigit() for cell in cells for key in cell)
-        if not numbered:
+        if not all(key.isdigit() for cell in cells for key in cell):
             return cells, "its values"
         keys = dict.fromkeys(key for cell in cells for key in cell)
-        return [
-            {name: cell.get(key) for name, cell in value.items()} for key in keys
-        ], "its columns, as pandas writes them"
-    lists = len(cells) > 1 and all(
-        isinstance(cell, list) and not any(isinstance(v, dict) for v in cell) for cell in cells
-    )
-    if lists and len({len(cell) for cell in cells}) == 1:
+        whole = [{name: cell.get(key) for name, cell in value.items()} for key in keys]
+        return whole, "its columns, as pandas writes them"
+    lists = all(isinstance(cell, list) and not any(isinstance(item, dict) for item in cell) for cell in cells)
+    if len(cells) > 1 and lists and len({len(cell) for cell in cells}) == 1:
         return [dict(zip(value, row, strict=True)) for row in zip(*cells, strict=True)], "its columns, a list each"
     return [value], ""
 
