@@ -93,6 +93,7 @@ class PolicySettings(Calls):
         "first", description="Which answer to a query goes on, by its reward; the others are rejected: not_picked"
     )
     seed: Seed = Field(0, description="Each row's own seed is derived from it")
+    logprobs: bool = Field(False, description="Ask for the answers' log-probs; published as initial_logprobs")
 
 
 class RewardSettings(Calls):
