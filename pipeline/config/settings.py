@@ -1,7 +1,6 @@
 """Every setting of a run, as one frozen model: `CurationConfig`. `loading.py` reads its values.
 
-Fields marked `Operational` say how a run is executed, never what it produces: they stay out of every digest, so changing
-one re-runs nothing.
+Fields marked `Operational` say how a run is executed, not what it produces: they are in no digest and re-run nothing.
 """
 
 import datetime
