@@ -26,6 +26,9 @@ SOURCE = pa.schema(
 )
 # Source columns that are passed through, as JSON; planned only where `source.keep` names some.
 EXTRA = pa.field("extra", pa.string())
+# Only with `policy.logprobs`: the server's tokens of the initial answer, and the log-probs of the label tokens.
+INITIAL_TOKENS = pa.field("initial_tokens", pa.list_(pa.struct([("text", pa.string()), ("logprob", pa.float32())])))
+INITIAL_LOGPROBS = pa.field("initial_logprobs", pa.list_(pa.float32()))
 # What each stage adds.
 SAMPLE = pa.schema([(name, pa.string()) for name in ("policy_model", "initial", "initial_reasoning")])
 SCORE = pa.schema([("reward_model", pa.string()), ("reward_reference", pa.float32()), ("reward_initial", pa.float32())])
@@ -55,13 +58,14 @@ _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
     "diagnosis reward_reference reward_initial reward_revised edit_distance prompt_input_ids revised_input_ids "
     "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops "
-    "overlong initial_reasoning critique extra reviewed_by"
+    "overlong initial_reasoning critique extra initial_logprobs reviewed_by"
 ).split()
 # Columns that came with a minor version: older data sets don't have them.
-SINCE = {"overlong": "1.1", "initial_reasoning": "1.2", "critique": "1.2", "extra": "1.2", "reviewed_by": "1.2"}
-_FIELDS = {
-    field.name: field for part in (SOURCE, [EXTRA], SAMPLE, SCORE, REVISE, FILTER, LABEL, REVIEW) for field in part
-}
+SINCE = {"overlong": "1.1"} | dict.fromkeys(
+    ("initial_reasoning", "critique", "extra", "initial_logprobs", "reviewed_by"), "1.2"
+)
+_OPTIONAL = [EXTRA, INITIAL_LOGPROBS, *REVIEW]
+_FIELDS = {field.name: field for part in (SOURCE, _OPTIONAL, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
 PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 
 # A reject keeps the texts and scores that it had when it left; the rest is null.

@@ -49,7 +49,10 @@ def test_it_is_relabelled_in_the_new_version(old: Path, tmp_path: Path) -> None:
     assert main(["relabel", str(old), "--granularity", "word", "--out", str(tmp_path / "new")]) == 0
     table = open_dataset(tmp_path / "new").to_table()
     assert table.schema.remove_metadata().equals(schema.PUBLISHED)
-    assert all(table[name].null_count == table.num_rows == 20 for name in ("critique", "initial_reasoning", "extra"))
+    assert all(
+        table[name].null_count == table.num_rows == 20
+        for name in ("critique", "initial_reasoning", "extra", "initial_logprobs")
+    )
     assert set(table["overlong"].to_pylist()) == {False}
     assert verify(tmp_path / "new").count == 0
 

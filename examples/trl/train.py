@@ -2,7 +2,7 @@
 
     figa build --source demo --out out/demo
     python -m examples.trl.train                        # FigaSFTTrainer: exact over micro-batches and devices
-    python -m examples.trl.train --trainer per-token    # a per-token loss as TRL's own examples write one, to be changed
+    python -m examples.trl.train --trainer per-token    # a per-token loss, as TRL's own examples write one
 
 Needs pip install 'figa-pipeline[train]'. The model is tiny and random; with --model ID the labels must be of its tokenizer.
 """

@@ -39,6 +39,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
+    from pipeline.dataset.facts import gate
+    from pipeline.dataset.measures import files_of, gate_share
     from pipeline.dataset.reader import read_manifest
     from pipeline.labels.loading import labels_tokenizer
     from pipeline.report.diffs import draw
@@ -68,6 +70,10 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     more = more or (shown == arguments.limit and next(rows, None) is not None)
     reached = f"; --limit {arguments.limit} was reached" if more else ""
     print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{reached}", file=sys.stderr)
+    if not arguments.rejected:
+        share = gate_share(files_of(arguments.dir, manifest).published, manifest["labels"]["gate"])
+        if line := gate(manifest, share):
+            print(line, file=sys.stderr)
     return 0, None
 
 

@@ -1,7 +1,6 @@
 """Every setting of a run, as one frozen model: `CurationConfig`. `loading.py` reads its values.
 
-Fields marked `Operational` say how a run is executed, never what it produces: they stay out of every digest, so changing
-one re-runs nothing.
+Fields marked `Operational` say how a run is executed, not what it produces: they are in no digest and re-run nothing.
 """
 
 import datetime
@@ -93,6 +92,7 @@ class PolicySettings(Calls):
         "first", description="Which answer to a query goes on, by its reward; the others are rejected: not_picked"
     )
     seed: Seed = Field(0, description="Each row's own seed is derived from it")
+    logprobs: bool = Field(False, description="Ask for the answers' log-probs; published as initial_logprobs")
 
 
 class RewardSettings(Calls):

@@ -65,6 +65,13 @@ def warnings(manifest: Manifest) -> list[str]:
     return lines
 
 
+def gate(manifest: Manifest, share: float | None) -> str:
+    """What share of the negative tokens the gate passes at the start of training; empty where it isn't known."""
+    if share is None:
+        return ""
+    return f"at the start of training the gate of {manifest['labels']['gate']} nats passes {share:.0%} of the negative tokens"
+
+
 def tiles(manifest: Manifest, measured: Measures) -> list[Fact]:
     """The figures to look at first."""
     published, read = manifest["rows"]["published"], manifest["rows"]["read"]

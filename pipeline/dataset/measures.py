@@ -111,6 +111,25 @@ def measure(files: Files, advance: Callable[[int], None] = lambda rows: None) ->
     )
 
 
+def gate_share(published: list[Path], gate: float) -> float | None:
+    """Of the tokens with negative weights, the share that the loss's gate passes at the policy's own log-probs.
+
+    None where no such token has a log-prob. Raises StorageError for a damaged file.
+    """
+    passed = known = 0
+    for path in published:
+        with reader.reading(path) as file:
+            if "initial_logprobs" not in file.schema_arrow.names:
+                continue
+        for batch in reader.batches(path, ["initial_logprobs", "initial_weights"]):
+            rows = batch.filter(batch["initial_logprobs"].is_valid())
+            logprobs = rows["initial_logprobs"].flatten().to_numpy(zero_copy_only=False)
+            negative = logprobs[(rows["initial_weights"].flatten().to_numpy() < 0) & np.isfinite(logprobs)]
+            known += len(negative)
+            passed += int((-negative <= gate).sum())
+    return passed / known if known else None
+
+
 def _values(rows: pa.RecordBatch | pa.Table) -> pa.Table:
     """The values of a row that are kept in memory: of token lists, the lengths."""
     columns = {name: rows[name] for name in _VALUES}

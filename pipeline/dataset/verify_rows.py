@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.labels.columns import LABELS, label_texts
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -51,6 +52,11 @@ def check_labels(table: pa.Table, tokenizer: LabelTokenizer) -> Iterator[RowProb
         return
     for reject in expected.rejects:
         yield f"can't be labelled: {reject.reason} {reject.evidence}", reject.index, None
+    if "initial_logprobs" in table.column_names:
+        lengths = (pc.list_value_length(table[name]).to_pylist() for name in ("initial_logprobs", "initial_input_ids"))
+        for place, (given, wanted) in enumerate(zip(*lengths, strict=True)):
+            if given not in (None, wanted):
+                yield f"has {given} tokens, by the texts there are {wanted}", place, "initial_logprobs"
     kept = np.delete(np.arange(table.num_rows), [reject.index for reject in expected.rejects])
     for name in LABELS:
         if name in table.column_names:

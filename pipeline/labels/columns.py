@@ -16,6 +16,7 @@ from pipeline import schema
 from pipeline.config.settings import FilterSettings, LabelSettings
 from pipeline.errors import RowReject
 from pipeline.labels.alignment import PROMPT, token_signals
+from pipeline.labels.logprobs import align
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.storage.stage_files import StageOutput, collect, row_results
 
@@ -45,6 +46,8 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
     if distance > gate.max_distance:
         raise RowReject("too_different", at_most=gate.max_distance).with_columns(edit_distance=distance)
     words = tokenizer.settings.granularity != "token"
+    given = row.get("initial_tokens")
+    logprobs = align(given, row["initial"], initial) if given else None
     return {
         "edit_distance": distance,
         "overlong": max(len(initial.ids), len(revised.ids)) > tokenizer.settings.max_length,
@@ -53,6 +56,7 @@ def tokenize_pair(row: dict[str, Any], tokenizer: LabelTokenizer, gate: FilterSe
         "initial_input_ids": initial.ids,
         "revised_words": revised.words if words else [],
         "initial_words": initial.words if words else [],
+        "initial_logprobs": logprobs,
     }
 
 
@@ -72,12 +76,17 @@ def label_texts(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings 
 
     def labelled(texts: dict[str, Any], gain: float) -> dict[str, Any]:
         pair = tokenize_pair(texts, tokenizer, gate)
+        # Log-probs are those of the tokens that they came with.
+        if texts.get("initial_input_ids") == pair["initial_input_ids"]:
+            pair["initial_logprobs"] = texts["initial_logprobs"]
         return pair | _labels(pair, gain, tokenizer.settings, tokenizer.eos_id)
 
     rows = schema.complete(rows)
-    texts = rows.select(["messages", "initial", "initial_reasoning", "revised"]).to_pylist()
-    unlabelled = rows.drop_columns([name for name in LABELS if name in rows.column_names])
-    added = pa.schema([schema.PUBLISHED.field(name) for name in LABELS])
+    names = ["messages", "initial", "initial_reasoning", "revised", "initial_logprobs", "initial_input_ids"]
+    texts = rows.select([name for name in names if name in rows.column_names]).to_pylist()
+    labels = [*LABELS, "initial_logprobs"]
+    unlabelled = rows.drop_columns([name for name in labels if name in rows.column_names])
+    added = pa.schema([schema.PUBLISHED.field(name) for name in labels])
     output = collect(unlabelled, added, row_results(labelled, texts, _gains(rows)))
     return replace(output, rows=output.rows.select(schema.PUBLISHED.names).cast(schema.PUBLISHED))
 

@@ -46,12 +46,15 @@ def write_report(
     measured = measures.measure(files, advance)
     shown = sample.draw(files, measured, tokenizer)
     path = out / NAME
-    write_text(path, render(redact_paths(manifest), measured, shown, note))
+    gate = measures.gate_share(files.published, manifest["labels"]["gate"])
+    write_text(path, render(redact_paths(manifest), measured, shown, note, gate))
     return path
 
 
-def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str = "") -> str:
-    """The HTML of a data set's report."""
+def render(
+    manifest: dict[str, Any], measured: Measures, shown: Shown, note: str = "", gate: float | None = None
+) -> str:
+    """The HTML of a data set's report. gate: the share of negative tokens that it passes, None where it isn't known."""
     return fill(
         "report.html",
         script="viewer.js",
@@ -73,7 +76,7 @@ def render(manifest: dict[str, Any], measured: Measures, shown: Shown, note: str
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
-        notes=[text for text in (note, *facts.warnings(manifest)) if text],
+        notes=[text for text in (note, facts.gate(manifest, gate), *facts.warnings(manifest)) if text],
     )
 
 

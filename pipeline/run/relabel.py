@@ -40,6 +40,8 @@ Advance = Callable[[int], None]
 Warn = Callable[[str], None]
 
 
+# The stages that may reject a row, in order.
+_STAGES = {"relabel": ("label",), "review": ("review", "filter", "label")}
 # From published rows: those of the new data set, and rejects by stage.
 Apply = Callable[[pa.Table], tuple[pa.Table, dict[str, pa.Table]]]
 
@@ -89,8 +91,7 @@ def derive(
 
     inputs: what determines it besides parent and tokenizer; changes: to the parent's manifest. Raises as `relabel` does.
     """
-    files = reader.check_files(root, parent, "hashes")
-    described = describe(tokenizer)
+    files, described = reader.check_files(root, parent, "hashes"), describe(tokenizer)
     run_digest = digest(command, manifest.digest_of(parent), described, inputs, schema.SCHEMA_VERSION, __version__)
     _check_out(root, out, command)
     with run_lock(out, warn):
@@ -98,14 +99,13 @@ def derive(
             return current
         entries: list[dict[str, Any]] = []
         metadata = publication.file_metadata(described, run_digest)
-        first, *others = stages = ("review", "filter", "label") if command == "review" else ("label",)
-        rejects: dict[str, list[pa.Table]] = {stage: [] for stage in stages}
+        first, *others = _STAGES[command]
+        rejects: dict[str, list[pa.Table]] = {stage: [] for stage in _STAGES[command]}
         writing = _write_files(out, files, apply, metadata, entries, rejects, first, advance)
         ledger, reasons = write_ledgers(out, {first: writing, **{stage: rejects[stage] for stage in others}})
         rows = publication.account(parent["rows"]["published"], entries, ledger)
         content = {
             **_inherited(parent, changes),
-            **changes,
             "run_digest": run_digest,
             "rows": rows,
             "funnel": list(_funnel(rows["read"], reasons)),
@@ -166,6 +166,7 @@ def _inherited(parent: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
         "calls": {},
         "cost_usd": 0.0,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
+        **changes,
     }
 
 

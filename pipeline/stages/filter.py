@@ -38,7 +38,8 @@ def filter_revisions(
     rouge_gain_too_small, reward_gain_too_small, bad_reward, judge_gain_too_small, judgement_unreadable, and those of
     `LabelTokenizer.tokenize` and `ChatModel.ask`.
     """
-    table = rows.select(COLUMNS).to_pylist()
+    tokens = [schema.INITIAL_TOKENS.name] if schema.INITIAL_TOKENS.name in rows.column_names else []
+    table = rows.select([*COLUMNS, *tokens]).to_pylist()
     results = check_rows(table, settings, tokenizer, reward)
     rejected = sum(isinstance(result, RowReject) for result in results)
     if judge:
@@ -46,7 +47,8 @@ def filter_revisions(
         _gate_by_judge(table, results, judge, settings.min_judge_gain, on_progress)
     else:
         on_progress(len(results), rejected)
-    return collect(rows, schema.FILTER, results)
+    added = schema.FILTER.append(schema.INITIAL_LOGPROBS) if tokens else schema.FILTER
+    return collect(rows.drop_columns(tokens), added, results)
 
 
 def check_rows(

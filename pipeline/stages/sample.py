@@ -9,6 +9,7 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.labels.templates import with_system
+from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params, system_prompt
 from pipeline.stages.common import check_control_tokens, cut_off, query_groups, row_seed
@@ -16,7 +17,7 @@ from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
 def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progress: OnProgress) -> StageOutput:
-    """Adds `policy_model`, `initial` and, of models that think, `initial_reasoning`.
+    """Adds `policy_model`, `initial`, of models that think `initial_reasoning`, and on request `initial_tokens`.
 
     Rejects: truncated (no EOS within max_tokens: nothing to align with), special_token_in_text, duplicate_sample (the words of
     another answer to the same query), and those of `ChatModel.ask`.
@@ -34,11 +35,19 @@ def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progr
             check_control_tokens(initial)
         except RowReject as reject:
             raise reject.with_columns(initial=initial) from None
-        return {"policy_model": policy.name, "initial": initial, "initial_reasoning": response.reasoning}
+        values = {"policy_model": policy.name, "initial": initial, "initial_reasoning": response.reasoning}
+        return values | ({"initial_tokens": _tokens(response)} if settings.logprobs else {})
 
     results = policy.each_row(rows.select(["id", "messages"]).to_pylist(), answer, on_progress)
     on_progress(0, _reject_duplicates(rows, results))
-    return collect(rows, schema.SAMPLE, results)
+    added = schema.SAMPLE.append(schema.INITIAL_TOKENS) if settings.logprobs else schema.SAMPLE
+    return collect(rows, added, results)
+
+
+def _tokens(response: Answer) -> list[dict[str, Any]] | None:
+    """The server's tokens with their log-probs; None where it gives none, or not of all."""
+    tokens = response.logprobs or []
+    return [{"text": t[0][0], "logprob": t[0][1]} for t in tokens] if tokens and all(tokens) else None
 
 
 def _reject_duplicates(rows: pa.Table, results: list[RowResult]) -> int:
@@ -59,4 +68,5 @@ def _reject_duplicates(rows: pa.Table, results: list[RowResult]) -> int:
 def build_request(row: dict[str, Any], settings: PolicySettings, spec: ModelSpec) -> ChatRequest:
     messages = with_system(row["messages"], system_prompt(settings))
     params = request_params(settings, spec, row_seed(settings.seed, row["id"]))
+    params |= {"logprobs": True} if settings.logprobs else {}
     return ChatRequest(messages, settings.max_tokens, params)

@@ -99,6 +99,9 @@ def _sample_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     policy = context.config.policy
     # How many samples there are is decided by the plan, and which of them is picked by the stage select.
     settings = {name: value for name, value in policy.data_settings().items() if name not in ("samples", "pick")}
+    # A setting that was always off.
+    if not policy.logprobs:
+        del settings["logprobs"]
     return {
         "policy": settings,
         "the policy's identity": factory.identity(ModelSpec.parse(policy.model)),

@@ -20,6 +20,7 @@ from pipeline.cli.main import main
 from pipeline.models import retry
 from tests.conftest import ROOT, child_environment, write_rows
 from tests.loopback import LoopbackServer, behaviours
+from tests.loopback.batches import BatchDesk
 from tests.loopback.rewards import RewardDesk
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -67,7 +68,7 @@ def place(
 ) -> dict[str, str]:
     """A folder as a reader of the page has it; returns what stands in place of the page's addresses and names."""
     desk = RewardDesk(lambda text: float(len(text) % 7))
-    server = loopback(behaviours.pipeline, extensions=[desk.extend], key=None)
+    server = loopback(behaviours.pipeline, extensions=[desk.extend, *BatchDesk().extensions], key=None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(retry, "_backoff", lambda state: 0.001)
     monkeypatch.setenv("OPENAI_BASE_URL", server.openai_url)
