@@ -130,9 +130,7 @@ class RewardSettings(Calls):
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
     )
-    prompts: str | None = Field(
-        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md … of your own"
-    )
+    prompts: str | None = Field(None, description="Folder with judge_pointwise.md, judge_pairwise.md … of your own")
     logprobs: bool = Field(True, description="Judges: expected mark by token probabilities; false: the written mark")
     temperature: Temperature = Field(0.0, description="Judges; null: not sent")
     max_tokens: int = Field(16, ge=1, description="Tokens of a judgement")
