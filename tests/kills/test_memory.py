@@ -15,10 +15,11 @@ from tests.kills import harness
 
 MOST_TIMES = 1.3
 BUILD = """
-import json, resource, sys
+import json, sys
 from pipeline.cli.main import main
+from tests.memory import peak_mb
 code = main(sys.argv[1:])
-print(json.dumps([code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+print(json.dumps([code, peak_mb()]))
 """
 # Short texts of many lengths: what is measured is what is kept per row.
 WORDS = "the small tower of stones by the river was built in a year that nobody here remembers any more".split()
@@ -47,16 +48,16 @@ def write_conversations(path: Path, rows: int) -> Path:
     return path
 
 
-def peak(out: Path, arguments: list[str]) -> int:
-    """The peak memory of a run, in kB."""
+def peak(out: Path, arguments: list[str]) -> float:
+    """The peak memory of a run, in MB."""
     command = [sys.executable, "-c", BUILD, "build", "--out", str(out), "--prefect", "off", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    code, kilobytes = json.loads(done.stdout.splitlines()[-1])
+    code, megabytes = json.loads(done.stdout.splitlines()[-1])
     assert code == 0, done.stderr
     rows = json.loads((out / "manifest.json").read_text())["rows"]
     assert rows["published"] > rows["read"] / 10, rows
-    return int(kilobytes)
+    return float(megabytes)
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_a_signalled_run_ends_soon_and_goes_on(settings: Settings, signals: list
     assert child.returncode == code or (len(signals) > 1 and child.returncode == -signals[-1]), errors
     assert "run the same command again" in errors and "Traceback" not in errors
     # The last two may have been on their way to us.
-    assert Journal(config.out / "work" / "journal.db").calls()["sample"] >= answered - 2
+    assert sum(Journal(config.out / "work" / "journal.db").calls().values()) >= answered - 2
     server.engine.latency = 0
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -101,6 +101,7 @@ name = {{"plan": "_write_shards", "sample": "run_stage", "publish": "publish_row
 real = getattr(module, name)
 
 def signalled(*arguments, **named):
+    setattr(module, name, real)
     os.kill(os.getpid(), signal.SIGTERM)
     return real(*arguments, **named)
 
