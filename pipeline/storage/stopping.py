@@ -3,9 +3,11 @@
 Work that takes long looks between its steps; what waits for others is woken. Knows no signal and no command.
 """
 
+import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 _requested: list[int] = []
 _waiting: list[Callable[[], object]] = []
@@ -45,6 +47,18 @@ def wake() -> None:
     for woken in tuple(_waiting):
         with suppress(Exception):
             woken()
+
+
+def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """As `subprocess.run`, and the child ends when this process is asked to."""
+    with subprocess.Popen(command, **options) as child:
+        try:
+            with waking(child.terminate):
+                out, errors = child.communicate()
+        except BaseException:
+            child.kill()
+            raise
+    return subprocess.CompletedProcess(command, child.returncode, out, errors)
 
 
 @contextmanager
