@@ -25,6 +25,7 @@ from typing import Any, Self
 from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
+from pipeline.models.body_limit import ResponseTooLarge
 from pipeline.models.error_words import Words, read_words, wait_by_reset
 from pipeline.text import one_line, visible
 
@@ -120,11 +121,8 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
         wait_s = retry_after(headers)
         wait_s = wait_by_reset(headers) if wait_s is None else wait_s
         return from_status(status, read_words(error.response.text), model, wait_s=wait_s)
-    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
-        body = snippet(getattr(error, "doc", None) or "")
-        return Transient("malformed_answer", f"status 200 with broken JSON: {body}", maybe_billed=True)
-    if isinstance(error, sdk.APIResponseValidationError):
-        return Transient("malformed_answer", "status 200 with JSON of another shape", maybe_billed=True)
+    if malformed := _malformed(sdk, error):
+        return Transient("malformed_answer", malformed, maybe_billed=True)
     # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
     causes = list(_causes(error))
     sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
@@ -133,6 +131,15 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     if isinstance(error, sdk.APIError):
         return Transient("connection_lost", snippet(f"connection: {error.__cause__ or error}"), maybe_billed=sent)
     return error
+
+
+def _malformed(sdk: ModuleType, error: Exception) -> str | None:
+    """How a response with status 200 is no answer; None where that isn't what is wrong."""
+    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
+        return f"status 200 with broken JSON: {snippet(getattr(error, 'doc', None) or '')}"
+    if isinstance(error, sdk.APIResponseValidationError):
+        return "status 200 with JSON of another shape"
+    return next((str(cause) for cause in _causes(error) if isinstance(cause, ResponseTooLarge)), None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
