@@ -11,13 +11,11 @@ Both SDKs come from one generator, so their exceptions share names and attribute
 never leave `models/`: they hold the request, and with it the key.
 """
 
-import email.utils
 import json
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, Self
@@ -25,7 +23,7 @@ from typing import Any, Self
 from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
-from pipeline.models.error_words import Words, read_words, wait_by_reset
+from pipeline.models.error_words import Words, read_words, wait_by_headers
 from pipeline.text import one_line, visible
 
 # A server's absurd Retry-After (a year) is cut to this, as is that of an outage.
@@ -116,9 +114,7 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own."""
     status = getattr(error, "status_code", None)
     if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
-        headers = error.response.headers
-        wait_s = retry_after(headers)
-        wait_s = wait_by_reset(headers) if wait_s is None else wait_s
+        wait_s = wait_by_headers(error.response.headers)
         return from_status(status, read_words(error.response.text), model, wait_s=wait_s)
     if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
         body = snippet(getattr(error, "doc", None) or "")
@@ -185,26 +181,6 @@ def _long_wait(words: Words, wait_s: float | None) -> str:
     # Gemini announces a short wait with a limit of the day too.
     unknown = wait_s is None or "perday" in words.codes.lower()
     return "for the day" if words.daily and unknown else ""
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or a date, 0 if past); None without a readable one."""
-    milliseconds, text = _seconds(headers.get("retry-after-ms")), headers.get("retry-after")
-    if milliseconds is not None:
-        return milliseconds / 1000
-    seconds = _seconds(text)
-    if seconds is None and text:
-        with suppress(ValueError, TypeError, OverflowError):
-            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    return seconds
-
-
-def _seconds(text: str | None) -> float | None:
-    with suppress(ValueError):
-        number = float(text or "")
-        # NaN compares as false.
-        return number if number >= 0 else None
-    return None
 
 
 def cause_of(reason: str, evidence: Mapping[str, Any]) -> str | None:

@@ -5,12 +5,8 @@ A client belongs to one event loop: the shared one of `event_loop.py`.
 
 import asyncio
 import math
-import re
-import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +15,7 @@ from pipeline.errors import RowReject
 from pipeline.models.adaptation import apply_changes, refused
 from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
+from pipeline.models.error_words import seconds_until
 from pipeline.models.keys import Access, is_loopback, usable_proxy
 from pipeline.models.limiter import KINDS, Quota
 from pipeline.models.provider_errors import translate
@@ -29,10 +26,8 @@ from pipeline.models.reading import read_anthropic, read_openai, shaped
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
 # Self-hosted servers often take any key; the SDK requires one.
 _NO_KEY = "no-key"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 # A token of thoughts, from a slow server.
 _SECONDS_A_THOUGHT = 0.05
 
@@ -167,27 +162,13 @@ def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota
     if not 0 < most < math.inf or not left < math.inf:
         return None
     rate = most / 60
-    seconds = _seconds(reset)
+    seconds = seconds_until(reset)
     if seconds and seconds < _LONGEST_S:
         # A limit that looks like a minute's may be a day's: the time until it is full again says so. A bucket that holds
         # less than a minute's worth looks faster than it is, so the slower of the two rates counts.
         rate = min(rate, max(most - left, 1.0) / seconds)
         return Quota(rate, left, min(most, left + rate * seconds))
     return Quota(rate, left, max(left, 1.0))
-
-
-def _seconds(reset: str | None) -> float | None:
-    """Seconds until a limit is full again: `6m0s`, `12ms`, `1.5`, or a time in RFC 3339."""
-    if not reset:
-        return None
-    parts = _DURATION.findall(reset)
-    if parts and "".join(number + unit for number, unit in parts) == reset.strip():
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    with suppress(ValueError):
-        return max(0.0, float(reset))
-    with suppress(ValueError, OverflowError):
-        return max(0.0, datetime.fromisoformat(reset).timestamp() - time.time())
-    return None
 
 
 def _content(response: Any) -> Any:

@@ -9,16 +9,17 @@
 Bodies are untrusted: what is concluded here is kept only when the server then accepts the call.
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from pipeline.models.error_words import members
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 # What a request is about: never left out.
 _CONTENT = ("model", "messages", "system", "extra_body")
 _POINTERS = ("param", "parameter", "loc", "field", "argument")
-_WORDS = ("message", "msg", "detail", "error", "reason", "description", "title", "raw", "errors")
+_WORDS = ("message", "msg", "detail", "error", "reason", "description", "title", "raw", "errors", "")
 # What else a parameter is called.
 _ALIASES = {
     "response_format": r"response[ _]?format|json[ _]?(?:schema|mode|object)|structured[ _-]?outputs?|guided\w*|grammar",
@@ -43,7 +44,6 @@ _SIZE = re.compile(
     re.IGNORECASE,
 )
 _MOST_CHARACTERS = 20_000
-_DEEPEST = 6
 
 
 def refused_parameters(body: str, sent: Mapping[str, Any]) -> list[str]:
@@ -96,33 +96,9 @@ def _read(body: str) -> tuple[list[str], list[str]]:
     """What a body points at, as dotted paths, and its sentences."""
     pointers: list[str] = []
     words: list[str] = []
-    for name, value in _members(_parsed(body), 0):
+    for name, value in members(body):
         if name in _POINTERS and value:
             pointers.append(".".join(map(str, value)) if isinstance(value, list) else str(value))
         elif isinstance(value, str) and name in _WORDS:
             words.append(value)
     return pointers, words or [body]
-
-
-def _members(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """All members of all objects in a body; JSON inside of a text is read as well."""
-    if depth > _DEEPEST:
-        return
-    if isinstance(value, list):
-        for each in value:
-            if isinstance(each, str):
-                yield "message", each
-            yield from _members(each, depth + 1)
-    elif isinstance(value, dict):
-        for name, member in value.items():
-            yield name, member
-            yield from _members(_parsed(member) if isinstance(member, str) else member, depth + 1)
-
-
-def _parsed(text: str) -> Any:
-    """The JSON of a text; None for another text."""
-    start = text.find("{") if not text.lstrip().startswith("[") else 0
-    try:
-        return json.loads(text[start:]) if start >= 0 else None
-    except (ValueError, RecursionError):
-        return None
