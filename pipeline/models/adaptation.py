@@ -8,9 +8,9 @@ and it is part of the journal's key.
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from pipeline.errors import RowReject
 from pipeline.models.answer import Answer
@@ -38,9 +38,9 @@ class Refused(RowReject):
 
 def refused(failure: Exception, body: str, sent: Mapping[str, Any]) -> Exception:
     """The failure of a call, as Refused where other parameters may help."""
-    status = failure.evidence.get("status") if isinstance(failure, RowReject) else None
-    named = type(failure) is RowReject and failure.reason == "bad_request" and status != 413
-    return Refused(failure, body, sent) if isinstance(failure, RowReject) and named else failure
+    if type(failure) is not RowReject or failure.reason != "bad_request" or failure.evidence.get("status") == 413:
+        return failure
+    return Refused(failure, body, sent)
 
 
 def apply_changes(arguments: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
@@ -84,15 +84,8 @@ class Adaptation:
         self._accepted: list[Changes] = _read(path).get(name, [])
         # What the user hasn't read of yet.
         self.news: Changes = {}
-
-    @property
-    def thinks(self) -> bool:
-        """Whether the model has shown thoughts, in this process."""
-        return (self._path.absolute(), self._name) in _thinkers
-
-    @thinks.setter
-    def thinks(self, value: bool) -> None:
-        (_thinkers.add if value else _thinkers.discard)((self._path.absolute(), self._name))
+        # Whether the model has shown thoughts, in this process.
+        self.thinks = False
 
     @property
     def changes(self) -> Changes:
@@ -138,13 +131,10 @@ class Adaptation:
             write_text(self._path, json.dumps(known | {self._name: self._accepted}, indent=1, sort_keys=True) + "\n")
 
 
-_thinkers: set[tuple[Path, str]] = set()
-_adaptations: WeakValueDictionary[tuple[Path, str], Adaptation] = WeakValueDictionary()
-
-
+@cache
 def adaptation_for(path: Path, name: str) -> Adaptation:
-    """This process's one adaptation for a model's name with its address."""
-    return _adaptations.setdefault((path.absolute(), name), Adaptation(path, name))
+    """This process's one adaptation for a model's name with its address. path: absolute."""
+    return Adaptation(path, name)
 
 
 def next_changes(changes: Changes, refusal: Refused) -> Changes | None:

@@ -257,12 +257,14 @@ class ChatModel:
 
     def _cost(self, request: ChatRequest, answer: Answer, reserved: float) -> float:
         """What an answer cost: by its tokens, and at least the most that it could where their count can't be right."""
-        above = max(
-            answer.prompt_tokens / upper_bound_tokens(request), answer.completion_tokens / max(1, request.max_tokens)
-        )
-        if reserved:
-            self.budget.expect_more(self.name, above)
-        cost = self.price.of(answer)
+        prompt, limit, cost = upper_bound_tokens(request), max(1, request.max_tokens), self.price.of(answer)
+        if reserved and self.price.most(prompt, limit):
+            above = (
+                answer.prompt_tokens / prompt,
+                answer.completion_tokens / limit,
+                cost / self.price.most(prompt, limit),
+            )
+            self.budget.expect_more(self.name, max(above))
         written = len(answer.text) + len(answer.reasoning or "")
         read = sum(len(message["content"]) for message in request.messages)
         believable = 0 < answer.prompt_tokens >= read / _LONGEST and answer.completion_tokens >= written / _LONGEST

@@ -22,7 +22,10 @@ from pipeline.text import one_line
 _DEEPEST = 12
 _MOST_MEMBERS = 32
 _MOST_CHARACTERS = 20_000
-_TEXTS = "message Message msg detail error errors error_message error_description metadata raw reasons title".split()
+_TEXTS = (
+    "message Message msg detail error errors error_message error_description metadata raw reasons title base_resp "
+    "status_msg"
+).split()
 _CODES = ("code", "type", "error_type", "status", "reason", "quotaId", "param")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(
@@ -210,7 +213,8 @@ def seconds_until(value: Any) -> float | None:
         return max(0.0, (number / 1000 if number > 1e11 else number) - time.time()) if is_moment else number
     if parts := _DURATION.findall(text):
         return sum(float(n) * (0.001 if unit.lower() == "ms" else _UNITS[unit[0].lower()]) for n, unit in parts)
-    for moment in (datetime.fromisoformat, parsedate_to_datetime):
+    # "1, 2" is no date, though Python's parser takes it for one.
+    for moment in (datetime.fromisoformat, parsedate_to_datetime) if ":" in text else ():
         with suppress(ValueError, TypeError, OverflowError):
             return max(0.0, moment(text).timestamp() - time.time())
     return None

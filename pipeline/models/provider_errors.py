@@ -1,6 +1,6 @@
 """What can go wrong with a call, whichever SDK or gateway reports it.
 
-    Transient          worth another try: 408 409 429 5xx, connection, time-out, a 200 that is no answer
+    Transient          worth another try: 408 409 424 425 429 498 499 5xx, connection, time-out, a 200 that is no answer
     UselessAnswer      a RowReject that was paid for: refusal, content filter, empty
     RowReject          this row alone: 400 404 413 422, moderation (also as 403), a firewall's page
     ProviderStopped    every call: 401 403, out of money (as 400, 402, 403, 412, 429 or 200), a daily limit
@@ -30,12 +30,12 @@ from pipeline.text import one_line, visible
 LONGEST_WAIT_S = 120.0
 # A limit that is reached for longer than this stops the run. Above a month it is no limit's.
 LONG_LIMIT_S, _ABSURD_S = 600.0, 32 * 86_400.0
-_TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
+_TRANSIENT = {408: "timed_out", 429: "rate_limited"} | dict.fromkeys((409, 424, 425, 498, 499), "server_error")
 # Statuses that an empty account is reported with, and those that a firewall's page has.
 _MONEY_STATUSES = (400, 402, 403, 412, 422, 429)
 _BLOCKED = (403, 406)
 # Of a gateway that lost the model's answer or waited no longer: the model behind it may have gone on, and been billed.
-_GATEWAYS = (408, 502, 504, 520, 524, 598, 599)
+_GATEWAYS = (408, 499, 502, 504, 520, 524, 598, 599)
 _TIMED_OUT = re.compile(r"time[sd]?[- ]?out", re.IGNORECASE)
 # Answers that no other try and no higher max_tokens would change.
 FINAL = ("refused", "content_filter")
@@ -114,11 +114,16 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own."""
     status = getattr(error, "status_code", None)
     if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
-        wait_s = wait_by_headers(error.response.headers)
-        return from_status(status, read_words(error.response.text), model, wait_s=wait_s)
+        headers, words = error.response.headers, read_words(error.response.text)
+        if 300 <= status < 400:
+            # Not followed: the key goes nowhere else.
+            words = Words(f"it redirects to {headers.get('location')}: give that address, up to /v1")
+        return from_status(status, words, model, wait_s=wait_by_headers(headers))
     if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
-        body = snippet(getattr(error, "doc", None) or "")
-        return Transient("malformed_answer", f"status 200 with broken JSON: {body}", maybe_billed=True)
+        body = str(getattr(error, "doc", ""))
+        html = body.lstrip().startswith("<")
+        said = f"status 200 with broken JSON: {snippet(body) or one_line(error)}"
+        return Transient("html_answer" if html else "malformed_answer", said, maybe_billed=not html)
     if isinstance(error, sdk.APIResponseValidationError):
         return Transient("malformed_answer", "status 200 with JSON of another shape", maybe_billed=True)
     # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
@@ -167,7 +172,7 @@ def from_body(body: Any, model: str) -> Exception:
     codes = words.codes.lower().split()
     numbers = [int(code) for code in codes if code.isdigit() and 400 <= int(code) < 600]
     known = [_STATUS_OF_TYPE[code] for code in codes if code in _STATUS_OF_TYPE]
-    row_alone = 400 if words.out_of_money or words.moderated else 500
+    row_alone = 400 if words.out_of_money or words.moderated else 503 if words.loading else 500
     return from_status(next(iter([*numbers, *known]), row_alone), words, model)
 
 

@@ -43,7 +43,7 @@ class SdkProvider(Provider):
         self._sdk = sdk
         self._access = access
         with usable_proxy():
-            http_client = sdk.DefaultAioHttpClient(trust_env=not is_loopback(access.base_url))
+            http_client = sdk.DefaultAioHttpClient(trust_env=not is_loopback(access.base_url), follow_redirects=False)
         self.client = getattr(sdk, client)(
             base_url=access.base_url,
             api_key=access.api_key or _NO_KEY,
