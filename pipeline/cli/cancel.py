@@ -56,33 +56,43 @@ def _cancel(work: Path, batch: "Batch", api_key_env: str | None) -> bool:
     from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ConfigError, ProviderStopped, RowReject
     from pipeline.models import event_loop, factory
-    from pipeline.models.batch.collecting import GONE
     from pipeline.models.batch.ledger import FILE, BatchLedger
+    from pipeline.models.batch.waiting import GONE
     from pipeline.models.provider_errors import Transient, reason_of
     from pipeline.storage.location import local_side
 
-    model, batch_id = batch.model, batch.id
-    if batch_id is None:
-        print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
-        return False
+    model, file = batch.model, local_side(work) / FILE
 
-    async def cancel() -> None:
+    async def cancel() -> str | None:
+        """The id of the batch, which is cancelled; None where the provider has none."""
         # Created on the loop that it will be used on.
         api = factory.batch_api(ModelSpec.parse(model), api_key_env, _TIMEOUT_S)
         try:
-            await api.cancel(batch_id)
+            with closing(BatchLedger(file)) as ledger:
+                found = batch.id or await api.find(batch, ledger.ids())
+            if found and not batch.id and not api.finds_surely:
+                raise ProviderStopped(f"{found} may be this batch or another program's; the next run looks")
+            if found:
+                await api.cancel(found)
+            return found
         finally:
             await api.close()
 
+    gone = False
     try:
-        event_loop.run(cancel())
+        batch_id = event_loop.run(cancel())
     except (Transient, RowReject, ProviderStopped, ConfigError) as error:
-        if isinstance(error, RowReject) and error.evidence.get("status") in GONE:
-            with closing(BatchLedger(local_side(work) / FILE)) as ledger:
-                ledger.give_up(batch.key)
-            print(f"{model}: {batch_id} is gone at the provider, and given up")
-            return True
-        print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
-        return False
-    print(f"{model}: cancelling {batch_id}")
+        gone = isinstance(error, RowReject) and error.evidence.get("status") in GONE
+        if not gone:
+            print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
+            return False
+    with closing(BatchLedger(file)) as ledger:
+        if gone:
+            ledger.give_up(batch.key)
+            print(f"{model}: {batch.id} is gone at the provider, and given up")
+        elif batch_id is None:
+            ledger.finish(batch.key)
+            print(f"{model}: a batch of {batch.size} requests never reached the provider, and is given up")
+        else:
+            print(f"{model}: cancelling {batch_id}")
     return True

@@ -130,7 +130,7 @@ class ChatModel:
         provider = self._provider or await self._connected()
 
         async def send(changes: Changes) -> Answer:
-            changed = _changed(request, changes)
+            changed = replace(request, changes=changes)
             key = self._key(changed)
             # Answered after a refusal in an earlier run, whose notes are gone.
             if (
@@ -153,7 +153,7 @@ class ChatModel:
 
     def _journalled(self, request: ChatRequest) -> Answer | None:
         """The answer to a request, in whatever form the server took it."""
-        forms = (_changed(request, changes) for changes in self.adaptation.variants())
+        forms = (replace(request, changes=changes) for changes in self.adaptation.variants())
         return next(filter(None, (self.journal.get(self._key(form)) for form in forms)), None)
 
     def each_row(
@@ -287,10 +287,6 @@ class ChatModel:
             await asyncio.sleep(poll_s)
             # Thousands may wait here for a batch, for hours.
             poll_s = min(2 * poll_s, 1.0)
-
-
-def _changed(request: ChatRequest, changes: Changes) -> ChatRequest:
-    return replace(request, changes=changes) if changes else request
 
 
 def _fits(answer: Answer, max_tokens: int) -> bool:

@@ -6,7 +6,7 @@ A client belongs to one event loop: the shared one of `event_loop.py`.
 import asyncio
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +36,7 @@ class SdkProvider(Provider):
     """What both SDKs have in common. `client` is the SDK's class, `endpoint` the resource whose `create` sends a request."""
 
     request_id_header: str
+    reader: Callable[[Any, str, int, str | None], Answer]
     endpoint: Any
 
     def __init__(self, sdk: ModuleType, client: str, model: str, access: Access, timeout_s: float) -> None:
@@ -91,15 +92,16 @@ class SdkProvider(Provider):
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         """The arguments of `create`."""
 
-    @abstractmethod
     def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
         """The JSON of a response as an answer. Raises RowReject or Transient."""
+        return self.reader(content, self.model, max_tokens, request_id)
 
 
 class OpenAIProvider(SdkProvider):
     """OpenAI's Chat Completions API, or any server that speaks it."""
 
     request_id_header = "x-request-id"
+    reader = staticmethod(read_openai)
 
     def __init__(self, model: str, access: Access, timeout_s: float) -> None:
         import openai
@@ -112,14 +114,12 @@ class OpenAIProvider(SdkProvider):
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
 
-    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
-        return read_openai(content, self.model, max_tokens, request_id)
-
 
 class AnthropicProvider(SdkProvider):
     """Anthropic's Messages API."""
 
     request_id_header = "request-id"
+    reader = staticmethod(read_anthropic)
 
     def __init__(self, model: str, access: Access, timeout_s: float) -> None:
         import anthropic
@@ -137,9 +137,6 @@ class AnthropicProvider(SdkProvider):
             form = {"type": "json_schema", "schema": schema["schema"]}
             params["output_config"] = {**params.get("output_config", {}), "format": form}
         return {"model": self.model, "messages": turns, "max_tokens": request.max_tokens, **params}
-
-    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
-        return read_anthropic(content, self.model, max_tokens, request_id)
 
 
 def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:

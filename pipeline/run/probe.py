@@ -1,5 +1,7 @@
 """One small call per role before a run is paid: does the model's server take what this role sends?
 
+Where a word takes a model all of max_tokens, a second call shows whether it thinks.
+
 What it refuses by name is left out or renamed from then on (`models/adaptation.py`). A wrong key, address or model name, an
 empty account and a request that is refused whatever is left out end the run here. The call is journalled and paid like any
 other, so the same probe is never made twice. Models on this machine are not probed.
@@ -65,6 +67,12 @@ def remote_roles(config: CurationConfig) -> list[Role]:
     roles += [_judge("reward", judge) for judge in judges]
     roles += [_judge("judge", config.judge)] if config.judge else []
     return [role for role in roles if ModelSpec.parse(role.settings.model).provider != "local"]
+
+
+def described(config: CurationConfig) -> str:
+    """The calls of `probe`, for the dry run."""
+    roles = [f"{role.name} {role.settings.model}" for role in remote_roles(config)]
+    return f"a small call before the first row to each of {', '.join(roles)}" if roles else "none"
 
 
 def _policy(settings: PolicySettings) -> Role:

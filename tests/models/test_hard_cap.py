@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tenacity import wait_none
 
 from pipeline.config.loading import load_config
 from pipeline.config.settings import PolicySettings
@@ -48,11 +47,8 @@ def server(books: Books) -> Iterator[LoopbackServer]:
 
 
 @pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch, books: Books) -> None:
+def quick(quick_and_keyed: None, books: Books) -> None:
     books.calls.clear()
-    monkeypatch.setattr(retry, "_backoff", wait_none())
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, "sk-loopback")
 
 
 def opened(
