@@ -35,6 +35,7 @@ _FEWER_LOGPROBS = 5
 
 Changes = dict[str, Any]
 """By the parameter's name: None where it is left out, {"name": …} where it is renamed, {"value": …} what is sent instead."""
+
 LIMITS = ("max_tokens", "max_completion_tokens")
 # What a request is about: never left out.
 _CONTENT = ("model", "messages", "system", "extra_body")
@@ -214,7 +215,7 @@ def refused_parameters(body: str, sent: Mapping[str, Any]) -> list[str]:
 
     Members of an object are `output_config.format`. The limit on tokens is named only where it is its name that is refused.
     """
-    pointers, words = _read(body[:_MOST_CHARACTERS])
+    pointers, words = _said(body[:_MOST_CHARACTERS])
     names = _parameters(sent)
     text = " ".join(words)
     if limit := _refused_limit(names, pointers, text):
@@ -255,7 +256,7 @@ def _is_named(name: str, text: str) -> bool:
     return bool(re.search(rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9])", text, re.IGNORECASE))
 
 
-def _read(body: str) -> tuple[list[str], list[str]]:
+def _said(body: str) -> tuple[list[str], list[str]]:
     """What a body points at, as dotted paths, and its sentences."""
     pointers: list[str] = []
     words: list[str] = []
