@@ -22,6 +22,7 @@ from pipeline.text import one_line
 _DEEPEST = 12
 _MOST_MEMBERS = 32
 _MOST_CHARACTERS = 20_000
+_LONGEST_CODE = 100
 _TEXTS = (
     "message Message msg detail error errors error_message error_description metadata raw reasons title base_resp "
     "status_msg"
@@ -131,7 +132,8 @@ def read_words(body: Any) -> Words:
             return Words(_page_title(body), is_page=True)
     texts = list(dict.fromkeys(text for text in _texts(body) if text.strip()))
     known = list(members(body))
-    codes = [(name, str(code)) for name, code in known if name in _CODES and _is_code(code)]
+    codes = [(name, str(code)) for name, code in known if name in _CODES and isinstance(code, str | int)]
+    codes = [(name, code) for name, code in codes if len(code) <= _LONGEST_CODE]
     named = [code for wanted in ("code", "type") for name, code in codes if name == wanted and not code.isdigit()]
     text = " ".join([*named[:1], "; ".join(texts)])
     flagged = any(name == "flagged_input" for name, _ in known)
@@ -162,10 +164,6 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _texts(value.get(name), depth + 1)
         if "estimated_time" in value:
             yield f"estimated_time {value['estimated_time']}"
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool) and len(str(value)) <= 100
 
 
 def members(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:

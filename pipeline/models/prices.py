@@ -77,7 +77,11 @@ def price_of(
         free = full and spec.name.endswith(":free") and "openrouter.ai" in str(spec.base_url)
         return Price(0, 0, 0, origin="a free model") if free else None
     context = {name: str(extra[name]) for name in _TIERS if extra and name in extra} if full else {}
-    return _listed_price(model, context, mode == "batch", full)
+    live = _dearest(_offers(model, context))
+    if mode != "batch":
+        return live
+    in_batch = _dearest(_offers(model, {**context, "processing": "batch"})) if full else live
+    return _in_batch(live) if in_batch == live else _in_batch(in_batch, share=1.0)
 
 
 def _in_batch(price: Price, share: float = _BATCH_SHARE) -> Price:
@@ -168,14 +172,6 @@ def _listed(spec: ModelSpec) -> tuple["ModelInfo | None", bool]:
         if model and any(_values(offer, -1) for offer in _offers(model, {})):
             return model, any(model is own for own in provider.models)
     return None, True
-
-
-def _listed_price(model: "ModelInfo", context: Mapping[str, str], batch: bool, full: bool) -> Price:
-    live = _dearest(_offers(model, context))
-    if not batch:
-        return live
-    in_batch = _dearest(_offers(model, {**context, "processing": "batch"})) if full else live
-    return _in_batch(live) if in_batch == live else _in_batch(in_batch, share=1.0)
 
 
 def _offers(model: "ModelInfo", context: Mapping[str, str]) -> list["ModelPrice"]:

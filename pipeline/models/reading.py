@@ -141,12 +141,6 @@ def _not_an_answer(content: Any) -> Transient:
     )
 
 
-def _failed(word: str, counted: Answer) -> Transient:
-    failed = Transient("server_error", snippet(f"status 200, and the server gave up: {word}"), maybe_billed=True)
-    failed.usage = counted
-    return failed
-
-
 def _finish(choice: dict[str, Any]) -> str | None:
     """The word for why a choice ended. What the upstream provider said counts where a gateway makes a good end of it."""
     finish, native = _word(choice.get("finish_reason")), _word(choice.get("native_finish_reason"))
@@ -225,7 +219,9 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     if kind == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text), finish=snippet(str(finish), 60))
     if kind == "failed":
-        raise _failed(str(finish), counted)
+        failed = Transient("server_error", snippet(f"status 200, and the server gave up: {finish}"), maybe_billed=True)
+        failed.usage = counted
+        raise failed
     if not kind:
         raise UselessAnswer("unexpected_end", counted, finish=snippet(str(finish), 60), answer=snippet(text))
     if not text.strip():
