@@ -9,7 +9,7 @@ import html
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +33,7 @@ _DURATION = re.compile(
     r"(\d+(?:\.\d+)?)\s*(ms|seconds?|secs?|minutes?|mins?|hours?|days?|[smhd])(?![a-z])", re.IGNORECASE
 )
 _WAIT = re.compile(rf"(?:try again|retry) (?:in|after) ((?:{_DURATION.pattern}[\s,]*(?:and )?)+)", re.IGNORECASE)
+_MOMENTS: tuple[Callable[[str], datetime], ...] = (datetime.fromisoformat, parsedate_to_datetime)
 # The title of a page; where it has none, its text.
 _TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 
@@ -211,10 +212,10 @@ def seconds_until(value: Any) -> float | None:
         return max(0.0, (number / 1000 if number > 1e11 else number) - time.time()) if is_moment else number
     if parts := _DURATION.findall(text):
         return sum(float(n) * (0.001 if unit.lower() == "ms" else _UNITS[unit[0].lower()]) for n, unit in parts)
-    # "1, 2" is no date, though Python's parser takes it for one.
-    for moment in (datetime.fromisoformat, parsedate_to_datetime) if ":" in text else ():
+    for read in _MOMENTS:
+        # "1, 2" is no date, though Python's parser takes it for one.
         with suppress(ValueError, TypeError, OverflowError):
-            return max(0.0, moment(text).timestamp() - time.time())
+            return max(0.0, read(text).timestamp() - time.time()) if ":" in text else None
     return None
 
 

@@ -113,18 +113,13 @@ def _own_price(spec: ModelSpec, mode: str) -> Price | None:
     path = os.environ.get("FIGA_PRICES")
     if not path:
         return None
-    table = own_table(Path(path))
+    try:
+        table = _read(Path(path))
+    except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a price table ({_EXPECTED}): {one_line(error, 1000)}") from None
     with_address = ModelSpec(spec.provider, spec.name, (base_url(spec) or ANTHROPIC_URL).rstrip("/"))
     price = table.prices.get(str(with_address)) or table.prices.get(f"{spec.provider}/{spec.name}")
     return _in_batch(price, table.batch.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
-
-
-def own_table(path: Path) -> Table:
-    """Read a user's price table. Raises ConfigError with one line."""
-    try:
-        return _read(path)
-    except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a price table ({_EXPECTED}): {one_line(error, 1000)}") from None
 
 
 def _read(path: Path) -> Table:

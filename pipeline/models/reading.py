@@ -90,7 +90,10 @@ def read_anthropic(content: Any, model: str, max_tokens: int, request_id: str | 
     thoughts = [str(block.get("thinking") or "") for block in blocks if block["type"] == "thinking"]
     if any(block["type"] == "redacted_thinking" for block in blocks):
         counted = _with_hidden_thoughts(counted)
-    return _answer(counted, text, "\n\n".join(filter(None, thoughts)), _word(content.get("stop_reason")), None)
+    finish = _word(content.get("stop_reason"))
+    if _kind(finish) == "stop" and any(block["type"] == "tool_use" for block in blocks):
+        finish = "tool_use"
+    return _answer(counted, text, "\n\n".join(filter(None, thoughts)), finish, None)
 
 
 def reread(kept: Answer) -> Answer:

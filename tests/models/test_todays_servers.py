@@ -76,6 +76,12 @@ CASES = {
     "native_end": Case(choice("Ha", native_finish_reason="MAX_TOKENS"), "Ha", words="length"),
     "native_filter": Case(choice("Ha", native_finish_reason="SAFETY"), "content_filter"),
     "native_good_end": Case(choice("Hi.", native_finish_reason="completed"), "Hi."),
+    "tool_use": Case(
+        ANTHROPIC | {"content": [*ANTHROPIC["content"], {"type": "tool_use", "id": "1", "name": "f", "input": {}}]},
+        "unexpected_end",
+        words="tool_use",
+        provider="anthropic",
+    ),
     # content
     "refusal": Case(message(None, refusal="I can't."), "refused", words="I can't"),
     "refusal_as_object": Case(message(None, refusal={"reason": "unsafe"}), "refused", words="unsafe"),
