@@ -33,7 +33,7 @@ from pipeline.rewards.judge import RevisionJudge
 from pipeline.run import context, pricing
 from pipeline.run.intake import Row
 from pipeline.run.plan import first_rows, open_source
-from pipeline.run.probe import described, probe_all
+from pipeline.run.probe import probe_all
 from pipeline.run.target import FIRST_ROWS
 from pipeline.stages import branches
 from pipeline.stages.revise import style_of
@@ -157,8 +157,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "judge": f"{config.judge.model}{_how(config.judge.mode)}" if config.judge else "none",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
-        "prices": pricing.described(config),
-        "probes": described(config),
+        **pricing.described(config),
     }
     step = -(-len(rows) // _RENDERED_ROWS) or 1
     scored = usable * (policy.samples if policy.pick == "all" else 1)

@@ -69,12 +69,6 @@ def remote_roles(config: CurationConfig) -> list[Role]:
     return [role for role in roles if ModelSpec.parse(role.settings.model).provider != "local"]
 
 
-def described(config: CurationConfig) -> str:
-    """The calls of `probe`, for the dry run."""
-    roles = [f"{role.name} {role.settings.model}" for role in remote_roles(config)]
-    return f"a small call before the first row to each of {', '.join(roles)}" if roles else "none"
-
-
 def _policy(settings: PolicySettings) -> Role:
     row = {"id": "0" * 8, "messages": [{"role": "user", "content": "Reply with the word OK and nothing else."}]}
     return Role("policy", settings, build_request(row, settings, ModelSpec.parse(settings.model)))
