@@ -34,7 +34,7 @@ def publish(outcome: Outcome) -> None:
         get_run_logger().warning(warning)
     announce(outcome.out, content, UNCHANGED if outcome.already_done else PUBLISHED)
     diffs: list[str] = []
-    if outcome.context:
+    if outcome.context and outcome.context.config.run.artifacts == "texts":
         diffs = [diff.plain for diff in sample_diffs(outcome.out, content, outcome.context.tokenizer, _DIFFS)]
     title = cell(facts.title(content))
     create_markdown_artifact(summary(outcome.out, content, diffs), key="figa-summary", description=title)

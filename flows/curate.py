@@ -37,6 +37,7 @@ from pipeline.models import event_loop
 from pipeline.models.journal_parts import gather
 from pipeline.run.shards import context_of, run_stages
 from pipeline.stages.select import Thresholds
+from pipeline.storage import stopping
 from pipeline.storage.location import journal_of
 from pipeline.text import describe_error
 
@@ -104,11 +105,15 @@ class InTasks:
                 future = shard_task.submit(worker_config, part, stage, thresholds, run, wait_for=before)
                 return cast("PrefectFuture[Any]", future)
 
-            try:
-                self._before = each_part(parts(shards), stages, submit, at_a_time=config.shards_at_a_time)
-            except BaseException:
+            def stop() -> None:
                 context.stopped.set()
                 event_loop.cancel_all()
+
+            try:
+                with stopping.waking(stop):
+                    self._before = each_part(parts(shards), stages, submit, at_a_time=config.shards_at_a_time)
+            except BaseException:
+                stop()
                 raise
 
 

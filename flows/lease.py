@@ -40,12 +40,12 @@ def held(config: CurationConfig) -> Iterator[str | None]:
     # A flow run that Prefect starts a second time is another run to workers that are still at the first.
     run, beats = f"{flow_run.id}/{os.getpid()}", itertools.count(1)
     path = config.out / "work" / _NAME
-    write_text(path, f"{run} 0")
+    write_text(path, f"{run} 0", private=True)
 
     def renew() -> None:
         # A full disk is noticed by the stages.
         with suppress(Exception):
-            write_text(path, f"{run} {next(beats)}")
+            write_text(path, f"{run} {next(beats)}", private=True)
 
     try:
         with repeating(renew, _EVERY_S):

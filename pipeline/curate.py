@@ -29,6 +29,7 @@ from pipeline.schema import digest
 from pipeline.stages import select
 from pipeline.stages.select import Thresholds
 from pipeline.stages.table import short_digests
+from pipeline.storage import stopping
 from pipeline.storage.lock import run_lock
 
 # Runs stages on every shard, `(config, shards, stages, thresholds)`, and returns when all are done.
@@ -98,7 +99,7 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter, step: 
             for _, probed, _ in probe(run, reporter.warn):
                 for model in run.models:
                     model.thinks |= probed.thinks and model.name == probed.name
-        with reporter.watching(run):
+        with reporter.watching(run), run.paid.recorded():
             thresholds = _run_stages(config, execute, step, run.work, plan.shards, reporter.warn)
             while (rows := target.next_step(config, run.work, plan.shards, rows)) is not None:
                 before = plan
@@ -159,13 +160,19 @@ def in_threads(config: CurationConfig, shards: int, stages: tuple[str, ...], thr
     with ThreadPoolExecutor(config.shards_at_a_time, "shard") as pool:
         futures = [pool.submit(run_stages, config, shard, stages, thresholds) for shard in range(shards)]
         try:
-            for future in as_completed(futures):
-                future.result()
+            with stopping.waking(lambda: _stop(run)):
+                for future in as_completed(futures):
+                    future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            run.stopped.set()
-            event_loop.cancel_all()
+            _stop(run)
             raise
+
+
+def _stop(run: Context) -> None:
+    """End what is in flight, and let no shard begin a further stage."""
+    run.stopped.set()
+    event_loop.cancel_all()
 
 
 def _with_local_models(config: CurationConfig, reporter: Reporter) -> CurationConfig:

@@ -178,3 +178,42 @@ def test_no_folder_of_this_machine_is_sent(out: Path, hub: PushHub, tiny_tokeniz
     assert sent["labels"]["tokenizer"] == tiny_tokenizer.name
     # The copy is a whole data set, whose labels can be checked by whoever has the tokenizer.
     assert main(["verify", str(copy), "--tokenizer", str(tiny_tokenizer)]) == 0
+
+
+@pytest.mark.parametrize("name", ["README.md", "report.html"])
+def test_card_and_report_are_checked_as_the_data_is(
+    out: Path, hub: PushHub, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / name).write_text("<p>somebody was here</p>")
+    assert main(["push", str(out), REPO]) == 1
+    assert f"{name}: has " in (error := capsys.readouterr().err) and "nothing was sent" in error
+    assert main(["verify", str(out)]) == 1
+    assert f"{name}: has " in capsys.readouterr().out
+    assert hub.commits == 0 and hub.private is None
+
+
+def test_a_report_that_is_written_again_is_the_manifests_own(out: Path, hub: PushHub) -> None:
+    (out / "report.html").write_text("damaged")
+    assert main(["report", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
+    content = read_manifest(out)
+    manifest.write(out, content | {"documents": [{**entry, "sha256": "0" * 64} for entry in content["documents"]]})
+    assert main(["report", str(out)]) == main(["push", str(out), REPO]) == 0
+
+
+@pytest.mark.parametrize("name", ["README.md", "data/train-00000-of-00002.parquet", "data", "manifest.json"])
+def test_a_symbolic_link_is_refused(
+    out: Path, hub: PushHub, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / name).rename(out / "moved")
+    (out / name).symlink_to(out / "moved")
+    assert main(["push", str(out), REPO]) == 1
+    assert f"{out / name}: is a symbolic link" in capsys.readouterr().err
+    assert hub.commits == 0
+
+
+def test_strangers_files_on_the_hub_stay(out: Path, hub: PushHub) -> None:
+    theirs = {"data/sales.parquet": b"x", "data/deep/raw.parquet": b"y", "rejected/mine.parquet": b"z"}
+    hub.files.update(theirs)
+    assert main(["push", str(out), REPO]) == 0
+    assert {name: hub.files[name] for name in theirs} == theirs and not hub.deleted

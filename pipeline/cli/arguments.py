@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ConfigError
 from pipeline.storage.location import location
 from pipeline.storage.remote import RemotePath
+from pipeline.text import shown
 
 if TYPE_CHECKING:
     from pipeline.config.settings import CurationConfig
@@ -43,6 +44,17 @@ def folder(text: str) -> Path:
         raise ArgumentTypeError(str(error)) from None
 
 
+def existing_folder(text: str) -> Path:
+    """The output folder of a run, which must be there; of one in a store, the first access says so."""
+    path = folder(text)
+    try:
+        if not isinstance(path, RemotePath) and not path.is_dir():
+            raise ArgumentTypeError(f"{shown(path)}: {'is not a folder' if path.exists() else 'no such folder'}")
+    except OSError as error:
+        raise ArgumentTypeError(f"{shown(path)}: {error.strerror}") from None
+    return path
+
+
 def local_folder(text: str) -> Path:
     """An output folder on this machine."""
     path = folder(text)
@@ -52,11 +64,20 @@ def local_folder(text: str) -> Path:
 
 
 def add_dir(p: argparse.ArgumentParser, help: str = "output folder of a finished run") -> None:
-    p.add_argument("dir", metavar="DIR", type=folder, help=help)
+    p.add_argument("dir", metavar="DIR", type=existing_folder, help=help)
 
 
 def add_set(p: argparse.ArgumentParser, help: str) -> None:
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=f"{help}; repeatable")
+
+
+def add_config(p: argparse.ArgumentParser, help: str) -> None:
+    p.add_argument("--config", metavar="FILE.yaml", type=Path, help=help)
+    p.add_argument(
+        "--allow-plugins",
+        action="store_true",
+        help="run the code that a file of settings names: source.plugins, reward.trust_remote_code",
+    )
 
 
 def add_tokenizer(p: argparse.ArgumentParser) -> None:
@@ -70,7 +91,7 @@ def add_run_settings(p: argparse.ArgumentParser) -> None:
     p.add_argument("--limit", metavar="N", help="read at most N rows")
     p.add_argument("--target", metavar="N", help="read on until N pairs are published, or the source ends")
     p.add_argument("--out", metavar="DIR", help="output folder (default out/NAME)")
-    p.add_argument("--config", metavar="FILE.yaml", type=Path, help="settings; flags and --set go before it")
+    add_config(p, "settings; flags and --set go before it")
     p.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -96,7 +117,7 @@ def run_config(arguments: argparse.Namespace) -> CurationConfig:
         "output.dir": arguments.out,
         "run.budget_usd": arguments.budget,
     }
-    config = load_config(arguments.config, arguments.set, flags, os.environ)
+    config = load_config(arguments.config, arguments.set, flags, os.environ, allow_code=arguments.allow_plugins)
     if "name" not in config.source.model_fields_set:
         raise ConfigError("no source: name one, for example --source hh-rlhf (figa build --help)")
     return config

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.arguments import add_run_settings, positive_integer, run_config
 from pipeline.cli.interrupts import print_error
-from pipeline.cli.prefect_server import prefect_problem
+from pipeline.cli.prefect_server import prefect_problem, start_server
 from pipeline.errors import CurationError, UsageError
 
 if TYPE_CHECKING:
@@ -150,23 +150,16 @@ def _print_batches(out: Path, fate: str) -> None:
 
 def _run(config: CurationConfig, prefect: str, screen: Reporter) -> Outcome:
     if prefect == "ephemeral" or (prefect != "off" and _server_answers(required=prefect == "server")):
-        _prepare_prefect(ephemeral=prefect == "ephemeral")
+        # Read when Prefect is imported. Its console log would repeat the display, and print tracebacks.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        if prefect == "ephemeral":
+            start_server()
         from flows.curate import run_with_prefect
 
         return run_with_prefect(config, screen)
     from pipeline.curate import curate, in_threads
 
     return curate(config, in_threads, screen)
-
-
-def _prepare_prefect(*, ephemeral: bool) -> None:
-    """Set what Prefect reads when it is imported. Its console log would repeat the display, and print tracebacks."""
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    if ephemeral:
-        os.environ.pop("PREFECT_API_URL", None)
-        os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
-        # Its default of 20 s is too short for a busy machine's first start.
-        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 def _server_answers(*, required: bool) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from pipeline.cli.arguments import folder
+from pipeline.cli.arguments import existing_folder
 from pipeline.cli.console import Console, print_values, table
 from pipeline.text import visible
 
@@ -17,8 +17,8 @@ _LISTED = 10
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("first", metavar="DIR1", type=folder, help="output folder of a finished run")
-    p.add_argument("second", metavar="DIR2", type=folder, help="and of another")
+    p.add_argument("first", metavar="DIR1", type=existing_folder, help="output folder of a finished run")
+    p.add_argument("second", metavar="DIR2", type=existing_folder, help="and of another")
     p.add_argument("--html", metavar="FILE", type=Path, help="also write a page with charts")
 
 

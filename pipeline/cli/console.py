@@ -17,6 +17,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.storage import stopping
+
 LOG_EVERY_S = 10.0
 
 
@@ -74,6 +76,7 @@ def progress_bar(what: str, total: float, unit: str = "rows") -> Iterator[Callab
 
         def advance(count: float) -> None:
             nonlocal done, last
+            stopping.check()
             done += count
             bar.update(task, completed=done)
             if not console.is_terminal and time.monotonic() - last > LOG_EVERY_S:

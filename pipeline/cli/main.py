@@ -25,7 +25,7 @@ from typing import NoReturn
 from pipeline import __version__
 from pipeline.cli.console import accept_any_text
 from pipeline.cli.interrupts import exit_code_of
-from pipeline.text import did_you_mean
+from pipeline.text import did_you_mean, one_line
 
 COMMANDS = (
     "build check settings show status report verify relabel export merge compare calibrate rewards train push cancel"
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
         near = did_you_mean(unknown, (flag for flag in self._option_string_actions if flag.startswith("--")))
-        self.exit(2, f"error: {message}{near}\nhelp: {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message, 1000)}{near}\nhelp: {self.prog} --help\n")
 
 
 def parser_of(name: str) -> Parser:
@@ -68,15 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-V", "--version"):
         print(f"figa-pipeline {__version__}")
         return 0
+    if any("\0" in argument for argument in (name, *arguments)):
+        print("error: an argument holds a NUL character, which no path or setting has", file=sys.stderr)
+        return 2
     if name not in COMMANDS:
-        print(f"error: no command {name!r}{did_you_mean(name, COMMANDS)}\nhelp: figa --help", file=sys.stderr)
+        print(f"error: no command {one_line(name)!r}{did_you_mean(name, COMMANDS)}\nhelp: figa --help", file=sys.stderr)
         return 2
     command, parser = _module(name), parser_of(name)
     if not arguments and hasattr(command, "HELP_WHEN_BARE"):
         parser.print_help(sys.stderr)
         return 2
-    parsed = parser.parse_args(arguments)
-    return exit_code_of(lambda: _run(command, parsed), getattr(command, "INTERRUPTED", "nothing was changed"))
+    return exit_code_of(
+        lambda: _run(command, parser.parse_args(arguments)), getattr(command, "INTERRUPTED", "nothing was changed")
+    )
 
 
 def _run(command: ModuleType, arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pipeline.cli.arguments import folder
+from pipeline.cli.arguments import existing_folder, folder
 from pipeline.cli.console import note, print_values, progress_bar
 
 INTERRUPTED = "what stood in the output folder is untouched"
@@ -20,7 +20,7 @@ EXAMPLES = (
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("dirs", metavar="DIR", nargs="+", type=folder, help="output folders of finished runs")
+    p.add_argument("dirs", metavar="DIR", nargs="+", type=existing_folder, help="output folders of finished runs")
     p.add_argument("--out", metavar="DIR", required=True, type=folder, help="folder of the merged data set")
     p.add_argument("--keep", choices=("first", "last"), help="which of several rows with the same id; default first")
 

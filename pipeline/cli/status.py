@@ -8,12 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli.arguments import add_dir, add_set
+from pipeline.cli.arguments import add_config, add_dir, add_set
 from pipeline.cli.console import print_values
-from pipeline.errors import InputError
 from pipeline.text import visible
 
 if TYPE_CHECKING:
@@ -24,16 +22,14 @@ EXAMPLES = ("figa status out/hh-rlhf --set reviser.temperature=0.5",)
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     add_dir(p, "an output folder")
-    p.add_argument("--config", metavar="FILE.yaml", type=Path, help="a rerun's settings; default: the last run's")
+    add_config(p, "a rerun's settings; default: the last run's")
     add_set(p, "and changes to them")
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.run.status import folder_state
 
-    if not arguments.dir.is_dir():
-        raise InputError(f"{arguments.dir}: no such folder; name the output folder of a run")
-    changes = arguments.config is not None or arguments.set
+    changes = arguments.config is not None or arguments.set or arguments.allow_plugins
     state = folder_state(arguments.dir, _rerun_config(arguments) if changes else None)
     if arguments.json:
         return 0, {**asdict(state), "rerun": state.rerun}
@@ -69,5 +65,6 @@ def _rerun_config(arguments: argparse.Namespace) -> CurationConfig:
 
     last = record.recall(arguments.dir) or manifest.load(arguments.dir) or {}
     if arguments.config or "settings" not in last:
-        return load_config(arguments.config, arguments.set, {"output.dir": str(arguments.dir)}, os.environ)
-    return record.rerun_of(last["settings"], arguments.set, arguments.dir)
+        flags = {"output.dir": str(arguments.dir)}
+        return load_config(arguments.config, arguments.set, flags, os.environ, allow_code=arguments.allow_plugins)
+    return record.rerun_of(last["settings"], arguments.set, arguments.dir, allow_code=arguments.allow_plugins)

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from pipeline.config.settings import CurationConfig
 from pipeline.config.values import Operational, Section
 from pipeline.errors import ConfigError
-from pipeline.text import one_line, without_queries
+from pipeline.text import describe_error, one_line, without_queries
 
 ENV_PREFIX = "FIGA_"
+_RUNS_CODE = ("source.plugins", "reward.trust_remote_code")
 
 
 def load_config(
@@ -28,22 +29,25 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     base: Mapping[str, Any] | None = None,
+    allow_code: bool = True,
 ) -> CurationConfig:
     """Merge the YAML `file`, or `base` in its place, the `FIGA_…` variables of `environ`, assignments and flags.
 
-    assignments: texts `key.sub=value`; flags: values by dotted key, None for those that are not set.
+    assignments: texts `key.sub=value`; flags: values by dotted key, None for those that are not set. allow_code: whether the
+    file, or base, may name code that is run.
     Raises ConfigError with one line that names the setting, what was expected and the nearest known key.
     """
     merged: dict[str, Any] = _read_yaml(file) if file else copy.deepcopy(dict(base or {}))
+    if not allow_code:
+        _refuse_code(merged, f"--config {file}" if file else "the last run's settings")
     for name, text in sorted((environ or {}).items()):
         if name.startswith(ENV_PREFIX) and "__" in name:
             _put(merged, name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name))
     for assignment in assignments or []:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(
-                f"--set {without_queries(assignment)}: expected key.sub=value, for example --set reviser.max_tokens=800"
-            )
+            given = re.match(r"[\w.]{0,80}", assignment)[0]  # type: ignore[index]
+            raise ConfigError(f"--set {given}: expected key.sub=value, for example --set reviser.max_tokens=800")
         _put(merged, key.strip(), _scalar(text, f"--set {key}"))
     for key, value in (flags or {}).items():
         if value is not None:
@@ -54,11 +58,22 @@ def load_config(
         raise ConfigError(_explain(error)) from None
 
 
+def _refuse_code(settings: dict[str, Any], where: str) -> None:
+    """A file of somebody else's must not run code only because it is read. Raises ConfigError."""
+    for name in _RUNS_CODE:
+        section, _, key = name.partition(".")
+        values = settings.get(section)
+        if isinstance(values, dict) and values.get(key):
+            what = f"{name} runs code as you: {one_line(values[key])}"
+            raise ConfigError(f"{where}: {what}; give --allow-plugins if you trust it")
+
+
 def _scalar(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError for a date that no calendar has.
-        raise ConfigError(f"{where}: {without_queries(text)!r} is not a YAML value; quote it if it is text") from None
+    except Exception:  # whatever PyYAML's constructors happen to raise
+        # The value itself may hold a secret.
+        raise ConfigError(f"{where}: the value is not YAML; quote it if it is text") from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -66,8 +81,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"--config {file}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {file}: not a readable YAML file: {one_line(error, 1000)}") from None
+    except Exception as error:  # likewise
+        # Not the line itself, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        why = f"line {mark.line + 1}, column {mark.column + 1}" if mark else describe_error(error)
+        raise ConfigError(f"--config {file}: not a readable YAML file ({why})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -81,7 +99,7 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     for parent in parents:
         child = tree.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{dotted}: {parent} already has the value {child!r}, it can't have parts")
+            raise ConfigError(f"{dotted}: {parent} has a value already, it can't have parts")
         tree = child
     tree[last] = value
 
@@ -105,7 +123,7 @@ def _explain(error: ValidationError) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     message, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
     # Parameters for a server may hold secrets; a name of a variable may be the key itself.
-    hidden = path[-1] in ("extra", "api_key_env", "judge_api_key_env")
+    hidden = path[-1] in ("extra", "request", "api_key_env", "judge_api_key_env")
     line = f"setting {name}: {message}{'' if got in message or hidden else f', got {got}'}{more}"
     # No message repeats the password or the query of an address.
     return without_queries(re.sub(r"(://|@)[^@\s'\"]*@", r"\1…@", line))

@@ -20,6 +20,7 @@ from pipeline.config.values import (
     Model,
     Numbers,
     Operational,
+    Parameters,
     Positives,
     Rewards,
     Section,
@@ -120,7 +121,7 @@ class RewardSettings(Calls):
     # vllm/, openrlhf/, http/
     endpoint: Literal["classify", "score", "pooling"] = Field("classify", description="vllm/: which of its interfaces")
     tokenizer: str | None = Field(None, description="Folder or Hub id; its chat template renders texts for servers")
-    request: Json | None = Field(
+    request: Parameters | None = Field(
         None, description="http/: the body; $texts $queries $answers $conversations (or one: $text …) are put in"
     )
     scores: str | None = Field(None, description="http/: where the response has the scores, e.g. results.*.score")
@@ -129,9 +130,7 @@ class RewardSettings(Calls):
     judge: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: a mark for one answer; pairwise: it or the reference, in both orders"
     )
-    prompts: str | None = Field(
-        None, description="Folder with judge_pointwise.md, judge_pairwise.md, judge_revision.md … of your own"
-    )
+    prompts: str | None = Field(None, description="Folder with judge_pointwise.md, judge_pairwise.md … of your own")
     logprobs: bool = Field(True, description="Judges: expected mark by token probabilities; false: the written mark")
     temperature: Temperature = Field(0.0, description="Judges; null: not sent")
     max_tokens: int = Field(16, ge=1, description="Tokens of a judgement")
@@ -233,6 +232,7 @@ class RunSettings(Section):
     runner: Literal["threads", "dask", "ray"] = Field("threads", description="Who runs shards; dask, ray: by Prefect")
     runner_address: str | None = Field(None, description="A standing Dask or Ray cluster; default: a local one")
     journal: Literal["auto", "shared", "own"] = Field("auto", description="For all workers of a cluster, or one each")
+    artifacts: Literal["texts", "counts"] = Field("texts", description="Prefect's: with texts of five pairs, or not")
     budget_usd: Finite | None = Field(None, ge=0, description="Stop before more than this is spent in this folder")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
-from pipeline.config.addresses import conceal, refuse_keys
+from pipeline.config.addresses import conceal, conceal_parameters
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
 from pipeline.errors import ConfigError
 from pipeline.storage.location import location
@@ -87,8 +87,8 @@ def folder(value: str) -> str:
 
 def json_only(value: object) -> object:
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
         raise ValueError("expected values of JSON: text, finite numbers, true, false, null, lists, mappings") from None
     return value
 
@@ -141,6 +141,7 @@ Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
 Share = Annotated[float | None, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Json = Annotated[dict[str, Any], BeforeValidator(json_only)]
+Parameters = Annotated[Json, AfterValidator(conceal_parameters)]
 PerMillion = Annotated[tuple[float, float] | None, BeforeValidator(per_million)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split_at_commas)]
 Unsupported = Annotated[
@@ -152,6 +153,17 @@ Positives = Annotated[tuple[Positive, ...], BeforeValidator(split_at_commas)]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        """Settings are stored in UTF-8, and others read them."""
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and ("\0" in text or text.encode("utf-8", "ignore").decode() != text):
+                raise ValueError("expected text without NUL and without characters that UTF-8 doesn't have")
+            if isinstance(text, str) and re.search(r"://[^\s/?#'\"]*@", text):
+                raise ValueError("an address must not hold a password: keys live in the environment alone")
+        return value
 
     def data_settings(self) -> dict[str, Any]:
         """The settings that change the data, ready for a digest."""
@@ -211,7 +223,7 @@ class Calls(Section):
         None,
         description="US dollars per million tokens: input,output; 0,0 for a server of your own; default: as listed",
     )
-    extra: Json = Field({}, description="Further request parameters that this server understands")
+    extra: Parameters = Field({}, description="Further request parameters that this server understands")
     reasoning_effort: Effort | None = Field(
         None, description="How much the model thinks: none, minimal, low, medium, high, …; default: not sent, its own"
     )
@@ -225,7 +237,6 @@ class Calls(Section):
     @field_validator("extra")
     @classmethod
     def _reservable(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        refuse_keys("extra", extra)
         if found := forbidden_parameter(extra):
             section = cls.__name__.removesuffix("Settings").lower()
             raise ValueError(f"{found[0]} would change what a call may cost; {found[1].format(section)}")

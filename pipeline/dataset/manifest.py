@@ -33,11 +33,17 @@ def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
     return {"path": path.relative_to(root).as_posix(), "rows": rows, "bytes": path.stat().st_size, "sha256": sha256}
 
 
+def documents(root: Path) -> list[dict[str, Any]]:
+    """The entries of card and report, which are checked and sent as the data is; 0 rows."""
+    return [file_entry(root, root / name, 0) for name in ("README.md", "report.html")]
+
+
 def file_entries(root: Path, content: dict[str, Any], key: str = "files") -> list[FileEntry]:
     """The files that the manifest names under `key`. Raises StorageError when that isn't a list of files in the folder."""
     entries = []
     try:
-        for entry in content[key]:
+        # Earlier versions' manifests don't name card and report.
+        for entry in content.get(key, ()) if key == "documents" else content[key]:
             name, path = entry["path"], root / entry["path"]
             if not path.resolve().is_relative_to(root.resolve()):
                 raise ValueError(f"{name!r} is outside the folder")
@@ -101,7 +107,8 @@ def find_current(out: Path, run_digest: str) -> dict[str, Any] | None:
         if content is None or content.get("run_digest") != run_digest or content.get("unanswered"):
             return None
         entries = [*file_entries(out, content), *file_entries(out, content, "rejected_files")]
-    except StorageError:
+        beside = content.get("documents") in (None, documents(out))
+    except (StorageError, OSError):
         return None
     same = all(entry.path.is_file() and entry.path.stat().st_size == entry.bytes for entry in entries)
-    return content if same else None
+    return content if same and beside else None

@@ -1,22 +1,21 @@
 """Send a published data set to the Hugging Face Hub, in one commit.
 
-The files that the manifest names, card, report, and the manifest without this machine's folders; never work/ and its journal.
+The files that the manifest names, card and report included, and the manifest without this machine's folders; no symbolic link.
 """
 
-import re
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
 
 from pipeline.dataset import manifest
 from pipeline.dataset.reader import read_manifest
 from pipeline.dataset.verify import Progress, no_progress, verify
 from pipeline.errors import CurationError, StorageError, UsageError
+from pipeline.storage.ours import PUBLISHED
 from pipeline.text import one_line, redact_paths
 
 _ATTEMPTS = 4
 _PAUSE_S = 1.0
-_PARQUET = re.compile(r"(data|rejected)/.+\.parquet")
-_BESIDE = (manifest.NAME, "README.md", "report.html")
+# What is sent beside the manifest, by its keys.
+_NAMED = ("documents", "files", "rejected_files")
 
 
 def checked_files(root: Path, progress: Progress = no_progress) -> list[str]:
@@ -24,9 +23,13 @@ def checked_files(root: Path, progress: Progress = no_progress) -> list[str]:
     result = verify(root, labels=False, progress=progress)
     if result.count:
         raise StorageError(f"{root}: {result.count} problems, the first: {result.problems[0]}; nothing was sent")
-    content: dict[str, Any] = read_manifest(root)
-    named = [entry["path"] for key in ("files", "rejected_files") for entry in content[key]]
-    return [*(name for name in _BESIDE if (root / name).is_file()), *named]
+    content = read_manifest(root)
+    names = [manifest.NAME, *(entry.name for key in _NAMED for entry in manifest.file_entries(root, content, key))]
+    for name in names:
+        for path in (root / name, *(root / name).parents):
+            if path != root and path.is_relative_to(root) and path.is_symlink():
+                raise StorageError(f"{path}: is a symbolic link, to {path.readlink()}; nothing was sent")
+    return names
 
 
 def push(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
@@ -85,9 +88,15 @@ def _commit(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     content = redact_paths(read_manifest(root))
     redacted = manifest.as_text({**content, "digest": manifest.digest_of(content)}).encode()
     added = [CommitOperationAdd(name, str(root / name)) for name in names if name != manifest.NAME]
+    hashes = {entry["path"]: entry["sha256"] for key in _NAMED for entry in content.get(key, ())}
+    for operation in added:
+        # What is sent was hashed just now, for the Hub.
+        if operation.upload_info.sha256.hex() != hashes[operation.path_in_repo]:
+            raise StorageError(f"{root / operation.path_in_repo}: was changed meanwhile; nothing was sent")
     # Files of an earlier push that this manifest doesn't name would be read with it.
-    old = [name for name in api.list_repo_files(hub_id, repo_type="dataset") if _PARQUET.fullmatch(name)]
-    removed = [CommitOperationDelete(name) for name in old if name not in names]
+    old = (name for name in api.list_repo_files(hub_id, repo_type="dataset") if name not in names)
+    folders = ("data/", "rejected/")
+    removed = [CommitOperationDelete(n) for n in old if n.startswith(folders) and PUBLISHED.fullmatch(PurePath(n).name)]
     # Not upload_folder, which divides many files among several commits.
     commit = api.create_commit(
         hub_id,

@@ -123,6 +123,9 @@ class _Checks:
             rejected = manifest.file_entries(self.root, self.content, "rejected_files")
             yield from self.numbers(published, rejected)
             yield from self.strangers([*published, *rejected])
+            for entry in manifest.file_entries(self.root, self.content, "documents"):
+                if reason := reader.difference(entry):
+                    yield VerifyProblem(entry.name, f"{reason}; delete it and run the same command again")
             yield from self.ledger(rejected)
             tokenizer = (yield from self.tokenizer(name)) if labels else None
             version = self.content["schema_version"]

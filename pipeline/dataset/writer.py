@@ -19,6 +19,7 @@ from pipeline.dataset import manifest
 from pipeline.dataset.reader import SUPERSEDED
 from pipeline.storage import stage_files
 from pipeline.storage.atomic import move, remove, replacing
+from pipeline.storage.ours import PUBLISHED
 from pipeline.storage.stage_files import Reject, StageFile
 
 # What the manifest says of one file.
@@ -102,7 +103,8 @@ def write_ledgers(out: Path, ledgers: Mapping[str, Iterable[pa.Table]]) -> tuple
 def forget_superseded(out: Path) -> None:
     """Delete the files that the current publication set aside for readers of the one before."""
     for path in (out / SUPERSEDED).glob("*/*.parquet"):
-        remove(path)
+        if PUBLISHED.fullmatch(path.name):
+            remove(path)
 
 
 def supersede(out: Path, named: list[Entry]) -> None:
@@ -110,7 +112,7 @@ def supersede(out: Path, named: list[Entry]) -> None:
     keep = {out / entry["path"] for entry in named}
     for folder in ("data", "rejected"):
         for path in (out / folder).glob("*.parquet"):
-            if path not in keep:
+            if path not in keep and PUBLISHED.fullmatch(path.name):
                 move(path, out / SUPERSEDED / folder / path.name)
 
 

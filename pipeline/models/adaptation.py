@@ -168,7 +168,11 @@ class Adaptation:
         sets = known.get(self._name, [])
         if any(changes not in sets for changes in self._accepted):
             self._accepted = [*(changes for changes in sets if changes not in self._accepted), *self._accepted]
-            write_text(self._path, json.dumps(known | {self._name: self._accepted}, indent=1, sort_keys=True) + "\n")
+            write_text(
+                self._path,
+                json.dumps(known | {self._name: self._accepted}, indent=1, sort_keys=True) + "\n",
+                private=True,
+            )
 
 
 @cache

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pipeline.errors import RowReject
+from pipeline.storage import stopping
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -45,7 +46,8 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine on the loop and wait; if the waiting is interrupted, the coroutine is cancelled."""
     future = asyncio.run_coroutine_threadsafe(work, event_loop())
     try:
-        return future.result()
+        with stopping.waking(future.cancel):
+            return future.result()
     except BaseException:
         future.cancel()
         raise

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.addresses import reveal
 from pipeline.config.model_names import SCORERS, ModelSpec, base_url
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError, RowReject
@@ -200,7 +201,7 @@ def request_params(settings: Settings, spec: ModelSpec, row_seed: int, *, first:
     if isinstance(settings, PolicySettings) and settings.top_p is not None:
         params["top_p"] = settings.top_p
     params |= _reasoning(settings, spec)
-    extra = dict(settings.extra)
+    extra = reveal(settings.extra)
     if spec.provider == "local":
         # llama.cpp sums in another order over a cached prompt: what another row left there must not show in the answer.
         extra = {**catalog.get(spec.name).defaults, "cache_prompt": not first, **extra}

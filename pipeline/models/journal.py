@@ -31,6 +31,7 @@ from pipeline.errors import StorageError
 from pipeline.models.answer import Answer
 from pipeline.models.journal_damage import set_aside_if_damaged
 from pipeline.models.journal_parts import gather
+from pipeline.storage.atomic import private_file
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]
 
@@ -105,8 +106,9 @@ class Journal:
         self._writer = ThreadPoolExecutor(1, "journal")
         self._reading = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self.warning = set_aside_if_damaged(path)
+            # SQLite gives its log and its index of the log the same permissions.
+            private_file(path)
             self._db = self._open()
             # Readers of a WAL don't wait for its writer, as long as they have a connection of their own.
             self._reader = self._open()
@@ -240,6 +242,15 @@ class Journal:
         )
         with self._explained(), self._reading:
             return self._reader.execute(query, (stage, model)).fetchone() is not None
+
+    def paid(self) -> dict[str, list[int]]:
+        """Answers and picodollars by stage; what is uncertain is left out. Neither ever becomes less."""
+        paid: dict[str, list[int]] = {}
+        for total in self._totals():
+            if total.kind != "uncertain":
+                answers, money = paid.get(total.stage, [0, 0])
+                paid[total.stage] = [answers + total.calls * (total.kind == "answers"), money + total.picodollars]
+        return paid
 
     def calls(self) -> dict[str, int]:
         """Answers by stage."""

@@ -27,7 +27,7 @@ def set_aside_if_damaged(path: Path) -> str | None:
             file.rename(aside.with_name(aside.name + suffix))
     return (
         f"{path}: the journal of paid answers was damaged ({reason}) and is now {aside.name}; a new one is begun. "
-        "Finished shards stay, other answers are requested and paid for again, and --budget counts from 0"
+        "Finished shards stay, other answers are requested and paid for again, and --budget counts what is known to be spent"
     )
 
 

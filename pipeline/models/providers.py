@@ -14,6 +14,7 @@ from pipeline.config.model_names import OPENAI_URL
 from pipeline.errors import RowReject
 from pipeline.models.adaptation import apply_changes, refused
 from pipeline.models.answer import Answer
+from pipeline.models.body_limit import limit_body
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
 from pipeline.models.error_words import seconds_until
 from pipeline.models.keys import Access, is_loopback, usable_proxy
@@ -44,7 +45,8 @@ class SdkProvider(Provider):
         self._sdk = sdk
         self._access = access
         with usable_proxy():
-            http_client = sdk.DefaultAioHttpClient(trust_env=not is_loopback(access.base_url), follow_redirects=False)
+            trust_env, hooks = not is_loopback(access.base_url), {"response": [limit_body]}
+            http_client = sdk.DefaultAioHttpClient(trust_env=trust_env, event_hooks=hooks, follow_redirects=False)
         self.client = getattr(sdk, client)(
             base_url=access.base_url,
             api_key=access.api_key or _NO_KEY,

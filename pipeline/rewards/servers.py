@@ -26,6 +26,7 @@ from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop
+from pipeline.models.body_limit import ResponseTooLarge, limit_body
 from pipeline.models.error_words import read_words, wait_by_headers
 from pipeline.models.event_loop import each_row
 from pipeline.models.keys import Access, access, is_loopback, usable_proxy
@@ -152,7 +153,7 @@ class ServerReward(RewardModel):
     async def _score_batch(self, items: Sequence[Item]) -> list[Score]:
         try:
             with self._breaker.watch("score"):
-                body = fill(self._api.body, self._values(items))
+                body = fill(reveal(self._api.body), self._values(items))
                 response: Any = await retrying(self._settings.attempts, self._settings.timeout_s)(self._send, body)
         except RowReject as reject:
             if reject.reason != "bad_request" or len(items) == 1:
@@ -190,12 +191,15 @@ class ServerReward(RewardModel):
                     headers=headers,
                     limits=unlimited,
                     trust_env=not is_loopback(self._api.url),
+                    event_hooks={"response": [limit_body]},
                 )
             event_loop.at_exit(self._client.aclose)
         with await self._limiter.start(sum(map(len, _strings(body)))):
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
                     response = await self._client.post(reveal(self._api.url), json=body)
+            except ResponseTooLarge as error:
+                raise Transient("malformed_answer", str(error)) from None
             except (TimeoutError, httpx2.TimeoutException):
                 raise Transient("timed_out", "no answer within the time-out") from None
             except (httpx2.HTTPError, OSError) as error:

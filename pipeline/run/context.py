@@ -23,6 +23,7 @@ from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.rewards.judge import RevisionJudge
+from pipeline.run.paid import Paid
 from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several
 from pipeline.stages.revision_checks import REFERENCE_DISTANCE
@@ -80,6 +81,10 @@ class Context:
             return Journal(own_journal(path), base=path)
         # The workers of a standing cluster may be on any machine.
         return Journal(path, across_machines=bool(run.runner_address))
+
+    @cached_property
+    def paid(self) -> Paid:
+        return Paid(self.work, self.journal)
 
     @cached_property
     def budget(self) -> Budget:

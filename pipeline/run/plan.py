@@ -99,7 +99,7 @@ def plan_shards(
         raise sources.all_bad(rows, intake.first_bad, intake.adapters)
     progress.forget_from(work, shards)
     plan = Plan(shards, rows, intake.replaced, wanted, short_digests(inputs | {"source.limit": config.source.limit}))
-    write_text(work / "plan.json", json.dumps(asdict(plan)))
+    write_text(work / "plan.json", json.dumps(asdict(plan)), private=True)
     if intake.replaced:
         characters = f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates)"
         warn(f"{characters}, in {intake.replaced_rows} rows, were replaced by U+FFFD")

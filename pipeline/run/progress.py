@@ -9,6 +9,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.storage.atomic import private_folder
 from pipeline.storage.location import local_side
 
 _EVERY_S = 0.3
@@ -32,7 +33,8 @@ class StageProgress:
         self._lock = threading.Lock()
         self._written = 0.0
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent.parent)
+            private_folder(self._path.parent)
         self._write()
 
     def add(self, rows: int = 1, rejected: int = 0) -> None:
@@ -53,6 +55,7 @@ class StageProgress:
         temporary = self._path.with_suffix(".tmp")
         with suppress(OSError):
             temporary.write_text(json.dumps(vars(self._counts)))
+            temporary.chmod(0o600)
             temporary.replace(self._path)
 
 

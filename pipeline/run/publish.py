@@ -25,8 +25,9 @@ from pipeline.run.pricing import prices, unpriced
 from pipeline.sources import ResolvedSource
 from pipeline.stages.select import Thresholds
 from pipeline.storage import stage_files
-from pipeline.storage.atomic import remove_temporaries, write_text
+from pipeline.storage.atomic import write_text
 from pipeline.storage.location import journal_of
+from pipeline.storage.ours import remove_temporaries
 from pipeline.storage.stage_files import StageFile
 from pipeline.text import redact_paths
 
@@ -81,13 +82,13 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     # `publication` counts the publications in this folder that differ from the one before.
     before = manifest.load_or_none(out) or {}
     content = {"format": "figa-pipeline", "publication": 0, **record.WRITTEN_BY, **content}
-    known = {key: value for key, value in before.items() if key != "digest"} | {"publication": 0}
+    known = {key: value for key, value in before.items() if key not in ("digest", "documents")} | {"publication": 0}
     changed = known != json.loads(json.dumps(content))
     content["publication"] = (before.get("publication", 1) if before else 0) + changed
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
-    written = manifest.write(out, content)
+    written = manifest.write(out, content | {"documents": manifest.documents(out)})
     supersede(out, [*content["files"], *content["rejected_files"]])
     return written
 

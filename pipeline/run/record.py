@@ -74,7 +74,7 @@ def remember(config: CurationConfig, run_digest: str, inputs: dict[str, str], un
         # The variables that settings name for keys, by model with its address; for `figa cancel`.
         "keys": {address: variable for address, variable in named if variable},
     }
-    write_text(config.out / "work" / _NAME, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_text(config.out / "work" / _NAME, json.dumps(facts, indent=1, ensure_ascii=False) + "\n", private=True)
 
 
 def recall(out: Path) -> dict[str, Any]:
@@ -97,10 +97,12 @@ def check_not_newer(out: Path, manifest: dict[str, Any] | None) -> None:
             )
 
 
-def rerun_of(settings: dict[str, Any], assignments: Sequence[str], out: Path) -> CurationConfig:
-    """The configuration that has `settings`, changed by `--set` assignments. Raises ConfigError."""
+def rerun_of(
+    settings: dict[str, Any], assignments: Sequence[str], out: Path, *, allow_code: bool = False
+) -> CurationConfig:
+    """The configuration that has `settings`, changed by `--set` assignments. Raises ConfigError, also where they run code."""
     try:
         load_config(base=settings)
     except ConfigError as error:
         raise ConfigError(f"{out}: its settings are of another version ({error}); name yours with --config") from None
-    return load_config(None, [*assignments], {"output.dir": str(out)}, base=settings)
+    return load_config(None, [*assignments], {"output.dir": str(out)}, base=settings, allow_code=allow_code)

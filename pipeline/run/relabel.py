@@ -31,7 +31,7 @@ from pipeline.storage.stage_files import StageOutput
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
 _NOT_INHERITED = set(
-    "digest publication version schema_version unanswered unpriced prices billed_above_limits cost_uncertain_usd "
+    "digest documents publication version schema_version unanswered unpriced prices billed_above_limits cost_uncertain_usd "
     "cost_usd_by_call".split()
 )
 # Distance limits hold again only where they are named: the pairs passed them when the data set was created.

@@ -32,7 +32,11 @@ def context_of(config: CurationConfig, *, rebuild: bool = False) -> Context:
         key = config.model_dump_json()
         context = _contexts.pop(key, None)
         if context is None or rebuild:
-            context = Context(config).prepare()
+            context = Context(config)
+            # Before the budget is what the journal knows. A cluster's worker may have a journal of its own.
+            if rebuild and (missing := context.paid.missing()):
+                context.journal.warning = "; ".join(filter(None, [context.journal.warning, missing]))
+            context.prepare()
         while len(_contexts) >= _MOST_CONTEXTS:
             del _contexts[next(iter(_contexts))]
         _contexts[key] = context
@@ -85,6 +89,8 @@ def run_stage(context: Context, shard: int, stage: str, thresholds: Thresholds |
             notes=output.notes,
             inputs=definition.short_digests(inputs, source.content),
         )
+        if context.config.run.runner == "threads":
+            context.paid.record()
     progress.finish(done.rejected)
     return done
 

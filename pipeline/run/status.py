@@ -3,9 +3,6 @@
 Reads facts and scores, never texts, and calls no model; works on folders that are half done, damaged or in use.
 """
 
-import os
-import re
-import socket
 import sqlite3
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -26,6 +23,7 @@ from pipeline.schema import digest
 from pipeline.stages.table import BY_NAME, UNKNOWN, Inputs, Stage, short_digests
 from pipeline.storage import stage_files
 from pipeline.storage.location import journal_of
+from pipeline.storage.lock import is_alive
 from pipeline.storage.stage_files import StageFile
 
 
@@ -275,13 +273,7 @@ def _owner(path: Path) -> str | None:
     if not path.is_file():
         return None
     text = path.read_text("utf-8", "replace").partition("\n")[0]
-    owner = re.fullmatch(r"process (\d+) on (.+)", text)
-    try:
-        if owner and owner[2] == socket.gethostname():
-            os.kill(int(owner[1]), 0)
-            return text
-    except ProcessLookupError:
-        return f"nobody: {text} ended without tidying up, and the next run takes over"
-    except (OSError, OverflowError):
-        pass
-    return f"{text}, if that still runs"
+    alive = is_alive(text)
+    if alive is None:
+        return f"{text}, if that still runs"
+    return text if alive else f"nobody: {text} ended without tidying up, and the next run takes over"

@@ -18,8 +18,9 @@ Pure: sees text and probabilities, never a model.
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rapidfuzz.distance import LCSseq, Levenshtein
 
@@ -65,23 +66,12 @@ def beginnings(logprobs: Sequence[Sequence[Sequence[Any]]], text: str) -> list[s
     ]
 
 
-class Refused(NamedTuple):
-    """Why a revision is not the one that goes on, and the revision."""
-
-    why: str
-    text: str
-
-
-def best(candidates: Sequence[str], draft: str, reference: str) -> tuple[str | None, list[Refused]]:
-    """The revision that comes nearest to the reference of those without a fault, None without one; and all refused."""
-    refused = []
-    passed: dict[str, float] = {}
-    for text in dict.fromkeys(candidates):
-        if why := fault(text, draft, reference):
-            refused.append(Refused(why, text))
-        else:
-            passed[text] = rouge_l(text, reference)
-    return max(passed, key=passed.__getitem__, default=None), refused
+def best(candidates: Iterable[str], draft: str, reference: str) -> tuple[str | None, dict[str, int]]:
+    """The revision that comes nearest to the reference of those without a fault, None without one; and how many miss what."""
+    faults = {text: fault(text, draft, reference) for text in candidates}
+    passed = [text for text, why in faults.items() if not why]
+    nearest = max(passed, key=lambda text: rouge_l(text, reference), default=None)
+    return nearest, dict(Counter(filter(None, faults.values())))
 
 
 def fault(text: str, draft: str, reference: str) -> str | None:
@@ -138,12 +128,9 @@ def _repeats(text: str) -> bool:
 def _edited(draft: str, text: str) -> tuple[list[str], list[str]]:
     """The words that a revision removed from the draft and those that it added."""
     before, after = _words(draft), _words(text)
-    removed, added = [], []
-    for edit in Levenshtein.opcodes(before, after):
-        if edit.tag != "equal":
-            removed += before[edit.src_start : edit.src_end]
-            added += after[edit.dest_start : edit.dest_end]
-    return removed, added
+    edits = [edit for edit in Levenshtein.opcodes(before, after) if edit.tag != "equal"]
+    removed = [word for edit in edits for word in before[edit.src_start : edit.src_end]]
+    return removed, [word for edit in edits for word in after[edit.dest_start : edit.dest_end]]
 
 
 def _words(text: str) -> list[str]:

@@ -183,10 +183,10 @@ class _RowReviser:
                     "revise", ChatRequest(begun, self._settings.max_tokens, self._params())
                 )
                 texts += [answer.text] if answer.finish == "stop" else []
-        texts = [text.strip() for text in texts if not self._unusable(text)]
-        revised, refused = branches.best(texts, draft, reference)
+        usable = (text.strip() for text in texts if not self._unusable(text))
+        revised, refused = branches.best(usable, draft, reference)
         if revised is None:
-            raise RowReject("no_correction", refused=dict(Counter(each.why for each in refused)))
+            raise RowReject("no_correction", refused=refused)
         return branches.diagnosis(draft, revised, reference), [revised]
 
     def _unusable(self, text: str) -> bool:

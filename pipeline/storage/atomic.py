@@ -6,35 +6,42 @@ removes it. A remote file is written on this machine and put in one piece, becau
 """
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.storage import stopping
 from pipeline.storage.location import state_folder
 from pipeline.storage.remote import RemotePath
 
 TEMPORARY = ".tmp-"
-_ABANDONED_S = 86_400
-_UPLOADS = "uploads"
+UPLOADS = "uploads"
 
 
 @contextmanager
-def replacing(path: Path, *, choose_path: Callable[[Path], Path] | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path, *, choose_path: Callable[[Path], Path] | None = None, private: bool = False
+) -> Iterator[Path]:
     """Yield a temporary path; when the block succeeds, its file replaces `path`.
 
-    choose_path: returns, for the finished temporary file, the path to replace instead of `path`.
+    choose_path: returns, for the finished temporary file, the path to replace instead of `path`. private: whatever the umask,
+    only the user can read the file and its folder.
     Raises StorageError naming `path` when the disk refuses; the target is then unchanged and the temporary file gone.
     """
+    stopping.check()
     name = f"{TEMPORARY}{os.getpid()}-{path.name}"
     remote = isinstance(path, RemotePath)
-    temporary = state_folder() / _UPLOADS / f"{name}-{uuid.uuid4().hex}" if remote else path.with_name(name)
+    temporary = state_folder() / UPLOADS / f"{name}-{uuid.uuid4().hex}" if remote else path.with_name(name)
     try:
         with _refusals(path, "written"):
+            if private or remote:
+                private_folder(temporary.parent)
             temporary.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
+            if private:
+                temporary.chmod(0o600)
             _commit(temporary, choose_path(temporary) if choose_path else path)
     finally:
         with suppress(OSError):
@@ -55,8 +62,24 @@ def _commit(temporary: Path, target: Path) -> None:
         os.close(folder)
 
 
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+def private_folder(folder: Path) -> None:
+    """Create a folder that only the user can enter, or make it so."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Another user's, which a group shares, stays as it is.
+    with suppress(PermissionError):
+        folder.chmod(0o700)
+
+
+def private_file(path: Path) -> None:
+    """Create a file, and its folder, that only the user can read, or make them so; its content stays."""
+    private_folder(path.parent)
+    path.touch(mode=0o600)
+    with suppress(PermissionError):
+        path.chmod(0o600)
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    with replacing(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -80,16 +103,3 @@ def _refusals(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         message = f"{path}: can't be {what}: {error.strerror or error}; free the cause and run again"
         raise StorageError(message) from error
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Delete what killed runs left in an output folder."""
-    if not isinstance(folder, RemotePath):
-        for leftover in folder.rglob(f"{TEMPORARY}*"):
-            remove(leftover)
-        return
-    # All runs on this machine share this folder: only files a day old are certainly abandoned.
-    for leftover in (state_folder() / _UPLOADS).glob(f"{TEMPORARY}*"):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _ABANDONED_S:
-                leftover.unlink()

@@ -7,7 +7,7 @@ files that are being uploaded. `local_side` says where:
     $FIGA_STATE, else the user's state folder for this program (Linux: ~/.local/state/figa-pipeline)
     └─ s3-bucket-prefix-1a2b3c4d/      the journal of s3://bucket/prefix, and whatever else in work/ is no stage file
 
-Losing that folder loses no data, but the responses for unfinished shards are paid again, and `--budget` counts from zero.
+Losing that folder loses no data, but the responses for unfinished shards are paid again.
 The manifest counts the calls and the money of the machine that publishes.
 """
 
@@ -21,12 +21,19 @@ from pipeline.errors import ConfigError
 from pipeline.storage.remote import RemotePath, holds_secrets, is_url
 
 MANIFEST = "manifest.json"
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000
 
 
 def location(text: str | Path) -> Path:
     """The folder that a path or URL names. Raises ConfigError for one that can't be an output folder."""
     if not isinstance(text, str):
         return text
+    if not text.strip() or "\0" in text:
+        raise ConfigError(f"output folder {text!r}: expected a folder's path, or the URL of a store")
+    if len(text) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in text.split("/")):
+        raise ConfigError(
+            f"output folder {text[:40]}…: a name may have {_LONGEST_NAME} bytes, and a path {_LONGEST_PATH}"
+        )
     if not is_url(text):
         try:
             return Path(text).expanduser()
@@ -35,7 +42,10 @@ def location(text: str | Path) -> Path:
     if holds_secrets(text) or any(char in text for char in "?#*["):
         what = "may hold no user name, password, query, wildcard or '::'; give credentials in the environment"
         raise ConfigError(f"an output folder's URL {what}")
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise ConfigError(f"output folder {text}: {error}") from None
     if parts.scheme in ("file", "local"):
         return Path(text.partition("://")[2])
     if parts.scheme in ("http", "https") or not parts.netloc:

@@ -16,15 +16,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.errors import StorageError, StoreUnreachable, UsageError
-from pipeline.schema import STAGES
-from pipeline.storage.atomic import TEMPORARY, write_text
+from pipeline.storage.atomic import private_folder, write_text
 from pipeline.storage.location import MANIFEST, journal_of, local_side
+from pipeline.storage.ours import check_ours
 from pipeline.storage.remote import RemotePath
 
 Warn = Callable[[str], None]
-_PUBLISHED_NAME = re.compile(
-    rf"(train-\d{{5}}-of-\d{{5}}|{'|'.join(STAGES)})(-[0-9a-f]{{8}})?\.parquet|{re.escape(TEMPORARY)}.*"
-)
 # Per locked remote folder, the version of its manifest: at the time of locking, then of what this process put. None: none.
 _manifest_versions: dict[RemotePath, str | None] = {}
 
@@ -34,16 +31,15 @@ def run_lock(out: Path, warn: Warn) -> Iterator[None]:
     """Hold the output folder; the text of `work/run.owner` says who holds it.
 
     For a remote folder the lock on this machine comes first, then the object in the store.
-    Raises UsageError when the folder can't be written or has somebody else's files where a publication would put its own,
-    StorageError when another run holds it.
+    Raises UsageError when the folder can't be written or is somebody else's, StorageError when another run holds it.
     """
     work = local_side(out / "work")
     owner = work / "run.owner"
-    lock = FileLock(work / "run.lock")
+    lock = FileLock(work / "run.lock", mode=0o600)
     try:
         with suppress(StoreUnreachable):  # which _store_lock reports
-            _check_ours(out)
-        work.mkdir(parents=True, exist_ok=True)
+            check_ours(out)
+        private_folder(work)
         lock.acquire(timeout=0)
     except Timeout:
         raise StorageError(f"{out}: in use by {_read(owner)}; wait for it, stop it, or choose another --out") from None
@@ -54,6 +50,7 @@ def run_lock(out: Path, warn: Warn) -> Iterator[None]:
             warn(f"taking over {out} from {_read(owner)}, which ended without tidying up; finished work is kept")
         try:
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            owner.chmod(0o600)
         except OSError as error:
             raise _unwritable(out, work, error) from None
         with _store_lock(out, warn) if isinstance(out, RemotePath) else nullcontext():
@@ -94,7 +91,7 @@ def _store_lock(out: RemotePath, warn: Warn) -> Iterator[None]:
         if not journal_of(out).exists() and (out / "work" / "plan.json").exists():
             warn(
                 f"the journal of {out} is not on this machine ({journal_of(out)} is missing): answers of unfinished shards "
-                "are paid again, and a budget counts from nothing"
+                "are paid again, and a budget counts what work/paid.json knows"
             )
     except (StoreUnreachable, OSError) as error:
         raise UsageError(f"output folder {out}: can't be used ({error}); or choose another --out") from error
@@ -113,8 +110,7 @@ def _put_owner(out: RemotePath, owner: RemotePath, mine: str, warn: Warn) -> Non
         owner.put(mine.encode(), over=None)
         return
     version, other = owner.version(), owner.read_text(errors="replace").partition("\n")[0]
-    named = re.fullmatch(r"process (\d+) on (.+)", other)
-    if not named or named[2] != socket.gethostname() or _alive(int(named[1])):
+    if is_alive(other) is not False:
         raise StorageError(
             f"{out}: in use by {other}; wait for it, stop it, or choose another --out. If it no longer runs, delete {owner}"
         )
@@ -125,29 +121,16 @@ def _put_owner(out: RemotePath, owner: RemotePath, mine: str, warn: Warn) -> Non
     warn(f"taking over {out} from {other}, which ended without tidying up; finished work is kept")
 
 
-def _alive(process: int) -> bool:
+def is_alive(owner: str) -> bool | None:
+    """Whether the process that a text of `run.owner` names still runs; None where this machine can't tell."""
+    named = re.fullmatch(r"process (\d+) on (.+)", owner)
+    if not named or named[2] != socket.gethostname():
+        return None
     try:
-        os.kill(process, 0)
+        os.kill(int(named[1]), 0)
     except (OSError, OverflowError) as error:
         return not isinstance(error, ProcessLookupError)
     return True
-
-
-def _check_ours(out: Path) -> None:
-    """Raise UsageError when a publication in `out` would overwrite files that are not this program's.
-
-    A folder with a manifest or with traces of a run is this program's, and so are files with the names of published ones.
-    """
-    traces = (out / MANIFEST, out / "work" / "plan.json", local_side(out / "work") / "run.lock", journal_of(out))
-    if any(path.exists() for path in traces):
-        return
-    foreign = [out / name for name in ("README.md", "report.html") if (out / name).exists()]
-    for folder in ("data", "rejected"):
-        foreign += [path for path in (out / folder).glob("*") if not _PUBLISHED_NAME.fullmatch(path.name)]
-    if foreign:
-        raise UsageError(
-            f"output folder {out}: {foreign[0]} is not this program's, and would be lost; choose another --out"
-        )
 
 
 def _unwritable(out: Path, work: Path, error: OSError) -> UsageError:

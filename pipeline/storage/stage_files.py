@@ -179,7 +179,7 @@ def commit(
         ledger=ledger,
     )
     facts = {name: value for name, value in asdict(file).items() if name != "path"}
-    write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True))
+    write_text(path.with_suffix(".json"), json.dumps(facts, sort_keys=True), private=True)
     return file
 
 
@@ -208,7 +208,7 @@ def _write(path: Path, table: pa.Table) -> tuple[str, int]:
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_table(table.combine_chunks())
     content = sink.getvalue()
-    with replacing(path) as temporary:
+    with replacing(path, private=True) as temporary:
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest(), content.size
 

@@ -31,7 +31,7 @@ from pipeline.dataset.measures import files_of, measure, median
 from pipeline.errors import CurationError, ModelUnavailable, UsageError
 from pipeline.models import factory
 from pipeline.models.local import catalog, download
-from pipeline.storage import stage_files
+from pipeline.storage import stage_files, stopping
 from pipeline.storage.atomic import write_text
 from pipeline.storage.remote import RemotePath
 
@@ -89,7 +89,7 @@ def trained(root: Path, model: str, folder: Path, options: Sequence[str]) -> Pat
     if (target / "training.json").exists():
         return target
     command = [sys.executable, "-m", "pipeline", "train", str(root), "--model", model, "--out", str(target)]
-    done = subprocess.run([*command, *options], stdout=2, stderr=subprocess.PIPE, text=True, check=False)
+    done = stopping.run([*command, *options], stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise CurationError(f"figa train: {(done.stderr.strip() or f'exit code {done.returncode}').splitlines()[-1]}")
     return target
@@ -116,6 +116,7 @@ def served(model: str, folder: Path, command: str, port: int) -> Iterator[str]:
                     raise ModelUnavailable(
                         f"--serve {words[0]}: it ended with exit code {server.returncode}; see {log}"
                     )
+                stopping.check()
                 time.sleep(0.5)
             yield f"http://127.0.0.1:{port}/v1"
         finally:

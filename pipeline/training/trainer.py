@@ -19,6 +19,7 @@ import torch
 from transformers import Trainer
 
 from pipeline.errors import UsageError
+from pipeline.storage import stopping
 from pipeline.training.collator import COLUMNS
 from pipeline.training.loss import GATE, Gate, Signal, figa_terms, weighted_positions
 
@@ -66,6 +67,7 @@ class FigaTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """A micro-batch's share of the loss, in a training step; else the batch's own loss."""
+        stopping.check()
         features = {name: value for name, value in inputs.items() if name not in ("labels", "loss_weights")}
         outputs = model(**features, use_cache=False)
         labels, weights = inputs["labels"], inputs["loss_weights"]

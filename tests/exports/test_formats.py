@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import open_dataset
 from pipeline.dataset import manifest
+from pipeline.errors import UsageError
 from pipeline.exports import formats
 from pipeline.exports.formats import DATASET
 from pipeline.exports.rows import instruction, unfit_for_llamafactory
@@ -119,6 +120,60 @@ def test_sequences_are_the_published_lists_bit_for_bit(published: Path, tmp_path
         part = found.take(list(range(first, found.num_rows, 2)))
         for name, field in (("input_ids", "input_ids"), ("labels", "labels"), ("loss_weights", "weights")):
             assert part[name].combine_chunks().equals(stored[f"{side}_{field}"].combine_chunks())
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_datums_are_the_published_sequences_shifted_by_one(published: Path, rows: Any, tmp_path: Path) -> None:
+    """By Tinker's documented `Datum`, and by its own class where that is installed."""
+    made(published, tmp_path / "out", "tinker")
+    found = json_lines(tmp_path / "out" / "train.jsonl")
+    sequences = [(row, side) for row in rows for side in ("revised", "initial")]
+    for datum, (row, side) in zip(found, sequences, strict=True):
+        ids, inputs = row[f"{side}_input_ids"], datum["loss_fn_inputs"]
+        assert datum["model_input"]["chunks"] == [{"type": "encoded_text", "tokens": ids[:-1]}]
+        assert inputs["target_tokens"] == {"data": ids[1:], "dtype": "int64", "shape": [len(ids) - 1]}
+        assert inputs["weights"]["data"] == row[f"{side}_weights"][1:]
+    made(published, tmp_path / "revised", "tinker", "revised")
+    assert json_lines(tmp_path / "revised" / "train.jsonl") == found[::2]
+    tinker = pytest.importorskip("tinker")
+    first = found[0]
+    tensors = {name: tinker.TensorData(**value) for name, value in first["loss_fn_inputs"].items()}
+    model_input = tinker.ModelInput.from_ints(first["model_input"]["chunks"][0]["tokens"])
+    datum = tinker.Datum(model_input=model_input, loss_fn_inputs=tensors)
+    assert datum.model_input.length == len(tensors["weights"].data) == len(tensors["target_tokens"].data)
+
+
+def test_tis_dpo_has_a_weight_for_each_response_token(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "tis-dpo")
+    for row, pair in zip(loaded(tmp_path / "out", tmp_path), rows, strict=True):
+        for name, side in (("chosen", "revised"), ("rejected", "initial")):
+            assert row["prompt_ids"] + row[f"{name}_ids"] == pair[f"{side}_input_ids"]
+            assert [0] * len(row["prompt_ids"]) + row[f"{name}_weight"] == [abs(w) for w in pair[f"{side}_weights"]]
+    with pytest.raises(UsageError, match="--variant tokens"):
+        made(published, tmp_path / "authors", "tis-dpo", "authors")  # an EOS ends every turn of the prompt
+
+
+def test_tis_dpo_for_the_authors_trainer(published: Path, tmp_path: Path) -> None:
+    config = relabelling.relabel_settings(manifest.load(published) or {}, [], {"labels.template": "plain"})
+    relabelling.relabel(published, tmp_path / "set", config.labels, advance=lambda rows: None, warn=print)
+    made(tmp_path / "set", tmp_path / "out", "tis-dpo", "authors")
+    pairs = open_dataset(tmp_path / "set").to_table().to_pylist()
+    for row, pair in zip(json_lines(tmp_path / "out" / "train.jsonl"), pairs, strict=True):
+        assert (row["chosen"], row["rejected"]) == (pair["revised"], pair["initial"])
+        prompt = len(pair["prompt_input_ids"])
+        # Their loader changes the sign of the first, and appends the EOS.
+        assert [-weight for weight in row["chosen_weight"]] == pair["revised_weights"][prompt:-1]
+        assert row["rejected_weight"] == [abs(weight) for weight in pair["initial_weights"][prompt:-1]]
+
+
+def test_dpo_has_reference_and_margin_where_there_are_rewards(published: Path, rows: Any, tmp_path: Path) -> None:
+    made(published, tmp_path / "out", "dpo")
+    for row, pair in zip(loaded(tmp_path / "out", tmp_path), rows, strict=True):
+        assert row["reference"] == [{"role": "assistant", "content": pair["reference"]}]
+        assert row["margin"] == pytest.approx(pair["reward_revised"] - pair["reward_initial"], abs=1e-6)
 
 
 def check_llamafactory_row(row: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from pipeline.models import retry
 from pipeline.run import shards
 from pipeline.text import one_line
 from tests.conftest import as_arguments
-from tests.loopback import LoopbackServer
+from tests.loopback import LoopbackServer, behaviours
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.loopback.rewards import RewardDesk
 
@@ -59,7 +59,7 @@ def test_an_address_is_known_by_a_mark_and_its_secret_changes_nothing() -> None:
 def test_an_address_from_another_process_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     marked = conceal(SIGNED)
     monkeypatch.setenv("FIGA_ADDRESSES", "")
-    with pytest.raises(ConfigError, match="give the whole address again"):
+    with pytest.raises(ConfigError, match="give the whole setting again"):
         reveal(marked)
 
 
@@ -75,9 +75,74 @@ def test_settings_hold_no_query() -> None:
     assert load_config(base=json.loads(dumped)) == config
 
 
-def test_a_key_among_the_parameters_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"extra.api_key: settings are stored"):
-        load_config(flags={"policy.extra": {"api_key": CANARY}})
+NESTED = {"user_token": CANARY, "options": {"headers": [{"Authorization": f"Bearer {CANARY}"}], "top_k": 5}}
+
+
+def test_parameters_named_like_a_secret_are_masked_however_deep() -> None:
+    config = load_config(flags={"policy.extra": NESTED, "reward.request": {"password": CANARY, "inputs": "$texts"}})
+    dumped = config.model_dump_json()
+    assert CANARY not in dumped and '"top_k":5' in dumped and '"inputs":"$texts"' in dumped
+    assert reveal(config.policy.extra) == NESTED
+    assert load_config(base=json.loads(dumped)) == config
+    other = load_config(flags={"policy.extra": {"user_token": f"{CANARY}2"}})
+    assert other.policy.extra["user_token"] != config.policy.extra["user_token"], "another secret, another digest"
+
+
+def test_what_a_row_says_is_never_taken_for_a_mark() -> None:
+    mark = load_config(flags={"policy.extra": NESTED}).policy.extra["user_token"]
+    assert reveal({"text": f"which one is {mark}"}) == {"text": f"which one is {mark}"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [f"policy.extra={{password: {CANARY}"],
+        [f"policy.extra.api_key={CANARY}: ["],
+        [f"policy.extra {CANARY} authorization"],
+        [f"policy.extra={CANARY}", "policy.extra.x=1"],
+        [f"policy.extra=[{{password: {CANARY}}}]"],
+        [f"reward.request=[{CANARY}]"],
+        [f"source.input=https://ann:{CANARY}@host/rows.jsonl"],
+        [f"run.runner_address=tls://ann:{CANARY}@host:1"],
+        [f"source.decontaminate=https://ann:{CANARY}@host/x"],
+        [f"labels.tokenizer=https://{CANARY}@host/x"],
+    ],
+)
+def test_no_message_about_settings_repeats_a_secret(words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(assignments=words)
+    assert CANARY not in str(caught.value)
+
+
+def test_a_bad_line_of_a_file_of_settings_is_named_by_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"policy:\n  extra: {{password: {CANARY}\nreviser: [")
+    with pytest.raises(ConfigError, match="line 3, column") as caught:
+        load_config(file)
+    assert CANARY not in str(caught.value)
+
+
+def test_a_whole_run_with_secret_parameters(
+    loopback: Start,  # noqa: F811
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bodies: list[str] = []
+
+    @web.middleware
+    async def note(http: web.Request, handler: Any) -> web.StreamResponse:
+        bodies.append(await http.text())
+        return await handler(http)  # type: ignore[no-any-return]
+
+    server = loopback(behaviours.pipeline, extensions=[lambda app, engine: app.middlewares.append(note)])
+    models = {f"{role}__model": f"openai/{role}@{server.openai_url}" for role in ("policy", "reviser")}
+    config = settings(source__limit=12, policy__extra=NESTED, reviser__extra={"password": CANARY}, **models)
+    shards.forget_contexts()
+    assert main(["build", *as_arguments(config), "--prefect", "off"]) == 0
+    assert sum(CANARY in body for body in bodies) >= 12
+    assert main(["status", str(config.out)]) == 0
+    told = capsys.readouterr()
+    assert CANARY not in told.out + told.err and not holders(config.out, CANARY)
 
 
 @pytest.mark.parametrize(

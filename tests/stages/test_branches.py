@@ -82,8 +82,7 @@ def test_where_the_reference_declines_the_revision_must_turn() -> None:
 def test_the_nearest_to_the_reference_goes_on_and_the_others_say_why_not() -> None:
     less = "Boil the egg for about six minutes, and it is easy to peel."
     assert branches.fault(less, DRAFT, REFERENCE) is None
-    revised, refused = branches.best([DRAFT, less, MENDED, less], DRAFT, REFERENCE)
-    assert revised == MENDED and [each.why for each in refused] == ["unchanged"]
+    assert branches.best([DRAFT, less, MENDED, less], DRAFT, REFERENCE) == (MENDED, {"unchanged": 1})
     assert branches.best([DRAFT], DRAFT, REFERENCE)[0] is None
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage.atomic import TEMPORARY, remove_temporaries, replacing, write_text
+from pipeline.storage.atomic import TEMPORARY, replacing, write_text
+from pipeline.storage.ours import remove_temporaries
 from tests.conftest import ROOT, child_environment
 
 CODES = [errno.ENOSPC, errno.EIO, errno.EACCES]
@@ -121,11 +122,11 @@ with replacing(Path(sys.argv[1])) as temporary:
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_after_kill_9_the_old_content_stands_and_the_next_run_tidies_up(tmp_path: Path, call: str) -> None:
-    path = tmp_path / "sub" / "file.txt"
+    path = tmp_path / "work" / "plan.json"
     write_text(path, "old")
     command = [sys.executable, "-c", KILLED, str(path), call]
     assert subprocess.run(command, cwd=ROOT, env=child_environment(), check=False).returncode == -signal.SIGKILL
     assert path.read_text() == "old"
     assert len(names(path.parent)) == 2
     remove_temporaries(tmp_path)
-    assert names(path.parent) == ["file.txt"]
+    assert names(path.parent) == ["plan.json"]

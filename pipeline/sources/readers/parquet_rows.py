@@ -16,9 +16,11 @@ UNPACKED_A_BYTE = 200
 ALLOWED_VALUES = 1_000_000
 ALLOWED_BYTES = 64_000_000
 MAX_CHUNK_BYTES = 4_000_000_000
+# Texts are compressed to a third or a tenth. A page may be as large as its chunk, and is unpacked at once.
+LARGE_CHUNK_BYTES, UNPACKED_A_BYTE_IF_LARGE = 128_000_000, 20
 _BATCH_ROWS = 256
-# A value can be as large as the chunk it comes from, and be repeated in every row of a batch.
-_BATCH_BYTES = 256_000_000
+# A value can be as large as the dictionary of the chunk it comes from, and be repeated in every row of a batch.
+_BATCH_BYTES = 64_000_000
 
 
 def rows(path: Location, max_row_bytes: int) -> Iterator[tuple[int, RawRow]]:
@@ -66,23 +68,27 @@ def _in_proportion(batches: Iterator[Any], path: Location, max_row_bytes: int) -
 
 
 def _refuse_bomb(path: Location, footer: Any) -> int:
-    """The bytes of the largest column chunk, unpacked; InputError when the footer announces a bomb."""
+    """The bytes that a row can take: those of a group's chunks with dictionaries, unpacked. InputError for a bomb."""
     on_disk = max(size(path), 0) or footer.serialized_size
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
     chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
     values = sum(chunk.num_values for chunk in chunks)
     unpacked = [chunk.total_uncompressed_size for chunk in chunks]
-    largest: int = max(unpacked, default=0)
+    largest = max(unpacked, default=0)
+    packed = sum(chunk.total_compressed_size for chunk in chunks if chunk.total_uncompressed_size == largest)
     for what, announced, allowed in (
         ("values", max(values, footer.num_rows), ALLOWED_VALUES + VALUES_A_BYTE * on_disk),
         ("unpacked bytes", sum(unpacked), ALLOWED_BYTES + UNPACKED_A_BYTE * on_disk),
         ("unpacked bytes in one column chunk", largest, MAX_CHUNK_BYTES),
+        ("unpacked bytes in a chunk", largest, max(LARGE_CHUNK_BYTES, UNPACKED_A_BYTE_IF_LARGE * packed)),
     ):
         if announced > allowed:
             announces = f"{on_disk:,} bytes of Parquet announce {announced:,} {what}; expected at most {allowed:,}"
             hint = "If the data is real, write it without so much repetition"
             raise InputError(f"{shown(path)}: refused: {announces}. {hint}")
-    return largest
+    columns = [[group.column(index) for index in range(group.num_columns)] for group in groups]
+    repeated = ([c.total_uncompressed_size for c in group if c.has_dictionary_page] for group in columns)
+    return max(map(sum, repeated), default=0)
 
 
 def _values(batch: Any, max_row_bytes: int) -> Iterator[RawRow]:
