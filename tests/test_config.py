@@ -255,7 +255,7 @@ def test_operational_settings_never_reach_a_digest() -> None:
     assert {"temperature", "seed", "max_tokens", "model", "extra"} <= set(plain.reviser.data_settings())
 
 
-OPERATIONAL = {"limit", "require_full", "concurrency", "timeout_s", "attempts", "batch_size", "rpm", "tpm"}
+OPERATIONAL = {"limit", "target", "require_full", "concurrency", "timeout_s", "attempts", "batch_size", "rpm", "tpm"}
 OPERATIONAL |= {"mode", "batch_poll_s", "batch_quiet_s", "device", "api_key_env", "judge_api_key_env", "price"}
 
 

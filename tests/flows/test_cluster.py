@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,50 +19,23 @@ from pipeline.dataset.reader import read_manifest
 from pipeline.run.shards import context_of
 from tests.conftest import Silent, as_arguments, child_environment
 from tests.flows.server import free_port, process, wait_for
-from tests.flows.test_runners import worker_of
 from tests.test_run import files
-
-
-def cluster_of(commands: list[list[str]], folder: Path, stack: ExitStack) -> list[subprocess.Popen[bytes]]:
-    """A process for each command, each in a folder of its own, as on machines of their own."""
-    environment = child_environment(OPENAI_API_KEY="sk-loopback", HOME=str(folder))
-    children = []
-    for number, command in enumerate(commands):
-        (folder / str(number)).mkdir()
-        children.append(stack.enter_context(process(command, environment, folder / str(number) / "log")))
-    return children
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Dask scheduler with two workers."""
+    """The address of a Dask scheduler with two workers, each in a folder of its own, as on machines of their own."""
     pytest.importorskip("prefect_dask")
     port = free_port()
     address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "dask"]
     worker = [*dask, "worker", address, "--nthreads", "1", "--no-dashboard"]
+    scheduler = [*dask, "scheduler", "--port", str(port), "--no-dashboard"]
     with ExitStack() as stack:
-        scheduler = [*dask, "scheduler", "--port", str(port), "--no-dashboard"]
-        cluster_of([scheduler, worker, worker], tmp_path_factory.mktemp("cluster"), stack)
+        for command in (scheduler, worker, worker):
+            folder = tmp_path_factory.mktemp("machine")
+            environment = child_environment(OPENAI_API_KEY="sk-loopback", HOME=str(folder))
+            stack.enter_context(process(command, environment, folder / "log"))
         yield address
-
-
-@pytest.fixture
-def ray_nodes(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a Ray head that takes no work, and its two nodes."""
-    pytest.importorskip("prefect_ray")
-    address = f"127.0.0.1:{free_port()}"
-    start = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--object-store-memory", "100000000"]
-    head = ["--head", "--port", address.rpartition(":")[2], "--num-cpus", "0", "--include-dashboard", "false"]
-    node = ["--address", address, "--num-cpus", "1"]
-    with ExitStack() as stack:
-        # Its sockets' names may have a hundred characters.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r")))
-        (leader,) = cluster_of([[*start, *head, "--temp-dir", str(folder / "t")]], folder, stack)
-        wait_for(lambda: leader.poll() is None and "Ray runtime started" in (folder / "0" / "log").read_text())
-        (tmp_path / "nodes").mkdir()
-        nodes = cluster_of([[*start, *node]] * 2, tmp_path / "nodes", stack)
-        wait_for(lambda: all("Ray runtime started" in (tmp_path / "nodes" / n / "log").read_text() for n in "01"))
-        yield address, nodes
 
 
 def build(config: CurationConfig) -> list[str]:
@@ -103,26 +74,6 @@ def test_a_standing_cluster_gives_the_same_bytes(
     again = curate(settings("standing", output__dir=str(standing), filter__max_distance=0.79), in_threads, Silent())
     assert again.manifest["calls"] == plain.manifest["calls"]
     assert settings.server.completed == sent  # type: ignore[attr-defined]
-
-
-@pytest.mark.slow
-def test_ray_nodes_give_the_same_bytes_though_a_worker_dies(
-    settings: Callable[..., CurationConfig],
-    prefect: dict[str, str],
-    ray_nodes: tuple[str, list[subprocess.Popen[bytes]]],
-    tmp_path: Path,
-) -> None:
-    address, nodes = ray_nodes
-    plain = curate(settings("plain", source__shard_rows=8), in_threads, Silent())
-    settings.server.engine.latency = 0.05  # type: ignore[attr-defined]
-    changes = {"run__runner": "ray", "run__runner_address": address, "run__workers": 2, "source__shard_rows": 8}
-    config = settings("nodes", **changes)
-    with process(build(config), keyed(prefect), tmp_path / "build.log") as child:
-        wait_for(lambda: child.poll() is not None or list((config.out / "work" / "sample").glob("*.json")))
-        os.kill(worker_of(nodes[0].pid, "ray"), signal.SIGKILL)
-        assert child.wait(600) == 0, (tmp_path / "build.log").read_text()
-    assert "Prefect failed" not in (tmp_path / "build.log").read_text()
-    assert files(config.out) == files(plain.out)
 
 
 @pytest.mark.slow

@@ -389,6 +389,14 @@ def test_refused_by_name(name: str, data: bytes, says: str, tmp_path: Path) -> N
     assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_reading_of_two_possible_ones_is_said(tmp_path: Path) -> None:
+    for name, goes_before in (("chosen is whole", True), ("completion is whole", True), ("label true", False)):
+        _, said = read(as_jsonl(ROWS[name][0], tmp_path))
+        assert ("goes before 'prompt'" in said[0]) == goes_before
+    _, said = read(as_jsonl({"prompt": "Hi"} | {"chosen": chat(HI, HELLO)}, tmp_path))
+    assert said == ["fields guessed: prompt = 'prompt', reference = 'chosen'"]
+
+
 def test_parquet_of_other_types(tmp_path: Path) -> None:
     turn = pa.map_(pa.string(), pa.string())
     turns = [[("from", "human"), ("value", "Hi")], [("from", "gpt"), ("value", "Hello!")]]

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, RowReject
 from pipeline.sources.fields import SHAPES, Fields, complete, describe, from_settings, guess, read
 from pipeline.sources.row import Adapter, SourceRow
 from pipeline.sources.turns import missing
+from pipeline.text import snippet
 
 _LABEL = "label"
 
@@ -43,16 +44,30 @@ def bind(adapter: Adapter, fields: Mapping[str, str | None], rows: Iterable[obje
     # By description: the mapping, and the same with all fields that its rows have besides.
     guesses: dict[str, tuple[Fields, Fields]] = {}
     without: set[str] = set()
+    conversations: set[str] = set()
     for raw in (raw for raw in rows if isinstance(raw, dict)):
         with suppress(RowReject):
             mapping = guess(raw)
             whole = complete(raw, mapping)
             if _LABEL not in whole and not missing(raw.get(_LABEL)):
                 without.add(_LABEL)  # in some rows it holds a class or a rating: it isn't KTO's
-            read(raw, {part: name for part, name in whole.items() if part != _LABEL})
+            row = read(raw, {part: name for part, name in whole.items() if part != _LABEL})
+            conversations |= _goes_before(row, raw, whole)
             votes[name := describe(mapping)] += 1
             guesses[name] = mapping, {**(guesses[name][1] if name in guesses else {}), **whole}
-    return _by_votes(adapter, votes, guesses, without) if votes else (adapter, None)
+    if not votes:
+        return adapter, None
+    bound, message = _by_votes(adapter, votes, guesses, without)
+    return bound, "; ".join([message, *sorted(conversations)])
+
+
+def _goes_before(row: SourceRow, raw: Mapping[str, Any], fields: Fields) -> set[str]:
+    """What to print when a whole conversation was read in place of the prompt beside it."""
+    prompt, spoken = raw.get(fields.get("prompt", "")), [m["content"] for m in row.messages if m["role"] != "system"]
+    if not isinstance(prompt, str) or "history" in fields or (len(spoken) == 1 and spoken[0].startswith(prompt)):
+        return set()
+    name = fields.get("reference", fields.get("revised"))
+    return {f"the whole conversation in {snippet(name)} goes before {snippet(fields['prompt'])}"}
 
 
 def _by_votes(
