@@ -50,17 +50,21 @@ TOKENS = pa.schema(
 FILTER = pa.schema([*TOKENS, ("reward_revised", pa.float32())])
 _LABELS = {"labels": _IDS, "weights": pa.list_(pa.float32()), "ops": pa.list_(pa.int8())}
 LABEL = pa.schema([(f"{side}_{kind}", type_) for kind, type_ in _LABELS.items() for side in ("revised", "initial")])
+# What `figa review` adds.
+REVIEW = pa.schema([("reviewed_by", pa.string())])
 STAGES = ("source", "sample", "score", "select", "revise", "filter", "label")
 
 _PUBLISHED_ORDER = (
     "id sample_index policy_model reviser_model reward_model source split source_row messages reference initial revised "
     "diagnosis reward_reference reward_initial reward_revised edit_distance prompt_input_ids revised_input_ids "
     "initial_input_ids revised_labels initial_labels revised_weights initial_weights revised_ops initial_ops "
-    "overlong initial_reasoning critique extra initial_logprobs"
+    "overlong initial_reasoning critique extra initial_logprobs reviewed_by"
 ).split()
 # Columns that came with a minor version: older data sets don't have them.
-SINCE = {"overlong": "1.1", "initial_reasoning": "1.2", "critique": "1.2", "extra": "1.2", "initial_logprobs": "1.2"}
-_OPTIONAL = [EXTRA, INITIAL_LOGPROBS]
+SINCE = {"overlong": "1.1"} | dict.fromkeys(
+    ("initial_reasoning", "critique", "extra", "initial_logprobs", "reviewed_by"), "1.2"
+)
+_OPTIONAL = [EXTRA, INITIAL_LOGPROBS, *REVIEW]
 _FIELDS = {field.name: field for part in (SOURCE, _OPTIONAL, SAMPLE, SCORE, REVISE, FILTER, LABEL) for field in part}
 PUBLISHED = pa.schema([_FIELDS[name] for name in _PUBLISHED_ORDER])
 

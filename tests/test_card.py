@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -43,6 +44,32 @@ def test_names_columns_funnel_models_and_licence(out: Path) -> None:
     assert header(text)["license"] == "other" and header(text)["license_name"] == "synthetic"
     manifest["source"]["licence"] = "MIT"
     assert header(card.render(manifest))["license"] == "mit"
+
+
+def test_the_header_says_language_size_and_that_it_is_synthetic(out: Path) -> None:
+    manifest = open_dataset(out).manifest
+    assert "language" not in header((out / "README.md").read_text("utf-8"))
+    manifest["source"] |= {"name": "hh-rlhf", "resolved": "hub", "location": "Anthropic/hh-rlhf"}
+    written = header(card.render(manifest))
+    assert written["language"] == ["en"] and written["source_datasets"] == ["Anthropic/hh-rlhf"]
+    assert written["size_categories"] == ["n<1K"] and "synthetic" in str(written["tags"])
+    manifest["settings"]["source"]["languages"] = ["de"]
+    manifest["rows"]["published"] = 10_000
+    assert (header(card.render(manifest))["language"], header(card.render(manifest))["size_categories"]) == (
+        ["de"],
+        ["10K<n<100K"],
+    )
+
+
+def test_croissant_names_files_columns_and_who_made_it(out: Path) -> None:
+    content = json.loads((out / "croissant.json").read_text("utf-8"))
+    manifest = open_dataset(out).manifest
+    assert [entry["sha256"] for entry in content["distribution"][:-1]] == [f["sha256"] for f in manifest["files"]]
+    (records,) = content["recordSet"]
+    assert {field["name"] for field in records["field"]} == {*schema.PUBLISHED.names} - {"messages"}
+    assert "Review by people: none." in content["rai:dataAnnotationProtocol"]
+    mlcroissant = pytest.importorskip("mlcroissant", reason="needs mlcroissant")
+    assert not mlcroissant.Dataset(jsonld=str(out / "croissant.json")).metadata.ctx.issues.errors
 
 
 @pytest.mark.parametrize(

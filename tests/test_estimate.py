@@ -173,6 +173,9 @@ def test_what_a_run_would_refuse_a_dry_run_refuses(settings: Settings, tmp_path:
     path.write_text('{"left": 1}\n' * 3)
     with pytest.raises(InputError, match=r"bad.jsonl:1: wrong_shape: expected .*, got left: number; none of 3 rows"):
         estimate(settings(source__input=str(path)), quiet)
+    with pytest.raises(ConfigError, match="no such folder"):
+        estimate(settings(labels__tokenizer="/nowhere"), quiet)
+    estimate(settings(labels__max_length=8), quiet)  # a long row is that row's reject
 
 
 def test_thresholds_share_out_the_rows(settings: Settings) -> None:

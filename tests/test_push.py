@@ -48,6 +48,7 @@ def test_sends_what_the_manifest_names_and_nothing_else(out: Path) -> None:
     names = {
         "manifest.json",
         "README.md",
+        "croissant.json",
         "report.html",
         *(f"data/train-0000{n}-of-00002.parquet" for n in (0, 1)),
         "rejected/sample.parquet",

@@ -70,6 +70,4 @@ def test_it_merges_with_a_new_one(old: Path, tiny_tokenizer: Path, tmp_path: Pat
 
 def test_nothing_else_is_completed() -> None:
     table = pa.table({"id": ["a"]})
-    assert (
-        schema.complete(table).column_names == "id overlong initial_reasoning critique extra initial_logprobs".split()
-    )
+    assert schema.complete(table).column_names == ["id", *schema.SINCE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_rows_by_a_condition(out: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert shown(out, "--where", "diagnosis~NOTHING", capsys=capsys) == ""
 
 
+def test_prompts_and_lists_are_searched(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = open_dataset(out).to_table().to_pylist()
+    word = max(rows[0]["messages"][-1]["content"].split(), key=len).strip("?.,!'\"")
+    found = {row["id"] for row in rows if any(word.lower() in turn["content"].lower() for turn in row["messages"])}
+    for field in ("prompt", "messages"):
+        assert main(["show", str(out), "--where", f"{field}~'{word}'", "--limit", "0", "--json"]) == 0
+        assert {json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()} == found
+    assert main(["show", str(out), "--where", "revised_ops~2", "--limit", "0", "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == sum(2 in row["revised_ops"] for row in rows)
+
+
 def test_rejected_rows_with_their_reason(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(out, "--rejected", "--where", "reason=truncated", capsys=capsys)
     assert text.count("rejected at sample: truncated") == 2
@@ -57,7 +69,7 @@ def test_rejected_rows_with_their_reason(out: Path, capsys: pytest.CaptureFixtur
         ("edit_distance>1 or id=2", "expected `and`, found 'or id=2'"),
         ("__import__('os')", "expected FIELD OPERATOR VALUE"),
         ("edit_distance>nan", "edit_distance is a number"),
-        ("messages=1", "no field 'messages'"),
+        ("messages=1", "messages is a list: search it by ~"),
     ],
 )
 def test_a_bad_condition_is_one_clear_line(

@@ -28,7 +28,7 @@ from pipeline.cli.interrupts import exit_code_of
 from pipeline.text import did_you_mean, one_line
 
 COMMANDS = (
-    "build check settings show status report verify relabel export merge compare calibrate rewards train push cancel"
+    "build check settings show review status report verify relabel export merge compare calibrate rewards train push cancel"
 ).split()
 _EXIT_CODES = "0 done · 1 failed · 2 bad usage, setting or input · 130 interrupted · 143 terminated"
 

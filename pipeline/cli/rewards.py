@@ -20,7 +20,7 @@ EXAMPLES = (
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("command", choices=["check"])
-    p.add_argument("--pairs", metavar="FILE", required=True, help="file, folder, glob, URL or Hub id")
+    p.add_argument("--pairs", metavar="FILE", help="file, folder, glob, URL or Hub id; default: the bundled sample")
     p.add_argument("--model", metavar="MODEL", help="as in reward.model; default: the embedded head")
     p.add_argument("--source", metavar="NAME", help="format of the pairs, as in figa build; default: by the rows")
     p.add_argument("--limit", type=count, default=1000, metavar="N", help="first N pairs; default 1000; 0: all")
@@ -29,7 +29,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline import rewards
+    from pipeline import resources, rewards
     from pipeline.config.loading import load_config
     from pipeline.config.settings import RewardSettings
     from pipeline.models import factory
@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.run.context import local_file
     from pipeline.storage.location import state_folder
 
+    arguments.pairs = arguments.pairs or str(resources.folder("data") / "hh-rlhf-sample.jsonl")
     guessed = "parquet" if arguments.pairs.endswith(".parquet") else "jsonl"
     flags = {"source.name": arguments.source or guessed, "source.input": arguments.pairs}
     flags |= {"reward.model": arguments.model, "run.budget_usd": arguments.budget}

@@ -1,7 +1,8 @@
 """`figa show DIR`: print pairs, the best first, or rejected rows, of a published data set.
 
 Best: by standardised reward gain minus edit distance. Rejected rows, and all pairs (--limit 0), come in stored order.
-A condition compares a field with a number or a text by = != < <= > >= or ~ (contains); several are joined by `and`.
+A condition compares a column, reward_gain or prompt with a number or a text by = != < <= > >= or ~ (contains); several are
+joined by `and`.
 [-removed-] and {+added+} tokens; control characters and other invisible ones are shown by their code.
 """
 
@@ -20,9 +21,10 @@ from pipeline.errors import UsageError
 from pipeline.text import visible
 
 EXAMPLES = (
-    "figa show out/hh-rlhf --where 'reward_gain>2 and diagnosis=inaccuracy'",
-    "figa show out/hh-rlhf --rejected --where 'reason=too_different'",
-    "figa show out/hh-rlhf --row 1ad1b9395c257bc4",
+    "figa show out/demo --where 'reward_gain>0.3 and diagnosis=inaccuracy'",
+    "figa show out/demo --where 'prompt~sky'",
+    "figa show out/hh-rlhf --rejected --where 'stage=select and reward_initial<0'",
+    "figa show out/demo --row e189300ec7dba690",
 )
 
 

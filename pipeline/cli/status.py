@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         print_values(batches=f"{state.batches} requests are still at the provider; a rerun collects them")
     published = "nothing"
     if rows := state.published:
-        how = {"merge": ", made by merging", "relabel": ", made by relabelling"}.get(state.made_by, "")
+        how = {"merge": ", made by merging", "relabel": ", made by relabelling", "review": ", made by a review"}.get(
+            state.made_by, ""
+        )
         published = f"{rows['published']} of {rows['read']} rows, publication {state.publication} in this folder{how}"
     print_values(published=published)
     if state.owner:

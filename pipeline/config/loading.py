@@ -69,9 +69,13 @@ def _refuse_code(settings: dict[str, Any], where: str) -> None:
 
 
 def _scalar(text: str, where: str) -> Any:
+    """The value of one line: YAML, of which lists and objects are in brackets, so that a sentence with a colon is text."""
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        return value if text.lstrip()[:1] in ("[", "{") or not isinstance(value, list | dict) else text
     except Exception:  # whatever PyYAML's constructors happen to raise
+        if ": " in text and text.lstrip()[:1] not in ("[", "{", '"', "'"):
+            return text
         # The value itself may hold a secret.
         raise ConfigError(f"{where}: the value is not YAML; quote it if it is text") from None
 

@@ -15,6 +15,11 @@ from pipeline.text import redact_paths
 # What the Hub accepts as `license`; anything else is `other`, with its name beside it.
 _LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.0 odc-by bsd-3-clause unknown".split())
 
+# Languages of the queries, by source, where they are known.
+_LANGUAGES = dict.fromkeys(("hh-rlhf", "shp", "openorca", "alpaca", "ultrafeedback", "spa", "synthetic-gptj"), ("en",))
+_LANGUAGES["demo"] = ("en", "es", "zh", "de", "fr", "it", "ja")
+_SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
+
 
 def render(manifest: dict[str, Any]) -> str:
     """The card's Markdown, after the YAML header that names the splits."""
@@ -72,5 +77,24 @@ def _header(manifest: dict[str, Any]) -> str:
         header["license"] = names[0] if len(names) == 1 else names
     else:
         header |= {"license": "other", "license_name": licence}
-    header |= {"task_categories": ["text-generation"], "tags": ["preference", "figa"]}
+    if languages := _languages(manifest):
+        header["language"] = languages
+    rows = manifest["rows"]["published"]
+    header["size_categories"] = [next((size for most, size in _SIZES.items() if rows < most), "10M<n<100M")]
+    sources = [_line(part["location"]) for part in _parts(manifest) if part.get("resolved") == "hub"]
+    header["source_datasets"] = sources or ["original"]
+    header |= {"task_categories": ["text-generation"], "tags": ["preference", "figa", "synthetic"]}
     return f"---\n{yaml.safe_dump(header, sort_keys=False, width=1000)}---\n\n"
+
+
+def _parts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The source, or the several of a mix."""
+    return manifest["source"].get("parts") or [manifest["source"]]
+
+
+def _languages(manifest: dict[str, Any]) -> list[str]:
+    """Those that the run asked for, else those of the sources; none where one is not known."""
+    if chosen := manifest.get("settings", {}).get("source", {}).get("languages"):
+        return list(chosen)
+    known = [_LANGUAGES.get(str(part.get("name"))) for part in _parts(manifest)]
+    return sorted({language for languages in known if languages for language in languages}) if all(known) else []

@@ -35,8 +35,17 @@ def title(manifest: Manifest) -> str:
 
 
 def headline(manifest: Manifest) -> str:
-    rows = manifest["rows"]
-    return f"{rows['read']:,} read = {rows['published']:,} published + {rows['rejected']:,} rejected"
+    rows, policy = manifest["rows"], manifest.get("settings", {}).get("policy", {})
+    samples, first = policy.get("samples", 1), manifest["funnel"][0] if manifest["funnel"] else {}
+    if samples > 1 and first.get("stage") == "source":
+        # A query that the source's checks reject is one row, any other as many as it has answers.
+        queries = sum(first["rejected"].values()) + first["out"] // samples
+        return f"{queries:,} queries, {samples} answers each: {rows['read']:,} rows = {_split(rows)}"
+    return f"{rows['read']:,} read = {_split(rows)}"
+
+
+def _split(rows: dict[str, int]) -> str:
+    return f"{rows['published']:,} published + {rows['rejected']:,} rejected"
 
 
 def counts(values: dict[str, int]) -> str:
@@ -71,8 +80,10 @@ def tiles(manifest: Manifest, measured: Measures) -> list[Fact]:
     gains = measured.numbers["reward_gain"]
     gain, distance = median(gains), median(measured.numbers["edit_distance"])
     if gain is not None:
-        better = float(np.mean(gains[np.isfinite(gains)] > 0))
-        facts += [("median reward gain", f"{gain:+.2f}"), ("revisions scored better", f"{better:.0%}")]
+        facts.append(("median reward gain", f"{gain:+.2f}"))
+        least = accepted_gain(manifest)[0]
+        if least is None or least < 0:  # With a gate all are better, by definition.
+            facts.append(("revisions scored better", f"{float(np.mean(gains[np.isfinite(gains)] > 0)):.0%}"))
     if distance is not None:
         facts.append(("median edit distance", f"{distance:.2f}"))
     return [*facts, ("paid for models", cost(manifest))]
@@ -137,6 +148,7 @@ def origin(manifest: Manifest) -> list[Fact]:
         ("Tokenizer of the labels", f"{labels['tokenizer']}, fingerprint {labels['fingerprint']}"),
         ("Labels", f"signal {labels['signal']}, granularity {labels['granularity']}, {weights}"),
         ("Paid for models", ", ".join(spent(manifest)) or "nothing"),
+        *review(manifest.get("review")),
         *_lineage(manifest),
         ("Written by", f"figa-pipeline {manifest['version']}, schema {manifest['schema_version']}"),
     ]
@@ -160,11 +172,19 @@ def _reward_check(manifest: Manifest) -> list[Fact]:
     return [("The reward model", text)]
 
 
+def review(review: dict[str, Any] | None) -> list[Fact]:
+    if not review:
+        return []
+    counted = ", ".join(f"{review[name]} {name}" for name in ("keep", "drop", "edit", "undecided"))
+    return [("Reviewed", f"by {', '.join(review['reviewers'])}: {counted}; decisions {review['decisions'][:16]}")]
+
+
 def _lineage(manifest: Manifest) -> list[Fact]:
     facts = []
     for parent in manifest.get("lineage", [])[-1:]:
         if "manifest" in parent:
-            facts.append(("Relabelled from", f"the data set whose manifest has the digest {parent['manifest']}"))
+            made = "Reviewed from" if "review" in parent else "Relabelled from"
+            facts.append((made, f"the data set whose manifest has the digest {parent['manifest']}"))
         for part in parent.get("merged", ()):
             pairs = f"{part['published']} of {part['rows']['published']} pairs"
             facts.append(("Merged from", f"{part['path']}: {pairs}, manifest {part['manifest']}"))

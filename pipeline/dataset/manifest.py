@@ -34,8 +34,9 @@ def file_entry(root: Path, path: Path, rows: int) -> dict[str, Any]:
 
 
 def documents(root: Path) -> list[dict[str, Any]]:
-    """The entries of card and report, which are checked and sent as the data is; 0 rows."""
-    return [file_entry(root, root / name, 0) for name in ("README.md", "report.html")]
+    """The entries of card, report and Croissant, which are checked and sent as the data is; 0 rows."""
+    names = ("README.md", "report.html", "croissant.json")
+    return [file_entry(root, root / name, 0) for name in names if (root / name).is_file()]
 
 
 def file_entries(root: Path, content: dict[str, Any], key: str = "files") -> list[FileEntry]:

@@ -22,7 +22,7 @@ OPERATIONS = ("kept", "inserted", "substituted", "deleted")
 _SIDES = ("initial", "revised")
 _VALUES = ("id", "diagnosis", "source", *REWARDS, "edit_distance")
 _TOKENS = ("prompt_input_ids", "revised_input_ids", "initial_input_ids")
-_REJECT_COLUMNS = ["id", "stage", "reason", "edit_distance", "reward_initial", "reward_revised"]
+_REJECT_COLUMNS = ["id", "stage", "reason", "edit_distance", *REWARDS]
 # What lies outside is counted in the outermost bins: one outlier must not flatten everything else.
 _CENTRAL = (0.001, 0.999)
 
@@ -43,7 +43,7 @@ class Measures:
     (rows,), NaN where the data set has none. ids: bytes of shape (rows,). reasons, sources: rows by diagnosis and by source.
     operations: for each side, tokens by operation, EOS included. rejected: rows by (stage, reason). refused_ids, refused_why:
     of rejected rows, ids and numbers of (stage, reason) in the order of `rejected`. refused: edit_distance and reward_gain of
-    rejected revisions.
+    rejected revisions. scored: R(initial) and R(reference) of all scored rows, published or not.
     """
 
     numbers: dict[str, Numbers]
@@ -56,6 +56,7 @@ class Measures:
     refused_ids: npt.NDArray[np.bytes_]
     refused_why: npt.NDArray[np.int64]
     refused: dict[str, Numbers]
+    scored: dict[str, Numbers]
 
     @property
     def rows(self) -> int:
@@ -87,8 +88,10 @@ def measure(files: Files, advance: Callable[[int], None] = lambda rows: None) ->
     rejected = Counter(keys)
     order = {key: number for number, key in enumerate(rejected)}
     gain = pc.subtract(rejects["reward_revised"], rejects["reward_initial"])
+    numbers = _numbers(pairs)
+    lost = rejects.filter(pc.and_(rejects["reward_initial"].is_valid(), rejects["reward_reference"].is_valid()))
     return Measures(
-        numbers=_numbers(pairs),
+        numbers=numbers,
         ids=_ids(pairs),
         diagnoses=np.array(pairs["diagnosis"].to_pylist(), np.str_),
         reasons=Counter(pairs["diagnosis"].to_pylist()),
@@ -100,6 +103,10 @@ def measure(files: Files, advance: Callable[[int], None] = lambda rows: None) ->
         refused={
             "edit_distance": rejects["edit_distance"].drop_null().to_numpy(),
             "reward_gain": gain.drop_null().to_numpy(),
+        },
+        scored={
+            side: np.concatenate([numbers[f"reward_{side}"], lost[f"reward_{side}"].to_numpy()])
+            for side in ("initial", "reference")
         },
     )
 

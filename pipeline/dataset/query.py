@@ -3,6 +3,8 @@
 condition   comparison, or several joined by `and`
 comparison  FIELD OPERATOR VALUE; operators are = != < <= > >= and ~ (contains, any case)
 value       a number, or text, in quotes where it has spaces
+
+Fields are the columns, `reward_gain`, and `prompt`, the texts of all messages. Lists are compared as text, by ~ alone.
 """
 
 import math
@@ -30,7 +32,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "~": lambda text, part: part.lower() in text.lower(),
 }
-_GAIN = "reward_gain"
+_GAIN, _PROMPT = "reward_gain", "prompt"
 Condition = tuple[str, str, float | str]
 
 
@@ -54,8 +56,8 @@ def parse(text: str, columns: pa.Schema) -> list[Condition]:
 
 def columns_of(conditions: Sequence[Condition]) -> list[str]:
     """The columns that `matches` needs."""
-    names = (("reward_revised", "reward_initial") if name == _GAIN else (name,) for name, _, _ in conditions)
-    return [column for group in names for column in group]
+    of = {_GAIN: ("reward_revised", "reward_initial"), _PROMPT: ("messages",)}
+    return [column for name, _, _ in conditions for column in of.get(name, (name,))]
 
 
 def matching(conditions: Sequence[Condition], rows: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -68,19 +70,33 @@ def matches(conditions: Sequence[Condition], rows: pa.RecordBatch) -> npt.NDArra
     """For each row, whether it fulfils all conditions; one without the value doesn't. Shape (rows,)."""
     chosen = np.ones(len(rows), np.bool_)
     for name, symbol, value in conditions:
-        column = pc.subtract(rows["reward_revised"], rows["reward_initial"]) if name == _GAIN else rows[name]
         holds = _OPERATORS[symbol]
-        chosen &= [actual is not None and holds(actual, value) for actual in column.to_pylist()]
+        chosen &= [actual is not None and holds(actual, value) for actual in _values(name, rows)]
     return chosen
 
 
+def _values(name: str, rows: pa.RecordBatch) -> list[Any]:
+    if name == _GAIN:
+        values: list[Any] = pc.subtract(rows["reward_revised"], rows["reward_initial"]).to_pylist()
+        return values
+    values = rows["messages" if name == _PROMPT else name].to_pylist()
+    if name in (_PROMPT, "messages"):
+        return [None if turns is None else "\n".join(turn["content"] for turn in turns) for turns in values]
+    return [str(value) if isinstance(value, list) else value for value in values]
+
+
 def _typed(name: str, symbol: str, value: str, columns: pa.Schema) -> Condition:
-    types = {field.name: field.type for field in columns if not pa.types.is_nested(field.type)} | {_GAIN: pa.float32()}
+    types = {field.name: field.type for field in columns} | {
+        _GAIN: pa.float32(),
+        _PROMPT: columns.field("messages").type,
+    }
     if name not in types:
         raise UsageError(f"--where: no field {name!r}; there are {', '.join(sorted(types))}")
     if value[0] in "\"'" and value[-1] == value[0] and len(value) > 1:
         value = value[1:-1]
-    if pa.types.is_string(types[name]):
+    if pa.types.is_nested(types[name]) and symbol != "~":
+        raise UsageError(f"--where: {name} is a list: search it by ~, such as {name}~{value}")
+    if pa.types.is_string(types[name]) or pa.types.is_nested(types[name]):
         return name, symbol, value
     if pa.types.is_boolean(types[name]):
         value = {"true": "1", "false": "0"}.get(value.lower(), value)

@@ -3,17 +3,18 @@
 Every chart comes with its numbers as a table, so that nothing depends on seeing it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import numpy as np
 import pygal
 from markupsafe import Markup
 from pygal.style import Style
 
-from pipeline.dataset.measures import Histogram
+from pipeline.dataset.measures import Histogram, Numbers
 from pipeline.text import one_line, visible
 
 _LETTER = 2.2  # per cent of a bar that a letter of a part's name takes
@@ -32,16 +33,40 @@ class Chart:
     key: Sequence[tuple[int, str]] = ()  # names of the series, each with the number of its style
 
 
-def distribution(title: str, of: Histogram, unit: str, note: str = "") -> Chart:
-    """Outlines of histograms, each with its own dash; in per cent of each distribution's own rows."""
+def distribution(
+    title: str, of: Histogram, unit: str, note: str = "", limits: Mapping[str, float] | None = None
+) -> Chart:
+    """Outlines of histograms, each with its own dash; in per cent of each distribution's own rows. limits: upright lines."""
+    highest = 0.0
+    limits = limits if of.edges else None
     chart = _chart(pygal.XY, show_dots=False, x_title=unit, y_title="% of rows")
     for name, counts in of.counts.items():
         total = max(1, sum(counts))
         points = [(of.edges[0], 0.0)]
         for edges, count in zip(pairwise(of.edges), counts, strict=True):
             points += [(edge, 100 * count / total) for edge in edges]
+        highest = max(highest, *(height for _, height in points))
         chart.add(name, [*points, (of.edges[-1], 0.0)])
-    return Chart(title, _svg(chart, title), note, *_bins(of), kind="lines", key=list(enumerate(of.counts)))
+    key = list(enumerate(of.counts))
+    # Styles of limits follow those of the three distributions that there can be.
+    for number in range(len(of.counts), 3 if limits else 0):
+        chart.add(str(number), [])
+    for number, (name, limit) in enumerate((limits or {}).items(), 3):
+        chart.add(name, [(limit, 0.0), (limit, highest)])
+        key.append((number, f"{name} = {limit:.3g}"))
+    return Chart(title, _svg(chart, title), note, *_bins(of), kind="lines", key=key)
+
+
+def dots(title: str, x: Numbers, y: Numbers, unit: str, y_unit: str, note: str = "") -> Chart:
+    """One dot per row, of 500 at most, evenly spaced in stored order; as numbers the median of y for each fifth of x."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite].astype(np.float64), y[finite].astype(np.float64)
+    chart = _chart(pygal.XY, stroke=False, dots_size=2, x_title=unit, y_title=y_unit)
+    step = -(-len(x) // 500) or 1
+    chart.add("rows", list(zip(x[::step].tolist(), y[::step].tolist(), strict=True)))
+    fifths = [part for part in np.array_split(np.argsort(x, kind="stable"), 5) if len(part)]
+    rows = [[f"{x[p[0]]:.3g} to {x[p[-1]]:.3g}", f"{len(p):,}", f"{np.median(y[p]):.3g}"] for p in fifths]
+    return Chart(title, _svg(chart, title), note, (unit, "rows", f"median {y_unit}"), rows, kind="dots")
 
 
 def bars(title: str, of: Histogram, unit: str, note: str = "", band: tuple[float, float] | None = None) -> Chart:

@@ -60,8 +60,10 @@ class Comparison(NamedTuple):
     @property
     def note(self) -> str:
         """What makes figures of the two incomparable; empty if nothing."""
-        fingerprints = {side.manifest["labels"]["fingerprint"] for side in self.sides}
-        return _TOKENIZERS if len(fingerprints) > 1 else ""
+        # Another template or system prompt makes another fingerprint, but counts tokens alike.
+        labels = [side.manifest["labels"] for side in self.sides]
+        named = {(one.get("identity") or {}).get("tokenizer", one["fingerprint"]) for one in labels}
+        return _TOKENIZERS if len(named) > 1 else ""
 
 
 def compare(first: Path, second: Path) -> Comparison:

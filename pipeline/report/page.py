@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.dataset import facts, measures
-from pipeline.dataset.measures import OPERATIONS, REWARDS, Measures, histogram
+from pipeline.dataset.measures import OPERATIONS, Measures, histogram
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report import charts, sample
 from pipeline.report.sample import Shown
@@ -24,7 +25,8 @@ from pipeline.text import redact_paths, visible
 
 NAME = "report.html"
 _HERE = Path(__file__).parent
-_REWARDS = "What the reward model says of the three answers of the published pairs."
+_LENGTH = "A dot for each pair. A slope says that the reward pays for length."
+_REWARDS = "Initial answers and references of all scored rows, published or not; revised answers of the pairs."
 
 
 def write_report(
@@ -56,13 +58,21 @@ def render(
     return fill(
         "report.html",
         script="viewer.js",
-        rows=embedded({"vocabulary": list(shown.vocabulary), "pairs": shown.pairs, "rejects": shown.rejects}),
+        rows=embedded(
+            {
+                "run": manifest.get("run_digest", ""),
+                "vocabulary": list(shown.vocabulary),
+                "pairs": shown.pairs,
+                "rejects": shown.rejects,
+            }
+        ),
         title=facts.title(manifest),
         tiles=facts.tiles(manifest, measured),
         origin=facts.origin(manifest),
         funnel=manifest["funnel"],
         totals=manifest["rows"],
         headline=facts.headline(manifest),
+        examples=sample.examples(shown, measured.rejected),
         calls=facts.calls(manifest),
         charts=_charts(manifest, measured),
         shown=shown,
@@ -109,12 +119,18 @@ def _csp_hash(text: str) -> str:
 
 def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
     numbers = measured.numbers
-    rewards = {name.removeprefix("reward_"): numbers[name] for name in REWARDS}
+    rewards = {**measured.scored, "revised": numbers["reward_revised"]}
+    limits = {f"η{name[-1]}": value for name, value in (manifest.get("thresholds") or {}).items() if value is not None}
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = {"reference − initial": measured.scored["reference"] - measured.scored["initial"]}
+    longer = numbers["revised_tokens"] - numbers["initial_tokens"]
     operations = {side: counted.tolist() for side, counted in measured.operations.items()}
     lengths = {name: numbers[f"{name}_tokens"] for name in ("prompt", "initial", "revised")}
     drawn = [
-        charts.distribution("Rewards", histogram(rewards), "reward", _REWARDS),
+        charts.distribution("Rewards", histogram(rewards), "reward", _REWARDS, _only(limits, "η1", "η2")),
+        charts.distribution("Reference against initial", histogram(difference), "difference", "", _only(limits, "η3")),
         *_filter_charts(manifest, measured),
+        charts.dots("Gain and length", longer, numbers["reward_gain"], "tokens added", "reward gain", _LENGTH),
         charts.counts("Diagnoses", dict(measured.reasons), "Why the initial answer was poor, as the reviser says."),
         charts.distribution("Lengths", histogram(lengths), "tokens", "Tokens of prompt and answers."),
         charts.shares("Tokens by operation", operations, OPERATIONS, "Kept tokens carry the weight γ or 0."),
@@ -122,6 +138,10 @@ def _charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:
     if len(measured.sources) > 1:
         drawn.append(charts.counts("Sources", dict(measured.sources)))
     return drawn
+
+
+def _only(limits: dict[str, float], *names: str) -> dict[str, float]:
+    return {name: limits[name] for name in names if name in limits}
 
 
 def _filter_charts(manifest: dict[str, Any], measured: Measures) -> list[charts.Chart]:

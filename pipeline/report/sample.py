@@ -6,6 +6,7 @@ stage and reason) are filled in turns: rare ones are shown whole, common ones sh
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -19,11 +20,22 @@ from pipeline.dataset.measures import Files, Measures
 from pipeline.labels.alignment import KEEP
 from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.report.diffs import SIDES, Token, answers
+from pipeline.text import one_line
 
 MOST_PAIRS, MOST_REJECTS = 2000, 500
 _PAIR_BYTES, _REJECT_BYTES = 5_500_000, 1_500_000  # of JSON
 _TEXT = 20_000  # characters
 _TOKENS, _CONTEXT = 4000, 200
+_EXAMPLES = 3  # for each reason
+# The evidence of a reject that missed a threshold: the limit's name, and that of the value that it is compared with.
+_LIMITS = {
+    "eta1": "reward_initial",
+    "eta2": "reward_reference",
+    "eta3": "difference",
+    "at_least": "",
+    "above": "edit_distance",
+    "at_most": "edit_distance",
+}
 _PAIR_FIELDS = ("id", "source", "source_row", "reference", "diagnosis", "critique")
 _REJECT_FIELDS = ("id", "source", "stage", "reason", "evidence", "reference", "initial", "revised", "diagnosis")
 _NUMBERS = ("reward_reference", "reward_initial", "reward_revised", "edit_distance")
@@ -57,8 +69,42 @@ def draw(files: Files, measured: Measures, tokenizer: LabelTokenizer | None) -> 
     shown.rejects = _fitting(rejects, _REJECT_BYTES, {})
     gain, distance = (_floats(shown.pairs, name) for name in ("reward_gain", "edit_distance"))
     shown.pairs = [shown.pairs[place] for place in best_first(gain, distance)]
-    shown.cut = sum(row.pop("cut") for row in [*shown.pairs, *shown.rejects])
+    shown.cut = sum(row["cut"] for row in [*shown.pairs, *shown.rejects])
     return shown
+
+
+def examples(shown: Shown, counts: Counter[tuple[str, str]]) -> list[tuple[str, int, list[tuple[str, str]]]]:
+    """For each stage and reason its rows in all, and id and text of some that are shown, near misses of a threshold first."""
+    by_reason: dict[tuple[str, str], list[Row]] = {}
+    for row in shown.rejects:
+        by_reason.setdefault((row["stage"], row["reason"]), []).append(row)
+    return [
+        (f"{stage}: {reason}", counts[stage, reason], [_example(row) for row in _nearest(rows)])
+        for (stage, reason), rows in by_reason.items()
+    ]
+
+
+def _nearest(rows: list[Row]) -> list[Row]:
+    missed = [(abs(miss[0] - miss[1]) if (miss := _missed(row)) else math.inf, row) for row in rows]
+    return [row for _, row in sorted(missed, key=lambda one: one[0])[:_EXAMPLES]]
+
+
+def _example(row: Row) -> tuple[str, str]:
+    query = row["messages"][-1]["content"] if row["messages"] else ""
+    miss = _missed(row)
+    return str(row["id"]), one_line(query, 60) + (f" ({miss[0]:.3g}, limit {miss[1]:.3g})" if miss else "")
+
+
+def _missed(row: Row) -> tuple[float, float] | None:
+    """The value of a reject, and the threshold that it missed, by its evidence; None for other rejects."""
+    try:
+        evidence = json.loads(row["evidence"] or "{}")
+        name = next(name for name in _LIMITS if name in evidence)
+        others = [evidence[key] for key in evidence if key != name and isinstance(evidence[key], int | float)]
+        value = evidence.get(_LIMITS[name], row.get(_LIMITS[name], others[0] if others else None))
+        return float(value), float(evidence[name])
+    except (ValueError, TypeError, StopIteration):
+        return None
 
 
 def _smallest_ids(ids: npt.NDArray[Any], strata: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:

@@ -3,8 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const KINDS = ["kept", "ins", "sub", "del"], NAMES = ["kept", "inserted", "substituted", "deleted"];
-  const SIGNS = "·+±−";
+  const NAMES = ["kept", "inserted", "substituted", "deleted"];
   const ITEM = 58; // pixels of a list item
   let rows = [], chosen = null, focused = -1;
 
@@ -55,44 +54,73 @@
     return tokens;
   };
   const describe = (t) => `token ${t.n}  id ${t.id}  weight ${t.weight}`;
-  const token = (t, signed) => {
-    const strength = t.weight === null ? 3 : Math.min(4, Math.ceil(4 * Math.abs(t.weight)));
-    const node = element("span", `tok ${KINDS[t.op]} w${strength}`);
-    if (t.op && signed) node.append(element("span", "sign", SIGNS[t.op]));
+  // The mark says where a token is: only in the initial answer, or only in the revised one. The colour is the sign of its weight.
+  const token = (t, mark, signed) => {
+    const weight = t.weight ?? { del: -1, ins: 1, kept: 0 }[mark];
+    const tint = weight ? `${weight > 0 ? "up" : "down"} w${Math.min(4, Math.ceil(4 * Math.abs(weight)))}` : "w0";
+    const node = element("span", `tok ${mark} ${tint}`);
+    if (signed) node.append(element("span", "sign", mark === "ins" ? "+" : "−"));
     if (t.id !== null && t.text === "") node.append(element("span", "mark", t.last ? "∅" : "‥"));
     else show(node, t.text, false);
     const facts = t.id === null ? "a word, not a token" : describe(t);
     node.dataset.facts = `${facts}  ${NAMES[t.op]}  “${visible(t.text)}”`;
     return node;
   };
+  // Appends tokens, all with one mark, or each with its operation's. The later tokens of one character have no text: where
+  // nothing else differs, the first one describes them too.
+  const append = (into, tokens, mark) => tokens.forEach((t, n) => {
+    const before = tokens[n - 1];
+    if (before && t.id !== null && t.text === "" && !t.last && before.op === t.op && before.weight === t.weight)
+      into.lastChild.dataset.facts += `  and ${describe(t)}`;
+    else {
+      const own = mark(t);
+      into.append(token(t, own, own !== "kept" && (!before || mark(before) !== own)));
+    }
+  });
   const answer = (kind, tokens) => {
     const node = element("p", `text answer ${kind}`);
-    tokens.forEach((t, n) => {
-      const before = tokens[n - 1];
-      // The later tokens of one character have no text: where nothing else differs, the first one describes them too.
-      if (before && t.id !== null && t.text === "" && !t.last && before.op === t.op && before.weight === t.weight)
-        node.lastChild.dataset.facts += `  and ${describe(t)}`;
-      else node.append(token(t, !before || before.op !== t.op));
-    });
+    append(node, tokens, (t) => !t.op ? "kept" : kind === "initial" ? "del" : "ins");
     return node;
   };
-  // Both answers as one: a substituted token is one deleted and one inserted.
-  const inline = (a, b) => {
-    const joined = [];
-    const edited = (tokens, n, op) => {
-      for (; n < tokens.length && tokens[n].op; n++) joined.push(tokens[n].op === 2 ? { ...tokens[n], op } : tokens[n]);
-      return n;
-    };
-    let i = 0, j = 0;
-    while (i < a.length || j < b.length) {
-      const from = joined.length;
-      i = edited(a, i, 3);
-      j = edited(b, j, 1);
-      if (joined.length > from) continue;
-      joined.push(b[j++] ?? a[i]);
-      i++;
+  // Both answers as one text: kept runs, and edits as what was removed, then what was added. A short kept run between two edits
+  // joins them, in both texts and without a tint, so that phrases can be read.
+  const SHORT = 2; // words
+  const joined = (a, b) => {
+    const steps = [];
+    for (let i = 0, j = 0; i < a.length || j < b.length;) {
+      const from = [i, j];
+      while (i < a.length && a[i].op) i++;
+      while (j < b.length && b[j].op) j++;
+      if (i > from[0] || j > from[1]) steps.push({ del: a.slice(from[0], i), ins: b.slice(from[1], j), edit: true });
+      else {
+        const kept = steps[steps.length - 1];
+        if (!kept || kept.edit) steps.push({ del: [], ins: [] });
+        const run = steps[steps.length - 1];
+        if (i < a.length) run.del.push(a[i++]);
+        if (j < b.length) run.ins.push(b[j++]);
+      }
     }
-    return answer("inline", joined);
+    const words = (tokens) => tokens.map((t) => t.text).join("").split(/\s+/u).filter(Boolean).length;
+    return steps.reduce((all, step) => {
+      const kept = all[all.length - 1], edit = all[all.length - 2];
+      const together = edit && step.edit && kept.ins.length && words(kept.ins) <= SHORT && !kept.ins.some((t) => t.text.includes("\n"))
+        && (edit.del.length || step.del.length) && (edit.ins.length || step.ins.length);
+      if (!together) return [...all, step];
+      return [...all.slice(0, -2), { edit: true, del: [...edit.del, ...kept.del, ...step.del], ins: [...edit.ins, ...kept.ins, ...step.ins] }];
+    }, []);
+  };
+  const inline = (a, b) => {
+    const node = element("p", "text answer inline");
+    for (const step of joined(a, b)) {
+      if (step.edit) for (const mark of ["del", "ins"]) append(node, step[mark], () => mark);
+      else if (step.ins.every((t) => !t.weight && (t.text || t.last))) {
+        const run = element("span", "tok kept w0");
+        for (const t of step.ins) if (t.text || t.id === null) show(run, t.text, false); else run.append(element("span", "mark", "∅"));
+        run.dataset.facts = `${step.ins.length} kept tokens, weight 0; side by side shows each`;
+        node.append(run);
+      } else append(node, step.ins.length ? step.ins : step.del, () => "kept");
+    }
+    return node;
   };
 
   const part = (into, title, text, whole = true) => {
@@ -125,15 +153,17 @@
       into.append(show(p, message.content, true));
     }
   };
-  const answers = (into, a, b) => {
-    if (at("layout").value === "inline") {
-      into.append(element("h3", "", "Initial to revised"), inline(a, b));
+  const plain = (tokens) => tokens.map((t) => t.text).join("");
+  const answers = (into, row) => {
+    const a = unpack(row.initial), b = unpack(row.revised), layout = at("layout").value;
+    if (layout === "inline") {
+      into.append(element("h3", "", "Initial to revised answer"), inline(a, b));
       return;
     }
     const sides = element("div", "sides");
     for (const [name, title, tokens] of [["initial", "Initial answer", a], ["revised", "Revised answer", b]]) {
       const side = element("div");
-      side.append(element("h3", "", title), answer(name, tokens));
+      side.append(element("h3", "", title), layout === "clean" ? show(element("p", "text"), plain(tokens), false) : answer(name, tokens));
       sides.append(side);
     }
     into.append(sides);
@@ -143,6 +173,7 @@
     into.replaceChildren();
     focused = -1;
     at("token").textContent = "";
+    count();
     if (!row) {
       into.append(element("p", "quiet", "No row matches."));
       return;
@@ -151,13 +182,63 @@
     if (row.stage) into.append(element("p", "note", `rejected at ${visible(row.stage)}: ${visible(row.reason)}`));
     part(into, "What is wrong with the initial answer", row.critique);
     messages(into, row);
-    if (row.initial && row.initial.t) answers(into, unpack(row.initial), unpack(row.revised));
+    if (row.initial && row.initial.t) answers(into, row);
     else {
       part(into, "Initial answer", row.initial);
       part(into, "Revised answer", row.revised);
     }
+    editor(into, row);
     part(into, "Reference", row.reference);
     part(into, "Evidence", row.evidence, false);
+  };
+
+  // Review: decisions by id, in this browser's storage until they are saved as a file.
+  const STORE = `figa-review ${data.run}`;
+  const stored = (() => { try { return JSON.parse(localStorage.getItem(STORE)) ?? {}; } catch { return {}; } })();
+  const decisions = new Map(Object.entries(stored.decisions ?? {}));
+  at("reviewer").value = stored.reviewer ?? "";
+  const keep = () => {
+    const value = { reviewer: at("reviewer").value, decisions: Object.fromEntries(decisions) };
+    try { localStorage.setItem(STORE, JSON.stringify(value)); } catch { /* no storage: the file is all there is */ }
+  };
+  const count = () => {
+    const kinds = [...decisions.values()].map((one) => one.decision), row = rows[chosen];
+    const each = ["keep", "drop", "edit"].map((kind) => `${kinds.filter((one) => one === kind).length} ${kind}`).join(", ");
+    at("counter").textContent = `${kinds.length} of ${data.pairs.length} decided: ${each}`;
+    for (const button of document.querySelectorAll("[data-decide]")) {
+      const pair = row && !row.stage;
+      button.disabled = !pair || (button.dataset.decide === "edit" && row.cut);
+      button.setAttribute("aria-pressed", String(Boolean(pair && decisions.get(row.id)?.decision === button.dataset.decide)));
+    }
+  };
+  const editor = (into, row) => {
+    if (row.stage || decisions.get(row.id)?.decision !== "edit") return;
+    const area = element("textarea");
+    area.id = "edited";
+    area.setAttribute("aria-label", "Your revision");
+    area.value = decisions.get(row.id).revised;
+    area.addEventListener("input", () => { decisions.set(row.id, { decision: "edit", revised: area.value }); keep(); });
+    into.append(element("h3", "", "Your revision"), area);
+  };
+  const decide = (kind) => {
+    const row = rows[chosen];
+    if (!row || row.stage || (kind === "edit" && row.cut)) return;
+    const same = decisions.get(row.id)?.decision === kind;
+    if (same && kind !== "edit") decisions.delete(row.id);
+    else if (!same) decisions.set(row.id, kind === "edit" ? { decision: kind, revised: plain(unpack(row.revised)) } : { decision: kind });
+    keep();
+    if (kind !== "edit" && !same && chosen < rows.length - 1) choose(chosen + 1);
+    else { paint(); draw(); }
+    if (kind === "edit") at("edited").focus();
+  };
+  const save = () => {
+    const listed = [...decisions].map(([id, decision]) => ({ id, ...decision }));
+    const file = { format: "figa-review", run_digest: data.run, reviewer: at("reviewer").value.trim() || "anonymous", decisions: listed };
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
+    link.download = "decisions.json";
+    link.click();
+    URL.revokeObjectURL(link.href);
   };
 
   // The list holds only the items in sight, some dozen, however many rows there are.
@@ -176,6 +257,8 @@
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
     const summary = row.stage ? `${visible(row.stage)}: ${visible(row.reason)}`
       : `${visible(row.diagnosis ?? "")} · gain ${number(row.reward_gain, true)} · distance ${number(row.edit_distance)}`;
+    const decided = row.stage ? undefined : decisions.get(row.id)?.decision;
+    if (decided) node.append(element("span", "decided", decided));
     node.append(element("span", "what", visible(query.slice(0, 120)) || "(no prompt)"), element("span", "how", summary));
     return node;
   };
@@ -224,8 +307,8 @@
   };
   const filter = () => {
     const started = performance.now();
-    const text = at("search").value.toLowerCase(), reason = at("reason").value, source = at("source").value;
-    rows = kind().filter((row) => (!reason || reasonOf(row) === reason) && (!source || row.source === source) && (!text || row.searched.includes(text))
+    const text = at("search").value.toLowerCase(), reason = at("reason").value, source = at("source").value, decided = at("decided").value;
+    rows = kind().filter((row) => (!reason || reasonOf(row) === reason) && (!source || row.source === source) && (!text || row.searched.includes(text)) && (!decided || (decisions.get(row.id)?.decision ?? "none") === decided)
       && within(row.reward_gain, "gain") && within(row.edit_distance, "distance"));
     const [name, way] = at("sort").value.split(":");
     // Rows without the number come last, whichever way.
@@ -236,7 +319,7 @@
     at("status").textContent = `${rows.length} of ${kind().length} ${at("kind").value === "pairs" ? "pairs" : "rejected rows"}`;
     document.body.dataset.filterMs = (performance.now() - started).toFixed(1);
   };
-  const FILTERS = ["search", "reason", "source", "gain-min", "gain-max", "distance-min", "distance-max", "sort"];
+  const FILTERS = ["search", "reason", "source", "gain-min", "gain-max", "distance-min", "distance-max", "sort", "decided"];
   const clear = () => { for (const id of FILTERS) at(id).value = ""; };
 
   // A link to a row: #row=ID.
@@ -267,14 +350,15 @@
   const pressed = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input, select, textarea")) { if (event.key === "Escape") event.target.blur(); return; }
-    const tokens = [...document.querySelectorAll(".answer .tok")], key = event.key, inList = event.target === list;
+    const tokens = [...document.querySelectorAll("#row .answer .tok")], key = event.key, inList = event.target === list;
     const turn = { ArrowRight: 1, ArrowLeft: -1 }[key];
     if (key === "t") { focused = focused < 0 && tokens.length ? 0 : -1; if (focused < 0) point(null); }
     else if (key === "Escape") { focused = -1; point(null); }
+    else if ({ k: 1, d: 1, e: 1 }[key]) decide({ k: "keep", d: "drop", e: "edit" }[key]);
     else if (key === "/") at("search").focus();
     else if (focused >= 0 && turn) focused = Math.max(0, Math.min(tokens.length - 1, focused + turn));
     else if (key === "j" || key === "ArrowRight" || (key === "ArrowDown" && inList)) choose((chosen ?? -1) + 1);
-    else if (key === "k" || key === "ArrowLeft" || (key === "ArrowUp" && inList)) choose((chosen ?? 1) - 1);
+    else if (key === "p" || key === "ArrowLeft" || (key === "ArrowUp" && inList)) choose((chosen ?? 1) - 1);
     else if (inList && (key === "Home" || key === "End")) choose(key === "Home" ? 0 : rows.length - 1);
     else return;
     event.preventDefault();
@@ -289,6 +373,9 @@
   for (const id of FILTERS) at(id).addEventListener("input", filter);
   at("kind").addEventListener("input", () => { fillOptions(); filter(); });
   at("layout").addEventListener("input", draw);
+  for (const button of document.querySelectorAll("[data-decide]")) button.addEventListener("click", () => decide(button.dataset.decide));
+  at("reviewer").addEventListener("input", keep);
+  at("save").addEventListener("click", save);
   window.addEventListener("hashchange", open);
   window.addEventListener("resize", paint);
   document.addEventListener("keydown", pressed);
@@ -297,5 +384,20 @@
     const dark = root.theme ? root.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.theme = dark ? "light" : "dark";
   });
-  fillOptions(); filter(); open();
+  // The first screen: the best pair that is read in a minute.
+  const hero = () => {
+    const into = at("hero"), row = data.pairs.find((row) => row.length < 260 && row.edit_distance > 0.1 && row.edit_distance < 0.5) ?? data.pairs[0];
+    if (!row) {
+      into.append(element("p", "", "No pair survived. The rejected rows are below, with their reasons."));
+      return;
+    }
+    part(into, "What is wrong with the initial answer", row.critique);
+    messages(into, row);
+    into.append(element("h3", "", "Initial to revised answer"), inline(unpack(row.initial), unpack(row.revised)), figures(row));
+    const link = element("a", "", "Open this pair");
+    link.href = `#row=${encodeURIComponent(row.id ?? "")}`;
+    into.append(link);
+  };
+  if (!data.pairs.length && data.rejects.length) at("kind").value = "rejects";
+  hero(); fillOptions(); filter(); open();
 })();

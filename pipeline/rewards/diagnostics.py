@@ -8,6 +8,7 @@ A margin is the score of the better answer of a pair minus that of the worse one
 """
 
 import math
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,7 +72,8 @@ def warnings(manifest: dict[str, Any]) -> list[str]:
             f"the reward {name} is mostly explained by length: {longer} answers score higher (rank correlation "
             f"{correlation:+.2f})"
         )
-    return [f"{line}. Judge it by pairs of your own: figa rewards check" for line in lines]
+    command = f"figa rewards check --model {shlex.quote(str(name).partition('#')[0])}"
+    return [f"{line}. Check it: {command} (on the bundled pairs; --pairs FILE: on your own)" for line in lines]
 
 
 def wilson(right: float, of: int) -> tuple[float, float]:

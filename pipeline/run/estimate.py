@@ -87,19 +87,7 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
     if rows:
         yield "first row", understood(rows[0])
-    name, settings = context.tokenizer_settings(config)
-    if _missing(name) and not context.has_tokenizer(name):
-        yield "tokenizer", f"{name}: comes with the model, which the run downloads first"
-    else:
-        tokenizer = open_tokenizer(name, settings)
-        if rows:
-            try:
-                tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
-            except RowReject as reject:
-                why = f"the first row can't be labelled: {reject.reason} {reject.evidence}"
-                hint = "set labels.template, labels.template_options or another tokenizer"
-                raise ConfigError(f"labels.tokenizer {name}: {why}; {hint}") from None
-        yield "tokenizer", f"{name}: its template renders the first row"
+    yield "tokenizer", _check_tokenizer(config, rows)
     if config.needs_generation:
         yield "prompts", f"{config.reviser.prompts or 'as shipped'}: they can be rendered"
         for role, model in (("policy", config.policy.model), ("reviser", config.reviser.model)):
@@ -112,6 +100,22 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     if config.judge and config.judge.model.startswith("local/"):
         yield "judge", f"{config.judge.model}: {_state(config.judge.model)}"
     yield from probe_all(config, warn)
+
+
+def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
+    """What is known of the labels' tokenizer. Raises ConfigError if it can't be opened, or its template can't be used."""
+    name, settings = context.tokenizer_settings(config)
+    if _missing(name) and not context.has_tokenizer(name):
+        return f"{name}: comes with the model, which the run downloads first"
+    tokenizer = open_tokenizer(name, settings)
+    if rows:
+        try:
+            tokenizer.tokenize(rows[0]["messages"], rows[0]["reference"])
+        except RowReject as reject:
+            if reject.reason in ("template_refuses", "template_alters_answer", "token_across_boundary"):
+                why = f"labels.tokenizer {name}: the first row can't be labelled: {reject.reason} {reject.evidence}"
+                raise ConfigError(f"{why}; set labels.template, labels.template_options or another tokenizer") from None
+    return f"{name}: its template renders the first row"
 
 
 def understood(row: Row) -> str:
@@ -137,6 +141,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     config, source, adapters = open_source(config, warn)
     records = itertools.islice(sources.records(source, warn=warn), config.source.limit)
     rows, taken, rejects = first_rows(config, adapters, records, _READ_ROWS)
+    _check_tokenizer(config, rows)
     read = taken + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, taken))
     policy, reviser, selection = config.policy, config.reviser, config.selection
@@ -168,9 +173,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         facts |= {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}
         result = Estimate(facts, _comparison(config, rows[::step], usable))
     if (budget := config.run.budget_usd) is not None:
-        short = (result.cost_usd or 0.0) > budget
-        stops = ": less than the estimate, so the run would stop there, resumable" if short else ""
-        facts["budget"] = in_dollars(budget) + stops
+        stops = ": less than the estimate, so the run would stop there, resumable"
+        facts["budget"] = in_dollars(budget) + (stops if (result.cost_usd or 0.0) > budget else "")
     return result
 
 

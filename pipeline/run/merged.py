@@ -3,6 +3,8 @@
 Sees manifests only, neither files nor rows. What differs (sources, models, thresholds) is in `lineage`, per part.
 """
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +29,20 @@ def check_same(inputs: Sequence[tuple[Path, Manifest]]) -> None:
         for name, value in _what_determines(one["labels"]).items():
             if value != theirs[name]:
                 what = f"{name} is {str(value)[:40]} and {str(theirs[name])[:40]}"
-                hint = "`figa relabel` labels one of them like the other"
+                hint = f"label it like the first, and merge that: {_way_out(one['labels'], other['labels'], root)}"
                 raise UsageError(f"{first} and {root} are labelled differently: {what}; {hint}")
+
+
+def _way_out(wanted: Manifest, labels: Manifest, root: Path) -> str:
+    """The command that labels a data set as `wanted` says."""
+    words = ["figa", "relabel", str(root)]
+    if wanted.get("fingerprint") != labels.get("fingerprint"):
+        words += ["--tokenizer", str(wanted["tokenizer"])]
+    for name in LabelSettings.model_fields:
+        value = wanted.get(name) or "" if name == "system" else wanted.get(name)
+        if name != "tokenizer" and wanted.get(name) != labels.get(name):
+            words += ["--set", f"labels.{name}={json.dumps(value, ensure_ascii=False)}"]
+    return shlex.join([*words, "--out", f"{root}-relabelled"])
 
 
 def _what_determines(labels: dict[str, Any]) -> dict[str, Any]:

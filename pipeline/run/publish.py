@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pipeline import schema, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
-from pipeline.dataset import card, manifest
+from pipeline.dataset import card, croissant, manifest
 from pipeline.dataset.writer import beyond, forget_superseded, publish_rejects, publish_rows, supersede
 from pipeline.errors import StorageError, UsageError
 from pipeline.labels.loading import describe
@@ -88,24 +88,29 @@ def finish(out: Path, content: dict[str, Any], tokenizer: LabelTokenizer | None,
     write_report(out, content, tokenizer, note=note)
     forget_superseded(out)
     write_text(out / "README.md", card.render(content))
+    write_text(out / croissant.NAME, croissant.render(content))
     written = manifest.write(out, content | {"documents": manifest.documents(out)})
     supersede(out, [*content["files"], *content["rejected_files"]])
     return written
 
 
-def written_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge"]:
+def written_by(content: dict[str, Any]) -> Literal["build", "relabel", "merge", "review"]:
     """Which command wrote the data set of a manifest."""
     last = content.get("lineage", [])[-1:]
-    return ("merge" if "merged" in last[0] else "relabel") if last else "build"
+    if not last:
+        return "build"
+    return "merge" if "merged" in last[0] else "review" if "review" in last[0] else "relabel"
 
 
-def check_out(out: Path, roots: Sequence[Path], command: Literal["relabel", "merge"]) -> dict[str, Any] | None:
+def check_out(
+    out: Path, roots: Sequence[Path], command: Literal["relabel", "merge", "review"]
+) -> dict[str, Any] | None:
     """The manifest that `command` wrote in `out`, if any. UsageError for another command's, or an `out` in one of `roots`."""
     if inside := [root for root in roots if out.resolve().is_relative_to(root.resolve())]:
         raise UsageError(f"--out {out}: lies in the folder of {inside[0]}; name one outside it")
     current = manifest.load_or_none(out)
     if (current and written_by(current) != command) or journal_of(out).exists():
-        wrote = "merge" if command == "merge" else "relabelling"
+        wrote = "relabelling" if command == "relabel" else command
         raise UsageError(f"--out {out}: holds a data set that no {wrote} wrote; name another folder")
     return current
 

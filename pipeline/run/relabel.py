@@ -5,10 +5,10 @@ the new reject ledger, so in = published + rejected, where in is what the old da
 it. Streams batch by batch: memory holds some row groups and the rejects of one file.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -21,12 +21,12 @@ from pipeline.dataset.writer import write_ledgers, write_part
 from pipeline.errors import ConfigError, UsageError
 from pipeline.labels.columns import ANY_DISTANCE, label_texts
 from pipeline.labels.loading import describe, open_tokenizer, settings_of
+from pipeline.labels.tokenizer import LabelTokenizer
 from pipeline.run import publish as publication
 from pipeline.schema import digest
 from pipeline.storage import stage_files
 from pipeline.storage.location import local_side
 from pipeline.storage.lock import run_lock
-from pipeline.storage.stage_files import StageOutput
 
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
@@ -38,6 +38,12 @@ _NOT_INHERITED = set(
 DISTANCE_SETTINGS = ("filter.min_distance", "filter.max_distance")
 Advance = Callable[[int], None]
 Warn = Callable[[str], None]
+
+
+# The stages that may reject a row, in order.
+_STAGES = {"relabel": ("label",), "review": ("review", "filter", "label")}
+# From published rows: those of the new data set, and rejects by stage.
+Apply = Callable[[pa.Table], tuple[pa.Table, dict[str, pa.Table]]]
 
 
 def relabel(
@@ -54,36 +60,71 @@ def relabel(
     distance: limits of the edit distance to apply again. Raises UsageError, and StorageError for a damaged data set.
     """
     parent = reader.read_manifest(root)
-    files = reader.check_files(root, parent, "hashes")
     tokenizer = open_tokenizer(labels.tokenizer, labels)
-    described = describe(tokenizer)
     settings = {"labels": labels.data_settings()}
     settings |= {"filter": parent["settings"]["filter"] | distance.data_settings()} if distance else {}
-    made_by = schema.SCHEMA_VERSION, __version__
-    run_digest = digest("relabel", manifest.digest_of(parent), described, settings, *made_by)
-    _check_out(root, out)
+
+    def apply(table: pa.Table) -> tuple[pa.Table, dict[str, pa.Table]]:
+        output = label_texts(table, tokenizer, distance or ANY_DISTANCE)
+        # A reject's distance is that of the new tokens.
+        old = table.drop_columns(["edit_distance"])
+        return output.rows, {"label": stage_files.reject_table("label", old, output.rejects)}
+
+    changes = {"settings": parent["settings"] | settings}
+    return derive(root, parent, out, "relabel", settings, apply, tokenizer, changes, advance=advance, warn=warn)
+
+
+def derive(
+    root: Path,
+    parent: dict[str, Any],
+    out: Path,
+    command: Literal["relabel", "review"],
+    inputs: object,
+    apply: Apply,
+    tokenizer: LabelTokenizer,
+    changes: dict[str, Any],
+    *,
+    advance: Advance,
+    warn: Warn,
+) -> dict[str, Any]:
+    """Write to `out` what `apply` makes of the data set of `root`, unless it is there; returns the manifest.
+
+    inputs: what determines it besides parent and tokenizer; changes: to the parent's manifest. Raises as `relabel` does.
+    """
+    files, described = reader.check_files(root, parent, "hashes"), describe(tokenizer)
+    run_digest = digest(command, manifest.digest_of(parent), described, inputs, schema.SCHEMA_VERSION, __version__)
+    _check_out(root, out, command)
     with run_lock(out, warn):
         if current := publication.find_current(out, run_digest, warn):
             return current
         entries: list[dict[str, Any]] = []
         metadata = publication.file_metadata(described, run_digest)
-        label = partial(label_texts, tokenizer=tokenizer, gate=distance or ANY_DISTANCE)
-        ledger, reasons = write_ledgers(out, {"label": _write_files(out, files, label, metadata, entries, advance)})
+        first, *others = _STAGES[command]
+        rejects: dict[str, list[pa.Table]] = {stage: [] for stage in _STAGES[command]}
+        writing = _write_files(out, files, apply, metadata, entries, rejects, first, advance)
+        ledger, reasons = write_ledgers(out, {first: writing, **{stage: rejects[stage] for stage in others}})
         rows = publication.account(parent["rows"]["published"], entries, ledger)
-        content = _inherited(parent) | {
+        content = {
+            **_inherited(parent, changes),
             "run_digest": run_digest,
             "rows": rows,
-            "funnel": [publication.funnel_step("label", rows["read"], reasons["label"], {})],
+            "funnel": list(_funnel(rows["read"], reasons)),
             "labels": described,
-            "settings": parent["settings"] | settings,
             "files": entries,
             "rejected_files": ledger,
         }
         return publication.finish(out, content, tokenizer)
 
 
-def _check_out(root: Path, out: Path) -> None:
-    current = publication.check_out(out, [root], "relabel")
+def _funnel(rows: int, reasons: dict[str, Counter[str]]) -> Iterator[dict[str, Any]]:
+    for stage, counts in reasons.items():
+        step = publication.funnel_step(stage, rows, counts, {})
+        rows = step["out"]
+        yield step
+
+
+def _check_out(root: Path, out: Path, command: Literal["relabel", "review"]) -> None:
+    current = publication.check_out(out, [root], command)
     # An interrupted run leaves its lock; a folder with neither lock nor manifest is somebody else's.
     ours = current is not None or (local_side(out / "work") / "run.lock").exists()
     if not ours and (out.is_file() or any(out.glob("*"))):
@@ -93,37 +134,39 @@ def _check_out(root: Path, out: Path) -> None:
 def _write_files(
     out: Path,
     files: Sequence[PublishedFile],
-    label: Callable[[pa.Table], StageOutput],
+    apply: Apply,
     metadata: dict[str, str],
     entries: list[dict[str, Any]],
+    rejects: dict[str, list[pa.Table]],
+    first: str,
     advance: Advance,
 ) -> Iterator[pa.Table]:
-    """Write the new data files and add their `entries` of the manifest; yields the rejects of each when it is written."""
-    rejects: list[pa.Table] = []
+    """Write the new data files and add their `entries` of the manifest; yields the `first` stage's rejects of each."""
 
-    def labelled(file: PublishedFile) -> Iterator[pa.Table]:
+    def applied(file: PublishedFile) -> Iterator[pa.Table]:
         for batch in reader.batches(file.path, rows=_BATCH):
-            table = pa.Table.from_batches([batch])
-            output = label(table)
-            # A reject's distance is that of the new tokens.
-            rejects.append(stage_files.reject_table("label", table.drop_columns(["edit_distance"]), output.rejects))
-            yield output.rows
-            advance(table.num_rows)
+            rows, lost = apply(pa.Table.from_batches([batch]))
+            for stage, table in lost.items():
+                rejects[stage] += [table] if table.num_rows else []
+            yield rows
+            advance(batch.num_rows)
 
     for number, file in enumerate(files):
-        entries.append(write_part(out, number, len(files), labelled(file), metadata))
-        yield from rejects
-        rejects.clear()
+        entries.append(write_part(out, number, len(files), applied(file), metadata))
+        yield from rejects[first]
+        rejects[first].clear()
 
 
-def _inherited(parent: dict[str, Any]) -> dict[str, Any]:
+def _inherited(parent: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """What the new manifest has of its parent's, with the parent in its lineage."""
     ancestor = {name: parent[name] for name in ("version", "run_digest", "rows", "labels")}
+    ancestor |= {"review": changes["review"]} if "review" in changes else {}
     return {
         **{name: value for name, value in parent.items() if name not in _NOT_INHERITED},
         "calls": {},
         "cost_usd": 0.0,
         "lineage": [*parent.get("lineage", []), {"manifest": manifest.digest_of(parent), **ancestor}],
+        **changes,
     }
 
 

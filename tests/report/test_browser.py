@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def hostile_report(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_opens_without_a_complaint_or_a_request(browser: Any, data: Path) -> None:
     opened = Opened(browser, data / "report.html")
-    assert opened.page.locator("figure > svg.pygal-chart").count() == 6
+    assert opened.page.locator("figure > svg.pygal-chart").count() == 8
     assert opened.status == "2000 of 2000 pairs"
     assert (data / "report.html").stat().st_size < 8_000_000
     opened.settle()
@@ -84,9 +85,9 @@ def test_keyboard_and_deep_link(browser: Any, data: Path) -> None:
     second = opened.row
     assert second != first and opened.page.url.endswith(f"#row={second}")
     opened.page.keyboard.press("ArrowRight")
-    opened.page.keyboard.press("k")
+    opened.page.keyboard.press("p")
     assert opened.row == second
-    opened.page.keyboard.press("k")
+    opened.page.keyboard.press("p")
     assert opened.row == first
     opened.page.keyboard.press("/")
     opened.page.keyboard.type("jj")
@@ -103,22 +104,95 @@ def test_tokens_have_their_stored_ids_weights_and_marks(browser: Any, data: Path
     row = open_dataset(data).to_table().slice(3, 1).to_pylist()[0]
     opened = Opened(browser, data / "report.html", f"#row={row['id']}")
     start = len(row["prompt_input_ids"])
-    names = ("kept", "ins", "sub", "del")
+    opened.page.select_option("#layout", "side")
     for side in ("initial", "revised"):
         shown = opened.page.locator(f".answer.{side} .tok")
-        facts = shown.evaluate_all("all => all.map(t => [t.dataset.facts, t.classList[1]])")
+        facts = shown.evaluate_all("all => all.map(t => [t.dataset.facts, t.className])")
         stored = zip(
             row[f"{side}_input_ids"][start:], row[f"{side}_weights"][start:], row[f"{side}_ops"][start:], strict=True
         )
         for n, ((told, kind), (id_, weight, op)) in enumerate(zip(facts, stored, strict=True)):
-            assert told.startswith(f"token {n}  id {id_}  weight {weight:g}  ") and kind == names[op]
+            assert told.startswith(f"token {n}  id {id_}  weight {weight:g}  ")
+            mark = {"initial": "del", "revised": "ins"}[side] if op else "kept"
+            tint = "up w4" if weight == 1 else "down w2" if weight == -0.5 else "w0"
+            assert kind == f"tok {mark} {tint}", "marked by the side that it is on, coloured by its weight's sign"
         signs = shown.locator(".sign").count()
         assert signs > 0 or not any(row[f"{side}_ops"][start:])
     opened.page.locator(".answer.revised .tok").first.hover()
     assert str(opened.page.locator("#token").text_content()).startswith("token 0  id ")
-    opened.page.select_option("#layout", "inline")
-    assert opened.page.locator(".answer.inline .tok").count() > len(row["revised_ops"]) - start
     opened.settle()
+
+
+def test_inline_is_the_default_and_clean_text_has_no_marks(browser: Any, data: Path) -> None:
+    row = open_dataset(data).to_table().slice(3, 1).to_pylist()[0]
+    opened = Opened(browser, data / "report.html", f"#row={row['id']}")
+    start = len(row["prompt_input_ids"])
+    marked = {kind: opened.page.locator(f"#row .answer.inline .{kind}").all_text_contents() for kind in ("del", "ins")}
+    kept = opened.page.locator("#row .answer.inline .kept").all_text_contents()
+    assert "".join(text.lstrip("−+") for text in [*marked["del"]]) or not any(row["initial_ops"][start:])
+    assert len(kept) < sum(op == 0 for op in row["revised_ops"][start:]), "kept tokens are joined into runs"
+    opened.page.select_option("#layout", "clean")
+    assert opened.page.locator("#row .tok").count() == 0
+    assert opened.page.locator("#row .sides .text").all_text_contents() == [row["initial"], row["revised"]]
+    opened.settle()
+
+
+def test_the_first_screen_shows_a_pair_in_red_and_green(browser: Any, data: Path) -> None:
+    opened = Opened(browser, data / "report.html", viewport={"width": 1280, "height": 800})
+    for part in (".funnel", "#hero .tok.up", "#hero .tok.down"):
+        box = opened.page.locator(part).first.bounding_box()
+        assert box["y"] + 20 < 800, part
+    colours = opened.page.evaluate(
+        "['up', 'down'].map(c => getComputedStyle(document.querySelector(`#hero .${c}`)).backgroundColor)"
+    )
+    assert all(colour.startswith("rgba") for colour in colours) and colours[0] != colours[1]
+    opened.page.click("#hero a")
+    assert opened.page.url.endswith(f"#row={opened.row}")
+    opened.settle()
+
+
+def test_a_review_by_keyboard_is_saved_and_applied(browser: Any, hostile_report: Path, tmp_path: Path) -> None:
+    opened = Opened(browser, hostile_report)
+    page = opened.page
+    page.fill("#reviewer", "<b>ann</b>")
+    page.keyboard.press("k")
+    assert page.input_value("#reviewer") == "<b>ann</b>k", "in a field a key is a letter"
+    page.fill("#reviewer", "<b>ann</b>")
+    page.keyboard.press("Escape")
+    rows = []
+    for key in "kd":
+        rows.append(opened.row)
+        page.keyboard.press(key)
+    rows.append(opened.row)
+    assert len(set(rows)) == 3, "each decision goes on to the next row"
+    page.keyboard.press("e")
+    text = page.input_value("#edited")
+    page.fill("#edited", f"{text} </script><img src=x onerror=window.ran=1>")
+    counted = f"3 of {len(hostile.TEXTS)} decided: 1 keep, 1 drop, 1 edit"
+    assert page.text_content("#counter") == counted
+    assert grave(page, "#viewer") == []
+    page.reload()
+    assert page.text_content("#counter") == counted, "decisions stay in the browser"
+    page.select_option("#decided", "drop")
+    assert opened.row == rows[1]
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "decisions.json")
+    saved = json.loads((tmp_path / "decisions.json").read_text("utf-8"))
+    assert [(one["id"], one["decision"]) for one in saved["decisions"]] == list(
+        zip(rows, ("keep", "drop", "edit"), strict=True)
+    )
+    assert page.evaluate("window.ran") is None and page.locator("#viewer img").count() == 0
+    assert opened.complaints == []
+    out = tmp_path / "out"
+    words = ["--decisions", str(tmp_path / "decisions.json"), "--out", str(out)]
+    assert main(["review", str(hostile_report.parent), *words]) == 0
+    review = open_dataset(out).manifest["review"]
+    assert (review["keep"], review["drop"], review["edit"]) == (1, 1, 1) and review["reviewers"] == ["<b>ann</b>"]
+    again = Opened(browser, out / "report.html")
+    assert again.page.evaluate("window.ran") is None
+    assert "<b>ann" not in (out / "README.md").read_text("utf-8")
+    again.settle()
 
 
 def test_only_rows_in_sight_are_in_the_document(browser: Any, data: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline import open_dataset
 from pipeline.cli.main import main
 from pipeline.dataset.measures import histogram
 from pipeline.labels.alignment import KEEP
@@ -39,10 +42,43 @@ def made(tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_no_row_and_one(browser: Any, made: Callable[..., Path], count: int) -> None:
     opened = Opened(browser, made(count) / "report.html")
     assert opened.status == f"{count} of {count} pairs"
-    assert opened.page.locator("figure", has_text="no data").count() == (0 if count else 5)
+    assert opened.page.locator("figure", has_text="no data").count() == (0 if count else 7)
     opened.page.keyboard.press("j")
     opened.page.select_option("#kind", "rejects")
     opened.settle()
+
+
+def test_an_empty_set_opens_on_its_rejects_with_near_misses(
+    browser: Any, made: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = made(6)
+    ids = [row["id"] for row in open_dataset(data).to_table(["id"]).to_pylist()]
+    decisions = [{"id": row_id, "decision": "drop"} for row_id in ids]
+    run = open_dataset(data).manifest["run_digest"]
+    content = {"format": "figa-review", "run_digest": run, "reviewer": "ann", "decisions": decisions}
+    (tmp_path / "decisions.json").write_text(json.dumps(content), "utf-8")
+    words = ["--decisions", str(tmp_path / "decisions.json"), "--out", str(tmp_path / "empty")]
+    assert main(["review", str(data), *words]) == 0
+    opened = Opened(browser, tmp_path / "empty" / "report.html")
+    assert opened.status == "6 of 6 rejected rows"
+    assert "No pair survived" in str(opened.page.text_content("#hero"))
+    assert "Before you use this data set" in str(opened.page.text_content("#overview"))
+    examples = opened.page.locator("caption", has_text="Rejected rows, by reason").locator("xpath=..").locator("a")
+    assert examples.count() == 3
+    examples.nth(1).click()
+    assert opened.page.url.endswith(f"#row={opened.row}") and opened.row in ids
+    opened.settle()
+
+
+def test_near_misses_come_first() -> None:
+    rejects = [
+        {"id": str(n), "stage": "select", "reason": "initial_good_enough", "messages": [], "evidence": json.dumps(said)}
+        for n, said in enumerate({"eta1": 0.0, "reward_initial": value} for value in (0.9, 0.1, 0.5, 0.2))
+    ]
+    shown = sample.Shown(0, 4, rejects=rejects)
+    ((reason, count, rows),) = sample.examples(shown, Counter({("select", "initial_good_enough"): 40}))
+    assert (reason, count) == ("select: initial_good_enough", 40)
+    assert [row_id for row_id, _ in rows] == ["1", "3", "2"] and rows[0][1].endswith("(0.1, limit 0)")
 
 
 @pytest.mark.parametrize("reward", [None, float("nan"), float("inf")])
@@ -63,6 +99,7 @@ def test_rewards_that_are_missing_or_no_numbers(
 def test_letters_of_several_bytes_stay_whole(browser: Any, made: Callable[..., Path]) -> None:
     texts = {"initial": "שלום עולם 你好 👩🏽‍🚀", "revised": "שלום לעולם 你好， 👩🏽‍🚀"}
     opened = Opened(browser, made(2, **texts) / "report.html")
+    opened.page.select_option("#layout", "side")
     for side, text in texts.items():
         shown = str(opened.page.locator(f".answer.{side}").text_content())
         plain = "".join(c for c in shown if c not in "+−±‥∅").replace("⟨200d⟩", "\u200d")
@@ -99,7 +136,9 @@ def test_a_comparison_with_an_empty_set_and_with_another_tokenizer(
 
     found = compared(full, empty)
     assert found.note == ""
-    found.sides[1].manifest["labels"]["fingerprint"] = "another"
+    found.sides[1].manifest["labels"]["fingerprint"] = "of another template"
+    assert found.note == ""
+    found.sides[1].manifest["labels"]["identity"]["tokenizer"] = "another"
     assert "different tokenizers" in found.note
 
 
