@@ -144,6 +144,7 @@ def test_known_prices_are_multiplied_and_local_models_are_free(settings: Setting
     assert found["cost_usd"] == pytest.approx(sum(cost.values()))
     assert 0.0001 < found["cost_usd"] < 0.1
     assert "as of 2" in found["plan"]["prices"]
+    assert found["plan"]["probes"] == "a small call before the first row to each of reviser openai/gpt-4o-mini"
     told = [
         estimate(config.model_copy(update={"run": RunSettings(budget_usd=b)}), quiet).facts["budget"] for b in (0, 1)
     ]

@@ -53,36 +53,45 @@ def _confirmed() -> bool:
 
 def _cancel(work: Path, batch: "Batch", api_key_env: str | None) -> bool:
     """Have the provider stop a batch; returns whether it will, or has nothing to stop. api_key_env: as the run named it."""
-    from pipeline.config.model_names import ModelSpec
     from pipeline.errors import ConfigError, ProviderStopped, RowReject
-    from pipeline.models import event_loop, factory
-    from pipeline.models.batch.collecting import GONE
+    from pipeline.models import event_loop
     from pipeline.models.batch.ledger import FILE, BatchLedger
+    from pipeline.models.batch.waiting import GONE
     from pipeline.models.provider_errors import Transient, reason_of
     from pipeline.storage.location import local_side
 
-    model, batch_id = batch.model, batch.id
-    if batch_id is None:
-        print(f"{model}: it isn't known whether this batch was sent; the next run looks", file=sys.stderr)
-        return False
-
-    async def cancel() -> None:
-        # Created on the loop that it will be used on.
-        api = factory.batch_api(ModelSpec.parse(model), api_key_env, _TIMEOUT_S)
+    with closing(BatchLedger(local_side(work) / FILE)) as ledger:
         try:
-            await api.cancel(batch_id)
-        finally:
-            await api.close()
-
-    try:
-        event_loop.run(cancel())
-    except (Transient, RowReject, ProviderStopped, ConfigError) as error:
-        if isinstance(error, RowReject) and error.evidence.get("status") in GONE:
-            with closing(BatchLedger(local_side(work) / FILE)) as ledger:
-                ledger.give_up(batch.key)
-            print(f"{model}: {batch_id} is gone at the provider, and given up")
+            batch_id = event_loop.run(_stop(batch, ledger.ids(), api_key_env))
+        except (Transient, RowReject, ProviderStopped, ConfigError) as error:
+            if not isinstance(error, RowReject) or error.evidence.get("status") not in GONE:
+                print(f"error: {batch.model}: not cancelled: {reason_of(error)}", file=sys.stderr)
+                return False
+            ledger.give_up(batch.key)
+            print(f"{batch.model}: {batch.id} is gone at the provider, and given up")
             return True
-        print(f"error: {model}: not cancelled: {reason_of(error)}", file=sys.stderr)
-        return False
-    print(f"{model}: cancelling {batch_id}")
+        if batch_id is None:
+            ledger.finish(batch.key)
+            print(f"{batch.model}: a batch of {batch.size} requests never reached the provider, and is given up")
+        else:
+            print(f"{batch.model}: cancelling {batch_id}")
     return True
+
+
+async def _stop(batch: "Batch", known: set[str], api_key_env: str | None) -> str | None:
+    """Cancel a batch; its id, or None where the provider has none. known: the ids of all our batches."""
+    from pipeline.config.model_names import ModelSpec
+    from pipeline.errors import ProviderStopped
+    from pipeline.models import factory
+
+    # Created on the loop that it is used on.
+    api = factory.batch_api(ModelSpec.parse(batch.model), api_key_env, _TIMEOUT_S)
+    try:
+        found = batch.id or await api.find(batch, known)
+        if found and not batch.id and not api.finds_surely:
+            raise ProviderStopped(f"{found} may be this batch or another program's; the next run looks")
+        if found:
+            await api.cancel(found)
+        return found
+    finally:
+        await api.close()

@@ -1,21 +1,31 @@
 """What a server refuses of our requests, and what it gets in place of that.
 
-A parameter that a refusal names (`refusals.py`) is renamed, sent in another form or left out, and the call is made again: a
-refused call costs nothing. What the server accepted in the end holds for all later calls. It is kept in work/parameters.json,
-and it is part of the journal's key.
+A parameter that a refusal's body names is renamed, sent in another form or left out, and the call is made again: a refused
+call costs nothing. Providers name it in many shapes and words; what is concluded from them is kept only when the server then
+accepts the call:
+
+    {"error": {"param": "max_tokens", "code": "unsupported_parameter", "message": …}}          OpenAI, Azure, Groq, xAI
+    {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": …}]}                FastAPI, Mistral, vLLM
+    [{"error": {"message": "… Unknown name \\"seed\\": Cannot find field."}}]                     Google
+    {"error": {"message": "temperature: Extra inputs are not permitted"}}                       Anthropic
+    "does not support parameters: ['logprobs']"                                                 LiteLLM
+
+What the server accepted in the end holds for all later calls. It is kept in work/parameters.json, and it is part of the
+journal's key.
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from pipeline.errors import RowReject
 from pipeline.models.answer import Answer
+from pipeline.models.error_words import members
 from pipeline.models.provider_errors import UselessAnswer
-from pipeline.models.refusals import LIMITS, refused_parameters
 from pipeline.storage.atomic import write_text
 
 FILE = "parameters.json"
@@ -25,6 +35,36 @@ _FEWER_LOGPROBS = 5
 
 Changes = dict[str, Any]
 """By the parameter's name: None where it is left out, {"name": …} where it is renamed, {"value": …} what is sent instead."""
+
+LIMITS = ("max_tokens", "max_completion_tokens")
+# What a request is about: never left out.
+_CONTENT = ("model", "messages", "system", "extra_body")
+_POINTERS = ("param", "parameter", "loc", "field", "argument")
+_WORDS = ("message", "msg", "detail", "error", "reason", "description", "title", "raw", "errors", "")
+# What else a parameter is called.
+_ALIASES = {
+    "response_format": r"response[ _]?format|json[ _]?(?:schema|mode|object)|structured[ _-]?outputs?|guided\w*|grammar",
+    "output_config.format": r"output[ _]config(?:\.format)?|output[ _]format|json[ _]?schema|structured[ _-]?outputs?",
+    "output_config.effort": r"output[ _]config\.effort|\beffort",
+    "reasoning_effort": r"reasoning(?:[ _.]?effort)?|\bthink(?:ing)?\b",
+    "thinking": r"\bthinking\b",
+    "logprobs": r"(?<!top.)log[ _]?prob(?:abilitie)?s",
+}
+_LIMIT = re.compile(r"max[ _]?(?:completion|output|new)?[ _]?tokens", re.IGNORECASE)
+# Of several that are named in a sentence, such as "`temperature` and `top_p` cannot both be specified", the first is left out.
+_LEAST_MISSED = ("top_logprobs", "logprobs", "top_p", "seed", "temperature", "reasoning_effort", "thinking")
+_REFUSES = re.compile(
+    r"support|un(?:recogni[sz]ed|known|expected|available|permitted)|extra[ _]|only|cannot|can.t|can not|missing|invalid|range|"
+    r"not (?:permitted|allowed|available|enabled|valid|implemented|accept|compatible|recogni[sz]ed)|deprecated|disabled|"
+    r"at most|incompatible|must|should|forbidden|does not|doesn.t|no longer|remove|requires?|between|less than|expected",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(
+    r"too (?:large|big|high|long|many|small|low)|at (?:most|least)|maximum|minimum|exceed|greater|larger|less than|context|"
+    r"between|range|positive|[<>]=?",
+    re.IGNORECASE,
+)
+_MOST_CHARACTERS = 20_000
 
 
 class Refused(RowReject):
@@ -38,9 +78,9 @@ class Refused(RowReject):
 
 def refused(failure: Exception, body: str, sent: Mapping[str, Any]) -> Exception:
     """The failure of a call, as Refused where other parameters may help."""
-    status = failure.evidence.get("status") if isinstance(failure, RowReject) else None
-    named = type(failure) is RowReject and failure.reason == "bad_request" and status != 413
-    return Refused(failure, body, sent) if isinstance(failure, RowReject) and named else failure
+    if type(failure) is not RowReject or failure.reason != "bad_request" or failure.evidence.get("status") == 413:
+        return failure
+    return Refused(failure, body, sent)
 
 
 def apply_changes(arguments: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
@@ -84,15 +124,8 @@ class Adaptation:
         self._accepted: list[Changes] = _read(path).get(name, [])
         # What the user hasn't read of yet.
         self.news: Changes = {}
-
-    @property
-    def thinks(self) -> bool:
-        """Whether the model has shown thoughts, in this process."""
-        return (self._path.absolute(), self._name) in _thinkers
-
-    @thinks.setter
-    def thinks(self, value: bool) -> None:
-        (_thinkers.add if value else _thinkers.discard)((self._path.absolute(), self._name))
+        # Whether the model has shown thoughts, in this process.
+        self.thinks = False
 
     @property
     def changes(self) -> Changes:
@@ -142,13 +175,10 @@ class Adaptation:
             )
 
 
-_thinkers: set[tuple[Path, str]] = set()
-_adaptations: WeakValueDictionary[tuple[Path, str], Adaptation] = WeakValueDictionary()
-
-
+@cache
 def adaptation_for(path: Path, name: str) -> Adaptation:
-    """This process's one adaptation for a model's name with its address."""
-    return _adaptations.setdefault((path.absolute(), name), Adaptation(path, name))
+    """This process's one adaptation for a model's name with its address. path: absolute."""
+    return Adaptation(path, name)
 
 
 def next_changes(changes: Changes, refusal: Refused) -> Changes | None:
@@ -182,3 +212,61 @@ def _read(path: Path) -> dict[str, list[Changes]]:
         if all(change is None or change.keys() & {"name", "value"} for change in every):
             return content
     return {}
+
+
+def refused_parameters(body: str, sent: Mapping[str, Any]) -> list[str]:
+    """The names of `sent` parameters that a refusal's body names: all that it points at, else one of those in its words.
+
+    Members of an object are `output_config.format`. The limit on tokens is named only where it is its name that is refused.
+    """
+    pointers, words = _said(body[:_MOST_CHARACTERS])
+    names = _parameters(sent)
+    text = " ".join(words)
+    if limit := _refused_limit(names, pointers, text):
+        return [limit]
+    others = [name for name in names if name not in LIMITS]
+    if pointed := [name for name in others if any(_is_named(name, pointer) for pointer in pointers)]:
+        return pointed
+    if not _REFUSES.search(text):
+        return []
+    named = [name for name in others if _is_named(name, text)]
+    return sorted(named, key=lambda name: (*_LEAST_MISSED, name).index(name))[:1]
+
+
+def _parameters(sent: Mapping[str, Any]) -> list[str]:
+    names: list[str] = []
+    for name, value in {**sent, **(sent.get("extra_body") or {})}.items():
+        if name == "output_config" and isinstance(value, dict):
+            names += [f"{name}.{member}" for member in value]
+        elif name not in _CONTENT:
+            names.append(name)
+    return names
+
+
+def _refused_limit(names: list[str], pointers: list[str], text: str) -> str | None:
+    """The limit's name, if the server doesn't know it, or wants the other one."""
+    limit = next((name for name in names if name in LIMITS), None)
+    if limit is None or _SIZE.search(text):
+        return None
+    if pointers:
+        return limit if any(_LIMIT.search(pointer) for pointer in pointers) else None
+    return limit if _LIMIT.search(text) and _REFUSES.search(text) else None
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Whether a text has the name as a word: `top_p`, `topP`, `top p`."""
+    spelled = "[ _-]?".join(map(re.escape, name.split("_")))
+    pattern = _ALIASES.get(name, spelled)
+    return bool(re.search(rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9])", text, re.IGNORECASE))
+
+
+def _said(body: str) -> tuple[list[str], list[str]]:
+    """What a body points at, as dotted paths, and its sentences."""
+    pointers: list[str] = []
+    words: list[str] = []
+    for name, value in members(body):
+        if name in _POINTERS and value:
+            pointers.append(".".join(map(str, value)) if isinstance(value, list) else str(value))
+        elif isinstance(value, str) and name in _WORDS:
+            words.append(value)
+    return pointers, words or [body]

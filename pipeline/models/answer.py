@@ -4,6 +4,9 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+# So many of an answer's fields are always in the journal.
+_ALWAYS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -30,6 +33,9 @@ class Answer:
     reasoning_tokens: int = 0
     # The server's word for `finish`, where it is another.
     end: str | None = None
+    # Those of the tokens written to a cache that stay in it for an hour; what the server itself says that the call cost.
+    cache_hour_tokens: int = 0
+    cost_usd: float = 0.0
 
     @property
     def reasoned(self) -> bool:
@@ -37,11 +43,8 @@ class Answer:
 
     def to_json(self) -> str:
         """All fields, the last ones only where set. ASCII: lone surrogates, which SQLite refuses, survive as escapes."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("logprobs", "reasoning", "reasoning_tokens", "end", "uncounted"):
-            if not values[name]:
-                del values[name]
-        return json.dumps(values)
+        values = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return json.dumps({name: value for n, (name, value) in enumerate(values) if value or n < _ALWAYS})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -130,7 +130,7 @@ class ChatModel:
         provider = self._provider or await self._connected()
 
         async def send(changes: Changes) -> Answer:
-            changed = _changed(request, changes)
+            changed = replace(request, changes=changes)
             key = self._key(changed)
             # Answered after a refusal in an earlier run, whose notes are gone.
             if (
@@ -153,7 +153,7 @@ class ChatModel:
 
     def _journalled(self, request: ChatRequest) -> Answer | None:
         """The answer to a request, in whatever form the server took it."""
-        forms = (_changed(request, changes) for changes in self.adaptation.variants())
+        forms = (replace(request, changes=changes) for changes in self.adaptation.variants())
         return next(filter(None, (self.journal.get(self._key(form)) for form in forms)), None)
 
     def each_row(
@@ -257,12 +257,14 @@ class ChatModel:
 
     def _cost(self, request: ChatRequest, answer: Answer, reserved: float) -> float:
         """What an answer cost: by its tokens, and at least the most that it could where their count can't be right."""
-        above = max(
-            answer.prompt_tokens / upper_bound_tokens(request), answer.completion_tokens / max(1, request.max_tokens)
-        )
-        if reserved:
-            self.budget.expect_more(self.name, above)
-        cost = self.price.of(answer)
+        prompt, limit, cost = upper_bound_tokens(request), max(1, request.max_tokens), self.price.of(answer)
+        if reserved and self.price.most(prompt, limit):
+            above = (
+                answer.prompt_tokens / prompt,
+                answer.completion_tokens / limit,
+                cost / self.price.most(prompt, limit),
+            )
+            self.budget.expect_more(self.name, max(above))
         written = len(answer.text) + len(answer.reasoning or "")
         read = sum(len(message["content"]) for message in request.messages)
         believable = 0 < answer.prompt_tokens >= read / _LONGEST and answer.completion_tokens >= written / _LONGEST
@@ -285,10 +287,6 @@ class ChatModel:
             await asyncio.sleep(poll_s)
             # Thousands may wait here for a batch, for hours.
             poll_s = min(2 * poll_s, 1.0)
-
-
-def _changed(request: ChatRequest, changes: Changes) -> ChatRequest:
-    return replace(request, changes=changes) if changes else request
 
 
 def _fits(answer: Answer, max_tokens: int) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pipeline.errors import BudgetReached
 from pipeline.models.answer import Answer
 
+_HOUR = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -40,13 +42,17 @@ class Price:
         return [self, *(price for _, price in self.tiers)]
 
     def of(self, answer: Answer) -> float:
+        """What an answer cost, which may be more by the server's own word."""
         price = self
         for tokens, other in self.tiers:
             if answer.prompt_tokens > tokens:
                 price = other
         fresh = answer.prompt_tokens - answer.cached_tokens - answer.cache_write_tokens
-        cached = answer.cached_tokens * price.cached_input + answer.cache_write_tokens * price.written
-        return (fresh * price.input + cached + answer.completion_tokens * price.output) / 1e6 + price.request
+        # Anthropic's: what stays in the cache for an hour costs twice what the prompt does.
+        hour = answer.cache_hour_tokens * max(0.0, _HOUR * price.input - price.written)
+        cached = answer.cached_tokens * price.cached_input + answer.cache_write_tokens * price.written + hour
+        cost = (fresh * price.input + cached + answer.completion_tokens * price.output) / 1e6 + price.request
+        return max(cost, answer.cost_usd)
 
     def most(self, prompt_tokens: int, max_tokens: int) -> float:
         """The most that a call of this size can cost, tiers at their highest."""

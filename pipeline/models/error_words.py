@@ -9,8 +9,11 @@ import html
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pipeline.text import one_line
@@ -19,14 +22,18 @@ from pipeline.text import one_line
 _DEEPEST = 12
 _MOST_MEMBERS = 32
 _MOST_CHARACTERS = 20_000
-_TEXTS = ("message", "Message", "msg", "detail", "error", "errors", "error_message", "error_description", "metadata")
-_TEXTS_TOO = ("raw", "reasons", "title", "estimated_time")
+_LONGEST_CODE = 100
+_TEXTS = (
+    "message Message msg detail error errors error_message error_description metadata raw reasons title base_resp "
+    "status_msg"
+).split()
 _CODES = ("code", "type", "error_type", "status", "reason", "quotaId", "param")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(ms|seconds?|secs?|minutes?|mins?|hours?|days?|s|m|h)(?![a-z])", re.IGNORECASE
+    r"(\d+(?:\.\d+)?)\s*(ms|seconds?|secs?|minutes?|mins?|hours?|days?|[smhd])(?![a-z])", re.IGNORECASE
 )
 _WAIT = re.compile(rf"(?:try again|retry) (?:in|after) ((?:{_DURATION.pattern}[\s,]*(?:and )?)+)", re.IGNORECASE)
+_MOMENTS: tuple[Callable[[str], datetime], ...] = (datetime.fromisoformat, parsedate_to_datetime)
 # The title of a page; where it has none, its text.
 _TITLE = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 
@@ -120,19 +127,18 @@ class Words:
 
 def read_words(body: Any) -> Words:
     """The words of an error's body: JSON that is read already, or text that may be JSON, HTML or anything else."""
-    if isinstance(body, bytes):
-        body = body.decode("utf-8", "replace")
     if isinstance(body, str):
-        body = body[:_MOST_CHARACTERS]
-        if body.lstrip("\ufeff \t\r\n").startswith("<"):
+        body = body[:_MOST_CHARACTERS].lstrip("\ufeff \t\r\n")
+        if body.startswith("<"):
             return Words(_page_title(body), is_page=True)
     texts = list(dict.fromkeys(text for text in _texts(body) if text.strip()))
-    members = list(_members(body))
-    codes = [(name, str(code)) for name, code in members if name in _CODES and _is_code(code)]
+    known = list(members(body))
+    codes = [(name, str(code)) for name, code in known if name in _CODES and isinstance(code, str | int)]
+    codes = [(name, code) for name, code in codes if len(code) <= _LONGEST_CODE]
     named = [code for wanted in ("code", "type") for name, code in codes if name == wanted and not code.isdigit()]
     text = " ".join([*named[:1], "; ".join(texts)])
-    flagged = any(name == "flagged_input" for name, _ in members)
-    return Words(text, " ".join(code for _, code in codes), False, flagged, _wait(members, text))
+    flagged = any(name == "flagged_input" for name, _ in known)
+    return Words(text, " ".join(code for _, code in codes), False, flagged, _wait(known, text))
 
 
 def _page_title(page: str) -> str:
@@ -144,7 +150,7 @@ def _page_title(page: str) -> str:
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
     """The messages in a body, the outermost first."""
     if isinstance(value, str):
-        inner = _parsed(value)
+        inner = parsed(value) if value.lstrip().startswith(("{", "[")) else None
         yield from [value] if inner is None else _texts(inner, depth + 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield str(value)
@@ -155,81 +161,69 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
         if isinstance(value.get("loc"), list) and "msg" in value:
             yield f"{'.'.join(map(str, value['loc'][:8]))}: {value['msg']}"
             return
-        for name in (*_TEXTS, *_TEXTS_TOO):
-            if name == "estimated_time" and name in value:
-                yield f"estimated_time {value[name]}"
-            elif name in value:
-                yield from _texts(value[name], depth + 1)
+        for name in _TEXTS:
+            yield from _texts(value.get(name), depth + 1)
+        if "estimated_time" in value:
+            yield f"estimated_time {value['estimated_time']}"
 
 
-def _is_code(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool) and len(str(value)) <= 100
-
-
-def _members(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """All members of all objects in a body."""
+def members(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """All members of all objects in a body, JSON inside of texts included; those of lists have no name."""
     if depth > _DEEPEST:
         return
     if isinstance(value, str):
-        value = _parsed(value)
+        value = parsed(value)
     each = value.items() if isinstance(value, dict) else (("", one) for one in value) if isinstance(value, list) else ()
     for _, (name, member) in zip(range(_MOST_MEMBERS), each, strict=False):
         yield name, member
-        yield from _members(member, depth + 1)
+        yield from members(member, depth + 1)
 
 
-def _parsed(text: str) -> Any:
-    """The JSON object or list that a text is; None when it is another text."""
-    if not text.lstrip().startswith(("{", "[")):
-        return None
+def parsed(text: str) -> Any:
+    """The JSON object in a text, or the list that it begins with; None without one. What follows it doesn't count."""
+    start = len(text) - len(text.lstrip()) if text.lstrip().startswith("[") else text.find("{")
     try:
-        return json.loads(text)
+        return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
     except (ValueError, RecursionError):
         return None
 
 
-def _wait(members: list[tuple[str, Any]], text: str) -> float | None:
+def _wait(known: list[tuple[str, Any]], text: str) -> float | None:
     """Seconds to wait by `retryDelay`, an inner response's `X-RateLimit-Reset`, or the message; None without any."""
-    for name, value in members:
-        if name == "retryDelay" and isinstance(value, str) and (seconds := seconds_of(value)) is not None:
-            return seconds
-        if name.lower() == "x-ratelimit-reset" and (seconds := seconds_until(value)) is not None:
-            return seconds
-        if name == "estimated_time" and isinstance(value, int | float) and 0 <= value < 1e9:
-            return float(value)
+    named = (value for name, value in known if name.lower() in ("retrydelay", "x-ratelimit-reset", "estimated_time"))
     says = _WAIT.search(text)
-    return seconds_of(says[1]) if says else None
-
-
-def seconds_of(text: str) -> float | None:
-    """The seconds of a duration in words.
-
-    >>> [seconds_of(text) for text in ("7m12s", "34.07s", "2 hours", "86400 seconds", "soon")]
-    [432.0, 34.07, 7200.0, 86400.0, None]
-    """
-    parts = [(float(number), unit.lower()) for number, unit in _DURATION.findall(text)]
-    return sum(n * (0.001 if unit == "ms" else _UNITS[unit[0]]) for n, unit in parts) if parts else None
+    waits = map(seconds_until, [*named, says[1] if says else None])
+    return next((wait for wait in waits if wait is not None), None)
 
 
 def seconds_until(value: Any) -> float | None:
-    """The seconds until a moment given in seconds or milliseconds since 1970; a small number is seconds already."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    if not 0 <= number < 1e14:
-        return None
-    if number < 1e9:
-        return number
-    return max(0.0, (number / 1000 if number > 1e11 else number) - time.time())
+    """The seconds of a duration, or until a moment: in seconds or milliseconds since 1970, RFC 3339 or HTTP's form.
+
+    >>> [seconds_until(text) for text in ("7m12s", "34.07s", "2 hours", 86400, "soon", "-5")]
+    [432.0, 34.07, 7200.0, 86400.0, None, None]
+    """
+    text = str(value).strip()
+    with suppress(ValueError):
+        number = float(text)
+        if not number >= 0:
+            return None
+        # Numbers of this size are moments.
+        is_moment = 1e9 < number < 1e14
+        return max(0.0, (number / 1000 if number > 1e11 else number) - time.time()) if is_moment else number
+    if parts := _DURATION.findall(text):
+        return sum(float(n) * (0.001 if unit.lower() == "ms" else _UNITS[unit[0].lower()]) for n, unit in parts)
+    for read in _MOMENTS:
+        # "1, 2" is no date, though Python's parser takes it for one.
+        with suppress(ValueError, TypeError, OverflowError):
+            return max(0.0, read(text).timestamp() - time.time()) if ":" in text else None
+    return None
 
 
-def wait_by_reset(headers: Mapping[str, str]) -> float | None:
-    """The seconds until a used-up limit of the response's headers is full again; None where none is used up."""
-    waits = []
-    for kind in ("-requests", "-tokens", ""):
-        left, reset = headers.get(f"x-ratelimit-remaining{kind}"), headers.get(f"x-ratelimit-reset{kind}")
-        if left == "0" and reset:
-            seconds = seconds_of(reset)
-            waits.append(seconds_until(reset) if seconds is None else seconds)
+def wait_by_headers(headers: Mapping[str, str]) -> float | None:
+    """The seconds to wait by Retry-After, else until a used-up limit is full again; None without a readable one."""
+    for named in (f"{headers.get('retry-after-ms')}ms", headers.get("retry-after")):
+        if (wait := seconds_until(named)) is not None:
+            return wait
+    used_up = [kind for kind in ("-requests", "-tokens", "") if headers.get(f"x-ratelimit-remaining{kind}") == "0"]
+    waits = [seconds_until(headers.get(f"x-ratelimit-reset{kind}")) for kind in used_up]
     return max((wait for wait in waits if wait is not None), default=None)

@@ -98,7 +98,7 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
         journal=journal,
         budget=budget,
         price=price,
-        adaptation=adaptation_for(journal.path.with_name(FILE), address(spec)),
+        adaptation=adaptation_for(journal.path.with_name(FILE).absolute(), address(spec)),
         limiter=limiter_for(identity(spec), min(concurrency, settings.concurrency), settings.rpm, settings.tpm),
         concurrency=concurrency,
         attempts=settings.attempts,

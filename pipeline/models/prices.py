@@ -77,7 +77,11 @@ def price_of(
         free = full and spec.name.endswith(":free") and "openrouter.ai" in str(spec.base_url)
         return Price(0, 0, 0, origin="a free model") if free else None
     context = {name: str(extra[name]) for name in _TIERS if extra and name in extra} if full else {}
-    return _listed_price(model, context, mode == "batch", full)
+    live = _dearest(_offers(model, context))
+    if mode != "batch":
+        return live
+    in_batch = _dearest(_offers(model, {**context, "processing": "batch"})) if full else live
+    return _in_batch(live) if in_batch == live else _in_batch(in_batch, share=1.0)
 
 
 def _in_batch(price: Price, share: float = _BATCH_SHARE) -> Price:
@@ -109,18 +113,13 @@ def _own_price(spec: ModelSpec, mode: str) -> Price | None:
     path = os.environ.get("FIGA_PRICES")
     if not path:
         return None
-    table = own_table(Path(path))
+    try:
+        table = _read(Path(path))
+    except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a price table ({_EXPECTED}): {one_line(error, 1000)}") from None
     with_address = ModelSpec(spec.provider, spec.name, (base_url(spec) or ANTHROPIC_URL).rstrip("/"))
     price = table.prices.get(str(with_address)) or table.prices.get(f"{spec.provider}/{spec.name}")
     return _in_batch(price, table.batch.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
-
-
-def own_table(path: Path) -> Table:
-    """Read a user's price table. Raises ConfigError with one line."""
-    try:
-        return _read(path)
-    except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a price table ({_EXPECTED}): {one_line(error, 1000)}") from None
 
 
 def _read(path: Path) -> Table:
@@ -168,14 +167,6 @@ def _listed(spec: ModelSpec) -> tuple["ModelInfo | None", bool]:
         if model and any(_values(offer, -1) for offer in _offers(model, {})):
             return model, any(model is own for own in provider.models)
     return None, True
-
-
-def _listed_price(model: "ModelInfo", context: Mapping[str, str], batch: bool, full: bool) -> Price:
-    live = _dearest(_offers(model, context))
-    if not batch:
-        return live
-    in_batch = _dearest(_offers(model, {**context, "processing": "batch"})) if full else live
-    return _in_batch(live) if in_batch == live else _in_batch(in_batch, share=1.0)
 
 
 def _offers(model: "ModelInfo", context: Mapping[str, str]) -> list["ModelPrice"]:

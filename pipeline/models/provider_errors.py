@@ -1,6 +1,6 @@
 """What can go wrong with a call, whichever SDK or gateway reports it.
 
-    Transient          worth another try: 408 409 429 5xx, connection, time-out, a 200 that is no answer
+    Transient          worth another try: 408 409 424 425 429 498 499 5xx, connection, time-out, a 200 that is no answer
     UselessAnswer      a RowReject that was paid for: refusal, content filter, empty
     RowReject          this row alone: 400 404 413 422, moderation (also as 403), a firewall's page
     ProviderStopped    every call: 401 403, out of money (as 400, 402, 403, 412, 429 or 200), a daily limit
@@ -11,13 +11,11 @@ Both SDKs come from one generator, so their exceptions share names and attribute
 never leave `models/`: they hold the request, and with it the key.
 """
 
-import email.utils
 import json
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, Self
@@ -26,19 +24,19 @@ from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
 from pipeline.models.body_limit import ResponseTooLarge
-from pipeline.models.error_words import Words, read_words, wait_by_reset
+from pipeline.models.error_words import Words, read_words, wait_by_headers
 from pipeline.text import one_line, visible
 
 # A server's absurd Retry-After (a year) is cut to this, as is that of an outage.
 LONGEST_WAIT_S = 120.0
 # A limit that is reached for longer than this stops the run. Above a month it is no limit's.
 LONG_LIMIT_S, _ABSURD_S = 600.0, 32 * 86_400.0
-_TRANSIENT = {408: "timed_out", 409: "server_error", 429: "rate_limited"}
+_TRANSIENT = {408: "timed_out", 429: "rate_limited"} | dict.fromkeys((409, 424, 425, 498, 499), "server_error")
 # Statuses that an empty account is reported with, and those that a firewall's page has.
 _MONEY_STATUSES = (400, 402, 403, 412, 422, 429)
 _BLOCKED = (403, 406)
 # Of a gateway that lost the model's answer or waited no longer: the model behind it may have gone on, and been billed.
-_GATEWAYS = (408, 502, 504, 520, 524, 598, 599)
+_GATEWAYS = (408, 499, 502, 504, 520, 524, 598, 599)
 _TIMED_OUT = re.compile(r"time[sd]?[- ]?out", re.IGNORECASE)
 # Answers that no other try and no higher max_tokens would change.
 FINAL = ("refused", "content_filter")
@@ -117,12 +115,14 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     """Our exception for whatever the SDK raised. By status code, not class: some statuses have no class of their own."""
     status = getattr(error, "status_code", None)
     if isinstance(error, sdk.APIStatusError) and isinstance(status, int):
-        headers = error.response.headers
-        wait_s = retry_after(headers)
-        wait_s = wait_by_reset(headers) if wait_s is None else wait_s
-        return from_status(status, read_words(error.response.text), model, wait_s=wait_s)
+        headers, words = error.response.headers, read_words(error.response.text)
+        if 300 <= status < 400:
+            # Not followed: the key goes nowhere else.
+            words = Words(f"it redirects to {headers.get('location')}: give that address, up to /v1")
+        return from_status(status, words, model, wait_s=wait_by_headers(headers))
     if malformed := _malformed(sdk, error):
-        return Transient("malformed_answer", malformed, maybe_billed=True)
+        html = str(getattr(error, "doc", "")).lstrip().startswith("<")
+        return Transient("html_answer" if html else "malformed_answer", malformed, maybe_billed=not html)
     # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
     causes = list(_causes(error))
     sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
@@ -136,7 +136,7 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
 def _malformed(sdk: ModuleType, error: Exception) -> str | None:
     """How a response with status 200 is no answer; None where that isn't what is wrong."""
     if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
-        return f"status 200 with broken JSON: {snippet(getattr(error, 'doc', None) or '')}"
+        return f"status 200 with broken JSON: {snippet(getattr(error, 'doc', '')) or one_line(error)}"
     if isinstance(error, sdk.APIResponseValidationError):
         return "status 200 with JSON of another shape"
     return next((str(cause) for cause in _causes(error) if isinstance(cause, ResponseTooLarge)), None)
@@ -178,7 +178,7 @@ def from_body(body: Any, model: str) -> Exception:
     codes = words.codes.lower().split()
     numbers = [int(code) for code in codes if code.isdigit() and 400 <= int(code) < 600]
     known = [_STATUS_OF_TYPE[code] for code in codes if code in _STATUS_OF_TYPE]
-    row_alone = 400 if words.out_of_money or words.moderated else 500
+    row_alone = 400 if words.out_of_money or words.moderated else 503 if words.loading else 500
     return from_status(next(iter([*numbers, *known]), row_alone), words, model)
 
 
@@ -192,26 +192,6 @@ def _long_wait(words: Words, wait_s: float | None) -> str:
     # Gemini announces a short wait with a limit of the day too.
     unknown = wait_s is None or "perday" in words.codes.lower()
     return "for the day" if words.daily and unknown else ""
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or a date, 0 if past); None without a readable one."""
-    milliseconds, text = _seconds(headers.get("retry-after-ms")), headers.get("retry-after")
-    if milliseconds is not None:
-        return milliseconds / 1000
-    seconds = _seconds(text)
-    if seconds is None and text:
-        with suppress(ValueError, TypeError, OverflowError):
-            return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    return seconds
-
-
-def _seconds(text: str | None) -> float | None:
-    with suppress(ValueError):
-        number = float(text or "")
-        # NaN compares as false.
-        return number if number >= 0 else None
-    return None
 
 
 def cause_of(reason: str, evidence: Mapping[str, Any]) -> str | None:

@@ -5,12 +5,8 @@ A client belongs to one event loop: the shared one of `event_loop.py`.
 
 import asyncio
 import math
-import re
-import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +16,7 @@ from pipeline.models.adaptation import apply_changes, refused
 from pipeline.models.answer import Answer
 from pipeline.models.body_limit import limit_body
 from pipeline.models.chat import ChatRequest, OnQuotas, Provider
+from pipeline.models.error_words import seconds_until
 from pipeline.models.keys import Access, is_loopback, usable_proxy
 from pipeline.models.limiter import KINDS, Quota
 from pipeline.models.provider_errors import translate
@@ -30,10 +27,8 @@ from pipeline.models.reading import read_anthropic, read_openai, shaped
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
 # Self-hosted servers often take any key; the SDK requires one.
 _NO_KEY = "no-key"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 # A token of thoughts, from a slow server.
 _SECONDS_A_THOUGHT = 0.05
 
@@ -42,6 +37,7 @@ class SdkProvider(Provider):
     """What both SDKs have in common. `client` is the SDK's class, `endpoint` the resource whose `create` sends a request."""
 
     request_id_header: str
+    reader: Callable[[Any, str, int, str | None], Answer]
     endpoint: Any
 
     def __init__(self, sdk: ModuleType, client: str, model: str, access: Access, timeout_s: float) -> None:
@@ -50,7 +46,7 @@ class SdkProvider(Provider):
         self._access = access
         with usable_proxy():
             trust_env, hooks = not is_loopback(access.base_url), {"response": [limit_body]}
-            http_client = sdk.DefaultAioHttpClient(trust_env=trust_env, event_hooks=hooks)
+            http_client = sdk.DefaultAioHttpClient(trust_env=trust_env, event_hooks=hooks, follow_redirects=False)
         self.client = getattr(sdk, client)(
             base_url=access.base_url,
             api_key=access.api_key or _NO_KEY,
@@ -98,15 +94,16 @@ class SdkProvider(Provider):
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         """The arguments of `create`."""
 
-    @abstractmethod
     def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
         """The JSON of a response as an answer. Raises RowReject or Transient."""
+        return self.reader(content, self.model, max_tokens, request_id)
 
 
 class OpenAIProvider(SdkProvider):
     """OpenAI's Chat Completions API, or any server that speaks it."""
 
     request_id_header = "x-request-id"
+    reader = staticmethod(read_openai)
 
     def __init__(self, model: str, access: Access, timeout_s: float) -> None:
         import openai
@@ -119,14 +116,12 @@ class OpenAIProvider(SdkProvider):
     def arguments(self, request: ChatRequest) -> dict[str, Any]:
         return {"model": self.model, "messages": request.messages, self._limit: request.max_tokens, **request.params}
 
-    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
-        return read_openai(content, self.model, max_tokens, request_id)
-
 
 class AnthropicProvider(SdkProvider):
     """Anthropic's Messages API."""
 
     request_id_header = "request-id"
+    reader = staticmethod(read_anthropic)
 
     def __init__(self, model: str, access: Access, timeout_s: float) -> None:
         import anthropic
@@ -144,9 +139,6 @@ class AnthropicProvider(SdkProvider):
             form = {"type": "json_schema", "schema": schema["schema"]}
             params["output_config"] = {**params.get("output_config", {}), "format": form}
         return {"model": self.model, "messages": turns, "max_tokens": request.max_tokens, **params}
-
-    def read(self, content: Any, max_tokens: int, request_id: str | None) -> Answer:
-        return read_anthropic(content, self.model, max_tokens, request_id)
 
 
 def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:
@@ -169,27 +161,13 @@ def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota
     if not 0 < most < math.inf or not left < math.inf:
         return None
     rate = most / 60
-    seconds = _seconds(reset)
+    seconds = seconds_until(reset)
     if seconds and seconds < _LONGEST_S:
         # A limit that looks like a minute's may be a day's: the time until it is full again says so. A bucket that holds
         # less than a minute's worth looks faster than it is, so the slower of the two rates counts.
         rate = min(rate, max(most - left, 1.0) / seconds)
         return Quota(rate, left, min(most, left + rate * seconds))
     return Quota(rate, left, max(left, 1.0))
-
-
-def _seconds(reset: str | None) -> float | None:
-    """Seconds until a limit is full again: `6m0s`, `12ms`, `1.5`, or a time in RFC 3339."""
-    if not reset:
-        return None
-    parts = _DURATION.findall(reset)
-    if parts and "".join(number + unit for number, unit in parts) == reset.strip():
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    with suppress(ValueError):
-        return max(0.0, float(reset))
-    with suppress(ValueError, OverflowError):
-        return max(0.0, datetime.fromisoformat(reset).timestamp() - time.time())
-    return None
 
 
 def _content(response: Any) -> Any:

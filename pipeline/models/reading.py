@@ -41,31 +41,42 @@ _FAILED = set(
 )
 REASONED_ONLY = "reasoning_used_all_tokens"
 _MOST_LOGPROBS = 1024
-_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT_LISTS = ("reasoning_details", "thinking_blocks")
+_THOUGHT_FIELDS = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "thinking",
+    *_THOUGHT_LISTS,
+    "provider_specific_fields",
+)
+_INNER_FIELDS = ("text", "summary", "content", *_THOUGHT_FIELDS)
 
 
 def read_openai(content: Any, model: str, max_tokens: int, request_id: str | None) -> Answer:
     """A chat completion as an answer. Raises UselessAnswer or Transient."""
     choices = part(content, "choices")
-    if choices is None and not part(content, "error"):
-        if not isinstance(content, dict) or "choices" not in content:
-            raise _not_an_answer(content, model)
-        # Gemini's, for a prompt that its filter stops.
-        choices = []
     counted = with_openai_tokens(Answer("", "", max_tokens, request_id=request_id), part(content, "usage"))
-    if part(content, "error"):
+    if part(content, "error") or (not choices and _is_error(content)):
         raise _error(content, counted, model)
+    if choices is None and (not isinstance(content, dict) or "choices" not in content):
+        raise _not_an_answer(content)
     if not choices:
+        # Null is Gemini's, for a prompt that its filter stops.
         raise UselessAnswer("empty_choices", counted, model=model)
     choice = choices[0]
-    finish, message = _word(choice.get("finish_reason")), choice.get("message")
+    finish, message = _finish(choice), choice.get("message")
     if part(choice, "error"):
         raise _error(choice, counted, model, maybe_billed=True)
     if message is None and _kind(finish) == "content_filter":
         message = {}
-    text, thoughts = _parts(message.get("content"))
-    thoughts = "\n\n".join(filter(None, [_thoughts(message), thoughts]))
-    answer = _answer(counted, text, thoughts, finish, message.get("refusal"))
+    text, thoughts, refusal = _parts(message.get("content"))
+    thoughts = "\n\n".join(filter(None, [_thoughts(message, *_THOUGHT_FIELDS), thoughts]))
+    if not thoughts and any(message.get(name) for name in _THOUGHT_LISTS):
+        counted = _with_hidden_thoughts(counted)
+    if _kind(finish) == "stop" and (message.get("tool_calls") or message.get("function_call")):
+        finish = "tool_calls"
+    answer = _answer(counted, text, thoughts, finish, message.get("refusal") or refusal)
     return replace(answer, logprobs=_logprobs(part(choice, "logprobs"), answer))
 
 
@@ -73,14 +84,16 @@ def read_anthropic(content: Any, model: str, max_tokens: int, request_id: str | 
     """A message as an answer. Raises UselessAnswer or Transient."""
     blocks = part(content, "content")
     if blocks is None:
-        raise _not_an_answer(content, model)
+        raise from_body(content, model) if _is_error(content) else _not_an_answer(content)
     counted = with_anthropic_tokens(Answer("", "", max_tokens, request_id=request_id), content.get("usage"))
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
     thoughts = [str(block.get("thinking") or "") for block in blocks if block["type"] == "thinking"]
-    # A redacted thought has no text: it was one all the same.
     if any(block["type"] == "redacted_thinking" for block in blocks):
-        counted = replace(counted, reasoning_tokens=max(1, counted.reasoning_tokens))
-    return _answer(counted, text, "\n\n".join(filter(None, thoughts)), _word(content.get("stop_reason")), None)
+        counted = _with_hidden_thoughts(counted)
+    finish = _word(content.get("stop_reason"))
+    if _kind(finish) == "stop" and any(block["type"] == "tool_use" for block in blocks):
+        finish = "tool_use"
+    return _answer(counted, text, "\n\n".join(filter(None, thoughts)), finish, None)
 
 
 def reread(kept: Answer) -> Answer:
@@ -112,10 +125,17 @@ def _error(body: Any, counted: Answer, model: str, *, maybe_billed: bool = False
     return error
 
 
-def _not_an_answer(content: Any, model: str) -> Exception:
-    """Status 200 with something else than the API's answer: an error, or what proxies and login pages say."""
-    if part(content, "type") == "error" or part(content, "error"):
-        return from_body(content, model)
+def _is_error(content: Any) -> bool:
+    """Whether JSON without an answer speaks of an error, in one of the places where servers put that."""
+    if not isinstance(content, dict):
+        return False
+    said = [content.get(name) for name in ("message", "Message", "msg", "detail", "errors", "error_message")]
+    named = content.get("type") == "error" or content.get("error") or content.get("base_resp")
+    return bool(named) or any(isinstance(one, str | list) and one for one in said)
+
+
+def _not_an_answer(content: Any) -> Transient:
+    """Status 200 with something else than the API's answer, such as what proxies and login pages say."""
     body = str(content)
     html = body.lstrip().startswith("<")
     # Anything else may be what is left of an answer.
@@ -124,17 +144,17 @@ def _not_an_answer(content: Any, model: str) -> Exception:
     )
 
 
-def _failed(word: str, counted: Answer) -> Transient:
-    failed = Transient("server_error", snippet(f"status 200, and the server gave up: {word}"), maybe_billed=True)
-    failed.usage = counted
-    return failed
+def _finish(choice: dict[str, Any]) -> str | None:
+    """The word for why a choice ended. What the upstream provider said counts where a gateway makes a good end of it."""
+    finish, native = _word(choice.get("finish_reason")), _word(choice.get("native_finish_reason"))
+    return native if _kind(finish) == "stop" and _kind(native) in ("length", "content_filter", "refused") else finish
 
 
 def _word(finish: Any) -> str | None:
     """The server's word for why an answer ended; None without one. SGLang puts it into an object."""
     if isinstance(finish, dict):
         finish = finish.get("type") or finish
-    return str(finish) if finish not in (None, "") else None
+    return None if finish in (None, "", "null", "None") else str(finish)
 
 
 def _kind(word: str | None) -> str:
@@ -146,34 +166,48 @@ def _kind(word: str | None) -> str:
     return known or ("content_filter" if re.match(r"content_?filter", plain) else "")
 
 
-def _parts(content: Any) -> tuple[str, str]:
-    """Text and thoughts of a message's content: a string, or a list of parts as Mistral and gateways send it."""
+def _parts(content: Any) -> tuple[str, str, str]:
+    """Text, thoughts and refusal of a message's content: a string, or parts as Mistral and gateways send it."""
     if content is None or isinstance(content, str):
-        return content or "", ""
-    if not isinstance(content, list):
-        raise TypeError("content is neither text nor parts")
-    texts, thoughts = [], []
-    for one in content:
+        return content or "", "", ""
+    texts, thoughts, refusals = [], [], []
+    for one in [content] if isinstance(content, dict) else _required(content, list):
         kind = str(part(one, "type") or "text")
         if isinstance(one, str):
             texts.append(one)
         elif kind in ("text", "output_text"):
-            texts.append(str(one["text"] or ""))
+            text = one["text"]
+            texts.append(_required(part(text, "value") if isinstance(text, dict) else text or "", str))
         elif "think" in kind or "reason" in kind:
-            inner = one.get("thinking") or one.get("text") or one.get("reasoning") or ""
-            thoughts.append(inner if isinstance(inner, str) else _parts(inner)[0])
-    return "".join(texts), "\n\n".join(filter(None, thoughts))
+            thoughts.append(_thoughts(one, "thinking", "text", "reasoning"))
+        elif kind == "refusal":
+            refusals.append(str(one.get("refusal")))
+    return "".join(texts), "\n\n".join(filter(None, thoughts)), " ".join(refusals)
 
 
-def _thoughts(message: dict[str, Any]) -> str:
-    """The thoughts that a server's reasoning parser took out of the text."""
-    named = [message[name] for name in _THOUGHT_FIELDS if isinstance(message.get(name), str)]
-    if not any(named) and isinstance(details := message.get("reasoning_details"), list):
-        named = ["\n\n".join(str(part(one, "text") or part(one, "summary") or "") for one in details)]
-    return next((thought.strip() for thought in named if thought.strip()), "")
+def _required(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError("content of another kind")
+    return value
 
 
-def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refusal: str | None) -> Answer:
+def _thoughts(value: Any, *names: str) -> str:
+    """The first thoughts in one of these members of an object, in whatever form a server's reasoning parser leaves them."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list):
+        return "\n\n".join(filter(None, (_thoughts(one, *_INNER_FIELDS) for one in value)))
+    if not isinstance(value, dict):
+        return ""
+    return next(filter(None, (_thoughts(value.get(name), *_INNER_FIELDS) for name in names)), "")
+
+
+def _with_hidden_thoughts(counted: Answer) -> Answer:
+    """Thoughts without a text, encrypted or redacted, were some all the same."""
+    return replace(counted, reasoning_tokens=max(1, counted.reasoning_tokens))
+
+
+def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refusal: Any) -> Answer:
     """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
     said, thought = split_thoughts(text)
     text = said if said == text else said.lstrip()
@@ -184,11 +218,13 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     if finish is None and 0 < counted.max_tokens <= counted.completion_tokens:
         kind = "length"
     if kind == "refused":
-        raise UselessAnswer("refused", counted, answer=snippet(refusal or text))
+        raise UselessAnswer("refused", counted, answer=snippet(str(refusal or text)))
     if kind == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text), finish=snippet(str(finish), 60))
     if kind == "failed":
-        raise _failed(str(finish), counted)
+        failed = Transient("server_error", snippet(f"status 200, and the server gave up: {finish}"), maybe_billed=True)
+        failed.usage = counted
+        raise failed
     if not kind:
         raise UselessAnswer("unexpected_end", counted, finish=snippet(str(finish), 60), answer=snippet(text))
     if not text.strip():

@@ -89,10 +89,10 @@ class Breaker:
         except RowReject as reject:
             self.failed_alike(stage, reject)
             status, said = reject.evidence.get("status"), reject.evidence.get("error")
-            # A 404 is no row's fault: the model or the address is wrong. Any other reject shows that the provider works,
-            # unless it is the page of a firewall, which may stop a row or everything.
-            if status == 404:
-                self._fails(f"status 404: {said} (check {self._check})")
+            # A 404 or a redirect is no row's fault: the model or the address is wrong. Any other reject shows that the
+            # provider works, unless it is the page of a firewall, which may stop a row or everything.
+            if status in (301, 302, 303, 307, 308, 404):
+                self._fails(f"status {status}: {said} (check {self._check})")
                 raise reject.mark_retryable() from None
             if reject.reason == "blocked":
                 self._fails(f"status {status}: {said}")

@@ -82,7 +82,7 @@ def _next_thought(text: str) -> tuple[int, int, int, int] | None:
         openings = [tag for tag in openings if not _closes(tag)]
         if not openings and not _mentioned(text, ending):
             return 0, 0, ending.start(), ending.end()
-        if openings and _begins_line(text, openings[-1]) and _ends_line(text, ending):
+        if openings and _has_own_lines(text, openings[-1], ending):
             return openings[-1].start(), openings[-1].end(), ending.start(), ending.end()
     return None
 
@@ -103,12 +103,9 @@ def _in_code(text: str, tag: re.Match[str]) -> bool:
     return text.count("```", 0, tag.start()) % 2 == 1
 
 
-def _begins_line(text: str, tag: re.Match[str]) -> bool:
-    return not _in_code(text, tag) and not text[: tag.start()].rpartition("\n")[2].strip()
-
-
-def _ends_line(text: str, tag: re.Match[str]) -> bool:
-    return not text[tag.end() :].partition("\n")[0].strip()
+def _has_own_lines(text: str, opening: re.Match[str], ending: re.Match[str]) -> bool:
+    before, after = text[: opening.start()].rpartition("\n")[2], text[ending.end() :].partition("\n")[0]
+    return not _in_code(text, opening) and not before.strip() and not after.strip()
 
 
 def _mentioned(text: str, tag: re.Match[str]) -> bool:

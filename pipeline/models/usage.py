@@ -6,56 +6,42 @@ number) leaves the answer `uncounted`: it costs the most that its call was allow
 """
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from pipeline.models.answer import Answer
 
 _MOST_TOKENS = 10**9
+_MOST_DOLLARS = 10**6
 
 
 def with_openai_tokens(answer: Answer, usage: Any) -> Answer:
     """The answer with a chat completion's token counts."""
-    counts = _Counts()
-    prompt, completion = counts.needed(usage, "prompt_tokens"), counts.needed(usage, "completion_tokens")
-    details, written_names = part(usage, "prompt_tokens_details"), ("cache_write_tokens", "cache_creation_tokens")
+    counts, details = _Counts(), part(usage, "prompt_tokens_details")
+    prompt = counts.needed(usage, "prompt_tokens")
     cached = counts.discount(details, "cached_tokens")
-    written = max(counts.further(details, name) for name in written_names)
+    written = max(counts.further(details, name) for name in ("cache_write_tokens", "cache_creation_tokens"))
     if cached + written > prompt:
         # Counted beside the prompt, or wrong: all of it is paid for in full.
         prompt, cached = prompt + cached + written, 0
-    thought = counts.further(part(usage, "completion_tokens_details"), "reasoning_tokens")
-    completion += _beside(completion, thought)
-    completion = max(completion, counts.further(usage, "total_tokens") - prompt)
-    return replace(
-        answer,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cache_write_tokens=written,
-        reasoning_tokens=thought,
-        uncounted=counts.odd,
-    )
+    completion = counts.needed(usage, "completion_tokens")
+    thoughts = counts.further(part(usage, "completion_tokens_details"), "reasoning_tokens")
+    answer = replace(answer, cost_usd=_dollars(part(usage, "cost")), cached_tokens=cached, cache_write_tokens=written)
+    return counts.on(answer, prompt, completion, thoughts, counts.further(usage, "total_tokens"))
 
 
 def with_anthropic_tokens(answer: Answer, usage: Any) -> Answer:
     """The answer with a message's token counts."""
     counts = _Counts()
-    cached = counts.further(usage, "cache_read_input_tokens")
-    written = counts.further(usage, "cache_creation_input_tokens")
+    cached, written = (counts.further(usage, f"cache_{name}_input_tokens") for name in ("read", "creation"))
+    # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
+    prompt = counts.needed(usage, "input_tokens") + cached + written
     completion = counts.needed(usage, "output_tokens")
-    thought = counts.further(part(usage, "output_tokens_details"), "thinking_tokens")
-    completion += _beside(completion, thought)
-    return replace(
-        answer,
-        # Anthropic counts cached tokens apart; here, as with OpenAI, they are part of the prompt.
-        prompt_tokens=counts.needed(usage, "input_tokens") + cached + written,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cache_write_tokens=written,
-        reasoning_tokens=thought,
-        uncounted=counts.odd,
-    )
+    thoughts = counts.further(part(usage, "output_tokens_details"), "thinking_tokens")
+    for_an_hour = min(written, counts.further(part(usage, "cache_creation"), "ephemeral_1h_input_tokens"))
+    answer = replace(answer, cached_tokens=cached, cache_write_tokens=written, cache_hour_tokens=for_an_hour)
+    return counts.on(answer, prompt, completion, thoughts)
 
 
 def part(value: Any, name: str) -> Any:
@@ -63,9 +49,12 @@ def part(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _beside(completion: int, thoughts: int) -> int:
-    """The thoughts' tokens that the completion's count can't hold."""
-    return thoughts if thoughts > completion else 0
+def _dollars(cost: Any) -> float:
+    """What the server says that a call cost: OpenRouter as a number, Perplexity by its parts and in all."""
+    cost = part(cost, "total_cost") if isinstance(cost, dict) else cost
+    with suppress(TypeError, ValueError):
+        return dollars if not isinstance(cost, bool) and 0 < (dollars := float(cost)) < _MOST_DOLLARS else 0.0
+    return 0.0
 
 
 class _Counts:
@@ -86,6 +75,12 @@ class _Counts:
         """A count that makes the call cheaper: one that can't be right is no reason to pay more than the full price."""
         value = part(holder, name)
         return value if _is_count(value) else 0
+
+    def on(self, answer: Answer, prompt: int, completion: int, thoughts: int, total: int = 0) -> Answer:
+        """The answer with its counts. Thoughts that the completion's count can't hold were counted beside it."""
+        completion = max(completion + (thoughts if thoughts > completion else 0), total - prompt)
+        counted = replace(answer, prompt_tokens=prompt, completion_tokens=completion, reasoning_tokens=thoughts)
+        return replace(counted, uncounted=self.odd)
 
     def _read(self, value: Any) -> int:
         if _is_count(value):

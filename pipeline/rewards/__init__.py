@@ -37,14 +37,10 @@ def member_settings(settings: RewardSettings) -> list[RewardSettings]:
     keys = (settings.api_key_env or "").split(",")
     if len(keys) != len(models):
         # A single name is the key of the only model that has an address.
-        remote = [_takes_key(model) for model in models]
+        remote = [ModelSpec.parse(model).provider not in ("local", "hf") for model in models]
         keys = [keys[0] if takes and remote.count(True) == 1 else "" for takes in remote]
     pairs = zip(models, keys, strict=True)
     return [settings.model_copy(update={"model": model, "api_key_env": key or None}) for model, key in pairs]
-
-
-def _takes_key(model: str) -> bool:
-    return ModelSpec.parse(model).provider not in ("local", "hf")
 
 
 def judge_settings(settings: RewardSettings) -> list[RewardSettings]:

@@ -27,11 +27,11 @@ from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop
 from pipeline.models.body_limit import ResponseTooLarge, limit_body
-from pipeline.models.error_words import read_words
+from pipeline.models.error_words import read_words, wait_by_headers
 from pipeline.models.event_loop import each_row
 from pipeline.models.keys import Access, access, is_loopback, usable_proxy
 from pipeline.models.limiter import limiter_for
-from pipeline.models.provider_errors import Transient, from_status, retry_after, snippet
+from pipeline.models.provider_errors import Transient, from_status, snippet
 from pipeline.models.retry import Breaker, retrying
 from pipeline.rewards.base import Item, RewardModel, Score
 from pipeline.schema import digest
@@ -205,7 +205,7 @@ class ServerReward(RewardModel):
             except (httpx2.HTTPError, OSError) as error:
                 raise Transient("connection_lost", snippet(f"connection: {error}")) from None
             if response.status_code != 200:
-                wait_s = retry_after(response.headers)
+                wait_s = wait_by_headers(response.headers)
                 failure = from_status(response.status_code, read_words(response.text), self.name, wait_s=wait_s)
                 raise self._access.explained(failure, response.status_code)
             try:

@@ -162,7 +162,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         "judge": f"{config.judge.model}{_how(config.judge.mode)}" if config.judge else "none",
         "selection": f"η1 {selection.eta1}, η2 {selection.eta2}, η3 {selection.eta3}: {share:.0%} of the rows assumed",
         "output": str(config.out),
-        "prices": pricing.described(config),
+        **pricing.described(config),
     }
     step = -(-len(rows) // _RENDERED_ROWS) or 1
     scored = usable * (policy.samples if policy.pick == "all" else 1)

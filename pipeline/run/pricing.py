@@ -7,6 +7,7 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings, RewardSettings
 from pipeline.models.prices import price_for, priced
 from pipeline.run import record
+from pipeline.run.probe import remote_roles
 
 _Settings = PolicySettings | ReviserSettings | RewardSettings
 
@@ -17,15 +18,17 @@ def prices(config: CurationConfig) -> list[dict[str, Any]]:
     return [one for one in known if one]
 
 
-def described(config: CurationConfig) -> str:
-    """The prices in one line."""
+def described(config: CurationConfig) -> dict[str, str]:
+    """The prices and the probes, a line each."""
     lines = [
         f"{one['role']} ${one['input']:g} in, ${one['output']:g} out per million tokens ({one['from']})"
         if "input" in one
         else f"{one['role']} unknown"
         for one in prices(config)
     ]
-    return "; ".join(lines) or "no model that costs anything"
+    roles = [f"{role.name} {role.settings.model}" for role in remote_roles(config)]
+    probes = f"a small call before the first row to each of {', '.join(roles)}" if roles else "none"
+    return {"prices": "; ".join(lines) or "no model that costs anything", "probes": probes}
 
 
 def unpriced(config: CurationConfig) -> list[str]:

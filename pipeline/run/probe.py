@@ -1,5 +1,7 @@
 """One small call per role before a run is paid: does the model's server take what this role sends?
 
+Where a word takes a model all of max_tokens, a second call shows whether it thinks.
+
 What it refuses by name is left out or renamed from then on (`models/adaptation.py`). A wrong key, address or model name, an
 empty account and a request that is refused whatever is left out end the run here. The call is journalled and paid like any
 other, so the same probe is never made twice. Models on this machine are not probed.

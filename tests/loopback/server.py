@@ -136,6 +136,9 @@ class LoopbackServer:
 
     @property
     def completed(self) -> int:
+        # The caller may have an answer before the server has noted that it went out.
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(10)
         return sum(call.completed for call in self.calls)
 
     @property

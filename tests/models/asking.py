@@ -17,6 +17,7 @@ from pipeline.models.journal import Answer, Journal
 from tests.loopback import LoopbackServer
 
 PROVIDERS = ("openai", "anthropic")
+KEY = "sk-loopback"
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 

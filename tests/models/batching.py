@@ -44,6 +44,10 @@ def ask_together(model: ChatModel, asked: Sequence[str], max_tokens: int = 200) 
     return ask_all(model, asked, workers=model.concurrency, max_tokens=max_tokens)
 
 
+def said(results: Sequence[Answer | RowReject]) -> list[str]:
+    return [result.text if isinstance(result, Answer) else result.reason for result in results]
+
+
 def start_child(provider: str, url: str, folder: Path, count: int, most: int = 50_000) -> subprocess.Popen[str]:
     arguments = [provider, url, str(folder), str(count), str(most)]
     return subprocess.Popen(

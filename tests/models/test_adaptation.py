@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RowReject
-from pipeline.models.adaptation import FILE, Adaptation, apply_changes
+from pipeline.models.adaptation import FILE, Adaptation, apply_changes, refused_parameters
 from pipeline.models.chat import ChatModel
 from pipeline.models.journal import Journal
-from pipeline.models.refusals import refused_parameters
 from tests.loopback import LoopbackServer, dialects
 from tests.models.asking import KEYS, address, ask, model_at
 
@@ -29,11 +28,6 @@ PARAMS: dict[str, Any] = {
 NO_LOGPROBS = {"logprobs": None, "top_logprobs": None}
 JSON = {"value": {"type": "json_object"}}
 NEW_NAME = {"name": "max_completion_tokens"}
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
 
 
 def model_of(

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tenacity import wait_none
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
-from pipeline.models import chat, factory, retry
+from pipeline.models import chat, factory
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.ledger import unfinished
 from pipeline.models.batch.openai import OpenAIBatches
@@ -23,25 +22,12 @@ from tests.loopback import ChatRequest, LoopbackServer, Reply
 from tests.loopback.batches import BROKEN, CANCELLED, EXPIRED, MISSING, ODD, BatchDesk
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.models.asking import KEYS, PROVIDERS, address, model_at
-from tests.models.batching import ask_together, model_in_batches, texts
+from tests.models.batching import ask_together, model_in_batches, said, texts
 
 Start = Callable[..., LoopbackServer]
 
 
-@pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_backoff", wait_none())
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, "sk-loopback")
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
-
-
-def said(results: list[Answer | RowReject]) -> list[str]:
-    return [result.text if isinstance(result, Answer) else result.reason for result in results]
+pytestmark = pytest.mark.usefixtures("quick_and_keyed")
 
 
 def first_time(*outcomes: str) -> Callable[[ChatRequest, int], str | None]:

@@ -7,32 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tenacity import wait_none
 
 from pipeline.cli.main import main
-from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import retry
+from pipeline.errors import ProviderStopped
 from pipeline.models.batch import openai as openai_batches
 from pipeline.models.batch.ledger import FILE, BatchLedger, unfinished
 from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Price
-from pipeline.models.journal import Answer, Journal
+from pipeline.models.journal import Journal
 from tests.loopback import LoopbackServer
 from tests.loopback.batches import CANCELLED, EXPIRED, BatchDesk
 from tests.loopback.engine import WIRES
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
 from tests.models.asking import KEYS, PROVIDERS, address
-from tests.models.batching import ask_together, model_in_batches, texts
+from tests.models.batching import ask_together, model_in_batches, said, texts
 
 Start = Callable[..., LoopbackServer]
 
 
 @pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_backoff", wait_none())
+def quick(monkeypatch: pytest.MonkeyPatch, quick_and_keyed: None) -> None:
     monkeypatch.setattr(openai_batches, "_FILE_WAITS_S", (0.01, 0.01))
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, "sk-loopback")
 
 
 @pytest.fixture
@@ -40,15 +35,24 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "work" / "journal.db")
 
 
-def said(results: list[Answer | RowReject]) -> list[str]:
-    return [result.text if isinstance(result, Answer) else result.reason for result in results]
-
-
 def model(server: LoopbackServer, journal: Journal, provider: str) -> ChatModel:
     made = model_in_batches(address(server, provider), journal, provider, attempts=3)
     # A dollar a token.
     made.price = Price(1e6, 1e6, 1e6)
     return made
+
+
+def lose_the_first(desk: BatchDesk, what: str) -> None:
+    """The first batch, or its results, are gone; the second stays."""
+    desk.gone.add(what)
+    original = desk.take
+
+    def take(*arguments: object, **fields: object) -> object:
+        if desk.jobs:
+            desk.gone.clear()
+        return original(*arguments, **fields)  # type: ignore[arg-type]
+
+    desk.take = take  # type: ignore[method-assign,assignment]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -101,16 +105,7 @@ def test_what_is_gone_is_sent_again_and_counted_as_paid(
 ) -> None:
     desk = BatchDesk()
     server = loopback(extensions=desk.extensions)
-    desk.gone.add(what)
-    original = desk.take
-
-    def take(*arguments: object, **fields: object) -> object:
-        # The second batch stays.
-        if desk.jobs:
-            desk.gone.clear()
-        return original(*arguments, **fields)  # type: ignore[arg-type]
-
-    desk.take = take  # type: ignore[method-assign,assignment]
+    lose_the_first(desk, what)
     assert said(ask_together(model(server, journal, provider), texts(4))) == texts(4)
     assert set(desk.sent.values()) == {2} and len(desk.jobs) == 2
     billed = sum(call.usage.total for call in server.calls if call.usage)
@@ -131,15 +126,7 @@ def test_what_never_ran_is_sent_again_for_nothing(
 ) -> None:
     desk = BatchDesk(outcome=lambda request, attempt: outcome if attempt == 1 else None)
     server = loopback(extensions=desk.extensions)
-    desk.gone.add("results")
-    original = desk.take
-
-    def take(*arguments: object, **fields: object) -> object:
-        if desk.jobs:
-            desk.gone.clear()
-        return original(*arguments, **fields)  # type: ignore[arg-type]
-
-    desk.take = take  # type: ignore[method-assign,assignment]
+    lose_the_first(desk, "results")
     assert said(ask_together(model(server, journal, provider), texts(4))) == texts(4)
     assert journal.uncertain() == 0
     assert journal.spent() == pytest.approx(sum(call.usage.total for call in server.calls if call.usage))
@@ -166,6 +153,45 @@ def test_cancel_gives_up_a_batch_that_is_gone(
     # It may have been billed: its worst case stays set aside.
     assert sum(ledger.holds(journal.path).values()) == 0.75
     assert ledger.find("one") is None
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_cancel_looks_for_a_batch_that_was_perhaps_never_sent(
+    loopback: Start,  # noqa: F811
+    journal: Journal,
+    provider: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    desk = BatchDesk()
+    server = loopback(extensions=desk.extensions)
+    work, model_name = journal.path.parent, f"{provider}/model-1@{address(server, provider)}"
+    ledger = BatchLedger(work / FILE)
+    ledger.intend("k" * 32, model_name, ["one"], [0.5])
+    (work / "run.json").write_text(json.dumps({"keys": {model_name: KEYS[provider]}}), "utf-8")
+    assert main(["cancel", str(work.parent), "--yes"]) == 0
+    assert "never reached the provider" in capsys.readouterr().out
+    assert not unfinished(work) and ledger.holds(journal.path) == {}
+    # One that did: by its name with OpenAI; with Anthropic it may be another program's, and is left alone.
+    ledger.intend("m" * 32, model_name, ["two"], [0.5])
+    body = {"model": "model-1", "max_tokens": 5, "messages": [{"role": "user", "content": "Two"}]}
+    facts = {"input_file_id": "f", "metadata": {"figa_batch": "m" * 32}} if provider == "openai" else {}
+    desk.take(WIRES[provider], [("two", body, "")], **facts)
+    assert main(["cancel", str(work.parent), "--yes"]) == (0 if provider == "openai" else 1)
+    said = capsys.readouterr()
+    assert ("cancelling" in said.out) == (provider == "openai") != ("another program's" in said.err)
+    assert bool(desk.cancelled) == (provider == "openai")
+
+
+def test_a_parameter_that_a_batch_refuses_is_changed_in_the_next(loopback: Start, journal: Journal) -> None:  # noqa: F811
+    message = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
+    desk = BatchDesk(outcome=lambda request, _: "400" if "max_tokens" in request.raw else None, message=message)
+    server = loopback(extensions=desk.extensions)
+    asking = model(server, journal, "openai")
+    assert said(ask_together(asking, texts(3))) == texts(3)
+    assert asking.adaptation.changes == {"max_tokens": {"name": "max_completion_tokens"}}
+    assert desk.sizes == [3, 3]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from tenacity import wait_none
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import chat, provider_errors, retry
+from pipeline.models import chat, provider_errors
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.retry import BREAKER, FIRST_ROWS
 from tests.loopback import ChatRequest, FaultPlan, LoopbackServer, Reply, faults
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
-from tests.models.asking import KEYS, PROVIDERS, address, ask, ask_all, caught, model_at
+from tests.models.asking import PROVIDERS, address, ask, ask_all, caught, model_at
 
 Start = Callable[..., LoopbackServer]
 
 
-@pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_backoff", wait_none())
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, "sk-loopback")
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
+pytestmark = pytest.mark.usefixtures("quick_and_keyed")
 
 
 def long_or_short(request: ChatRequest) -> Reply:

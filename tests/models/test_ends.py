@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from tenacity import wait_none
 
 from pipeline.errors import RowReject
-from pipeline.models import retry
 from pipeline.models.journal import Answer, Journal
 from tests.loopback import LoopbackServer
 from tests.models.asking import KEYS
-from tests.models.test_odd_answers import ANTHROPIC, OPENAI, SAID, _say, told
+from tests.models.odd import ANTHROPIC, OPENAI, SAID, told
 
 LIMIT = 200  # of `told`'s request
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackServer]:
-    def extend(app: web.Application, engine: object) -> None:
-        app.router.add_post("/odd/{path:.*}", _say)
-
-    with LoopbackServer(extensions=[extend]) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_backoff", wait_none())
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, "sk-loopback")
+pytestmark = pytest.mark.usefixtures("quick_and_keyed")
 
 
 def body(provider: str, finish: object, tokens: int = 2, text: str = "Hi.") -> dict[str, Any]:
@@ -62,9 +45,9 @@ def body(provider: str, finish: object, tokens: int = 2, text: str = "Hi.") -> d
     ],
 )
 def test_why_an_answer_ended(
-    server: LoopbackServer, tmp_path: Path, provider: str, finish: object, ended: str, calls: int
+    odd_server: LoopbackServer, tmp_path: Path, provider: str, finish: object, ended: str, calls: int
 ) -> None:
-    result = told(server, provider, body(provider, finish), Journal(tmp_path / "journal.db"))
+    result = told(odd_server, provider, body(provider, finish), Journal(tmp_path / "journal.db"))
     assert (getattr(result, "finish", None) or getattr(result, "reason", result), SAID["times"]) == (ended, calls)
     if isinstance(result, RowReject):
         assert result.reason == "refused" or str(finish) in str(result.evidence)
@@ -77,13 +60,13 @@ def test_why_an_answer_ended(
     ("tokens", "ended"), [(2, "stop"), (LIMIT - 1, "stop"), (LIMIT, "length"), (LIMIT + 1, "length")]
 )
 def test_without_a_word_the_limit_decides(
-    server: LoopbackServer, tmp_path: Path, provider: str, tokens: int, ended: str
+    odd_server: LoopbackServer, tmp_path: Path, provider: str, tokens: int, ended: str
 ) -> None:
     said = body(provider, None, tokens)
     del (said["choices"][0] if provider == "openai" else said)[
         "finish_reason" if provider == "openai" else "stop_reason"
     ]
-    result = told(server, provider, said, Journal(tmp_path / "journal.db"))
+    result = told(odd_server, provider, said, Journal(tmp_path / "journal.db"))
     assert isinstance(result, Answer) and (result.text, result.finish) == ("Hi.", ended)
 
 
@@ -123,8 +106,8 @@ def choice(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_odd_shapes(server: LoopbackServer, tmp_path: Path, provider: str, said: object, expected: str) -> None:
-    result = told(server, provider, said, Journal(tmp_path / "journal.db"))
+def test_odd_shapes(odd_server: LoopbackServer, tmp_path: Path, provider: str, said: object, expected: str) -> None:
+    result = told(odd_server, provider, said, Journal(tmp_path / "journal.db"))
     assert (getattr(result, "text", None) or getattr(result, "reason", result)) == expected
 
 
@@ -134,9 +117,9 @@ def test_odd_shapes(server: LoopbackServer, tmp_path: Path, provider: str, said:
     "</s> <|eot_id|> <|im_end|> <end_of_turn> <|endoftext|> <｜end▁of▁sentence｜> <|END_OF_TURN_TOKEN|> [|endofturn|]".split(),
 )
 def test_end_tokens_of_any_family_are_no_part_of_an_answer(
-    server: LoopbackServer, tmp_path: Path, provider: str, token: str
+    odd_server: LoopbackServer, tmp_path: Path, provider: str, token: str
 ) -> None:
     for number, ending in enumerate((token, f"\n{token}{token}\n")):
         said = body(provider, None, text=f"Hi.{ending}")
-        result = told(server, provider, said, Journal(tmp_path / f"{number}.db"))
+        result = told(odd_server, provider, said, Journal(tmp_path / f"{number}.db"))
         assert isinstance(result, Answer) and result.text == "Hi."

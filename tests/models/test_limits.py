@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from tenacity import AsyncRetrying, RetryCallState
 
+from pipeline.models.error_words import wait_by_headers
 from pipeline.models.event_loop import run
 from pipeline.models.limiter import Call, Limiter, limiter_for
-from pipeline.models.provider_errors import Transient, retry_after
+from pipeline.models.provider_errors import Transient
 from pipeline.models.providers import read_quotas
 from pipeline.models.retry import retry_wait
 
@@ -232,13 +233,13 @@ def test_a_learned_use_of_tokens_replaces_the_worst_case() -> None:
 def test_waits_that_servers_ask_for() -> None:
     soon = formatdate(time.time() + 30, usegmt=True)
     asked = {"retry-after-ms": "1500"}, {"retry-after": "2"}, {"retry-after": "0.5"}, {"retry-after": soon}, {}
-    assert [retry_after(headers) for headers in asked[:3]] == [1.5, 2.0, 0.5]
-    assert 28 < (retry_after(asked[3]) or 0) <= 30
+    assert [wait_by_headers(headers) for headers in asked[:3]] == [1.5, 2.0, 0.5]
+    assert 28 < (wait_by_headers(asked[3]) or 0) <= 30
     for nothing in ("", "-5", "later", "Fri, 99 Foo 2020", "nan"):
-        assert retry_after({"retry-after": nothing}) is None
-    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert (retry_after({"retry-after": "9" * 30}) or 0) > 1e20
-    assert retry_after({"retry-after-ms": "soon", "retry-after": "9"}) == 9
+        assert wait_by_headers({"retry-after": nothing}) is None
+    assert wait_by_headers({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert (wait_by_headers({"retry-after": "9" * 30}) or 0) > 1e20
+    assert wait_by_headers({"retry-after-ms": "soon", "retry-after": "9"}) == 9
 
 
 @pytest.mark.parametrize(

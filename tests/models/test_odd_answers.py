@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from tenacity import wait_none
 
 from pipeline.errors import RowReject
-from pipeline.models import retry
-from pipeline.models.cost import Price
 from pipeline.models.journal import Answer, Journal
 from tests.loopback import LoopbackServer
-from tests.models.asking import KEYS, address, ask, caught, model_at
-
-CANARY = "sk-canary-odd-0123456789"
-SAID: dict[str, Any] = {}
-OPENAI = {
-    "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "Hi."}}],
-    "usage": {"prompt_tokens": 5, "completion_tokens": 2},
-}
-ANTHROPIC = {
-    "content": [{"type": "text", "text": "Hi."}],
-    "stop_reason": "end_turn",
-    "usage": {"input_tokens": 5, "output_tokens": 2},
-}
-
-
-def choice(content: object, **more: object) -> dict[str, Any]:
-    return OPENAI | {"choices": [{"finish_reason": "stop", "message": {"content": content}, **more}]}
-
+from tests.models.asking import KEY, KEYS, address, ask, model_at
+from tests.models.odd import ANTHROPIC, OPENAI, SAID, choice, told
 
 MALFORMED = {
     "openai": [
         *({"choices": value} for value in ("abc", {"a": 1}, 3, [None], [{}], [{"message": None}], [{"message": "hi"}])),
         *(choice(value) for value in (3, {"a": 1}, [{"type": "text"}], [3])),
         *([OPENAI], "hello", None, 3, b"[" * 100_000, b'{"a":' + b"9" * 6000 + b"}", b'{"choices": "\xff"}'),
-        OPENAI | {"choices": f"Your key is {CANARY}."},
+        OPENAI | {"choices": f"Your key is {KEY}."},
     ],
     "anthropic": [
         *(ANTHROPIC | {"content": value} for value in ("hi", 3, [None], ["hi"], [{"type": "text", "text": None}])),
@@ -59,53 +37,26 @@ UNCOUNTED: dict[str, list[Any]] = {
 }
 
 
-async def _say(http: web.Request) -> web.Response:
-    await http.read()
-    SAID["times"] += 1
-    body = SAID["body"] if isinstance(SAID["body"], bytes) else json.dumps(SAID["body"]).encode()
-    return web.Response(body=body, content_type="application/json")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackServer]:
-    def extend(app: web.Application, engine: object) -> None:
-        app.router.add_post("/odd/{path:.*}", _say)
-
-    with LoopbackServer(extensions=[extend]) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_backoff", wait_none())
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, CANARY)
-
-
-def told(server: LoopbackServer, provider: str, body: object, journal: Journal) -> Answer | Exception:
-    SAID.update(body=body, times=0)
-    model = model_at(f"{address(server, 'anthropic')}/odd", journal, provider, attempts=2)
-    model.price = Price(1, 1, 1)
-    return caught(model)
+pytestmark = pytest.mark.usefixtures("quick_and_keyed")
 
 
 @pytest.mark.parametrize("provider", KEYS)
-def test_json_of_another_shape_is_a_malformed_answer(server: LoopbackServer, tmp_path: Path, provider: str) -> None:
+def test_json_of_another_shape_is_a_malformed_answer(odd_server: LoopbackServer, tmp_path: Path, provider: str) -> None:
     for number, body in enumerate(MALFORMED[provider]):
         journal = Journal(tmp_path / f"{number}.db")
-        ended = told(server, provider, body, journal)
+        ended = told(odd_server, provider, body, journal)
         assert isinstance(ended, RowReject), (body, ended)
         assert (ended.reason, SAID["times"]) == ("malformed_answer", 2)
         assert ended.evidence["error"].startswith("status 200 with")
-        assert CANARY not in str(ended.evidence)
+        assert KEY not in str(ended.evidence)
         journal.close()
 
 
 @pytest.mark.parametrize("provider", KEYS)
-def test_an_answer_without_a_count_costs_its_most(server: LoopbackServer, tmp_path: Path, provider: str) -> None:
+def test_an_answer_without_a_count_costs_its_most(odd_server: LoopbackServer, tmp_path: Path, provider: str) -> None:
     for number, body in enumerate(UNCOUNTED[provider]):
         journal = Journal(tmp_path / f"{number}.db")
-        ended = told(server, provider, body, journal)
+        ended = told(odd_server, provider, body, journal)
         assert isinstance(ended, Answer) and ended.text == "Hi.", (body, ended)
         assert ended.uncounted
         assert journal.spent() >= 200 / 1e6
@@ -120,15 +71,17 @@ def test_an_answer_without_a_count_costs_its_most(server: LoopbackServer, tmp_pa
         ("openai", choice("Hi.", finish_reason=None), "stop"),
     ],
 )
-def test_why_an_answer_ended(server: LoopbackServer, tmp_path: Path, provider: str, body: object, ended: str) -> None:
-    result = told(server, provider, body, Journal(tmp_path / "journal.db"))
+def test_why_an_answer_ended(
+    odd_server: LoopbackServer, tmp_path: Path, provider: str, body: object, ended: str
+) -> None:
+    result = told(odd_server, provider, body, Journal(tmp_path / "journal.db"))
     assert (result.finish if isinstance(result, Answer) else getattr(result, "reason", result)) == ended
 
 
-def test_a_count_above_max_tokens_is_not_asked_for_again(server: LoopbackServer, tmp_path: Path) -> None:
+def test_a_count_above_max_tokens_is_not_asked_for_again(odd_server: LoopbackServer, tmp_path: Path) -> None:
     """Some servers count the EOS, or hidden reasoning, on top of the limit."""
-    SAID.update(body=OPENAI | {"usage": {"prompt_tokens": 5, "completion_tokens": 27}}, times=0)
-    model = model_at(f"{address(server, 'anthropic')}/odd", Journal(tmp_path / "journal.db"))
+    SAID.update(status=200, headers={}, body=OPENAI | {"usage": {"prompt_tokens": 5, "completion_tokens": 27}}, times=0)
+    model = model_at(f"{address(odd_server, 'anthropic')}/odd/v1", Journal(tmp_path / "journal.db"))
     assert [ask(model, "Hello", limit).text for limit in (20, 20, 40)] == ["Hi."] * 3
     assert SAID["times"] == 1
     ask(model, "Hello", 10)
@@ -136,9 +89,9 @@ def test_a_count_above_max_tokens_is_not_asked_for_again(server: LoopbackServer,
 
 
 @pytest.mark.parametrize(("finish", "asked"), [("content_filter", 1), ("stop", 2)])
-def test_more_room_changes_no_refusal(server: LoopbackServer, tmp_path: Path, finish: str, asked: int) -> None:
-    SAID.update(body=choice("", finish_reason=finish), times=0)
-    model = model_at(f"{address(server, 'anthropic')}/odd", Journal(tmp_path / "journal.db"))
+def test_more_room_changes_no_refusal(odd_server: LoopbackServer, tmp_path: Path, finish: str, asked: int) -> None:
+    SAID.update(status=200, headers={}, body=choice("", finish_reason=finish), times=0)
+    model = model_at(f"{address(odd_server, 'anthropic')}/odd/v1", Journal(tmp_path / "journal.db"))
     for limit in (20, 20, 40):
         with pytest.raises(RowReject):
             ask(model, "Hello", limit)

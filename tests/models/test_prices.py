@@ -268,7 +268,7 @@ def test_the_prices_of_a_run_say_where_they_come_from(table: Callable[[str], Pat
     )
     assert (unknown["model"], unknown["from"]) == ("openai/gpt-unheard-of", "unknown") and "input" not in unknown
     assert pricing.unpriced(config) == ["openai/gpt-unheard-of"]
-    told = pricing.described(config)
+    told = pricing.described(config)["prices"]
     assert "policy $0 in, $0.5 out per million tokens (policy.price)" in told and "reward unknown" in told
     assert pricing.prices(load_config()) == []
 

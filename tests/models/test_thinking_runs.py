@@ -70,7 +70,7 @@ def test_the_same_pairs_as_without_thoughts(settings: Settings, spelling: str, f
     assert before["initial_reasoning"].null_count == before.num_rows
     assert after["initial_reasoning"].null_count == (after.num_rows if spelling == "hidden" else 0)
     # The next run, in a process that knows nothing, finds all of it in its journal.
-    adaptation._thinkers.clear()
+    adaptation.adaptation_for.cache_clear()
     for stage in ("sample", "revise"):
         for path in (thought.out / "work" / stage).iterdir():
             path.unlink()

@@ -121,7 +121,7 @@ def test_room_is_made_once_an_answer_shows_thoughts(loopback: Loopback, tmp_path
     """No setting says that the model thinks: the first answer does, and is asked for again; a later run knows."""
     server = loopback(thinking(echo, spelling))
     for calls in (3, 0):
-        adaptation._thinkers.clear()
+        adaptation.adaptation_for.cache_clear()
         model = thinker(server, tmp_path)
         assert [ask(model, text, 24).text.strip() for text in ("One.", "Two.")] == ["One.", "Two."]
         assert (model.calls, model.room) == (calls, THOUGHT_TOKENS)

@@ -10,27 +10,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from tenacity import wait_none
 
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import retry
 from pipeline.models.journal import Answer, Journal
 from pipeline.run import shards
 from tests.conftest import Silent
 from tests.loopback import FaultPlan, LoopbackServer, faults
 from tests.loopback.refusals import BAD, BLOCKED, DAILY, LOADING, MODERATED, MONEY, STOPPING
-from tests.models.asking import KEYS, PROVIDERS, address, ask_all, caught, model_at
+from tests.models.asking import PROVIDERS, address, ask_all, caught, model_at
 
 Settings = Callable[..., CurationConfig]
 
 
-@pytest.fixture(autouse=True)
-def quick_and_keyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_backoff", wait_none())
-    for variable in KEYS.values():
-        monkeypatch.setenv(variable, "sk-loopback")
+pytestmark = pytest.mark.usefixtures("quick_and_keyed")
 
 
 @pytest.fixture

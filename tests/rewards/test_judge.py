@@ -19,7 +19,7 @@ from pipeline.rewards.base import RewardModel, score_items
 from pipeline.rewards.judge import read_choice, read_mark
 from tests.conftest import Silent
 from tests.loopback import MISTAKES, ChatRequest, Reply, always_first, fair
-from tests.rewards.scoring import load
+from tests.rewards.scoring import judge_at, load
 
 WRONG = next(iter(MISTAKES))
 
@@ -36,23 +36,13 @@ REFERENCES = ["Fine, too.", "Right.", WRONG]
 def judged(loopback: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
     """Scores by a judge that behaves so; `asked` on the function is what it was asked."""
 
-    def scored(behaviour: Any, *, provider: str = "openai", **settings: Any) -> list[Any]:
-        def watched(request: ChatRequest) -> Reply:
-            scored.asked.append(request)  # type: ignore[attr-defined]
-            return behaviour(request)
+    asked: list[ChatRequest] = []
 
-        server = loopback(watched)
-        monkeypatch.setenv(f"{provider.upper()}_API_KEY", server.key)
-        url = server.anthropic_url if provider == "anthropic" else server.openai_url
-        reward = load(
-            RewardSettings(
-                model=f"{provider}/judge@{url}", api_key_env=f"{provider.upper()}_API_KEY", attempts=1, **settings
-            ),
-            tmp_path,
-        )
+    def scored(behaviour: Any, **settings: Any) -> list[Any]:
+        reward = load(judge_at(loopback, monkeypatch, behaviour, asked, **settings), tmp_path)
         return score_items(reward, ITEMS, REFERENCES)
 
-    scored.asked = []  # type: ignore[attr-defined]
+    scored.asked = asked  # type: ignore[attr-defined]
     return scored
 
 

@@ -30,6 +30,7 @@ from pipeline.stages.filter import filter_revisions
 from tests.conftest import ROOT, Silent
 from tests.loopback import MISTAKES, ChatRequest, Reply, always_first, fair
 from tests.loopback.reviser import blocks_of
+from tests.rewards.scoring import judge_at
 from tests.stages.tables import Counter, TinyReward, check_accounting, model_for, reasons, row, table_for
 
 WRONG, RIGHT = next(iter(MISTAKES.items()))
@@ -48,20 +49,13 @@ def judge(
 ) -> Callable[..., RevisionJudge]:
     """A judge that behaves so; `asked` on the function is what it was asked."""
 
-    def opened(behaviour: Any, *, provider: str = "openai", **settings: Any) -> RevisionJudge:
-        def watched(request: ChatRequest) -> Reply:
-            opened.asked.append(request)  # type: ignore[attr-defined]
-            return behaviour(request)
+    asked: list[ChatRequest] = []
 
-        server = loopback(watched)
-        monkeypatch.setenv(f"{provider.upper()}_API_KEY", server.key)
-        url = server.anthropic_url if provider == "anthropic" else server.openai_url
-        called = RewardSettings(
-            model=f"{provider}/judge@{url}", api_key_env=f"{provider.upper()}_API_KEY", attempts=1, **settings
-        )
+    def opened(behaviour: Any, **settings: Any) -> RevisionJudge:
+        called = judge_at(loopback, monkeypatch, behaviour, asked, **settings)
         return rewards.load_judge(called, lambda settings: model_for(settings, tmp_path))
 
-    opened.asked = []  # type: ignore[attr-defined]
+    opened.asked = asked  # type: ignore[attr-defined]
     return opened
 
 

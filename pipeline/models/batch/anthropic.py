@@ -19,6 +19,7 @@ from pipeline.models.providers import AnthropicProvider
 class AnthropicBatches(BatchApi):
     most_requests = 100_000
     most_bytes = 256_000_000
+    finds_surely = False
 
     def __init__(self, live: AnthropicProvider, timeout_s: float) -> None:
         super().__init__(live, live.client.messages.batches, timeout_s)

@@ -62,6 +62,8 @@ class BatchApi(ABC):
 
     most_requests: int
     most_bytes: int
+    # Whether what `find` gives is ours without doubt.
+    finds_surely = True
 
     def __init__(self, live: SdkProvider, batches: Any, timeout_s: float) -> None:
         self.model = live.model
@@ -98,9 +100,13 @@ class BatchApi(ABC):
     async def close(self) -> None:
         await self._live.close()
 
+    def sent(self, request: ChatRequest) -> dict[str, Any]:
+        """The arguments of a live call."""
+        return self._live.sent(request)
+
     def body(self, request: ChatRequest) -> dict[str, Any]:
         """The request's body as a live call sends it: the SDKs merge `extra_body` into it."""
-        arguments = self._live.sent(request)
+        arguments = self.sent(request)
         extra = arguments.pop("extra_body", {})
         return {**arguments, **extra}
 

@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.models.journal_damage import check_file
 from pipeline.storage.atomic import private_file
 from pipeline.storage.location import local_side
 
@@ -62,9 +63,7 @@ class BatchLedger:
         self.path = path
         self._lock = threading.Lock()
         with self._explained():
-            # SQLite takes a file without a whole header for an empty one, and writes over it.
-            if path.exists() and 0 < path.stat().st_size < 100:
-                raise sqlite3.DatabaseError("too short for a database")
+            check_file(path)
             private_file(path)
             self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")

@@ -26,12 +26,12 @@ from typing import Any, TypeVar
 
 from pipeline.config.settings import PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ProviderStopped, RowReject
+from pipeline.models.adaptation import refused
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
-from pipeline.models.batch.collecting import ResultFiles, present
 from pipeline.models.batch.ledger import Batch, BatchLedger
 from pipeline.models.batch.room import Room
-from pipeline.models.batch.waiting import Waiting, WaitingRequests
+from pipeline.models.batch.waiting import ResultFiles, Waiting, WaitingRequests, present
 from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, reason_of, snippet
@@ -78,6 +78,8 @@ class BatchProvider:
         except (Transient, ProviderStopped):
             self.ledger.forget(custom_id)
             raise
+        except RowReject as reject:
+            raise refused(reject, text, self.api.sent(request)) from None
 
     async def close(self) -> None:
         for task in self._tasks.values():

@@ -1,4 +1,4 @@
-"""The requests that rows wait for, and the money that requests in batches hold.
+"""The requests that rows wait for, the money that requests in batches hold, and the result files that answer them.
 
 A request holds its worst case, in the ledger and the budget, from the note that it will be sent. While a row waits for it,
 the row's own reservation replaces this in the budget. A result that no row waits for holds what it cost.
@@ -6,6 +6,9 @@ the row's own reservation replaces this in the budget. A result that no row wait
 
 import asyncio
 import copy
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import TypeVar
 
 from pipeline.errors import CurationError, ProviderStopped, RowReject
 from pipeline.models.batch.api import BatchApi
@@ -13,6 +16,9 @@ from pipeline.models.batch.ledger import BatchLedger
 from pipeline.models.chat import ChatRequest, upper_bound_tokens
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, UselessAnswer
+
+Result = TypeVar("Result")
+GONE = (404, 410)
 
 
 class Waiting:
@@ -106,3 +112,56 @@ class WaitingRequests(dict[str, Waiting]):
         except Transient:
             return None
         return self._price.of(usage) if usage.prompt_tokens and not usage.uncounted else None
+
+
+async def present(call: Callable[[], Awaitable[Result]], looks: int, pause_s: float) -> Result | None:
+    """Call the batch API about something that it had; None when it is gone, at so many looks."""
+    for _ in range(looks):
+        try:
+            return await call()
+        except RowReject as reject:
+            if reject.evidence.get("status") not in GONE:
+                raise
+        await asyncio.sleep(pause_s)
+    return None
+
+
+class ResultFiles:
+    """Reads the files of one batch. `found`: whether they hold any of its results."""
+
+    def __init__(self, api: BatchApi, waiting: WaitingRequests, key: str, wanted: set[str]) -> None:
+        self._api, self._waiting, self._key, self._wanted = api, waiting, key, wanted
+        self._answered: set[str] = set()
+        self._refused: dict[str, str] = {}
+
+    @property
+    def found(self) -> bool:
+        return bool(self._answered or self._refused)
+
+    async def read(self, file: str) -> bool:
+        """Keep a file's answers and wake those who wait for them. A refusal is kept back: another line may be an answer."""
+        async with aclosing(self._api.results(file, self._wanted)) as groups:
+            async for group in groups:
+                new: dict[str, str] = {}
+                for custom_id, text in group:
+                    if not self._is_answer(text):
+                        self._refused[custom_id] = text
+                    elif custom_id not in self._answered:
+                        new.setdefault(custom_id, text)
+                self._answered.update(new)
+                self._waiting.keep(self._key, list(new.items()))
+        return True
+
+    def keep_refusals(self) -> None:
+        """When all files are read: keep the refusals of requests without an answer."""
+        self._waiting.keep(self._key, [(one, text) for one, text in self._refused.items() if one not in self._answered])
+
+    def _is_answer(self, text: str) -> bool:
+        """Whether a result line holds what the model said, be it of use or not."""
+        try:
+            self._api.read_kept(text, 0)
+        except UselessAnswer:
+            return True
+        except (RowReject, Transient, ProviderStopped):
+            return False
+        return True
