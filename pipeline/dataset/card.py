@@ -16,8 +16,10 @@ from pipeline.text import redact_paths
 _LICENCES = frozenset("apache-2.0 mit cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc0-1.0 odc-by bsd-3-clause unknown".split())
 
 # Languages of the queries, by source, where they are known.
-_LANGUAGES = dict.fromkeys(("hh-rlhf", "shp", "openorca", "alpaca", "ultrafeedback", "spa", "synthetic-gptj"), ("en",))
-_LANGUAGES["demo"] = ("en", "es", "zh", "de", "fr", "it", "ja")
+_LANGUAGES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("hh-rlhf", "shp", "openorca", "alpaca", "ultrafeedback", "spa", "synthetic-gptj"), ("en",)),
+    "demo": ("en", "es", "zh", "de", "fr", "it", "ja"),
+}
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M", 10_000_000: "1M<n<10M"}
 
 

@@ -113,7 +113,13 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
 
 def role_of(settings: Settings) -> str:
     """The section of the settings: policy, reviser or reward."""
-    return {PolicySettings: "policy", ReviserSettings: "reviser"}.get(type(settings), "reward")
+    return (
+        "policy"
+        if isinstance(settings, PolicySettings)
+        else "reviser"
+        if isinstance(settings, ReviserSettings)
+        else "reward"
+    )
 
 
 def _remote(

@@ -76,7 +76,7 @@ def train(dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     probed = [trainer.data_collator([row]) for row in pairs.select(range(min(len(pairs), _PROBED_PAIRS)))]
     before = edit_logprobs(trainer.model, probed)
     result = _fit(trainer, recipe)
-    gate = trainer.gate if math.isfinite(trainer.gate) else "off"
+    gate = "off" if trainer.gate == math.inf else trainer.gate
     summary = {
         "format": "figa-training",
         "version": __version__,
