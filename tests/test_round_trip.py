@@ -125,7 +125,11 @@ def test_going_from_made_answers_to_brought_ones_in_one_folder(settings: Setting
     assert [_content(entry) for entry in after["files"]] == [_content(entry) for entry in fresh["files"]]
     assert sorted(map(_content, after["rejected_files"])) == sorted(map(_content, fresh["rejected_files"]))
     changed = {key for key in fresh if fresh[key] != after[key]}
-    assert {"calls"} <= changed <= {"calls", "cost_usd_by_call", "files", "rejected_files", "digest", "publication"}
+    assert (
+        {"calls"}
+        <= changed
+        <= {"calls", "cost_usd_by_call", "documents", "files", "rejected_files", "digest", "publication"}
+    )
 
 
 def _content(entry: dict[str, Any]) -> tuple[int, str]:

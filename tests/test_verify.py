@@ -143,9 +143,11 @@ def test_exit_codes_and_json(copy: Path, tmp_path: Path, capsys: pytest.CaptureF
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["problems"]) == (False, 1)
     assert report["first_problems"][0]["column"] == "revised_weights"
-    for place in (tmp_path, copy / "manifest.json"):
-        assert main(["verify", str(place)]) == 2
-        assert "no finished data set" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "no finished data set" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(copy / "manifest.json")])
+    assert "is not a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "figa-pipeline", "schema_version": "1.1"}'])

@@ -16,7 +16,7 @@ PUBLISHED = re.compile(rf"(train-\d{{5}}-of-\d{{5}}|{'|'.join((*schema.STAGES, '
 _SHARD = re.compile(r"\d{5,}(\.rejects)?\.(arrow|json)")
 # The folders that a run writes, with the names of its files in each.
 _WRITTEN = {
-    "": re.compile(r"manifest\.json|README\.md|report\.html"),
+    "": re.compile(r"manifest\.json|README\.md|report\.html|croissant\.json"),
     "data": PUBLISHED,
     "rejected": PUBLISHED,
     "work": re.compile(r"(plan|run|parameters|paid)\.json|run\.alive"),

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,7 @@ def python(text: str) -> None:
         pytest.importorskip("torch")
     if text.startswith("# my_checks.py"):
         Path("my_checks.py").write_text(text, "utf-8")
+        sys.modules.pop("my_checks", None)  # another test's
         return
     exec(compile(text, "the page", "exec"), {})
 

@@ -36,7 +36,9 @@ def a_finished_run(settings: Callable[..., CurationConfig], prefect: dict[str, s
     if not _finished:
         config = settings("told")
         run(build(config), keyed(prefect))
-        (flow_run,) = ask(prefect, "flow_runs/filter", sort="START_TIME_DESC", limit=1)
+        # Deployments of other tests may have been triggered since.
+        mine = {"name": {"like_": "curate-hh-rlhf"}}
+        (flow_run,) = ask(prefect, "flow_runs/filter", flow_runs=mine, sort="START_TIME_DESC", limit=1)
         _finished.append((config.out, flow_run))
     return _finished[0]
 

@@ -39,6 +39,7 @@ def labelled(tokenizer: LabelTokenizer, revisions: list[str], **options: Any) ->
 
 def test_columns_and_types(tokenizer: LabelTokenizer) -> None:
     rows = labelled(tokenizer, REVISIONS).rows
+    rows = schema.complete(rows)
     assert set(rows.column_names) == set(schema.PUBLISHED.names)
     assert rows.select(schema.PUBLISHED.names).schema.equals(schema.PUBLISHED)
 
@@ -99,4 +100,4 @@ def test_reward_weighted_uses_the_rows_own_gain(tokenizer: LabelTokenizer) -> No
 def test_no_rows(tokenizer: LabelTokenizer) -> None:
     output = labelled(tokenizer, [])
     assert output.rows.num_rows == 0
-    assert output.rows.select(schema.PUBLISHED.names).schema.equals(schema.PUBLISHED)
+    assert schema.complete(output.rows).select(schema.PUBLISHED.names).schema.equals(schema.PUBLISHED)
