@@ -166,8 +166,10 @@ def test_the_display_shows_how_far_batches_are(at_desk: Settings, capsys: pytest
 
 def test_a_run_tells_of_batches_that_no_row_asks_for(at_desk: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     config = at_desk("out")
-    BatchLedger(config.out / "work" / "batches.db").intend("k", "openai/another", ["a", "b"], [0.25, 0.25])
-    (config.out / "work" / "plan.json").write_text("{}", "utf-8")  # a run was there
+    earlier = context.Context(config)
+    # A run opens its journal first.
+    assert earlier.journal.spent() == 0
+    BatchLedger(earlier.work / "batches.db").intend("k", "openai/another", ["a", "b"], [0.25, 0.25])
     assert main(["build", *as_arguments(config), "--prefect", "off"]) == 0
     told = capsys.readouterr().err
     assert "batches still at the provider: 1, with 2 requests. No row asks for them" in told
