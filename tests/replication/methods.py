@@ -37,7 +37,7 @@ class Sequence_:
 Loss = Callable[[Policy, Sequence[Sequence_], Tensor], Tensor]
 
 
-def figa(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor, gate: float = GATE) -> Tensor:
+def figa(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor, gate: float | tuple[float, float] = GATE) -> Tensor:
     """FIGA's loss by `pipeline.training.figa_loss`, with logits for the weighted tokens only.
 
     They are laid end to end as one sequence whose i-th logits predict its (i + 1)-th token, which is that loss's contract.
