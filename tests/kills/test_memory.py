@@ -1,6 +1,6 @@
 """Peak memory doesn't grow with the rows: ten times as many take at most 1.3 times the memory.
 
-2,000 and 20,000 rows here; `FIGA_ROWS=20000 python -m pytest -m slow tests/kills/test_memory.py` takes 20,000 and 200,000.
+1,000 and 10,000 rows here; `FIGA_ROWS=20000 python -m pytest -m slow tests/kills/test_memory.py` takes 20,000 and 200,000.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def peak(out: Path, arguments: list[str]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pairs", "live"])
 def test_peak_memory_is_that_of_a_tenth(kind: str, tiny_tokenizer: Path, tmp_path: Path) -> None:
-    few, many = (int(os.environ.get("FIGA_ROWS", "2000")) * times for times in (1, 10))
+    few, many = (int(os.environ.get("FIGA_ROWS", "1000")) * times for times in (1, 10))
     if kind == "pairs":
         settings = ["--source", "jsonl", "--set", f"labels.tokenizer={tiny_tokenizer}"]
         files = {n: write_pairs(tmp_path / f"{n}.jsonl", n) for n in (few, many)}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import SAMPLE
+from tests.conftest import ROOT, SAMPLE, child_environment
 
 pytest.importorskip("torch")
 
-from tests.replication import answers, experiment, report, rows, sets
+from tests.replication import answers, experiment, report, rows, sets, tasks
 from tests.replication.judge import Judge, accuracy
 from tests.replication.methods import METHODS
 from tests.replication.policy import Policy
@@ -144,3 +147,22 @@ def test_an_answer_does_not_depend_on_the_others_and_is_what_generate_gives() ->
         strict=True,
     ):
         assert answer == alone
+
+
+def test_the_controlled_experiment_runs_at_its_smallest_size(tmp_path: Path) -> None:
+    small = "--sizes 4 --seeds 1 --pretraining 5 --steps 2 --queries 6 --methods figa dpo".split()
+    command = [sys.executable, "-m", "tests.replication.controlled", "--out", str(tmp_path), *small]
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| figa |" in (tmp_path / "controlled.md").read_text("utf-8")
+
+
+def test_tasks_know_right_answers_slips_and_nearest_corrections() -> None:
+    for task in tasks.distinct(200, random.Random(0), set()):
+        for answer in task.answers():
+            assert task.judge(answer) == "right" and task.correct(answer) == answer
+        assert task.judge(task.reference()) == "right"
+        if task.slips:
+            slipped = task.answers(slip=True)[-1]
+            assert task.judge(slipped) == "slip"
+            assert task.judge(task.correct(slipped)) == "right"

@@ -19,7 +19,7 @@ from pipeline.training.loss import IGNORE
 from tests.replication.policy import Policy
 from tests.replication.tasks import WORDS, Task, draw
 
-_MARKS = ["<end>", "<q>", "<a>"]
+_MARKS = ["<end>", "<q>", "<a>", "<unk>"]
 _TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] + '<end>' }}"
     "{% else %}{{ '<q>' + m['content'] + '<a>' }}{% endif %}{% endfor %}"
@@ -28,7 +28,7 @@ _RATE, _WARMUP, _BATCH = 3e-3, 100, 32
 
 
 def save_tokenizer(folder: Path) -> Path:
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*_MARKS, *WORDS])}))
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*_MARKS, *WORDS])}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
