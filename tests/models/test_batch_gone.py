@@ -132,21 +132,27 @@ def test_what_never_ran_is_sent_again_for_nothing(
     assert journal.spent() == pytest.approx(sum(call.usage.total for call in server.calls if call.usage))
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_cancel_gives_up_a_batch_that_is_gone(
-    loopback: Start,  # noqa: F811
-    journal: Journal,
-    provider: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    desk = BatchDesk()
+LeftBehind = tuple[str, BatchDesk, str, BatchLedger]
+
+
+@pytest.fixture(params=PROVIDERS)
+def left_behind(request: pytest.FixtureRequest, loopback: Start, journal: Journal) -> LeftBehind:  # noqa: F811
+    """A provider and its desk, the model, and a run's ledger with a batch that the desk doesn't know."""
+    provider, desk = request.param, BatchDesk()
     server = loopback(extensions=desk.extensions)
-    work = journal.path.parent
+    work, model_name = journal.path.parent, f"{provider}/model-1@{address(server, provider)}"
     ledger = BatchLedger(work / FILE)
-    ledger.intend("k" * 32, f"{provider}/model-1@{address(server, provider)}", ["one", "two"], [0.5, 0.25])
+    ledger.intend("k" * 32, model_name, ["one", "two"], [0.5, 0.25])
+    (work / "run.json").write_text(json.dumps({"keys": {model_name: KEYS[provider]}}), "utf-8")
+    return provider, desk, model_name, ledger
+
+
+def test_cancel_gives_up_a_batch_that_is_gone(
+    left_behind: LeftBehind, journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider, _, _, ledger = left_behind
+    work = journal.path.parent
     ledger.name("k" * 32, "batch_gone" if provider == "openai" else "msgbatch_gone")
-    keys = {f"{provider}/model-1@{address(server, provider)}": KEYS[provider]}
-    (work / "run.json").write_text(json.dumps({"keys": keys}), "utf-8")
     assert main(["cancel", str(work.parent), "--yes"]) == 0
     assert "gone" in capsys.readouterr().out
     assert not unfinished(work)
@@ -155,19 +161,11 @@ def test_cancel_gives_up_a_batch_that_is_gone(
     assert ledger.find("one") is None
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
 def test_cancel_looks_for_a_batch_that_was_perhaps_never_sent(
-    loopback: Start,  # noqa: F811
-    journal: Journal,
-    provider: str,
-    capsys: pytest.CaptureFixture[str],
+    left_behind: LeftBehind, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk = BatchDesk()
-    server = loopback(extensions=desk.extensions)
-    work, model_name = journal.path.parent, f"{provider}/model-1@{address(server, provider)}"
-    ledger = BatchLedger(work / FILE)
-    ledger.intend("k" * 32, model_name, ["one"], [0.5])
-    (work / "run.json").write_text(json.dumps({"keys": {model_name: KEYS[provider]}}), "utf-8")
+    provider, desk, model_name, ledger = left_behind
+    work = journal.path.parent
     assert main(["cancel", str(work.parent), "--yes"]) == 0
     assert "never reached the provider" in capsys.readouterr().out
     assert not unfinished(work) and ledger.holds(journal.path) == {}
