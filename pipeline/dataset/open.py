@@ -68,7 +68,8 @@ class PairDataset:
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows; lists are numpy arrays."""
-        return self.to_table(columns).to_pandas()
+        frame: pd.DataFrame = self.to_table(columns).to_pandas()
+        return frame
 
     def to_datasets(self, columns: Sequence[str] | None = None) -> datasets.Dataset:
         """A Hugging Face dataset. Up to 1 GiB it holds the rows in memory and no cache folder is touched; a larger one is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,7 +60,8 @@ def test_the_shards_of_a_dead_worker_are_done_elsewhere(
 
 
 def worker_of(parent: int, runner: str) -> int:
-    """A process that works on shards: Dask's are children of `parent`, Ray's descend from it and bear the task's name."""
+    """A process that works on shards: Dask's are children of `parent`, Ray's descend from it and bear the task's name (its
+    agents, whose death ends the whole node, and idle workers bear names of their own)."""
     listed = subprocess.run(["ps", "-wweo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 2) for line in listed.splitlines()[1:]]
     parents = {int(pid): int(ppid) for pid, ppid, _ in lines}
@@ -67,8 +69,8 @@ def worker_of(parent: int, runner: str) -> int:
     def descends(pid: int) -> bool:
         return pid == parent or (pid in parents and descends(parents[pid]))
 
-    mark = {"dask": "spawn_main", "ray": "ray::"}[runner]
-    return next(int(pid) for pid, _, command in lines if mark in command and descends(int(pid)))
+    mark = {"dask": r"spawn_main", "ray": r"^ray::(?!DashboardAgent|RuntimeEnvAgent|IDLE)"}[runner]
+    return next(int(pid) for pid, _, command in lines if re.search(mark, command) and descends(int(pid)))
 
 
 def keyed(environment: dict[str, str]) -> dict[str, str]:
