@@ -59,6 +59,7 @@ class TextTemplate:
     """alpaca and plain. begin: ids before the prompt that the tokenizer adds itself; end: the token that ends an answer."""
 
     dated = False
+    refuses = False
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", settings: LabelSettings) -> None:
         self._settings = settings
@@ -90,6 +91,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._settings = settings
         self._source = str(tokenizer.get_chat_template())
+        self.refuses = "raise_exception" in self._source  # whether it may refuse a conversation
         formats = sorted({match[2] for match in _DATE_FORMAT.finditer(self._source)})
         pinned = {form: settings.date.strftime(form) for form in formats} if settings.date else {}
         self.dated = bool(pinned)  # whether a pinned date is written

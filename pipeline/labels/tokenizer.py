@@ -14,6 +14,7 @@ from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.templates import Messages, template_of
 from pipeline.schema import digest
+from pipeline.text import one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -99,6 +100,10 @@ class LabelTokenizer:
         self._encoder.no_truncation()
         self._encoder.no_padding()
         try:
+            self._encoder.encode(_ANSWERS[0])
+        except Exception as error:  # the library raises no class of its own
+            raise ConfigError(f"labels.tokenizer {name}: can't encode plain text: {one_line(error, 200)}") from None
+        try:
             self._template = template_of(tokenizer, settings)
         except ConfigError as error:
             raise ConfigError(f"labels.tokenizer {name}: {error}") from None
@@ -128,6 +133,11 @@ class LabelTokenizer:
     def dated(self) -> bool:
         """Whether prompts have the pinned date, where another program would write today's."""
         return self._template.dated
+
+    @property
+    def refusals(self) -> str | None:
+        """Digest of a template that may refuse a conversation, for its roles or their order; None where none can be refused."""
+        return digest(self._template.identity) if self._template.refuses else None
 
     @property
     def identity(self) -> dict[str, Any]:

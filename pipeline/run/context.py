@@ -142,6 +142,10 @@ class Context:
     def tokenizer_fingerprint(self) -> str:
         return self.tokenizer.fingerprint
 
+    @property
+    def template_refusals(self) -> Any:
+        return self.tokenizer.refusals
+
     def prepare(self) -> Self:
         """Create everything now: before the first call is paid, and before threads could each create their own."""
         _ = self.prompts, self.tokenizer_fingerprint, self.journal, self.budget, self.reward, self.judge
@@ -189,9 +193,16 @@ class LightContext(Context):
 
     @cached_property
     def tokenizer_fingerprint(self) -> Any:
-        name, settings = tokenizer_settings(self.config)
-        here = Path(name).exists() or (name.startswith("local/") and has_tokenizer(name))
-        return open_tokenizer(name, settings).fingerprint if here else UNKNOWN
+        return self.tokenizer.fingerprint if self._tokenizer_is_here else UNKNOWN
+
+    @property
+    def template_refusals(self) -> Any:
+        return self.tokenizer.refusals if self._tokenizer_is_here else UNKNOWN
+
+    @cached_property
+    def _tokenizer_is_here(self) -> bool:
+        name, _ = tokenizer_settings(self.config)
+        return Path(name).exists() or (name.startswith("local/") and has_tokenizer(name))
 
 
 def tokenizer_settings(config: CurationConfig) -> tuple[str, LabelSettings]:

@@ -1,5 +1,6 @@
 """Sample: the SFT model answers every query, Ŷ ~ π(·|X)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
-from pipeline.labels.templates import with_system
+from pipeline.labels.templates import Messages, with_system
 from pipeline.models.answer import Answer
 from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
 from pipeline.models.factory import request_params, system_prompt
@@ -16,15 +17,25 @@ from pipeline.stages.common import check_control_tokens, cut_off, query_groups, 
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 
 
-def sample(rows: pa.Table, settings: PolicySettings, policy: ChatModel, on_progress: OnProgress) -> StageOutput:
+def sample(
+    rows: pa.Table,
+    settings: PolicySettings,
+    policy: ChatModel,
+    on_progress: OnProgress,
+    render: Callable[[Messages], object] | None = None,
+) -> StageOutput:
     """Adds `policy_model`, `initial`, of models that think `initial_reasoning`, and on request `initial_tokens`.
 
-    Rejects: truncated (no EOS within max_tokens: nothing to align with), special_token_in_text, duplicate_sample (the words of
-    another answer to the same query), and those of `ChatModel.ask`.
+    render: the labels' template, where it may refuse a conversation, which is then rejected before the policy is called.
+
+    Rejects: template_refuses, truncated (no EOS within max_tokens: nothing to align with), special_token_in_text,
+    duplicate_sample (the words of another answer to the same query), and those of `ChatModel.ask`.
     """
     spec = ModelSpec.parse(settings.model)
 
     async def answer(row: dict[str, Any]) -> dict[str, Any]:
+        if render:
+            render(row["messages"])
         request = build_request(row, settings, spec)
         response = await policy.ask("sample", request)
         if response.finish == "length":

@@ -50,6 +50,7 @@ class StageContext(Protocol):
     choose: Choose | None
     reward_digest: str | None
     tokenizer_fingerprint: str
+    template_refusals: str | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def short_digests(inputs: Inputs) -> dict[str, str]:
 
 
 def _run_sample(rows: pa.Table, context: StageContext, _: Thresholds, on_progress: OnProgress) -> StageOutput:
-    return sample(rows, context.config.policy, context.policy, on_progress)
+    render = context.tokenizer.render if context.template_refusals else None
+    return sample(rows, context.config.policy, context.policy, on_progress, render)
 
 
 def _sample_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
@@ -102,10 +104,12 @@ def _sample_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     # A setting that was always off.
     if not policy.logprobs:
         del settings["logprobs"]
+    refusals = context.template_refusals
     return {
         "policy": settings,
         "the policy's identity": factory.identity(ModelSpec.parse(policy.model)),
         "the policy's system prompt": factory.system_prompt(policy),
+        **({"the template's refusals": refusals} if refusals else {}),
     }
 
 

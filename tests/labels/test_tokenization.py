@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders
+from tokenizers import Tokenizer, decoders, models
 
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import ConfigError, RowReject
@@ -20,6 +20,7 @@ from tests.labels.families import (
     EXACT,
     FAMILIES,
     INST_TEMPLATE,
+    MARKS,
     SPACE_TEMPLATE,
     byte_level,
     fast,
@@ -162,6 +163,8 @@ def test_a_template_that_has_no_place_for_a_role_refuses_the_row() -> None:
     ours = labels(template=picky + "{{ m['content'] }}{{ eos_token if m.role == 'assistant' }}{% endfor %}")
     messages = [{"role": "system", "content": "Be brief."}, *QUERY]
     assert reason(ours, "Fine.", messages=messages) == "template_refuses"
+    assert ours.refusals
+    assert labels().refusals is None
     assert len(ours.tokenize(QUERY, "Fine.")) == 1
 
 
@@ -173,6 +176,9 @@ def test_tokenizers_that_cannot_be_used_are_config_errors(tmp_path: Path) -> Non
         LabelTokenizer(fast(byte_level(), chat_template=None), chat, "bare")
     with pytest.raises(ConfigError, match=r"broken.*template"):
         LabelTokenizer(fast(byte_level(), chat_template="{% for %}"), chat, "broken")
+    closed = Tokenizer(models.WordLevel({mark: number for number, mark in enumerate(MARKS)}))
+    with pytest.raises(ConfigError, match=r"closed: can't encode plain text"):
+        LabelTokenizer(fast(closed), chat, "closed")
     with pytest.raises(ConfigError, match=r"slow.*fast"):
         LabelTokenizer(object(), chat, "slow")  # type: ignore[arg-type]
     for content in (None, "{", '{"a": 1}'):

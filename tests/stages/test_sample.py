@@ -10,6 +10,8 @@ import pytest
 
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
+from pipeline.errors import RowReject
+from pipeline.labels.templates import Messages
 from pipeline.stages.common import row_seed
 from pipeline.stages.sample import build_request, sample
 from pipeline.storage.stage_files import StageOutput
@@ -26,7 +28,11 @@ def run(
     places = iter(range(99))
 
     def sampled(
-        rows: list[dict[str, Any]], behaviour: Callable[[ChatRequest], Reply], **options: Any
+        rows: list[dict[str, Any]],
+        behaviour: Callable[[ChatRequest], Reply],
+        *,
+        render: Callable[[Messages], object] | None = None,
+        **options: Any,
     ) -> tuple[StageOutput, list[ChatRequest]]:
         seen: list[ChatRequest] = []
 
@@ -40,7 +46,7 @@ def run(
             model=f"openai/policy@{server.openai_url}", api_key_env="OPENAI_API_KEY", attempts=1, **options
         )
         given, report = table_for("sample", rows), Counter()
-        output = sample(given, settings, model_for(settings, tmp_path / str(next(places))), report)
+        output = sample(given, settings, model_for(settings, tmp_path / str(next(places))), report, render)
         check_accounting("sample", given, output)
         assert report.seen == (len(rows), len(output.rejects))
         return output, seen
@@ -50,6 +56,16 @@ def run(
 
 def by_seed(request: ChatRequest) -> Reply:
     return Reply(f"{request.last_user} {request.params['seed']}")
+
+
+def test_a_conversation_that_the_template_refuses_is_not_paid(run: Callable[..., Any]) -> None:
+    def render(messages: Messages) -> None:
+        if messages[-1]["content"] == row(1)["messages"][-1]["content"]:
+            raise RowReject("template_refuses", error="no such roles")
+
+    output, seen = run([row(0), row(1)], by_seed, render=render)
+    assert reasons(output) == {1: "template_refuses"}
+    assert len(seen) == 1
 
 
 def test_answers_land_on_their_rows_whatever_the_order(run: Callable[..., Any]) -> None:
