@@ -33,7 +33,18 @@ def _number(kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: s
 count = partial(_number, int, lambda n: n >= 0, "a number from 0")
 positive_integer = partial(_number, int, lambda n: n > 0, "a number from 1")
 positive_number = partial(_number, float, lambda n: 0 < n < math.inf, "a number above 0")
-nats = partial(_number, float, lambda n: n >= 0, "a number from 0, or inf")
+_nats = partial(_number, float, lambda n: n >= 0, "a number from 0, inf, or LOW,HIGH")
+
+
+def gate(text: str) -> float | tuple[float, float]:
+    """A confidence gate in nats: the highest, or the window LOW,HIGH."""
+    low, comma, high = text.partition(",")
+    if not comma:
+        return float(_nats(text))
+    window = (_nats(low), _nats(high))
+    if window[0] > window[1]:
+        raise ArgumentTypeError(f"expected LOW,HIGH with LOW below HIGH, got {text!r}")
+    return window
 
 
 def folder(text: str) -> Path:

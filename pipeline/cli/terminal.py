@@ -126,7 +126,8 @@ class Terminal:
         paths = {"report": "report.html", "data": "data", "rejects": "rejected", "manifest": "manifest.json"}
         for what, name in paths.items():
             self.console.print(f"{what:<10}{outcome.out / name}", soft_wrap=True)
-        self.console.print(f"next      figa show {shlex.quote(str(outcome.out))}", soft_wrap=True)
+        rejected = "" if manifest["rows"]["published"] else " --rejected"
+        self.console.print(f"next      figa show {shlex.quote(str(outcome.out))}{rejected}", soft_wrap=True)
 
     def rounds(self, rows: list[dict[str, Any]]) -> None:
         """What changed from round to round."""

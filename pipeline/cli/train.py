@@ -12,7 +12,7 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.cli.arguments import add_dir, count, local_folder, nats, positive_integer, positive_number
+from pipeline.cli.arguments import add_dir, count, gate, local_folder, positive_integer, positive_number
 from pipeline.errors import UsageError
 
 INTERRUPTED = "--resume goes on from the last whole epoch"
@@ -29,7 +29,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--batch-size", type=positive_integer, default=128, help="pairs per optimiser step, on all devices")
     p.add_argument("--micro-batch-size", type=positive_integer, default=4, help="pairs at a time; changes no result")
     p.add_argument("--max-length", type=positive_integer, help="leave out longer pairs; default: the data set's")
-    p.add_argument("--gate", type=nats, help="confidence gate in nats, or inf; default: the data set's")
+    p.add_argument("--gate", type=gate, help="confidence gate in nats, inf, or LOW,HIGH; default: the data set's")
     p.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 where it works")
     p.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
     p.add_argument("--seed", type=count, default=0)

@@ -25,7 +25,7 @@ from pipeline.labels.loading import difference, open_tokenizer, settings_of
 from pipeline.storage.atomic import remove, write_text
 from pipeline.text import one_line
 from pipeline.training.collator import COLUMNS, SIDES, FigaCollator
-from pipeline.training.loss import weighted_positions
+from pipeline.training.loss import Gate, weighted_positions
 from pipeline.training.trainer import FigaTrainer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Recipe:
     batch_size: int
     micro_batch_size: int
     max_length: int | None
-    gate: float | None
+    gate: Gate | None
     precision: str
     gradient_checkpointing: bool
     seed: int

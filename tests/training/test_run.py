@@ -137,7 +137,8 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "option", ["--batch-size=0", "--lr=nan", "--epochs=-1", "--max-steps=0", "--micro-batch-size=x"]
+    "option",
+    ["--batch-size=0", "--lr=nan", "--epochs=-1", "--max-steps=0", "--micro-batch-size=x", "--gate=-1", "--gate=0.6,x"],
 )
 def test_numbers_that_make_no_sense_are_bad_usage(
     published: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
@@ -157,8 +158,10 @@ def test_pairs_marked_as_too_long_are_left_out(published: Path, model: Path, tmp
         max(map(len, pair))
         for pair in zip(*(column.to_pylist() for column in open_dataset(marked).to_table(IDS)), strict=True)
     ]
-    assert trained(marked, model, tmp_path / "out", "--max-steps", "1") == 0
-    pairs = json.loads((tmp_path / "out" / "training.json").read_text("utf-8"))["pairs"]
+    assert trained(marked, model, tmp_path / "out", "--max-steps", "1", "--gate", "0.6,1") == 0
+    summary = json.loads((tmp_path / "out" / "training.json").read_text("utf-8"))
+    pairs = summary["pairs"]
+    assert summary["settings"]["gate"] == [0.6, 1.0]
     assert pairs == {"trained": sum(n <= 200 for n in lengths), "left_out": sum(n > 200 for n in lengths)}
     assert pairs["left_out"]
 
