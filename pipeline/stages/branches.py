@@ -26,6 +26,7 @@ from rapidfuzz.distance import LCSseq, Levenshtein
 
 from pipeline.stages.revision_checks import denies, opening, rouge_l, turns, word_distance
 
+VERSION = 2  # raise it when results change
 MOST = 4  # branches per answer, the one at its end not counted
 ALTERNATIVES = 3  # tokens to request at each place
 _LEAST_PROBABILITY = 0.04
@@ -39,18 +40,28 @@ _PRONOUNS = ("that", "this", "they", "them", "your", "there")
 _TASK = ("facts", "reply", "draft")
 
 
-def beginnings(logprobs: Sequence[Sequence[Sequence[Any]]], text: str) -> list[str]:
+def beginnings(logprobs: Sequence[Sequence[Sequence[Any]]], text: str, draft: str, reference: str) -> list[str]:
     """Beginnings of other answers than `text`, the longest first; logprobs: of each token of `text`, itself and alternatives.
 
-    The longest first, because each is then a part of what a prompt cache already holds.
+    The longest first, because each is then a part of what a prompt cache already holds. None begins with another first word:
+    that is another answer, no correction. None goes on behind the end where `text` has all of the draft: that only adds. Where
+    `text` copies the reference there is none: they copy it too.
 
-    >>> beginnings([[["ten", -0.5], ["six", -1.0]], [["", -0.1], [" minutes", -2.4]]], "ten")
-    ['ten minutes', 'six']
+    >>> boil = [["Boil", -0.1]], [[" ten", -0.5], [" six", -1.0]], [["", -0.1], [" minutes", -2.4]]
+    >>> beginnings(boil, "Boil ten", draft="Boil nine", reference="Six minutes")
+    ['Boil ten minutes', 'Boil six']
     """
+    why = fault(text, draft, reference)
+    if why == "copies_reference":
+        return []
     places: list[tuple[float, int, str]] = []
     written, ends = [str(tokens[0][0]) for tokens in logprobs], len(logprobs) - 1
     for place, tokens in enumerate(logprobs):
+        if place == ends and not written[ends] and why in ("unchanged", "only_adds"):
+            continue
         others = [(p, t) for t, p in tokens[1:] if t.strip() and t.strip().lower() != written[place].strip().lower()]
+        if place == 0:
+            others = [(p, t) for p, t in others if t.startswith(written[0])]
         if others:
             logprob, other = max(others)
             places.append((math.exp(logprob), place, other))

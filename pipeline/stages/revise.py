@@ -175,7 +175,7 @@ class _RowReviser:
         request = ChatRequest(turns, self._settings.max_tokens, params, shared=len(turns) - 1)
         response = await self._reviser.ask("revise", request)
         texts = [response.text] if response.finish == "stop" else []
-        for beginning in branches.beginnings(response.logprobs or [], response.text):
+        for beginning in branches.beginnings(response.logprobs or [], response.text, draft, reference):
             # One after the other: each finds the beginning that it shares with the one before in the prompt cache.
             begun = [*turns, {"role": "assistant", "content": beginning}]
             with suppress(RowReject):

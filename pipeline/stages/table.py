@@ -23,9 +23,10 @@ from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.rewards.judge import RevisionJudge
 from pipeline.schema import digest
+from pipeline.stages import branches
 from pipeline.stages.filter import Choose, filter_revisions
 from pipeline.stages.label import label
-from pipeline.stages.revise import revise, several
+from pipeline.stages.revise import revise, several, style_of
 from pipeline.stages.sample import sample
 from pipeline.stages.score import score
 from pipeline.stages.select import Thresholds, select
@@ -141,6 +142,7 @@ def _revise_inputs(context: StageContext, _: Thresholds | None) -> Inputs:
     return {
         "reviser": reviser.data_settings() | {"prompts": context.prompts.digest},
         "the reviser's identity": factory.identity(ModelSpec.parse(reviser.model)),
+        **({"branches": branches.VERSION} if style_of(reviser) == "branches" else {}),
         # Which of several candidates goes on is decided by the filter's conditions.
         **(_check_inputs(context) | _judge_inputs(context) if several(reviser) else {}),
     }

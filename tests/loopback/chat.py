@@ -93,7 +93,8 @@ class ChatRequest:
 class Reply:
     """What a behaviour answers. Leave `usage` out and it is counted; `finish` is one of this module's constants.
 
-    chances: what could have stood in place of the whole text, with probabilities; told where log probabilities are asked for.
+    chances: what could have stood at the text's end, with probabilities, the end itself first; told where log probabilities are
+    asked for.
     thoughts: what comes before the text, within the same limit; where the provider puts it is its wire's `spelling`.
     """
 

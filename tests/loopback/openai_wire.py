@@ -165,11 +165,13 @@ def _with_thoughts(completion: Completion) -> dict[str, Any]:
 
 
 def _logprobs(text: str, chances: Mapping[str, float] | None) -> dict[str, Any]:
-    """Pieces of the text with one log probability for all; if there are chances, the whole text as one token with them."""
+    """Pieces of the text with one log probability for all; if there are chances, its end as one token with them."""
     if chances:
         told = [_token(token, math.log(chance)) for token, chance in chances.items()]
-        chosen = next(each for each in told if each["token"] == text)
-        return {"content": [chosen | {"top_logprobs": told}], "refusal": None}
+        chosen = next(each for each in told if text.endswith(each["token"]))
+        head = text.removesuffix(chosen["token"])
+        before = [_token(head, -0.125) | {"top_logprobs": []}] if head else []
+        return {"content": [*before, chosen | {"top_logprobs": told}], "refusal": None}
     step = chat.CHARACTERS_A_TOKEN
     pieces = [text[start : start + step] for start in range(0, len(text), step)]
     return {"content": [_token(piece, -0.125) | {"top_logprobs": []} for piece in pieces], "refusal": None}

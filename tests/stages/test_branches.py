@@ -31,20 +31,31 @@ def test_an_answer_is_begun_again_where_another_token_was_likeliest_and_after_it
     written = tokens(
         *[("Boil", {"Give": -1.0}), (" it", {" It": -0.9, "\n": -0.9}), (" ten", {" six": -0.7}), ("", {" Then": -5.0})]
     )
-    assert branches.beginnings(written, "Boil it ten") == ["Boil it ten Then", "Boil it six", "Give"]
+    assert branches.beginnings(written, "Boil it ten", DRAFT, REFERENCE) == ["Boil it ten Then", "Boil it six"]
+
+
+def test_no_other_first_word_but_another_token_of_the_same() -> None:
+    written = tokens(('"', {"The": -0.2, '"B': -1.0}), ("Boil it", {}))
+    assert branches.beginnings(written, '"Boil it', DRAFT, REFERENCE) == ['"B']
+
+
+def test_nothing_that_could_only_add_or_copy() -> None:
+    written = tokens((f"{DRAFT} Cold", {}), (" water.", {" wind": -1.0}), ("", {" And": -1.0}))
+    assert branches.beginnings(written, f"{DRAFT} Cold water.", DRAFT, REFERENCE) == [f"{DRAFT} Cold wind"]
+    assert branches.beginnings(written, REFERENCE, DRAFT, REFERENCE) == []
 
 
 def test_only_so_many_places_and_none_that_is_unlikely() -> None:
     many = tokens(*((f" w{n}", {f" v{n}": -1.0 - n / 10}) for n in range(9)), (" end", {" fin": -9.0}))
     text = "".join(f" w{n}" for n in range(9)) + " end"
-    found = branches.beginnings(many, text)
-    assert len(found) == branches.MOST and found[-1] == " v0"
-    assert branches.beginnings([], "") == []
+    found = branches.beginnings(many, text, DRAFT, REFERENCE)
+    assert len(found) == branches.MOST and found[-1] == " w0 v1"
+    assert branches.beginnings([], "", DRAFT, REFERENCE) == []
 
 
 def test_half_a_character_begins_nothing() -> None:
-    halves = tokens(("\ufffd", {" a": -1.0}), ("\ufffd", {" b": -1.0}))
-    assert branches.beginnings(halves, "é") == [" a"]
+    halves = tokens(("Boil", {}), ("\ufffd", {" a": -1.0}), ("\ufffd", {" b": -1.0}))
+    assert branches.beginnings(halves, "Boilé", DRAFT, REFERENCE) == ["Boil a"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,7 @@ def test_the_model_goes_on_from_another_token_and_the_mended_answer_is_taken(run
     def answer(request: ChatRequest) -> Reply:
         if request.messages[-1].role == "assistant":
             return Reply(MENDED)
-        return Reply(DRAFT, chances={DRAFT: 0.6, "Boil the egg for about six": 0.3, "So": 0.01})
+        return Reply(DRAFT, chances={DRAFT[4:]: 0.6, " the egg for about six": 0.3, " so": 0.01})
 
     output, seen = run(answer)
     assert output.rows["revised"].to_pylist() == [MENDED]
@@ -129,7 +140,7 @@ def test_the_model_goes_on_from_another_token_and_the_mended_answer_is_taken(run
 
 
 def test_without_a_correction_the_row_leaves_and_says_why(run: Run) -> None:
-    output, _ = run(lambda request: Reply(DRAFT, chances={DRAFT: 0.6, "Boil": 0.3}))
+    output, _ = run(lambda request: Reply(DRAFT, chances={DRAFT[4:]: 0.6, " it": 0.3}))
     reject = the_reject(output)
     assert (reject.reason, reject.evidence) == ("no_correction", {"refused": {"unchanged": 1}})
 
