@@ -6,17 +6,17 @@ are. `reviewed_by` names who kept or edited a pair; the manifest has the digest 
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config.loading import load_config
 from pipeline.config.settings import FilterSettings
 from pipeline.dataset import reader
-from pipeline.errors import RowReject, UsageError
+from pipeline.errors import UsageError
 from pipeline.labels.columns import label_texts
 from pipeline.labels.loading import open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -24,7 +24,7 @@ from pipeline.run.decisions import LABELS, Decision, Decisions, label_studio_tas
 from pipeline.run.relabel import Advance, Warn, derive
 from pipeline.stages.filter import check_rows
 from pipeline.storage.atomic import write_text
-from pipeline.storage.stage_files import Reject, reject_table
+from pipeline.storage.stage_files import Reject, collect, reject_table
 
 Rejects = dict[str, pa.Table]
 
@@ -76,14 +76,14 @@ def _reviewed(
     lost = [Reject(n, "reviewed_out", {"reviewed_by": names[n].as_py()}) for n in dropped]
     rejects = {"review": reject_table("review", table, lost)}
     gone = {*dropped, *edited}
-    plain = [n for n in range(table.num_rows) if n not in gone]
+    plain = table.filter(pa.array([n not in gone for n in range(table.num_rows)]))
     if not edited:
-        return table.take(pa.array(plain, pa.int64())), rejects
+        return plain, rejects
     texts = pa.array([decided[n].revised for n in edited], pa.string())  # type: ignore[union-attr]
-    rows, places, more = _edit(_with(table.take(pa.array(edited)), texts), edited, tokenizer, gate)
-    order = sorted(range(len(plain) + len(places)), key=[*plain, *places].__getitem__)
-    both = pa.concat_tables([table.take(pa.array(plain, pa.int64())).cast(schema.PUBLISHED), rows])
-    return both.take(pa.array(order, pa.int64())), rejects | more
+    rows, more = _edit(_with(table.take(pa.array(edited)), texts), tokenizer, gate)
+    both = pa.concat_tables([plain.cast(schema.PUBLISHED), rows])
+    places = pc.index_in(both["id"], table["id"].combine_chunks())
+    return both.take(pc.sort_indices(places)), rejects | more
 
 
 def _with(rows: pa.Table, revised: pa.Array) -> pa.Table:
@@ -94,26 +94,14 @@ def _with(rows: pa.Table, revised: pa.Array) -> pa.Table:
     return rows
 
 
-def _edit(
-    rows: pa.Table, places: Sequence[int], tokenizer: LabelTokenizer, gate: FilterSettings
-) -> tuple[pa.Table, list[int], Rejects]:
-    """Edited rows after filter and label, the places of those that passed, and the rejects."""
-    results = check_rows(rows.to_pylist(), gate, tokenizer, None)
-    passed = [n for n, result in enumerate(results) if not isinstance(result, RowReject)]
-    refused = [
-        Reject(n, result.reason, result.evidence, result.columns)
-        for n, result in enumerate(results)
-        if isinstance(result, RowReject)
-    ]
-    unmeasured = rows.drop_columns(["edit_distance"])
-    kept = rows.take(pa.array(passed, pa.int64()))
-    output = label_texts(kept, tokenizer)
-    bad = {reject.index for reject in output.rejects}
-    rejects = {
-        "filter": reject_table("filter", unmeasured, refused),
-        "label": reject_table("label", unmeasured.take(pa.array(passed, pa.int64())), output.rejects),
-    }
-    return output.rows, [places[n] for k, n in enumerate(passed) if k not in bad], rejects
+def _edit(rows: pa.Table, tokenizer: LabelTokenizer, gate: FilterSettings) -> tuple[pa.Table, Rejects]:
+    """Edited rows after filter and label, and the rejects."""
+    filtered = collect(rows, pa.schema([]), check_rows(rows.to_pylist(), gate, tokenizer, None))
+    output = label_texts(filtered.rows, tokenizer)
+    rejects = {"filter": (rows, filtered.rejects), "label": (filtered.rows, output.rejects)}
+    # A reject's distance is that of the edited answer.
+    tables = {s: reject_table(s, table.drop_columns(["edit_distance"]), lost) for s, (table, lost) in rejects.items()}
+    return output.rows, tables
 
 
 def export_tasks(root: Path, out: Path) -> int:
