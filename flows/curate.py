@@ -25,9 +25,8 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Failed
 
 from flows import artifacts, lease
-from flows.locks import workers_journal
 from flows.reporter import Caller, caller, flow_reporter, keep, server_answers
-from flows.runners import running_on, share
+from flows.runners import running_on, share, workers_journal
 from flows.steps import as_task, failed
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, Reporter, in_threads

@@ -2,24 +2,28 @@
 
 With Dask and Ray every worker is a process with clients of its own. What the configuration allows is divided: each of W
 workers gets 1/W of the calls at a time, of the fixed rate caps and of the money. So local models have no more servers on a
-machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is.
+machine than with threads. On a standing cluster no more than W shards are out at a time, however large it is. Whether its
+workers can share one journal is found by trying the disk's locks, not by hope.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from pipeline import rewards
-from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings, RewardSettings
+from pipeline.config.settings import CurationConfig, RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.models.factory import calls_at_a_time
+from pipeline.models.journal_parts import locks_hold
+from pipeline.run.pricing import Settings
 from pipeline.storage.remote import RemotePath
-
-ModelSettings = PolicySettings | ReviserSettings | RewardSettings
 
 
 @contextmanager
@@ -52,6 +56,33 @@ def task_runner(config: CurationConfig) -> TaskRunner[Any]:
         raise ConfigError(
             f"run.runner={run.runner} needs a package that is not installed: pip install -e '.[{run.runner}]'"
         ) from None
+
+
+@task(name="probe", task_run_name="probe", cache_policy=NO_CACHE, persist_result=False)
+def try_lock(path: Path) -> bool | None:
+    """Run by a worker while the flow's process holds the lock."""
+    return locks_hold(path)
+
+
+def workers_journal(config: CurationConfig, warn: Callable[[str], None]) -> str:
+    """`shared`, or `own` where the locks of the output folder's disk don't hold. ConfigError where a worker doesn't see it."""
+    run, out = config.run, config.out
+    if run.journal != "auto" or run.runner == "threads" or not run.runner_address or isinstance(out, RemotePath):
+        return "shared" if run.journal == "auto" else run.journal
+    path = (out / "work" / "locks.db").absolute()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        tries = [try_lock.submit(path) for _ in range(run.workers)]
+        held = [each.result() for each in tries]
+    with suppress(OSError):
+        path.unlink()
+    if None in held:
+        where = f"a worker at {run.runner_address} finds no {path.parent}"
+        raise ConfigError(f"output.dir {out}: {where}; it must be on a disk that all machines share, at the same path")
+    if all(held):
+        return "shared"
+    warn(f"{out}: locks of its disk don't hold between machines, so each worker keeps a journal of its own")
+    return "own"
 
 
 def share(config: CurationConfig, spent: float, journal: str = "shared") -> CurationConfig:
@@ -120,9 +151,9 @@ def _cluster_size(runner: str) -> int:
     )
 
 
-def _share_calls(config: CurationConfig, role: str) -> ModelSettings:
-    settings: ModelSettings = getattr(config, role)
-    called: Sequence[ModelSettings] = [settings]
+def _share_calls(config: CurationConfig, role: str) -> Settings:
+    settings: Settings = getattr(config, role)
+    called: Sequence[Settings] = [settings]
     if isinstance(settings, RewardSettings):
         members = rewards.member_settings(settings)
         called = [member for member in members if rewards.reward_kind(member.model) in ("judge", "server")]

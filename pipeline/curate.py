@@ -18,9 +18,9 @@ from pipeline.config.settings import CurationConfig
 from pipeline.labels.loading import is_shipped
 from pipeline.models import event_loop
 from pipeline.models.local import catalog, download
-from pipeline.run import record, target
+from pipeline.run import record
 from pipeline.run.context import Context, policy_tokenizer
-from pipeline.run.plan import open_source, plan_shards
+from pipeline.run.plan import FIRST_ROWS, first_step, next_step, open_source, plan_shards
 from pipeline.run.pricing import unpriced
 from pipeline.run.probe import any_rows, probe, warn_of_changes
 from pipeline.run.publish import find_current, publish
@@ -82,7 +82,7 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter, step: 
         run_digest = digest(*inputs.values())
         if current := find_current(config.out, run_digest, reporter.warn):
             return Outcome(config.out, current, 0, None)
-        rows = target.first_step(config)
+        rows = first_step(config)
         plan = step("plan", partial(plan_shards, config, source, adapters, config.out / "work", reporter.warn, rows))
         names = unpriced(config)
         record.remember(config, run_digest, short_digests(inputs), names)
@@ -101,7 +101,7 @@ def curate(config: CurationConfig, execute: Executor, reporter: Reporter, step: 
                     model.thinks |= probed.thinks and model.name == probed.name
         with reporter.watching(run), run.paid.recorded():
             thresholds = _run_stages(config, execute, step, run.work, plan.shards, reporter.warn)
-            while (rows := target.next_step(config, run.work, plan.shards, rows)) is not None:
+            while (rows := next_step(config, run.work, plan.shards, rows)) is not None:
                 before = plan
                 plan = step("plan", partial(plan_shards, config, source, adapters, run.work, reporter.warn, rows))
                 if plan.rows == before.rows:
@@ -134,7 +134,7 @@ def _run_stages(
     thresholds = step("thresholds", partial(resolve_thresholds, config, work, shards))
     if config.source.target and any(isinstance(getattr(config.selection, eta), str) for eta in thresholds):
         fixed = ", ".join(f"{eta} {limit:.3f}" for eta, limit in thresholds.items() if limit is not None)
-        warn(f"thresholds by the first {target.FIRST_ROWS} rows of the source, for all that follow: {fixed}")
+        warn(f"thresholds by the first {FIRST_ROWS} rows of the source, for all that follow: {fixed}")
     phase(_PHASES[1], thresholds)
     return thresholds
 

@@ -33,8 +33,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.dataset.facts import headline
     from pipeline.dataset.reader import read_manifest
-    from pipeline.run import decisions
-    from pipeline.run.review import check_fits, export_tasks, review
+    from pipeline.run.review import agreement, check_fits, export_tasks, load, review
 
     root, out, files = arguments.dir, arguments.out, arguments.decisions
     if arguments.export and out and not files:
@@ -42,11 +41,11 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         print_values(tasks=f"{out / 'tasks.json'}, {tasks} pairs", labels=out / "labels.xml")
         return 0, {"tasks": tasks, "out": str(out)}
     parent = read_manifest(root)
-    read = [decisions.load(file) for file in files]
+    read = [load(file) for file in files]
     for one in read:
         check_fits(root, parent, one)
     if len(read) == 2 and not out:
-        result = decisions.agreement(*read)
+        result = agreement(*read)
         kappa = "unknown: one answer is all there is" if result["kappa"] is None else f"{result['kappa']:.2f}"
         print(f"{result['pairs']} pairs decided by both, {result['agreement']:.0%} alike, Cohen's kappa {kappa}")
         for pair, count in result["table"].items():

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -19,6 +19,9 @@ from pipeline.cli.arguments import add_dir, add_tokenizer, count
 from pipeline.cli.console import Console, note
 from pipeline.errors import UsageError
 from pipeline.text import visible
+
+if TYPE_CHECKING:
+    from pipeline.dataset.measures import Files
 
 EXAMPLES = (
     "figa show out/demo --where 'reward_gain>0.3 and diagnosis=inaccuracy'",
@@ -46,11 +49,12 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.report.diffs import draw
 
     manifest = read_manifest(arguments.dir)
-    rows, more = _rows(manifest, arguments)
+    files = files_of(arguments.dir, manifest)
+    rows, more = _rows(files, arguments)
     if arguments.row and not arguments.rejected:
         first = next(rows, None)
         arguments.rejected = first is None
-        rows, more = _rows(manifest, arguments) if first is None else (iter([first]), False)
+        rows, more = _rows(files, arguments) if first is None else (iter([first]), False)
     tokenizer, problem = (None, "") if arguments.rejected else labels_tokenizer(manifest, arguments.tokenizer)
     if problem:
         note(problem)
@@ -71,13 +75,13 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     reached = f"; --limit {arguments.limit} was reached" if more else ""
     print(f"{shown} {'rejected rows' if arguments.rejected else 'pairs'} shown{reached}", file=sys.stderr)
     if not arguments.rejected:
-        share = gate_share(files_of(arguments.dir, manifest).published, manifest["labels"]["gate"])
+        share = gate_share(files.published, manifest["labels"]["gate"])
         if line := gate(manifest, share):
             print(line, file=sys.stderr)
     return 0, None
 
 
-def _rows(manifest: dict[str, Any], arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], bool]:
+def _rows(files: "Files", arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], bool]:
     """The requested rows, and whether they are known to be more than the limit. UsageError for an unreadable condition.
 
     Where all are requested, in stored order, one batch is in memory at a time.
@@ -85,10 +89,8 @@ def _rows(manifest: dict[str, Any], arguments: argparse.Namespace) -> tuple[Iter
     from pipeline import schema
     from pipeline.dataset import query
     from pipeline.dataset.best import best_rows
-    from pipeline.dataset.measures import files_of
     from pipeline.dataset.reader import batches, open_file
 
-    files = files_of(arguments.dir, manifest)
     paths, columns = (files.rejected, schema.REJECTED) if arguments.rejected else (files.published, schema.PUBLISHED)
     if paths:
         # Older data sets have fewer columns.

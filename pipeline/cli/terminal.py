@@ -6,7 +6,7 @@ Text of rows is printed only by `diffs`, which makes control characters visible.
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -16,17 +16,23 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.console import LOG_EVERY_S, Console, progress_bar, table
-from pipeline.cli.time_left import TimeLeft
+from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome
 from pipeline.dataset import facts
 from pipeline.models.batch import ledger
+from pipeline.models.factory import calls_at_a_time
 from pipeline.report.diffs import sample_diffs
 from pipeline.run import progress
 from pipeline.run.context import Context
-from pipeline.run.estimate import Estimate
+from pipeline.run.estimate import Estimate, selected_share
+from pipeline.run.progress import Counts
 
 # The calls of each stage, by their names in the journal.
 _CALLS_OF = {"sample": ("sample",), "score": ("judge",), "revise": ("diagnose", "revise"), "filter": ("filter",)}
+# Work on a row, in drafts: a revision is several answers, a judgement two prompts and no answer.
+_REVISION, _JUDGEMENT = 3.5, 1.5
+# The share of revisions that reach the judge, and seconds of one core that a draft takes, until the run knows better.
+_JUDGED, _DRAFT_S = 0.4, 6.0
 
 
 class Terminal:
@@ -164,25 +170,25 @@ class _Board:
 
     def table(self) -> Table:
         """All stages of the run, then the batches at a provider, with bars."""
-        grid = Table.grid(padding=(0, 2))
-        begun = {stage.name: stage for stage in self._stages()}
+        grid, counts = Table.grid(padding=(0, 2)), progress.read(self._context.work)
+        begun = {stage.name: stage for stage in self._stages(counts)}
         stages = [begun.get(name, _Progress(name, 0, 1, "")) for name in self._context.config.stages]
         for name, done, total, text in [*stages, *self._batches()]:
             grid.add_row(name, ProgressBar(total=max(total, 1), completed=done if total else 1, width=24), text)
-        if left := self._left.text(progress.read(self._context.work)):
+        if left := self._left.text(counts):
             grid.add_row("", "", left)
         return grid
 
     def line(self) -> str:
         """The stages at work, or else all, and the batches, in one line."""
-        stages = self._stages()
+        counts = progress.read(self._context.work)
+        stages = self._stages(counts)
         working = [stage for stage in stages if stage.done < stage.total]
         parts = [f"{each.name} {each.text}" for each in [*(working or stages), *self._batches()]]
-        left = self._left.text(progress.read(self._context.work))
+        left = self._left.text(counts)
         return " · ".join([*parts, left] if left and working else parts)
 
-    def _stages(self) -> list[_Progress]:
-        counts = progress.read(self._context.work)
+    def _stages(self, counts: Mapping[str, Counts]) -> list[_Progress]:
         lines = []
         for stage in self._context.config.stages:
             if count := counts.get(stage):
@@ -196,7 +202,7 @@ class _Board:
         batches = ledger.unfinished(self._context.work)
         return [_Progress("batch", b.done, b.size, f"{b.done}/{b.size} ({b.state})") for b in batches]
 
-    def _speed(self, stage: str, count: progress.Counts) -> str:
+    def _speed(self, stage: str, count: Counts) -> str:
         now = time.monotonic()
         since, before = self._started.setdefault(stage, (now, count.done))
         if count.done >= count.total or count.done <= before or now - since < 1:
@@ -217,3 +223,48 @@ class _Board:
             return ""
         calls, dollars = (sum(values) for values in zip(*spent, strict=True))
         return f"{calls} calls" + (f", ${dollars:.4f}" if dollars else "")
+
+
+class TimeLeft:
+    """How long a run of embedded models will still take, from its beginning on.
+
+    Counts drafts, and revisions and judgements as so many drafts. `text` is empty where models are not embedded.
+    """
+
+    def __init__(self, config: CurationConfig) -> None:
+        local = all(settings.model.startswith("local/") for settings in (config.policy, config.reviser))
+        self._known = config.needs_generation and local
+        self._config = config
+        self._began: float | None = None
+        self._before = 0.0
+
+    def text(self, counts: Mapping[str, Counts]) -> str:
+        """Minutes left in all, or "" when nothing is known."""
+        sample = counts.get("sample")
+        if not self._known or not sample or not sample.total:
+            return ""
+        done, total = self._work(counts, sample.total)
+        now = time.monotonic()
+        if self._began is None:
+            # What an earlier run did cost this one nothing.
+            self._began, self._before = now, done
+        mine, seconds = done - self._before, now - self._began
+        rate = _DRAFT_S / calls_at_a_time(self._config.policy)
+        if mine >= 2:
+            rate = seconds / mine
+        minutes = rate * max(0.0, total - done) / 60
+        return f"about {max(1, round(minutes))} min left" if total > done else ""
+
+    def _work(self, counts: Mapping[str, Counts], rows: int) -> tuple[float, float]:
+        """What is done and what there is to do, in drafts."""
+        selected = counts["select"].done - counts["select"].rejected if _finished(counts, "select") else None
+        revisions = selected if selected is not None else rows * selected_share(self._config)
+        revise, judged = counts.get("revise", Counts()), counts.get("filter", Counts())
+        judgements = judged.total if _finished(counts, "revise") else revisions * _JUDGED
+        judge = _JUDGEMENT if self._config.judge else 0.0
+        done = counts["sample"].done + _REVISION * revise.done + judge * judged.done
+        return done, rows + _REVISION * revisions + judge * judgements
+
+
+def _finished(counts: Mapping[str, Counts], stage: str) -> bool:
+    return stage in counts and counts[stage].total > 0 and counts[stage].done == counts[stage].total

@@ -37,7 +37,8 @@ def publish_rows(
     """
     total = sum(file.rows for file in files)
     total = total if most is None else min(total, most)
-    tables = (_published(stage_files.read(file).slice(0, max(0, total - start))) for file, start in _starts(files))
+    rows = (schema.complete(stage_files.read(file).slice(0, max(0, total - start))) for file, start in _starts(files))
+    tables = (table.select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for table in rows)
     return write_rows(out, tables, total, rows_per_file, metadata)
 
 
@@ -54,10 +55,6 @@ def beyond(files: list[StageFile], most: int | None) -> Iterator[pa.Table]:
 def _starts(files: list[StageFile]) -> Iterator[tuple[StageFile, int]]:
     """Each file with the number of rows before it."""
     return zip(files, itertools.accumulate((file.rows for file in files), initial=0), strict=False)
-
-
-def _published(rows: pa.Table) -> pa.Table:
-    return schema.complete(rows).select(schema.PUBLISHED.names).cast(schema.PUBLISHED)
 
 
 def write_rows(
@@ -171,7 +168,7 @@ def name_for(out: Path, path: Path, sha256: str) -> Path:
         return path
     known = [*current.get("files", ()), *current.get("rejected_files", ())]
     same = (out / entry["path"] for entry in known if entry["sha256"] == sha256)
-    return next((p for p in same if p.parent == path.parent), path.with_stem(f"{path.stem}-{sha256[:8]}"))
+    return next((place for place in same if place.parent == path.parent), path.with_stem(f"{path.stem}-{sha256[:8]}"))
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -23,7 +23,7 @@ from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel
 from pipeline.rewards.judge import RevisionJudge
-from pipeline.run.paid import Paid
+from pipeline.run.record import Paid
 from pipeline.stages.filter import Choose, chooser
 from pipeline.stages.revise import several
 from pipeline.stages.revision_checks import REFERENCE_DISTANCE

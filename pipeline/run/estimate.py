@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import REASONS, CurationConfig, PolicySettings, ReviserSettings, RewardSettings
+from pipeline.config.settings import REASONS, CurationConfig
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.cost import in_dollars
@@ -32,9 +32,8 @@ from pipeline.prompts import JudgePrompts, Prompts
 from pipeline.rewards.judge import RevisionJudge
 from pipeline.run import context, pricing
 from pipeline.run.intake import Row
-from pipeline.run.plan import first_rows, open_source
+from pipeline.run.plan import FIRST_ROWS, first_rows, open_source
 from pipeline.run.probe import probe_all
-from pipeline.run.target import FIRST_ROWS
 from pipeline.stages import branches
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
@@ -49,8 +48,6 @@ _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.
 _DIAGNOSIS, _TAGS, _SCRIPT = 6, 10, 30
 _MARK = 1  # tokens of a judgement: 7, or B
-
-Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
 class StageCalls(NamedTuple):
@@ -210,7 +207,9 @@ def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) 
     ]
 
 
-def _stage_calls(stage: str, settings: Settings, calls: int, mean_prompt: float, mean_response: float) -> StageCalls:
+def _stage_calls(
+    stage: str, settings: pricing.Settings, calls: int, mean_prompt: float, mean_response: float
+) -> StageCalls:
     """Means are in tokens per call."""
     prompt, completion = round(calls * mean_prompt), round(calls * (mean_response + (settings.reasoning_tokens or 0)))
     price = price_for(settings, ModelSpec.parse(settings.model))

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import schema
 from pipeline.config.settings import LabelSettings
 from pipeline.errors import UsageError
-from pipeline.run.publish import account, funnel_step
+from pipeline.run.publish import account, funnel
 
 Manifest = dict[str, Any]
 
@@ -85,14 +85,10 @@ def content(
 
 def _funnel(inputs: list[Manifest], reasons: dict[str, Counter[str]], rows: int) -> list[dict[str, Any]]:
     """As of one run; a data set that has not gone through a stage lost nothing there."""
-    steps = [step for one in inputs for step in one["funnel"]]
-    funnel = []
-    for stage, counts in reasons.items():
-        own = [step for step in steps if step["stage"] == stage]
-        if own or stage == "merge":
-            funnel.append(funnel_step(stage, rows, counts, _sum([step.get("notes", {}) for step in own])))
-            rows = funnel[-1]["out"]
-    return funnel
+    notes: dict[str, list[dict[str, int]]] = {"merge": []}
+    for step in (step for one in inputs for step in one["funnel"]):
+        notes.setdefault(step["stage"], []).append(step.get("notes", {}))
+    return funnel(rows, {stage: counts for stage, counts in reasons.items() if stage in notes}, notes)
 
 
 def _money(inputs: list[Manifest]) -> dict[str, Any]:

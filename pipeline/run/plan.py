@@ -1,4 +1,9 @@
-"""Plan: read the source once, cut it into shards, write each as the file that the first stage reads."""
+"""Plan: read the source once, cut it into shards, write each as the file that the first stage reads.
+
+With `source.target` the source is planned in steps, until enough pairs came out or it ends. A step ends with a whole shard,
+and its size follows from how many pairs came out so far, so it is the same in every run. The first step alone determines
+thresholds that are quantiles: they stay as they are, however far the run reads on.
+"""
 
 import itertools
 import json
@@ -32,6 +37,7 @@ EMBEDDED_ROWS = 36
 _DOUBLE_EVERY, _LARGEST_SHARD, _REPORT_EVERY_S = 128, 32_768, 10.0
 # With a target: so small that a run doesn't work on many more rows than it needs.
 _TARGET_SHARD = 32
+FIRST_ROWS, _MOST_GROWTH = 64, 4
 Warn = Callable[[str], None]
 
 
@@ -135,6 +141,25 @@ def shard_sizes(config: CurationConfig) -> Iterator[int]:
     while True:
         yield from itertools.repeat(first, _DOUBLE_EVERY)
         first = max(first, min(2 * first, _LARGEST_SHARD))
+
+
+def first_step(config: CurationConfig) -> int | None:
+    """The rows to plan first; None for a run without a target."""
+    return _whole_shards(config, FIRST_ROWS) if config.source.target else None
+
+
+def next_step(config: CurationConfig, work: Path, shards: int, rows: int | None) -> int | None:
+    """The rows to plan after the first `rows`, which are `shards` shards; None when no more are needed."""
+    pairs = sum(file.rows for file in stage_files.inspect_all(work, "label", shards))
+    if rows is None or config.source.target is None or pairs >= config.source.target:
+        return None
+    needed = rows * config.source.target // pairs + 1 if pairs else rows * _MOST_GROWTH
+    return _whole_shards(config, min(max(needed, rows + 1), rows * _MOST_GROWTH))
+
+
+def _whole_shards(config: CurationConfig, rows: int) -> int:
+    """The least number of rows of whole shards that is not below `rows`."""
+    return next(total for total in itertools.accumulate(shard_sizes(config)) if total >= rows)
 
 
 def read(work: Path) -> Plan | None:

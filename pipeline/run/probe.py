@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipeline import rewards
 from pipeline.config.model_names import ModelSpec
-from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings, RewardSettings
+from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
 from pipeline.models import event_loop, factory
 from pipeline.models.adaptation import describe
@@ -24,6 +24,7 @@ from pipeline.models.request import ChatRequest
 from pipeline.rewards.judge import judge_params
 from pipeline.rewards.servers import ServerReward
 from pipeline.run.context import Context, local_file
+from pipeline.run.pricing import Settings, callers
 from pipeline.stages.revise import DIAGNOSIS_FORMAT, style_of
 from pipeline.stages.sample import build_request
 from pipeline.storage import stage_files
@@ -38,8 +39,6 @@ _NO_SERVER = {
     "html_answer": "a web page answers there, not a model: correct the address; it often ends in /v1",
     "malformed_answer": "what answers there is no model: correct the address; it often ends in /v1",
 }
-
-Settings = PolicySettings | ReviserSettings | RewardSettings
 
 
 class Role(NamedTuple):
@@ -62,29 +61,22 @@ class Probed(NamedTuple):
 
 def remote_roles(config: CurationConfig) -> list[Role]:
     """The roles whose models are not on this machine."""
-    roles = [_policy(config.policy), _reviser(config.reviser)] if config.needs_generation else []
-    judges = rewards.judge_settings(config.reward) if config.needs_rewards else []
-    roles += [_judge("reward", judge) for judge in judges]
-    roles += [_judge("judge", config.judge)] if config.judge else []
-    return [role for role in roles if ModelSpec.parse(role.settings.model).provider != "local"]
+    called = [(name, spec, settings) for name, spec, settings in callers(config) if spec.provider != "local"]
+    return [Role(name, settings, _request(spec, settings)) for name, spec, settings in called]
 
 
-def _policy(settings: PolicySettings) -> Role:
-    row = {"id": "0" * 8, "messages": [{"role": "user", "content": "Reply with the word OK and nothing else."}]}
-    return Role("policy", settings, build_request(row, settings, ModelSpec.parse(settings.model)))
-
-
-def _reviser(settings: ReviserSettings) -> Role:
-    params = factory.request_params(settings, ModelSpec.parse(settings.model), settings.seed)
-    if settings.structured and style_of(settings) != "branches":
-        params["response_format"] = DIAGNOSIS_FORMAT
-    question = 'Reply with this JSON and nothing else: {"reason": "other"}'
-    return Role("reviser", settings, ChatRequest([{"role": "user", "content": question}], settings.max_tokens, params))
-
-
-def _judge(name: str, settings: RewardSettings) -> Role:
-    messages = [{"role": "user", "content": "Reply with the number 7 and nothing else."}]
-    return Role(name, settings, ChatRequest(messages, settings.max_tokens, judge_params(settings)))
+def _request(spec: ModelSpec, settings: Settings) -> ChatRequest:
+    if isinstance(settings, PolicySettings):
+        row = {"id": "0" * 8, "messages": [{"role": "user", "content": "Reply with the word OK and nothing else."}]}
+        return build_request(row, settings, spec)
+    if isinstance(settings, ReviserSettings):
+        question = 'Reply with this JSON and nothing else: {"reason": "other"}'
+        params = factory.request_params(settings, spec, settings.seed)
+        if settings.structured and style_of(settings) != "branches":
+            params["response_format"] = DIAGNOSIS_FORMAT
+    else:
+        question, params = "Reply with the number 7 and nothing else.", judge_params(settings)
+    return ChatRequest([{"role": "user", "content": question}], settings.max_tokens, params)
 
 
 def any_rows(work: Path, shards: int) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,6 @@ from pipeline.storage import stage_files
 from pipeline.storage.atomic import write_text
 from pipeline.storage.location import journal_of
 from pipeline.storage.ours import remove_temporaries
-from pipeline.storage.stage_files import StageFile
 from pipeline.text import redact_paths
 
 _LOST = "a stage file is not of this run. Delete the folder work/ but for journal.db and run again; answers are not paid twice"
@@ -48,7 +47,7 @@ def publish(
     content = {
         "run_digest": run_digest,
         "rows": account(plan.rows, entries, ledger, _LOST),
-        "funnel": _funnel(plan.rows, files, reasons),
+        "funnel": funnel(plan.rows, reasons, {stage: [file.notes for file in done] for stage, done in files.items()}),
         "source": _describe_source(config, source, plan),
         "models": _describe_models(run, source),
         "thresholds": dict(thresholds),
@@ -160,22 +159,21 @@ def account(
     return {"read": read, "published": published, "rejected": rejected}
 
 
-def funnel_step(stage: str, rows: int, reasons: Counter[str], notes: Mapping[str, float]) -> dict[str, Any]:
-    """One stage of the funnel: rows in, rows out, the others by reason, and the stage's notes, if any."""
-    rejected = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
-    step = {"stage": stage, "in": rows, "out": rows - reasons.total(), "rejected": rejected}
-    return step | ({"notes": dict(sorted(notes.items()))} if notes else {})
-
-
-def _funnel(rows: int, files: dict[str, list[StageFile]], reasons: dict[str, Counter[str]]) -> list[dict[str, Any]]:
-    funnel = []
-    for stage, shards in files.items():
-        notes: Counter[str] = Counter()
-        for file in shards:
-            notes.update(file.notes)
-        funnel.append(funnel_step(stage, rows, reasons[stage], notes))
-        rows = funnel[-1]["out"]
-    return funnel
+def funnel(
+    rows: int, reasons: Mapping[str, Counter[str]], notes: Mapping[str, Iterable[Mapping[str, int]]]
+) -> list[dict[str, Any]]:
+    """For each stage: rows in, rows out, the others by reason, and the sums of the stage's `notes`, if any."""
+    steps = []
+    for stage, counts in reasons.items():
+        rejected = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        steps.append({"stage": stage, "in": rows, "out": rows - counts.total(), "rejected": rejected})
+        rows -= counts.total()
+        sums: Counter[str] = Counter()
+        for noted in notes.get(stage, ()):
+            sums.update(noted)
+        if sums:
+            steps[-1]["notes"] = dict(sorted(sums.items()))
+    return steps
 
 
 def _describe_source(config: CurationConfig, source: ResolvedSource, plan: Plan) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""What determines a run, and work/run.json: the settings of the last run in a folder, for `figa status`.
+"""What determines a run, and what a folder remembers of earlier ones: their settings, and the answers that were paid.
 
-No digest and no published file depends on run.json.
+No digest and no published file depends on work/run.json, which is for `figa status`, or on work/paid.json.
 """
 
 import json
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ from pipeline import __version__, rewards, schema
 from pipeline.config.loading import load_config
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig
-from pipeline.errors import ConfigError, UsageError
+from pipeline.errors import ConfigError, StorageError, UsageError
 from pipeline.labels.loading import folder_digest
-from pipeline.models import factory
+from pipeline.models import event_loop, factory
+from pipeline.models.journal import Journal
 from pipeline.prompts import Prompts
 from pipeline.sources import checks
 from pipeline.stages.table import STAGES, Inputs
@@ -23,6 +27,8 @@ from pipeline.storage.atomic import write_text
 _NAME = "run.json"
 WRITTEN_BY = {"version": __version__, "schema_version": schema.SCHEMA_VERSION}
 SOURCE_CONTENT = "the source's content"
+# Sums over a million answers take a tenth of a second.
+_SHARE_OF_TIME = 0.01
 
 
 def data_settings(config: CurationConfig) -> dict[str, Any]:
@@ -106,3 +112,55 @@ def rerun_of(
     except ConfigError as error:
         raise ConfigError(f"{out}: its settings are of another version ({error}); name yours with --config") from None
     return load_config(None, [*assignments], {"output.dir": str(out)}, base=settings, allow_code=allow_code)
+
+
+class Paid:
+    """work/paid.json: how many answers the journal had, and what they cost, so that one that lost some is noticed.
+
+    A journal whose log (`journal.db-wal`) is gone is sound and poorer: nothing in the file itself shows it.
+    """
+
+    def __init__(self, work: Path, journal: Journal) -> None:
+        self._path, self._journal = work / "paid.json", journal
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def record(self, *, now: bool = False) -> None:
+        """Write what the journal has; not `now`: only if that takes at most a hundredth of the time. Threads may call it."""
+        with self._lock:
+            start = time.monotonic()
+            if now or start >= self._next:
+                write_text(self._path, json.dumps(self._journal.paid()), private=True)
+                self._next = time.monotonic() + (time.monotonic() - start) / _SHARE_OF_TIME
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record at the block's end, however it ends."""
+        try:
+            yield
+        finally:
+            self.record(now=True)
+
+    def missing(self) -> str | None:
+        """The warning about answers that the journal had and has not; their cost counts as spent from then on."""
+        known: dict[str, list[int]] = {}
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            content = json.loads(self._path.read_text("utf-8"))
+            known = {stage: [int(answers), int(money)] for stage, (answers, money) in content.items()}
+        paid = self._journal.paid()
+        answers, lost = 0, 0
+        for stage, (number, money) in known.items():
+            has, spent = paid.get(stage, [0, 0])
+            answers += max(0, number - has)
+            if money > spent:
+                lost += money - spent
+                event_loop.run(self._journal.charge(stage, "", "lost", (money - spent) / 1e12))
+        if not answers:
+            return None
+        with suppress(StorageError):
+            self.record(now=True)
+        return (
+            f"{self._journal.path}: {answers} answers that were paid are no longer in it (was its log, journal.db-wal, "
+            f"deleted?). What unfinished shards need of them is paid again, ${lost / 1e12:.4f} at most; --budget counts "
+            "the lost ones as spent"
+        )

@@ -5,7 +5,6 @@ the new reject ledger, so in = published + rejected, where in is what the old da
 it. Streams batch by batch: memory holds some row groups and the rejects of one file.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -108,19 +107,12 @@ def derive(
             **_inherited(parent, changes),
             "run_digest": run_digest,
             "rows": rows,
-            "funnel": list(_funnel(rows["read"], reasons)),
+            "funnel": publication.funnel(rows["read"], reasons, {}),
             "labels": described,
             "files": entries,
             "rejected_files": ledger,
         }
         return publication.finish(out, content, tokenizer)
-
-
-def _funnel(rows: int, reasons: dict[str, Counter[str]]) -> Iterator[dict[str, Any]]:
-    for stage, counts in reasons.items():
-        step = publication.funnel_step(stage, rows, counts, {})
-        rows = step["out"]
-        yield step
 
 
 def _check_out(root: Path, out: Path, command: Literal["relabel", "review"]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ProviderStopped, StorageError
 from pipeline.models.provider_errors import GO_ON, cause_of, describe
-from pipeline.run import plan, target
+from pipeline.run import plan
 from pipeline.run.context import Context
 from pipeline.run.progress import StageProgress
 from pipeline.schema import digest
@@ -123,6 +123,6 @@ def resolve_thresholds(config: CurationConfig, work: Path, shards: int) -> Thres
     if config.source.target:
         sizes, scored = plan.shard_sizes(config), itertools.accumulate(file.rows for file in files)
         rows = zip(itertools.accumulate(sizes), scored, strict=False)
-        files = files[: 1 + sum(read < target.FIRST_ROWS or not with_scores for read, with_scores in rows)]
+        files = files[: 1 + sum(read < plan.FIRST_ROWS or not with_scores for read, with_scores in rows)]
     tables = (select.picked(stage_files.read(file, select.SCORES), config.policy.pick) for file in files)
     return select.resolve(config.selection, tables)

@@ -12,7 +12,7 @@ from pipeline import resources
 from pipeline.config.addresses import reveal
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import InputError
-from pipeline.sources import data_sets, files, rows
+from pipeline.sources import files, rows
 from pipeline.sources.adapters import get
 from pipeline.sources.files import Files, RemoteFile, SourceFile, Warn
 from pipeline.sources.row import Adapter, RawRow
@@ -77,7 +77,7 @@ def resolve_one(settings: SourceSettings, warn: Warn) -> ResolvedSource:
             raise InputError(f"{shown(input)}: these are files; source.revision is for Hub data sets, leave it out")
         if (folder := Path(input).expanduser()).is_dir():
             likely = (adapter.hub_split, adapter.hub_config)
-            inputs = data_sets.one_split(folder, inputs, settings.split, likely, warn)
+            inputs = files.one_split(folder, inputs, settings.split, likely, warn)
         return _from_files(adapter, input, inputs, settings.split, warn)
     nothing = f"{shown(input[:200])}: no such file or folder"
     named = _HUB_ID.fullmatch(input)

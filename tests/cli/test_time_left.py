@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.time_left import TimeLeft
+from pipeline.cli.terminal import TimeLeft
 from pipeline.config.loading import load_config
 from pipeline.run.progress import Counts
 
@@ -12,7 +12,7 @@ from pipeline.run.progress import Counts
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr("pipeline.cli.time_left.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.cli.terminal.time.monotonic", lambda: now[0])
     return now
 
 

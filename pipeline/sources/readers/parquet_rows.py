@@ -70,8 +70,9 @@ def _in_proportion(batches: Iterator[Any], path: Location, max_row_bytes: int) -
 def _refuse_bomb(path: Location, footer: Any) -> int:
     """The bytes that a row can take: those of a group's chunks with dictionaries, unpacked. InputError for a bomb."""
     on_disk = max(size(path), 0) or footer.serialized_size
-    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [[group.column(index) for index in range(group.num_columns)] for group in groups]
+    chunks = list(itertools.chain.from_iterable(columns))
     values = sum(chunk.num_values for chunk in chunks)
     unpacked = [chunk.total_uncompressed_size for chunk in chunks]
     largest = max(unpacked, default=0)
@@ -86,7 +87,6 @@ def _refuse_bomb(path: Location, footer: Any) -> int:
             announces = f"{on_disk:,} bytes of Parquet announce {announced:,} {what}; expected at most {allowed:,}"
             hint = "If the data is real, write it without so much repetition"
             raise InputError(f"{shown(path)}: refused: {announces}. {hint}")
-    columns = [[group.column(index) for index in range(group.num_columns)] for group in groups]
     repeated = ([c.total_uncompressed_size for c in group if c.has_dictionary_page] for group in columns)
     return max(map(sum, repeated), default=0)
 
