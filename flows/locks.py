@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pipeline.config.settings import CurationConfig
 from pipeline.errors import ConfigError
-from pipeline.models.journal_parts import locks_hold
+from pipeline.models.journal_files import locks_hold
 from pipeline.storage.remote import RemotePath
 
 

@@ -29,8 +29,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from pipeline.errors import StorageError
 from pipeline.models.answer import Answer
-from pipeline.models.journal_damage import set_aside_if_damaged
-from pipeline.models.journal_parts import gather
+from pipeline.models.journal_files import gather, set_aside_if_damaged
 from pipeline.storage.atomic import private_file
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]
@@ -223,12 +222,7 @@ class Journal:
 
     def money(self) -> dict[str, tuple[int, float]]:
         """Answers and US dollars by stage; what is uncertain is left out."""
-        certain = [total for total in self._totals() if total.kind != "uncertain"]
-        money = {}
-        for stage, group in itertools.groupby(certain, key=lambda total: total.stage):
-            sums = list(group)
-            money[stage] = (sum(one.calls for one in sums if one.kind == "answers"), dollars(sums))
-        return money
+        return {stage: (answers, picodollars / 1e12) for stage, (answers, picodollars) in self.paid().items()}
 
     def overruns(self) -> dict[str, float]:
         """By model, how many times the most that a call was allowed its server has billed, where it did."""

@@ -190,9 +190,8 @@ class Limiter:
                         await self._call_ended.wait()
             self._active += 1
             now = time.monotonic()
-            for buckets in (self._announced, self._fixed):
-                buckets["requests"].take(1)
-                buckets["tokens"].take(self._expected(most))
+            for bucket, amount in self._amounts(most):
+                bucket.take(amount)
             self.learned.start(now)
             return Call(self, now, most, {kind: bucket.taken for kind, bucket in self._announced.items()})
 
@@ -200,13 +199,14 @@ class Limiter:
         """Seconds until the pause and all rates let a call start; infinite while the window is full."""
         if self._active >= int(self.window):
             return math.inf
-        now, tokens = time.monotonic(), self._expected(most)
-        return max(
-            self._paused_until - now,
-            self.learned.delay(now),
-            *(buckets["requests"].delay(1, now) for buckets in (self._announced, self._fixed)),
-            *(buckets["tokens"].delay(tokens, now) for buckets in (self._announced, self._fixed)),
-        )
+        now = time.monotonic()
+        rates = (bucket.delay(amount, now) for bucket, amount in self._amounts(most))
+        return max(self._paused_until - now, self.learned.delay(now), *rates)
+
+    def _amounts(self, most: int) -> list[tuple[Bucket, float]]:
+        """The buckets that a call takes from, and how much."""
+        amounts = {"requests": 1.0, "tokens": self._expected(most)}
+        return [(buckets[kind], amounts[kind]) for buckets in (self._announced, self._fixed) for kind in KINDS]
 
     def _expected(self, most: int) -> float:
         """The tokens of a call, from what earlier ones used, with a margin; at most `most`."""

@@ -23,7 +23,6 @@ from typing import Any, Self
 from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
-from pipeline.models.body_limit import ResponseTooLarge
 from pipeline.models.error_words import Words, read_words, wait_by_headers
 from pipeline.text import one_line, visible
 
@@ -120,26 +119,22 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
             # Not followed: the key goes nowhere else.
             words = Words(f"it redirects to {headers.get('location')}: give that address, up to /v1")
         return from_status(status, words, model, wait_s=wait_by_headers(headers))
-    if malformed := _malformed(sdk, error):
-        html = str(getattr(error, "doc", "")).lstrip().startswith("<")
-        return Transient("html_answer" if html else "malformed_answer", malformed, maybe_billed=not html)
-    # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
     causes = list(_causes(error))
+    # Raised by a hook inside the SDK.
+    if own := next((cause for cause in causes if isinstance(cause, Transient)), None):
+        return own
+    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
+        body = str(getattr(error, "doc", ""))
+        html = body.lstrip().startswith("<")
+        message = f"status 200 with broken JSON: {snippet(body) or one_line(error)}"
+        return Transient("html_answer" if html else "malformed_answer", message, maybe_billed=not html)
+    # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
     sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return Transient("timed_out", "no answer within the time-out", maybe_billed=sent)
     if isinstance(error, sdk.APIError):
         return Transient("connection_lost", snippet(f"connection: {error.__cause__ or error}"), maybe_billed=sent)
     return error
-
-
-def _malformed(sdk: ModuleType, error: Exception) -> str | None:
-    """How a response with status 200 is no answer; None where that isn't what is wrong."""
-    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
-        return f"status 200 with broken JSON: {snippet(getattr(error, 'doc', '')) or one_line(error)}"
-    if isinstance(error, sdk.APIResponseValidationError):
-        return "status 200 with JSON of another shape"
-    return next((str(cause) for cause in _causes(error) if isinstance(cause, ResponseTooLarge)), None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -4,12 +4,13 @@ Limits per file: 50,000 requests and 200 MB. A batch carries our key as metadata
 be found again after a kill between sending and noting the provider's id.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
+
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.answer import Answer
@@ -28,7 +29,10 @@ _NO_FILE = re.compile(
     r"|file_not_found",
     re.IGNORECASE,
 )
-_FILE_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def _lacks_file(error: BaseException) -> bool:
+    return isinstance(error, RowReject) and bool(_NO_FILE.search(str(error.evidence.get("error"))))
 
 
 class OpenAIBatches(BatchApi):
@@ -53,19 +57,13 @@ class OpenAIBatches(BatchApi):
                 await self.call(self._files.delete(file.id))
             raise
 
+    @retry(retry=retry_if_exception(_lacks_file), wait=wait_exponential(), stop=stop_after_attempt(6), reraise=True)
     async def _create(self, file_id: str, key: str) -> str:
         """A batch of an uploaded file, which the provider may not know yet a moment after it took it."""
-        for wait_s in (*_FILE_WAITS_S, None):
-            created = self._batches.create(
-                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: key}
-            )
-            try:
-                return str((await self.call(created)).id)
-            except RowReject as reject:
-                if wait_s is None or not _NO_FILE.search(str(reject.evidence.get("error"))):
-                    raise
-            await asyncio.sleep(wait_s)
-        raise AssertionError("unreachable")
+        created = self._batches.create(
+            input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: key}
+        )
+        return str((await self.call(created)).id)
 
     async def find(self, batch: Batch, others: set[str]) -> str | None:
         async with self.within(TRANSFER_S):

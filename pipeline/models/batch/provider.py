@@ -30,8 +30,7 @@ from pipeline.models.adaptation import refused
 from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
-from pipeline.models.batch.room import Room
-from pipeline.models.batch.waiting import ResultFiles, Waiting, WaitingRequests, present
+from pipeline.models.batch.waiting import ResultFiles, Room, Waiting, WaitingRequests, present
 from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, reason_of, snippet
