@@ -1,14 +1,7 @@
 """Ask a language model: journal first, then budget, then the provider's own SDK with our retries around it, not its own.
 
-What becomes of a call:
-
-    answered                                   journalled, returned
-    408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
-    HTML or broken JSON with status 200        tried again, then RowReject
-    503 while the model is loading             tried again for up to timeout_s
-    400 404 413 422, refusal, filter, empty    RowReject with its own reason
-    401 403, out of money, a daily limit       ProviderStopped: the run ends, resumable
-    the first 8 rows alike, or 12 in a row     the same
+What a failure means is said in `provider_errors.py`, how often a call is tried in `retry.py`. A model that is loading is waited
+for up to timeout_s. A stage whose first 8 rows fail alike, or 12 in a row, ends the run, resumable.
 
 Every attempt is paid for itself: an answer, also a useless one, costs what its usage says; a refused call nothing. A call
 that was sent and ended without a response (time-out, lost connection, half an answer) may have been billed: it counts at its

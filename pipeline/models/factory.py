@@ -153,7 +153,7 @@ class Replicas(Provider):
         async with lock:
             if request.shared:
                 request = await self._warm(provider, request, on_quotas)
-            elif not _uses_cache(request.params):
+            elif not request.params.get("extra_body", {}).get("cache_prompt"):
                 self._cached.pop(provider, None)
             return await provider.complete(request, on_quotas)
 
@@ -171,10 +171,6 @@ class Replicas(Provider):
     async def close(self) -> None:
         for provider, _ in self._providers:
             await provider.close()
-
-
-def _uses_cache(params: dict[str, Any]) -> bool:
-    return bool(params.get("extra_body", {}).get("cache_prompt"))
 
 
 def _with_cache(params: dict[str, Any], use: bool) -> dict[str, Any]:

@@ -5,10 +5,8 @@
     RowReject          this row alone: 400 404 413 422, moderation (also as 403), a firewall's page
     ProviderStopped    every call: 401 403, out of money (as 400, 402, 403, 412, 429 or 200), a daily limit
 
-The words of an error count before its status, see `error_words.py`.
-
-Both SDKs come from one generator, so their exceptions share names and attributes; `translate` serves both. SDK exceptions
-never leave `models/`: they hold the request, and with it the key.
+The words of an error count before its status, see `error_words.py`. Both SDKs come from one generator: their exceptions share
+names and attributes. They never leave `models/`: they hold the request, and with it the key.
 """
 
 import json
@@ -73,7 +71,6 @@ class Transient(Exception):
     worst case, until the journal has it.
     """
 
-    usage: Answer | None = None
     held_as: str | None = None
 
     def __init__(
@@ -85,6 +82,7 @@ class Transient(Exception):
         status: int | None = None,
         maybe_billed: bool = False,
         loading: bool = False,
+        usage: Answer | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -92,6 +90,7 @@ class Transient(Exception):
         self.status = status
         self.maybe_billed = maybe_billed
         self.loading = loading
+        self.usage = usage
 
 
 class UselessAnswer(RowReject):

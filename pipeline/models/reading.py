@@ -217,9 +217,8 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     if kind == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text), finish=snippet(str(finish), 60))
     if kind == "failed":
-        failed = Transient("server_error", snippet(f"status 200, and the server gave up: {finish}"), maybe_billed=True)
-        failed.usage = counted
-        raise failed
+        message = snippet(f"status 200, and the server gave up: {finish}")
+        raise Transient("server_error", message, maybe_billed=True, usage=counted)
     if not kind:
         raise UselessAnswer("unexpected_end", counted, finish=snippet(str(finish), 60), answer=snippet(text))
     if not text.strip():

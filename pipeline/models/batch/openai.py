@@ -82,11 +82,9 @@ class OpenAIBatches(BatchApi):
         counts = batch.request_counts
         problems = []
         if batch.status == "failed":
-            errors = batch.errors.data if batch.errors else None
-            problems = [
-                Problem(e.line, e.code or "", snippet(e.message or "", 300), _passes(e.code or "", e.message or ""))
-                for e in errors or []
-            ]
+            for error in (batch.errors.data if batch.errors else None) or []:
+                passing = error.code == _TOO_MUCH or bool(_NO_FILE.search(f"{error.code} {error.message}"))
+                problems.append(Problem(error.line, error.code or "", snippet(error.message or "", 300), passing))
             problems = problems or [Problem(None, "failed", "the provider gives no reason")]
         return Look(
             batch.status,
@@ -119,10 +117,6 @@ class OpenAIBatches(BatchApi):
     async def discard(self, look: Look) -> None:
         if look.source:
             await self.call(self._files.delete(look.source))
-
-
-def _passes(code: str, message: str) -> bool:
-    return code == _TOO_MUCH or bool(_NO_FILE.search(f"{code} {message}"))
 
 
 def _file_name(batch: Batch) -> str:

@@ -10,9 +10,8 @@ there. What becomes of a request:
     its batch or result file is gone       sent again; the lost answer counts at its worst case, if it may have been billed
     the batch API itself can't be used     ProviderStopped; what was sent stays in the ledger
 
-A request that the ledger has in a batch is never sent again before that batch has ended without a result for it. A kill
-between the note that a batch will be sent and the provider's id for it leaves unknown whether it exists: the provider's list
-decides (`find`). A batch that is missing from that list would be paid for twice.
+A kill between the note that a batch will be sent and the provider's id for it leaves unknown whether it exists: the provider's
+list decides (`find`). A batch that is missing from that list would be paid for twice.
 """
 
 import asyncio
@@ -199,7 +198,6 @@ class BatchProvider:
                 raise
 
         self.ledger.name(batch.key, await self._usable(create, patience=_PATIENCE))
-        self._room.sent(batch.key)
         self._start(batch.key, self._follow(batch.key))
         return batch.key
 

@@ -169,14 +169,13 @@ class Room:
         self.is_tight = False
         self._wanted = False
         self._pause_s = pause_s
-        self._accepted: dict[str, asyncio.Future[bool]] = {}
-
-    def sent(self, key: str) -> None:
-        self._accepted[key] = asyncio.get_running_loop().create_future()
+        self._sent = ""
+        self._accepted: asyncio.Future[bool] | None = None
 
     async def accepted(self, key: str) -> bool:
-        """Wait until the provider has accepted a batch, or refused it."""
-        return await self._accepted[key]
+        """Wait until the provider has accepted the batch that was just sent, or refused it."""
+        self._sent, self._accepted = key, asyncio.get_running_loop().create_future()
+        return await self._accepted
 
     def accepts(self, key: str) -> None:
         self.refused_in_a_row = 0
@@ -193,9 +192,8 @@ class Room:
         self._decide(key, False)
 
     def _decide(self, key: str, accepted: bool) -> None:
-        future = self._accepted.get(key)
-        if future and not future.done():
-            future.set_result(accepted)
+        if key == self._sent and self._accepted and not self._accepted.done():
+            self._accepted.set_result(accepted)
 
     async def wait(self, others: Collection[asyncio.Task[Any]], *, now: bool = False) -> None:
         """After a refusal: wait until one of our other batches has ended or, where there is none, a while."""
