@@ -23,18 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.error_words import Words, read_words
 from pipeline.models.provider_errors import UselessAnswer
+from pipeline.models.request import Answer, Changes
 from pipeline.storage.atomic import write_text
 
 FILE = "parameters.json"
 # A request has fewer parameters.
 _MOST_STEPS = 16
 _FEWER_LOGPROBS = 5
-
-Changes = dict[str, Any]
-"""By the parameter's name: None where it is left out, {"name": …} where it is renamed, {"value": …} what is sent instead."""
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 # What a request is about: never left out.

@@ -19,19 +19,16 @@ from typing import Any
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
-from pipeline.models.adaptation import Adaptation, Changes
-from pipeline.models.answer import Answer
+from pipeline.models.adaptation import Adaptation
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import FINAL, Transient, UselessAnswer
 from pipeline.models.reading import REASONED_ONLY, reread
-from pipeline.models.request import ChatRequest, OnQuotas, Provider, upper_bound_tokens
+from pipeline.models.request import Answer, Changes, ChatRequest, OnQuotas, Provider, upper_bound_tokens
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
-
-__all__ = ["ChatModel", "ChatRequest", "OnProgress", "OnQuotas", "Provider", "upper_bound_tokens"]
 
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.

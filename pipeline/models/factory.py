@@ -13,13 +13,12 @@ from pipeline.config.model_names import SCORERS, ModelSpec, base_url
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.models.adaptation import FILE, adaptation_for
-from pipeline.models.answer import Answer
 from pipeline.models.batch import ledger
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider, Settings
-from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
+from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Journal
@@ -29,6 +28,7 @@ from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve
 from pipeline.models.prices import price_for
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider
+from pipeline.models.request import Answer, ChatRequest, OnQuotas, Provider
 
 # The fewest tokens of thoughts that Anthropic takes.
 _LEAST_BUDGET = 1024

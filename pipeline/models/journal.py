@@ -28,8 +28,8 @@ from typing import NamedTuple
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import StorageError
-from pipeline.models.answer import Answer
 from pipeline.models.journal_files import gather, set_aside_if_damaged
+from pipeline.models.request import Answer
 from pipeline.storage.atomic import private_file
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]

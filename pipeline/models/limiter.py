@@ -25,21 +25,13 @@ from weakref import WeakValueDictionary
 
 from pipeline.errors import ProviderStopped
 from pipeline.models.provider_errors import LONG_LIMIT_S, RUN_AGAIN_LATER, Transient
+from pipeline.models.request import Quota
 from pipeline.schema import digest
 
 KINDS = ("requests", "tokens")
 _STEP = 1 / 16
 _MARGIN = 1.4
 _SHORTEST_WAIT_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """One limit of a provider's when a call was admitted: `rate` a second, `remaining` now, `capacity` when full."""
-
-    rate: float
-    remaining: float
-    capacity: float
 
 
 class Bucket:

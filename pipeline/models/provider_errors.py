@@ -20,8 +20,8 @@ from typing import Any, Self
 
 from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.error_words import Words, read_words, wait_by_headers
+from pipeline.models.request import Answer
 from pipeline.text import one_line, visible
 
 # A server's absurd Retry-After (a year) is cut to this, as is that of an outage.

@@ -13,13 +13,12 @@ from typing import Any
 from pipeline.config.model_names import OPENAI_URL
 from pipeline.errors import RowReject
 from pipeline.models.adaptation import apply_changes, refused
-from pipeline.models.answer import Answer
-from pipeline.models.chat import ChatRequest, OnQuotas, Provider
 from pipeline.models.error_words import seconds_until
 from pipeline.models.keys import Access, is_loopback, usable_proxy
-from pipeline.models.limiter import KINDS, Quota
+from pipeline.models.limiter import KINDS
 from pipeline.models.provider_errors import Transient, translate
 from pipeline.models.reading import read_anthropic, read_openai, shaped
+from pipeline.models.request import Answer, ChatRequest, OnQuotas, Provider, Quota
 
 # Anthropic's API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to
 # sampling parameters, at any value.

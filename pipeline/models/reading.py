@@ -18,8 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.provider_errors import Transient, UselessAnswer, from_body, snippet
+from pipeline.models.request import Answer
 from pipeline.models.thoughts import split_thoughts, without_end_tokens
 from pipeline.models.usage import part, with_anthropic_tokens, with_openai_tokens
 from pipeline.text import replace_surrogates

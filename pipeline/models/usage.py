@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from pipeline.models.answer import Answer
+from pipeline.models.request import Answer
 
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10**6

@@ -15,10 +15,11 @@ from pipeline.errors import BudgetReached, RowReject
 from pipeline.models import chat, factory, retry
 from pipeline.models.batch import ledger as batch_ledger
 from pipeline.models.batch.ledger import BatchLedger
-from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.request import ChatRequest
 from pipeline.run.context import Context
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.batches import EXPIRED, BatchDesk

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.batch.ledger import Batch
-from pipeline.models.chat import ChatRequest
 from pipeline.models.provider_errors import Transient, UselessAnswer, without_keys
 from pipeline.models.providers import SdkProvider
 from pipeline.models.reading import shaped
+from pipeline.models.request import Answer, ChatRequest
 
 Result = TypeVar("Result")
 # Up to 256 MB are sent.

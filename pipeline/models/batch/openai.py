@@ -13,12 +13,12 @@ from typing import Any
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look, Problem
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.error_words import read_words
 from pipeline.models.provider_errors import Transient, from_status, snippet
 from pipeline.models.providers import OpenAIProvider
+from pipeline.models.request import Answer
 
 _NOTE = "figa_batch"
 _ENDED = ("completed", "failed", "expired", "cancelled")

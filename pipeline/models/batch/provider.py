@@ -26,13 +26,12 @@ from typing import Any, TypeVar
 from pipeline.config.settings import PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.adaptation import refused
-from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
 from pipeline.models.batch.waiting import ResultFiles, Room, Waiting, WaitingRequests, present
-from pipeline.models.chat import ChatRequest, OnQuotas
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, reason_of, snippet
+from pipeline.models.request import Answer, ChatRequest, OnQuotas
 from pipeline.models.retry import retrying
 from pipeline.schema import digest
 

@@ -11,12 +11,11 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from pipeline.errors import CurationError, RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.ledger import BatchLedger
-from pipeline.models.chat import ChatRequest, upper_bound_tokens
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient
+from pipeline.models.request import Answer, ChatRequest, upper_bound_tokens
 
 Result = TypeVar("Result")
 GONE = (404, 410)
