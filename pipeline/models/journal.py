@@ -270,8 +270,9 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            hint = "free the cause and run again"
-            raise StorageError(f"{self.path}: the journal can't be used: {error}; {hint}") from error
+            raise StorageError(
+                f"{self.path}: the journal can't be used: {error}; free the cause and run again"
+            ) from error
 
 
 @retry(retry=_LOCKED, wait=wait_fixed(0.05), stop=stop_after_delay(10), reraise=True)

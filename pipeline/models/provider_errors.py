@@ -118,16 +118,15 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
             # Not followed: the key goes nowhere else.
             words = Words(f"it redirects to {headers.get('location')}: give that address, up to /v1")
         return from_status(status, words, model, wait_s=wait_by_headers(headers))
-    causes = list(_causes(error))
-    # Raised by a hook inside the SDK.
-    if own := next((cause for cause in causes if isinstance(cause, Transient)), None):
-        return own
+    if isinstance(error.__cause__, Transient):  # by `limit_body`, inside the SDK
+        return error.__cause__
     if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
         body = str(getattr(error, "doc", ""))
         html = body.lstrip().startswith("<")
         message = f"status 200 with broken JSON: {snippet(body) or one_line(error)}"
         return Transient("html_answer" if html else "malformed_answer", message, maybe_billed=not html)
     # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
+    causes = list(_causes(error))
     sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return Transient("timed_out", "no answer within the time-out", maybe_billed=sent)

@@ -78,8 +78,8 @@ def _next_thought(text: str) -> tuple[int, int, int, int] | None:
     for ending in tags:
         if not _closes(ending) or _in_code(text, ending):
             continue
-        openings = [tag for tag in tags if tag.end() <= ending.start() and _kind(tag) == _kind(ending)]
-        openings = [tag for tag in openings if not _closes(tag)]
+        before = [tag for tag in tags if tag.end() <= ending.start()]
+        openings = [tag for tag in before if _kind(tag) == _kind(ending) and not _closes(tag)]
         if not openings and not _mentioned(text, ending):
             return 0, 0, ending.start(), ending.end()
         if openings and _has_own_lines(text, openings[-1], ending):

@@ -216,16 +216,15 @@ class BatchProvider:
     async def _follow(self, key: str) -> None:
         """Follow a batch to its end, and hand its results to those who wait for them."""
         batch = self.ledger.batch(key)
-        # Killed before the id was noted: the provider may have the batch or not.
-        uncertain = batch.id is None
-        if uncertain:
-            batch_id = await self._usable(self._find, batch)
-            if batch_id is None:
-                self._waiting.finish(key)
-                self._requeue(key)
-                return
+        # Not noted before a kill: the provider may have the batch or not.
+        batch_id = batch.id or await self._usable(self._find, batch)
+        if batch_id is None:
+            self._waiting.finish(key)
+            self._requeue(key)
+            return
+        if batch.id is None:
             self.ledger.name(key, batch_id)
-        look = await self._ended(key)
+        look = await self._ended(key, batch_id)
         if look is None:
             self._waiting.give_up(key, "the provider knows nothing of the batch any more")
             return
@@ -239,9 +238,9 @@ class BatchProvider:
         if look.ran and (not look.files or not all(read)):
             self._waiting.give_up(key, f"the batch is {look.state}, and its results are gone at the provider")
             return
-        if uncertain and look.files and not files.found:
+        if batch.id is None and look.files and not files.found:
             # Found by its size alone, and another program's.
-            self._strangers.add(str(self.ledger.batch(key).id))
+            self._strangers.add(batch_id)
             self.ledger.name(key, None)
             await self._follow(key)
             return
@@ -252,9 +251,8 @@ class BatchProvider:
             error = Transient("batch_item_missing", f"the batch is {look.state}, without a result for this request")
             self._waiting.pop(one).fail(error)
 
-    async def _ended(self, key: str) -> Look | None:
+    async def _ended(self, key: str, batch_id: str) -> Look | None:
         """Look at a batch until it has ended, None when it is gone; the ledger keeps its progress."""
-        batch_id = str(self.ledger.batch(key).id)
         last = None
         while True:
             look: Look | None = await self._usable(
