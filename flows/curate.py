@@ -33,7 +33,7 @@ from pipeline.curate import Outcome, Reporter, in_threads
 from pipeline.curate import curate as run_curation
 from pipeline.errors import CurationError
 from pipeline.models import event_loop
-from pipeline.models.journal_parts import gather
+from pipeline.models.journal_files import gather
 from pipeline.run.shards import context_of, run_stages
 from pipeline.stages.select import Thresholds
 from pipeline.storage import stopping

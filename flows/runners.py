@@ -21,7 +21,7 @@ from pipeline import rewards
 from pipeline.config.settings import CurationConfig, RewardSettings
 from pipeline.errors import ConfigError
 from pipeline.models.factory import calls_at_a_time
-from pipeline.models.journal_parts import locks_hold
+from pipeline.models.journal_files import locks_hold
 from pipeline.run.pricing import Settings
 from pipeline.storage.remote import RemotePath
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.models.answer import Answer
-from pipeline.models.error_words import members
+from pipeline.models.error_words import Words, read_words
 from pipeline.models.provider_errors import UselessAnswer
+from pipeline.models.request import Answer, Changes
 from pipeline.storage.atomic import write_text
 
 FILE = "parameters.json"
@@ -33,14 +33,9 @@ FILE = "parameters.json"
 _MOST_STEPS = 16
 _FEWER_LOGPROBS = 5
 
-Changes = dict[str, Any]
-"""By the parameter's name: None where it is left out, {"name": …} where it is renamed, {"value": …} what is sent instead."""
-
 LIMITS = ("max_tokens", "max_completion_tokens")
 # What a request is about: never left out.
 _CONTENT = ("model", "messages", "system", "extra_body")
-_POINTERS = ("param", "parameter", "loc", "field", "argument")
-_WORDS = ("message", "msg", "detail", "error", "reason", "description", "title", "raw", "errors", "")
 # What else a parameter is called.
 _ALIASES = {
     "response_format": r"response[ _]?format|json[ _]?(?:schema|mode|object)|structured[ _-]?outputs?|guided\w*|grammar",
@@ -53,18 +48,11 @@ _ALIASES = {
 _LIMIT = re.compile(r"max[ _]?(?:completion|output|new)?[ _]?tokens", re.IGNORECASE)
 # Of several that are named in a sentence, such as "`temperature` and `top_p` cannot both be specified", the first is left out.
 _LEAST_MISSED = ("top_logprobs", "logprobs", "top_p", "seed", "temperature", "reasoning_effort", "thinking")
-_REFUSES = re.compile(
-    r"support|un(?:recogni[sz]ed|known|expected|available|permitted)|extra[ _]|only|cannot|can.t|can not|missing|invalid|range|"
-    r"not (?:permitted|allowed|available|enabled|valid|implemented|accept|compatible|recogni[sz]ed)|deprecated|disabled|"
-    r"at most|incompatible|must|should|forbidden|does not|doesn.t|no longer|remove|requires?|between|less than|expected",
-    re.IGNORECASE,
-)
 _SIZE = re.compile(
     r"too (?:large|big|high|long|many|small|low)|at (?:most|least)|maximum|minimum|exceed|greater|larger|less than|context|"
     r"between|range|positive|[<>]=?",
     re.IGNORECASE,
 )
-_MOST_CHARACTERS = 20_000
 
 
 class Refused(RowReject):
@@ -219,17 +207,13 @@ def refused_parameters(body: str, sent: Mapping[str, Any]) -> list[str]:
 
     Members of an object are `output_config.format`. The limit on tokens is named only where it is its name that is refused.
     """
-    pointers, words = _said(body[:_MOST_CHARACTERS])
-    names = _parameters(sent)
-    text = " ".join(words)
-    if limit := _refused_limit(names, pointers, text):
+    words, names = read_words(body), _parameters(sent)
+    if limit := _refused_limit(names, words):
         return [limit]
     others = [name for name in names if name not in LIMITS]
-    if pointed := [name for name in others if any(_is_named(name, pointer) for pointer in pointers)]:
+    if pointed := [name for name in others if any(_is_named(name, pointer) for pointer in words.pointers)]:
         return pointed
-    if not _REFUSES.search(text):
-        return []
-    named = [name for name in others if _is_named(name, text)]
+    named = [name for name in others if _is_named(name, words.text)]
     return sorted(named, key=lambda name: (*_LEAST_MISSED, name).index(name))[:1]
 
 
@@ -243,14 +227,11 @@ def _parameters(sent: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def _refused_limit(names: list[str], pointers: list[str], text: str) -> str | None:
+def _refused_limit(names: list[str], words: Words) -> str | None:
     """The limit's name, if the server doesn't know it, or wants the other one."""
     limit = next((name for name in names if name in LIMITS), None)
-    if limit is None or _SIZE.search(text):
-        return None
-    if pointers:
-        return limit if any(_LIMIT.search(pointer) for pointer in pointers) else None
-    return limit if _LIMIT.search(text) and _REFUSES.search(text) else None
+    says = any(_LIMIT.search(text) for text in words.pointers or (words.text,))
+    return limit if says and not _SIZE.search(words.text) else None
 
 
 def _is_named(name: str, text: str) -> bool:
@@ -258,15 +239,3 @@ def _is_named(name: str, text: str) -> bool:
     spelled = "[ _-]?".join(map(re.escape, name.split("_")))
     pattern = _ALIASES.get(name, spelled)
     return bool(re.search(rf"(?<![A-Za-z0-9_])(?:{pattern})(?![A-Za-z0-9])", text, re.IGNORECASE))
-
-
-def _said(body: str) -> tuple[list[str], list[str]]:
-    """What a body points at, as dotted paths, and its sentences."""
-    pointers: list[str] = []
-    words: list[str] = []
-    for name, value in members(body):
-        if name in _POINTERS and value:
-            pointers.append(".".join(map(str, value)) if isinstance(value, list) else str(value))
-        elif isinstance(value, str) and name in _WORDS:
-            words.append(value)
-    return pointers, words or [body]

@@ -1,14 +1,7 @@
 """Ask a language model: journal first, then budget, then the provider's own SDK with our retries around it, not its own.
 
-What becomes of a call:
-
-    answered                                   journalled, returned
-    408 409 429 5xx, connection, time-out      tried again, Retry-After honoured, then RowReject
-    HTML or broken JSON with status 200        tried again, then RowReject
-    503 while the model is loading             tried again for up to timeout_s
-    400 404 413 422, refusal, filter, empty    RowReject with its own reason
-    401 403, out of money, a daily limit       ProviderStopped: the run ends, resumable
-    the first 8 rows alike, or 12 in a row     the same
+What a failure means is said in `provider_errors.py`, how often a call is tried in `retry.py`. A model that is loading is waited
+for up to timeout_s. A stage whose first 8 rows fail alike, or 12 in a row, ends the run, resumable.
 
 Every attempt is paid for itself: an answer, also a useless one, costs what its usage says; a refused call nothing. A call
 that was sent and ended without a response (time-out, lost connection, half an answer) may have been billed: it counts at its
@@ -26,19 +19,16 @@ from typing import Any
 
 from pipeline.errors import BudgetReached, ProviderStopped, RowReject
 from pipeline.models import event_loop
-from pipeline.models.adaptation import Adaptation, Changes
-from pipeline.models.answer import Answer
+from pipeline.models.adaptation import Adaptation
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import Result, Row
 from pipeline.models.journal import Journal
 from pipeline.models.limiter import Limiter
 from pipeline.models.provider_errors import FINAL, Transient, UselessAnswer
 from pipeline.models.reading import REASONED_ONLY, reread
-from pipeline.models.request import ChatRequest, OnQuotas, Provider, upper_bound_tokens
+from pipeline.models.request import Answer, Changes, ChatRequest, OnQuotas, Provider, upper_bound_tokens
 from pipeline.models.retry import Breaker, retrying
 from pipeline.schema import digest
-
-__all__ = ["ChatModel", "ChatRequest", "OnProgress", "OnQuotas", "Provider", "upper_bound_tokens"]
 
 _BUDGET_POLL_S = 0.02
 # Tokens for thoughts of a model that thinks, where `reasoning_tokens` doesn't say.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import BudgetReached
-from pipeline.models.answer import Answer
+from pipeline.models.request import Answer
 
 _HOUR = 2.0
 

@@ -25,9 +25,11 @@ _MOST_CHARACTERS = 20_000
 _LONGEST_CODE = 100
 _TEXTS = (
     "message Message msg detail error errors error_message error_description metadata raw reasons title base_resp "
-    "status_msg"
+    "status_msg result response body"
 ).split()
 _CODES = ("code", "type", "error_type", "status", "reason", "quotaId", "param")
+# Where an error names the parameter that it is about.
+_POINTERS = ("param", "parameter", "loc", "field", "argument")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(
     r"(\d+(?:\.\d+)?)\s*(ms|seconds?|secs?|minutes?|mins?|hours?|days?|[smhd])(?![a-z])", re.IGNORECASE
@@ -86,13 +88,18 @@ _MORE_THAN_A_MINUTE_HAS = _any(r"limit:? (\d+),? (?:used:? \d+,? )?requested:? (
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words of an error. text: the code first; untrusted, of any length. wait_s: seconds after which to try again."""
+    """The words of an error.
+
+    text: the code first; untrusted, of any length. wait_s: seconds after which to try again. pointers: the parameters that it
+    is about, as dotted paths.
+    """
 
     text: str = ""
     codes: str = ""
     is_page: bool = False
     flagged_input: bool = False
     wait_s: float | None = None
+    pointers: tuple[str, ...] = ()
 
     @property
     def out_of_money(self) -> bool:
@@ -132,13 +139,15 @@ def read_words(body: Any) -> Words:
         if body.startswith("<"):
             return Words(_page_title(body), is_page=True)
     texts = list(dict.fromkeys(text for text in _texts(body) if text.strip()))
-    known = list(members(body))
+    known = list(_members(body))
     codes = [(name, str(code)) for name, code in known if name in _CODES and isinstance(code, str | int)]
     codes = [(name, code) for name, code in codes if len(code) <= _LONGEST_CODE]
     named = [code for wanted in ("code", "type") for name, code in codes if name == wanted and not code.isdigit()]
     text = " ".join([*named[:1], "; ".join(texts)])
     flagged = any(name == "flagged_input" for name, _ in known)
-    return Words(text, " ".join(code for _, code in codes), False, flagged, _wait(known, text))
+    pointing = [value for name, value in known if name in _POINTERS and value]
+    pointers = tuple(".".join(map(str, one)) if isinstance(one, list) else str(one) for one in pointing)
+    return Words(text, " ".join(code for _, code in codes), False, flagged, _wait(known, text), pointers)
 
 
 def _page_title(page: str) -> str:
@@ -167,7 +176,7 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
             yield f"estimated_time {value['estimated_time']}"
 
 
-def members(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _members(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """All members of all objects in a body, JSON inside of texts included; those of lists have no name."""
     if depth > _DEEPEST:
         return
@@ -176,7 +185,7 @@ def members(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     each = value.items() if isinstance(value, dict) else (("", one) for one in value) if isinstance(value, list) else ()
     for _, (name, member) in zip(range(_MOST_MEMBERS), each, strict=False):
         yield name, member
-        yield from members(member, depth + 1)
+        yield from _members(member, depth + 1)
 
 
 def parsed(text: str) -> Any:

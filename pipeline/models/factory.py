@@ -10,16 +10,15 @@ from typing import Any
 
 from pipeline.config.addresses import reveal
 from pipeline.config.model_names import SCORERS, ModelSpec, base_url
-from pipeline.config.settings import PolicySettings, ReviserSettings
+from pipeline.config.settings import PolicySettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.models.adaptation import FILE, adaptation_for
-from pipeline.models.answer import Answer
 from pipeline.models.batch import ledger
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.openai import OpenAIBatches
 from pipeline.models.batch.provider import BatchProvider, Settings
-from pipeline.models.chat import ChatModel, ChatRequest, OnQuotas, Provider
+from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget, Price
 from pipeline.models.event_loop import worker_number
 from pipeline.models.journal import Journal
@@ -29,6 +28,7 @@ from pipeline.models.local import catalog
 from pipeline.models.local.server import cores, serve
 from pipeline.models.prices import price_for
 from pipeline.models.providers import AnthropicProvider, OpenAIProvider
+from pipeline.models.request import Answer, ChatRequest, OnQuotas, Provider
 
 # The fewest tokens of thoughts that Anthropic takes.
 _LEAST_BUDGET = 1024
@@ -77,6 +77,7 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
     """The model that `settings` name. Nothing is connected or started before its first unanswered call."""
     spec = ModelSpec.parse(settings.model)
     price = price_for(settings, spec) or Price(0, 0, 0)
+    role = type(settings).__name__.removesuffix("Settings").lower()
 
     def connect() -> Provider:
         if spec.provider == "local":
@@ -85,8 +86,8 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
             accesses = [Access(server.base_url, server.api_key) for server in servers]
             return Replicas([OpenAIProvider(spec.name, access, settings.timeout_s) for access in accesses])
         if settings.mode == "live":
-            return _remote(spec, settings.api_key_env, settings.timeout_s, role_of(settings))
-        api = batch_api(spec, settings.api_key_env, settings.timeout_s)
+            return _remote(spec, settings.api_key_env, settings.timeout_s, role)
+        api = batch_api(spec, settings.api_key_env, settings.timeout_s, role)
         batches = ledger.BatchLedger(journal.path.with_name(ledger.FILE))
         return BatchProvider(api, batches, budget, price, address(spec), settings)
 
@@ -111,27 +112,16 @@ def chat_model(settings: Settings, *, journal: Journal, budget: Budget, local_fi
     )
 
 
-def role_of(settings: Settings) -> str:
-    """The section of the settings: policy, reviser or reward."""
-    return (
-        "policy"
-        if isinstance(settings, PolicySettings)
-        else "reviser"
-        if isinstance(settings, ReviserSettings)
-        else "reward"
-    )
-
-
 def _remote(
-    spec: ModelSpec, api_key_env: str | None, timeout_s: float, role: str = "policy"
+    spec: ModelSpec, api_key_env: str | None, timeout_s: float, role: str
 ) -> OpenAIProvider | AnthropicProvider:
     sdk_provider = AnthropicProvider if spec.provider == "anthropic" else OpenAIProvider
     return sdk_provider(spec.name, access(f"{role}.model", spec, api_key_env), timeout_s)
 
 
-def batch_api(spec: ModelSpec, api_key_env: str | None, timeout_s: float) -> BatchApi:
+def batch_api(spec: ModelSpec, api_key_env: str | None, timeout_s: float, role: str = "policy") -> BatchApi:
     """The batch API of a model's provider. `spec` may be as the ledger names a batch's model: with its address."""
-    live = _remote(spec, api_key_env, timeout_s)
+    live = _remote(spec, api_key_env, timeout_s, role)
     return AnthropicBatches(live, timeout_s) if isinstance(live, AnthropicProvider) else OpenAIBatches(live, timeout_s)
 
 
@@ -163,7 +153,7 @@ class Replicas(Provider):
         async with lock:
             if request.shared:
                 request = await self._warm(provider, request, on_quotas)
-            elif not _uses_cache(request.params):
+            elif not request.params.get("extra_body", {}).get("cache_prompt"):
                 self._cached.pop(provider, None)
             return await provider.complete(request, on_quotas)
 
@@ -181,10 +171,6 @@ class Replicas(Provider):
     async def close(self) -> None:
         for provider, _ in self._providers:
             await provider.close()
-
-
-def _uses_cache(params: dict[str, Any]) -> bool:
-    return bool(params.get("extra_body", {}).get("cache_prompt"))
 
 
 def _with_cache(params: dict[str, Any], use: bool) -> dict[str, Any]:

@@ -28,9 +28,8 @@ from typing import NamedTuple
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import StorageError
-from pipeline.models.answer import Answer
-from pipeline.models.journal_damage import set_aside_if_damaged
-from pipeline.models.journal_parts import gather
+from pipeline.models.journal_files import gather, set_aside_if_damaged
+from pipeline.models.request import Answer
 from pipeline.storage.atomic import private_file
 
 __all__ = ["Answer", "Journal", "Total", "dollars", "totals"]
@@ -223,12 +222,7 @@ class Journal:
 
     def money(self) -> dict[str, tuple[int, float]]:
         """Answers and US dollars by stage; what is uncertain is left out."""
-        certain = [total for total in self._totals() if total.kind != "uncertain"]
-        money = {}
-        for stage, group in itertools.groupby(certain, key=lambda total: total.stage):
-            sums = list(group)
-            money[stage] = (sum(one.calls for one in sums if one.kind == "answers"), dollars(sums))
-        return money
+        return {stage: (answers, picodollars / 1e12) for stage, (answers, picodollars) in self.paid().items()}
 
     def overruns(self) -> dict[str, float]:
         """By model, how many times the most that a call was allowed its server has billed, where it did."""
@@ -276,8 +270,9 @@ class Journal:
         try:
             yield
         except sqlite3.Error as error:
-            hint = "free the cause and run again"
-            raise StorageError(f"{self.path}: the journal can't be used: {error}; {hint}") from error
+            raise StorageError(
+                f"{self.path}: the journal can't be used: {error}; free the cause and run again"
+            ) from error
 
 
 @retry(retry=_LOCKED, wait=wait_fixed(0.05), stop=stop_after_delay(10), reraise=True)

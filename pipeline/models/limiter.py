@@ -25,21 +25,13 @@ from weakref import WeakValueDictionary
 
 from pipeline.errors import ProviderStopped
 from pipeline.models.provider_errors import LONG_LIMIT_S, RUN_AGAIN_LATER, Transient
+from pipeline.models.request import Quota
 from pipeline.schema import digest
 
 KINDS = ("requests", "tokens")
 _STEP = 1 / 16
 _MARGIN = 1.4
 _SHORTEST_WAIT_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """One limit of a provider's when a call was admitted: `rate` a second, `remaining` now, `capacity` when full."""
-
-    rate: float
-    remaining: float
-    capacity: float
 
 
 class Bucket:
@@ -190,9 +182,8 @@ class Limiter:
                         await self._call_ended.wait()
             self._active += 1
             now = time.monotonic()
-            for buckets in (self._announced, self._fixed):
-                buckets["requests"].take(1)
-                buckets["tokens"].take(self._expected(most))
+            for bucket, amount in self._amounts(most):
+                bucket.take(amount)
             self.learned.start(now)
             return Call(self, now, most, {kind: bucket.taken for kind, bucket in self._announced.items()})
 
@@ -200,13 +191,14 @@ class Limiter:
         """Seconds until the pause and all rates let a call start; infinite while the window is full."""
         if self._active >= int(self.window):
             return math.inf
-        now, tokens = time.monotonic(), self._expected(most)
-        return max(
-            self._paused_until - now,
-            self.learned.delay(now),
-            *(buckets["requests"].delay(1, now) for buckets in (self._announced, self._fixed)),
-            *(buckets["tokens"].delay(tokens, now) for buckets in (self._announced, self._fixed)),
-        )
+        now = time.monotonic()
+        rates = (bucket.delay(amount, now) for bucket, amount in self._amounts(most))
+        return max(self._paused_until - now, self.learned.delay(now), *rates)
+
+    def _amounts(self, most: int) -> list[tuple[Bucket, float]]:
+        """The buckets that a call takes from, and how much."""
+        amounts = {"requests": 1.0, "tokens": self._expected(most)}
+        return [(buckets[kind], amounts[kind]) for buckets in (self._announced, self._fixed) for kind in KINDS]
 
     def _expected(self, most: int) -> float:
         """The tokens of a call, from what earlier ones used, with a margin; at most `most`."""

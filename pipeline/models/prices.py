@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -39,13 +39,6 @@ _DATED = re.compile(r"-(latest|\d{8}|\d{4}-\d{2}-\d{2})$")
 _TIERS = ("service_tier", "speed")
 _NUMBERS = {"input", "output", "cached_input", "cache_write"}
 _EXPECTED = "provider/model: [input, output], or {input, output} and perhaps cached_input, cache_write"
-
-
-class Table(NamedTuple):
-    """A user's prices by model, and shares of the live price by provider that a batch costs."""
-
-    prices: dict[str, Price]
-    batch: dict[str, float]
 
 
 def price_for(settings: Calls, spec: ModelSpec) -> Price | None:
@@ -114,15 +107,16 @@ def _own_price(spec: ModelSpec, mode: str) -> Price | None:
     if not path:
         return None
     try:
-        table = _read(Path(path))
+        prices, batch = _read(Path(path))
     except (ConfigError, OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: not a price table ({_EXPECTED}): {one_line(error, 1000)}") from None
     with_address = ModelSpec(spec.provider, spec.name, (base_url(spec) or ANTHROPIC_URL).rstrip("/"))
-    price = table.prices.get(str(with_address)) or table.prices.get(f"{spec.provider}/{spec.name}")
-    return _in_batch(price, table.batch.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
+    price = prices.get(str(with_address)) or prices.get(f"{spec.provider}/{spec.name}")
+    return _in_batch(price, batch.get(spec.provider, _BATCH_SHARE)) if price and mode == "batch" else price
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> tuple[dict[str, Price], dict[str, float]]:
+    """A user's prices by model, and shares of the live price by provider that a batch costs."""
     content = yaml.safe_load(path.read_text("utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"expected entries, got {content!r}")
@@ -132,7 +126,7 @@ def _read(path: Path) -> Table:
         raise ValueError(f"batch: a share of the live price is a number from 0, got {batch}")
     entries = {**(content.pop("models", None) or {}), **content}
     origin = f"{path.name} (FIGA_PRICES), as of {date}"
-    return Table({str(ModelSpec.parse(name)): _entry(name, entry, origin) for name, entry in entries.items()}, batch)
+    return {str(ModelSpec.parse(name)): _entry(name, entry, origin) for name, entry in entries.items()}, batch
 
 
 def _entry(name: str, entry: Any, origin: str) -> Price:

@@ -5,10 +5,8 @@
     RowReject          this row alone: 400 404 413 422, moderation (also as 403), a firewall's page
     ProviderStopped    every call: 401 403, out of money (as 400, 402, 403, 412, 429 or 200), a daily limit
 
-The words of an error count before its status, see `error_words.py`.
-
-Both SDKs come from one generator, so their exceptions share names and attributes; `translate` serves both. SDK exceptions
-never leave `models/`: they hold the request, and with it the key.
+The words of an error count before its status, see `error_words.py`. Both SDKs come from one generator: their exceptions share
+names and attributes. They never leave `models/`: they hold the request, and with it the key.
 """
 
 import json
@@ -22,9 +20,8 @@ from typing import Any, Self
 
 from pipeline.config import addresses
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models.answer import Answer
-from pipeline.models.body_limit import ResponseTooLarge
 from pipeline.models.error_words import Words, read_words, wait_by_headers
+from pipeline.models.request import Answer
 from pipeline.text import one_line, visible
 
 # A server's absurd Retry-After (a year) is cut to this, as is that of an outage.
@@ -74,7 +71,6 @@ class Transient(Exception):
     worst case, until the journal has it.
     """
 
-    usage: Answer | None = None
     held_as: str | None = None
 
     def __init__(
@@ -86,6 +82,7 @@ class Transient(Exception):
         status: int | None = None,
         maybe_billed: bool = False,
         loading: bool = False,
+        usage: Answer | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -93,6 +90,7 @@ class Transient(Exception):
         self.status = status
         self.maybe_billed = maybe_billed
         self.loading = loading
+        self.usage = usage
 
 
 class UselessAnswer(RowReject):
@@ -120,9 +118,13 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
             # Not followed: the key goes nowhere else.
             words = Words(f"it redirects to {headers.get('location')}: give that address, up to /v1")
         return from_status(status, words, model, wait_s=wait_by_headers(headers))
-    if malformed := _malformed(sdk, error):
-        html = str(getattr(error, "doc", "")).lstrip().startswith("<")
-        return Transient("html_answer" if html else "malformed_answer", malformed, maybe_billed=not html)
+    if isinstance(error.__cause__, Transient):  # by `limit_body`, inside the SDK
+        return error.__cause__
+    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
+        body = str(getattr(error, "doc", ""))
+        html = body.lstrip().startswith("<")
+        message = f"status 200 with broken JSON: {snippet(body) or one_line(error)}"
+        return Transient("html_answer" if html else "malformed_answer", message, maybe_billed=not html)
     # One backend raises APITimeoutError for a refused connection too; the chain of causes shows the difference.
     causes = list(_causes(error))
     sent = not any(type(cause).__name__ in _NEVER_SENT for cause in causes)
@@ -131,15 +133,6 @@ def translate(sdk: ModuleType, error: Exception, model: str) -> Exception:
     if isinstance(error, sdk.APIError):
         return Transient("connection_lost", snippet(f"connection: {error.__cause__ or error}"), maybe_billed=sent)
     return error
-
-
-def _malformed(sdk: ModuleType, error: Exception) -> str | None:
-    """How a response with status 200 is no answer; None where that isn't what is wrong."""
-    if isinstance(error, (ValueError, RecursionError)):  # json.JSONDecodeError, bare
-        return f"status 200 with broken JSON: {snippet(getattr(error, 'doc', '')) or one_line(error)}"
-    if isinstance(error, sdk.APIResponseValidationError):
-        return "status 200 with JSON of another shape"
-    return next((str(cause) for cause in _causes(error) if isinstance(cause, ResponseTooLarge)), None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

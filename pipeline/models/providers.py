@@ -13,20 +13,19 @@ from typing import Any
 from pipeline.config.model_names import OPENAI_URL
 from pipeline.errors import RowReject
 from pipeline.models.adaptation import apply_changes, refused
-from pipeline.models.answer import Answer
-from pipeline.models.body_limit import limit_body
-from pipeline.models.chat import ChatRequest, OnQuotas, Provider
 from pipeline.models.error_words import seconds_until
 from pipeline.models.keys import Access, is_loopback, usable_proxy
-from pipeline.models.limiter import KINDS, Quota
-from pipeline.models.provider_errors import translate
+from pipeline.models.limiter import KINDS
+from pipeline.models.provider_errors import Transient, translate
 from pipeline.models.reading import read_anthropic, read_openai, shaped
+from pipeline.models.request import Answer, ChatRequest, OnQuotas, Provider, Quota
 
 # Anthropic's API never had the last ones, and spells a schema its own way; since its version 2026-10-21 it answers 400 to
 # sampling parameters, at any value.
 _NOT_ANTHROPIC = ("temperature", "top_p", "seed", "response_format", "logprobs", "top_logprobs")
 # Self-hosted servers often take any key; the SDK requires one.
 _NO_KEY = "no-key"
+_MOST_BYTES = 8_000_000
 # No provider's limit is longer than a month; waiting for one would stop a run for ever.
 _LONGEST_S = 32 * 86_400.0
 # A token of thoughts, from a slow server.
@@ -168,6 +167,24 @@ def _quota(limit: str | None, remaining: str | None, reset: str | None) -> Quota
         rate = min(rate, max(most - left, 1.0) / seconds)
         return Quota(rate, left, min(most, left + rate * seconds))
     return Quota(rate, left, max(left, 1.0))
+
+
+async def limit_body(response: Any) -> None:
+    """A hook of httpx's clients: reads an answer's body here, and no further than any answer is long. Raises Transient.
+
+    Compressed, a megabyte can hold a gigabyte.
+    """
+    # Files come by GET.
+    if response.request.method != "POST":
+        return
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > _MOST_BYTES:
+            await response.aclose()
+            raise Transient("malformed_answer", f"a response of more than {_MOST_BYTES:,} bytes", maybe_billed=True)
+    # As its own `aread` would.
+    response._content = bytes(body)
 
 
 def _content(response: Any) -> Any:

@@ -12,33 +12,31 @@ What becomes of a response, by the server's word for its end, in whatever case:
 Thoughts are kept apart from the text, wherever a server puts them: in fields or parts of their own, or in the text.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.provider_errors import Transient, UselessAnswer, from_body, snippet
+from pipeline.models.request import Answer
 from pipeline.models.thoughts import split_thoughts, without_end_tokens
 from pipeline.models.usage import part, with_anthropic_tokens, with_openai_tokens
 from pipeline.text import replace_surrogates
 
-_WHOLE = set("stop end_turn stop_sequence eos eos_token end complete completed finished stop_token endoftext".split())
-_CUT = set(
-    "length max_tokens model_length model_context_window_exceeded max_output_tokens max_length token_limit limit "
-    "error_limit".split()
-)
-_FILTERED = set(
-    "content_filter content_filtered safety sensitive recitation blocklist blocked prohibited_content spii image_safety "
-    "language guardrail_intervened data_inspection_failed error_toxic".split()
-)
-# A failure at the server, which passes.
-_FAILED = set(
-    "error abort aborted insufficient_system_resource network_error server_error internal_error internal_server_error "
-    "overloaded timeout timed_out cancelled canceled load unload other".split()
-)
+_ENDS = {
+    "stop": "stop end_turn stop_sequence eos eos_token end complete completed finished stop_token endoftext",
+    "length": "length max_tokens model_length model_context_window_exceeded max_output_tokens max_length token_limit limit "
+    "error_limit",
+    "refused": "refusal",
+    # And what else begins so, as Gemini's "content_filter: PROHIBITED_CONTENT".
+    "content_filter": "safety sensitive recitation blocklist blocked prohibited_content spii image_safety language "
+    "guardrail_intervened data_inspection_failed error_toxic",
+    # At the server, which passes.
+    "failed": "error abort aborted insufficient_system_resource network_error server_error internal_error "
+    "internal_server_error overloaded timeout timed_out cancelled canceled load unload other",
+}
+_KINDS = {word: kind for kind, words in _ENDS.items() for word in words.split()}
 REASONED_ONLY = "reasoning_used_all_tokens"
 _MOST_LOGPROBS = 1024
 _THOUGHT_LISTS = ("reasoning_details", "thinking_blocks")
@@ -160,10 +158,7 @@ def _word(finish: Any) -> str | None:
 def _kind(word: str | None) -> str:
     """What that word means: stop, length, content_filter, refused, failed, or "" for what is unknown."""
     plain = (word or "stop").lower().removeprefix("finish_reason_").replace("-", "_").strip()
-    kinds = {"stop": _WHOLE, "length": _CUT, "content_filter": _FILTERED, "refused": {"refusal"}, "failed": _FAILED}
-    known = next((kind for kind, words in kinds.items() if plain in words), "")
-    # Gemini's: "content_filter: PROHIBITED_CONTENT".
-    return known or ("content_filter" if re.match(r"content_?filter", plain) else "")
+    return "content_filter" if plain.startswith(("content_filter", "contentfilter")) else _KINDS.get(plain, "")
 
 
 def _parts(content: Any) -> tuple[str, str, str]:
@@ -222,9 +217,8 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     if kind == "content_filter":
         raise UselessAnswer("content_filter", counted, answer=snippet(text), finish=snippet(str(finish), 60))
     if kind == "failed":
-        failed = Transient("server_error", snippet(f"status 200, and the server gave up: {finish}"), maybe_billed=True)
-        failed.usage = counted
-        raise failed
+        message = snippet(f"status 200, and the server gave up: {finish}")
+        raise Transient("server_error", message, maybe_billed=True, usage=counted)
     if not kind:
         raise UselessAnswer("unexpected_end", counted, finish=snippet(str(finish), 60), answer=snippet(text))
     if not text.strip():

@@ -9,14 +9,14 @@ from itertools import islice
 
 _NAMES = "think|thinking|thought|reasoning|seed:think"
 _TAG = re.compile(
-    rf"<(?P<end1>/?)(?P<name1>{_NAMES})>"
-    r"|\[(?P<end2>/?)THINK\]"  # Magistral
-    r"|◁(?P<end3>/?)think▷"  # Kimi-VL
-    r"|<\|(?P<end4>begin|end)_of_thought\|>"  # OpenThinker
-    r"|(?P<end5><\|channel>(?:thought|analysis)|<channel\|>)",  # Gemma
+    rf"</?(?:{_NAMES})>"
+    r"|\[/?THINK\]"  # Magistral
+    r"|◁/?think▷"  # Kimi-VL
+    r"|<\|(?:begin|end)_of_thought\|>"  # OpenThinker
+    r"|<\|channel>(?:thought|analysis)|<channel\|>",  # Gemma
     re.IGNORECASE,
 )
-_CLOSING = {"/", "end", "<channel|>"}
+_CLOSING = re.compile(r"\W/|<\|end|<channel", re.IGNORECASE)
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…; without its control
 # tokens: analysis…assistantfinal…
 _CHANNEL = re.compile(r"(?:<\|end\|>\s*)?(?:<\|start\|>\s*\w*\s*)?<\|channel\|>")
@@ -78,8 +78,8 @@ def _next_thought(text: str) -> tuple[int, int, int, int] | None:
     for ending in tags:
         if not _closes(ending) or _in_code(text, ending):
             continue
-        openings = [tag for tag in tags if tag.end() <= ending.start() and _kind(tag) == _kind(ending)]
-        openings = [tag for tag in openings if not _closes(tag)]
+        before = [tag for tag in tags if tag.end() <= ending.start()]
+        openings = [tag for tag in before if _kind(tag) == _kind(ending) and not _closes(tag)]
         if not openings and not _mentioned(text, ending):
             return 0, 0, ending.start(), ending.end()
         if openings and _has_own_lines(text, openings[-1], ending):
@@ -88,11 +88,13 @@ def _next_thought(text: str) -> tuple[int, int, int, int] | None:
 
 
 def _closes(tag: re.Match[str]) -> bool:
-    return any(end.lower() in _CLOSING for end in tag.groupdict().values() if end)
+    return bool(_CLOSING.match(tag[0]))
 
 
 def _kind(tag: re.Match[str]) -> str:
-    return (tag["name1"] or str(tag.lastgroup)).lower()
+    """The same for both tags of a pair."""
+    words = re.findall("[a-z]+", tag[0].lower())
+    return next(str(word) for word in words if word not in ("begin", "end", "of"))
 
 
 def _quoted(text: str, tag: re.Match[str]) -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from pipeline.models.answer import Answer
+from pipeline.models.request import Answer
 
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10**6
@@ -64,12 +64,16 @@ class _Counts:
         self.odd = False
 
     def needed(self, holder: Any, name: str) -> int:
-        value = part(holder, name)
-        return self._read(math.nan if value is None else value)
+        return self.further(holder, name, missing=math.nan)
 
-    def further(self, holder: Any, name: str) -> int:
-        """0 where there is none."""
-        return self._read(part(holder, name) or 0)
+    def further(self, holder: Any, name: str, missing: float = 0) -> int:
+        value = part(holder, name)
+        value = missing if value is None else value
+        if not _is_count(value):
+            self.odd = True
+            with suppress(TypeError, ValueError, OverflowError):
+                value = 0 if isinstance(value, bool) else math.ceil(float(value))
+        return value if _is_count(value) else 0
 
     def discount(self, holder: Any, name: str) -> int:
         """A count that makes the call cheaper: one that can't be right is no reason to pay more than the full price."""
@@ -81,16 +85,6 @@ class _Counts:
         completion = max(completion + (thoughts if thoughts > completion else 0), total - prompt)
         counted = replace(answer, prompt_tokens=prompt, completion_tokens=completion, reasoning_tokens=thoughts)
         return replace(counted, uncounted=self.odd)
-
-    def _read(self, value: Any) -> int:
-        if _is_count(value):
-            return int(value)
-        self.odd = True
-        try:
-            number = math.ceil(float(value))
-        except (TypeError, ValueError, OverflowError):
-            return 0
-        return number if _is_count(number) and not isinstance(value, bool) else 0
 
 
 def _is_count(value: Any) -> bool:

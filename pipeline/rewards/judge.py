@@ -19,10 +19,11 @@ from typing import Any
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import RewardSettings
 from pipeline.errors import RowReject
-from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
+from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.models.factory import identity, request_params
 from pipeline.models.journal import Answer
 from pipeline.models.provider_errors import snippet
+from pipeline.models.request import ChatRequest
 from pipeline.prompts import JudgePrompts
 from pipeline.rewards.base import Item, RewardModel, Score
 from pipeline.schema import digest

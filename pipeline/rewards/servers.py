@@ -26,12 +26,12 @@ from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import loading
 from pipeline.models import event_loop
-from pipeline.models.body_limit import ResponseTooLarge, limit_body
 from pipeline.models.error_words import read_words, wait_by_headers
 from pipeline.models.event_loop import each_row
 from pipeline.models.keys import Access, access, is_loopback, usable_proxy
 from pipeline.models.limiter import limiter_for
 from pipeline.models.provider_errors import Transient, from_status, snippet
+from pipeline.models.providers import limit_body
 from pipeline.models.retry import Breaker, retrying
 from pipeline.rewards.base import Item, RewardModel, Score
 from pipeline.schema import digest
@@ -198,8 +198,6 @@ class ServerReward(RewardModel):
             try:
                 async with asyncio.timeout(self._settings.timeout_s):
                     response = await self._client.post(reveal(self._api.url), json=body)
-            except ResponseTooLarge as error:
-                raise Transient("malformed_answer", str(error)) from None
             except (TimeoutError, httpx2.TimeoutException):
                 raise Transient("timed_out", "no answer within the time-out") from None
             except (httpx2.HTTPError, OSError) as error:

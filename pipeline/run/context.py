@@ -18,7 +18,7 @@ from pipeline.models.batch import ledger
 from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.journal import Journal
-from pipeline.models.journal_parts import own_journal
+from pipeline.models.journal_files import own_journal
 from pipeline.models.local import catalog, download
 from pipeline.prompts import Prompts
 from pipeline.rewards.base import RewardModel

@@ -5,7 +5,7 @@ from itertools import groupby
 import pyarrow as pa
 
 from pipeline.errors import RowReject
-from pipeline.models.answer import Answer
+from pipeline.models.request import Answer
 from pipeline.models.thoughts import control_token
 
 # The columns that name a query. Its samples are neighbours, in order.

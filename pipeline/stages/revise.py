@@ -25,8 +25,9 @@ from pipeline import schema
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, ReviserSettings
 from pipeline.errors import RowReject
-from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
+from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.models.factory import request_params
+from pipeline.models.request import ChatRequest
 from pipeline.models.thoughts import control_token, without_end_tokens
 from pipeline.prompts import Prompts, fence, response_format
 from pipeline.stages import branches, edits

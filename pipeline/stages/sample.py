@@ -10,9 +10,9 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.labels.templates import Messages, with_system
-from pipeline.models.answer import Answer
-from pipeline.models.chat import ChatModel, ChatRequest, OnProgress
+from pipeline.models.chat import ChatModel, OnProgress
 from pipeline.models.factory import request_params, system_prompt
+from pipeline.models.request import Answer, ChatRequest
 from pipeline.stages.common import check_control_tokens, cut_off, query_groups, row_seed
 from pipeline.storage.stage_files import RowResult, StageOutput, collect
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from pipeline.config.settings import PolicySettings
 from pipeline.models import factory
-from pipeline.models.chat import ChatRequest
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.request import ChatRequest
 from pipeline.schema import digest
 from tests.benchmarks.measure import peak_mb
 from tests.loopback import KEY

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.models.chat import Provider
+from pipeline.models.request import Provider
 from pipeline.rewards.base import RewardModel
 from tests.benchmarks.measure import Figure, child, peak_mb
 

@@ -10,10 +10,11 @@ from typing import Any
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import RowReject
 from pipeline.models import factory
-from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import each_row, run
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.request import ChatRequest
 from tests.loopback import LoopbackServer
 
 PROVIDERS = ("openai", "anthropic")

@@ -11,7 +11,8 @@ import pytest
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import ConfigError, ProviderStopped, RowReject
-from pipeline.models import chat, factory
+from pipeline.models import factory
+from pipeline.models import request as requests
 from pipeline.models.batch.anthropic import AnthropicBatches
 from pipeline.models.batch.ledger import unfinished
 from pipeline.models.batch.openai import OpenAIBatches
@@ -203,7 +204,7 @@ def test_further_parameters_stand_in_the_body(loopback: Start, journal: Journal)
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Blue?"}]
     for provider in PROVIDERS:
         model = model_in_batches(address(server, provider), journal, provider)
-        asked = chat.ChatRequest(turns, 33, {"temperature": 0.5, "extra_body": {"top_k": 4}})
+        asked = requests.ChatRequest(turns, 33, {"temperature": 0.5, "extra_body": {"top_k": 4}})
         run(model.ask("sample", asked))
     for request in seen:
         assert (request.system, request.user_turns, request.max_tokens) == ("Be brief.", ["Blue?"], 33)
@@ -246,6 +247,6 @@ def test_samples_of_one_query_are_requests_of_their_own(loopback: Start, journal
     model = model_in_batches(address(server, provider), journal, provider)
     turns = [{"role": "user", "content": "Why?"}]
     answers = each_row(
-        range(3), lambda seed: model.ask("sample", chat.ChatRequest(turns, 50, {"seed": seed})), workers=3
+        range(3), lambda seed: model.ask("sample", requests.ChatRequest(turns, 50, {"seed": seed})), workers=3
     )
     assert desk.sizes == [3] and len(answers) == 3

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tenacity import wait_none
 
 from pipeline.cli.main import main
 from pipeline.errors import ProviderStopped
@@ -27,7 +28,7 @@ Start = Callable[..., LoopbackServer]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, quick_and_keyed: None) -> None:
-    monkeypatch.setattr(openai_batches, "_FILE_WAITS_S", (0.01, 0.01))
+    monkeypatch.setattr(openai_batches.OpenAIBatches._create.retry, "wait", wait_none())  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ from tenacity import wait_none
 
 from pipeline.config.settings import PolicySettings
 from pipeline.errors import BudgetReached, RowReject
-from pipeline.models import chat, factory, retry
+from pipeline.models import factory, retry
+from pipeline.models import request as requests
 from pipeline.models.batch import ledger as batch_ledger
 from pipeline.models.batch.ledger import BatchLedger
-from pipeline.models.chat import ChatModel, ChatRequest
+from pipeline.models.chat import ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
+from pipeline.models.request import ChatRequest
 from pipeline.run.context import Context
 from tests.loopback import LoopbackServer, Reply
 from tests.loopback.batches import EXPIRED, BatchDesk
@@ -78,7 +80,7 @@ def billed(server: LoopbackServer, share: float = 0.5) -> float:
 
 
 def worst(text: str, share: float = 0.5) -> float:
-    prompt = chat.upper_bound_tokens(ChatRequest([{"role": "user", "content": text}], 200))
+    prompt = requests.upper_bound_tokens(ChatRequest([{"role": "user", "content": text}], 200))
     return share * (prompt * INPUT + 200 * OUTPUT) / 1e6
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models import chat, provider_errors
+from pipeline.models import provider_errors
+from pipeline.models import request as requests
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Answer, Journal
 from pipeline.models.retry import BREAKER, FIRST_ROWS
@@ -70,7 +71,7 @@ def test_system_turns_and_further_parameters_arrive(loopback: Start, journal: Jo
     for provider in PROVIDERS:
         model = model_at(address(server, provider), journal, provider)
         params = {"temperature": 0.5, "response_format": {"type": "json_object"}, "extra_body": {"top_k": 4}}
-        run(model.ask("sample", chat.ChatRequest(turns, 33, params)))
+        run(model.ask("sample", requests.ChatRequest(turns, 33, params)))
     for request in seen:
         assert (request.system, request.user_turns, request.max_tokens) == ("Be brief.", ["Blue?"], 33)
         assert (request.model, request.params["top_k"]) == ("model-1", 4)

@@ -386,7 +386,7 @@ def test_a_busy_file_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.M
     def busy(path: Path) -> None:
         raise sqlite3.OperationalError("database is locked")
 
-    monkeypatch.setattr("pipeline.models.journal_damage.check_file", busy)
+    monkeypatch.setattr("pipeline.models.journal_files.check_file", busy)
     with pytest.raises(StorageError, match="database is locked"):
         Journal(path)
     assert not list(tmp_path.glob("*damaged*"))

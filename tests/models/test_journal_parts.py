@@ -6,10 +6,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.models.answer import Answer
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Journal
-from pipeline.models.journal_parts import locks_hold, own_journal
+from pipeline.models.journal_files import locks_hold, own_journal
+from pipeline.models.request import Answer
 
 
 def test_workers_find_older_answers_and_the_next_process_finds_theirs(tmp_path: Path) -> None:

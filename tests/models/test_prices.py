@@ -15,9 +15,9 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import CurationConfig, PolicySettings, ReviserSettings
 from pipeline.errors import ConfigError
 from pipeline.models import factory
-from pipeline.models.answer import Answer
 from pipeline.models.cost import Price
 from pipeline.models.prices import price_of
+from pipeline.models.request import Answer
 from pipeline.run import pricing
 
 GPT_4O_MINI = Price(0.15, 0.075, 0.60, 0.15)

@@ -12,11 +12,11 @@ from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import PolicySettings, ReviserSettings
 from pipeline.errors import RowReject
 from pipeline.models import adaptation, factory
-from pipeline.models.answer import Answer
-from pipeline.models.chat import THOUGHT_TOKENS, ChatModel, ChatRequest
+from pipeline.models.chat import THOUGHT_TOKENS, ChatModel
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import run
 from pipeline.models.journal import Journal
+from pipeline.models.request import Answer, ChatRequest
 from pipeline.models.thoughts import control_token, split_thoughts, without_end_tokens
 from pipeline.schema import digest
 from tests.loopback import LoopbackServer

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline.models.answer import Answer
 from pipeline.models.journal import Journal
+from pipeline.models.request import Answer
 from tests.loopback import LoopbackServer
 from tests.models.odd import ANTHROPIC, OPENAI, SAID, choice, told
 

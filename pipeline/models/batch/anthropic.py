@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.provider_errors import Transient, from_body
 from pipeline.models.providers import AnthropicProvider
+from pipeline.models.request import Answer
 
 
 class AnthropicBatches(BatchApi):

@@ -8,12 +8,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.models.answer import Answer
+from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.batch.ledger import Batch
-from pipeline.models.chat import ChatRequest
-from pipeline.models.provider_errors import without_keys
+from pipeline.models.provider_errors import Transient, UselessAnswer, without_keys
 from pipeline.models.providers import SdkProvider
 from pipeline.models.reading import shaped
+from pipeline.models.request import Answer, ChatRequest
 
 Result = TypeVar("Result")
 # Up to 256 MB are sent.
@@ -145,6 +145,15 @@ class BatchApi(ABC):
         """A result line of the ledger as an answer. Raises what a live call raises."""
         with shaped(text):
             return self.read(json.loads(text), max_tokens)
+
+    def outcome(self, text: str) -> Answer | Exception:
+        """What a result line holds: an answer, be it of use or not, or why there is none."""
+        try:
+            return self.read_kept(text, 0)
+        except UselessAnswer as useless:
+            return useless.usage
+        except (RowReject, Transient, ProviderStopped) as failure:
+            return failure
 
 
 def _parse(lines: Iterable[bytes], wanted: set[str]) -> list[tuple[str, str]]:

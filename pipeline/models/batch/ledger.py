@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from pipeline.errors import StorageError
-from pipeline.models.journal_damage import check_file
+from pipeline.models.journal_files import check_file
 from pipeline.storage.atomic import private_file
 from pipeline.storage.location import local_side
 

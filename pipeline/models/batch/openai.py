@@ -4,20 +4,21 @@ Limits per file: 50,000 requests and 200 MB. A batch carries our key as metadata
 be found again after a kill between sending and noting the provider's id.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
+
 from pipeline.errors import ProviderStopped, RowReject
-from pipeline.models.answer import Answer
 from pipeline.models.batch.api import TRANSFER_S, BatchApi, Line, Look, Problem
 from pipeline.models.batch.ledger import Batch
 from pipeline.models.error_words import read_words
 from pipeline.models.provider_errors import Transient, from_status, snippet
 from pipeline.models.providers import OpenAIProvider
+from pipeline.models.request import Answer
 
 _NOTE = "figa_batch"
 _ENDED = ("completed", "failed", "expired", "cancelled")
@@ -28,7 +29,10 @@ _NO_FILE = re.compile(
     r"|file_not_found",
     re.IGNORECASE,
 )
-_FILE_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def _lacks_file(error: BaseException) -> bool:
+    return isinstance(error, RowReject) and bool(_NO_FILE.search(str(error.evidence.get("error"))))
 
 
 class OpenAIBatches(BatchApi):
@@ -53,19 +57,13 @@ class OpenAIBatches(BatchApi):
                 await self.call(self._files.delete(file.id))
             raise
 
+    @retry(retry=retry_if_exception(_lacks_file), wait=wait_exponential(), stop=stop_after_attempt(6), reraise=True)
     async def _create(self, file_id: str, key: str) -> str:
         """A batch of an uploaded file, which the provider may not know yet a moment after it took it."""
-        for wait_s in (*_FILE_WAITS_S, None):
-            created = self._batches.create(
-                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: key}
-            )
-            try:
-                return str((await self.call(created)).id)
-            except RowReject as reject:
-                if wait_s is None or not _NO_FILE.search(str(reject.evidence.get("error"))):
-                    raise
-            await asyncio.sleep(wait_s)
-        raise AssertionError("unreachable")
+        created = self._batches.create(
+            input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={_NOTE: key}
+        )
+        return str((await self.call(created)).id)
 
     async def find(self, batch: Batch, others: set[str]) -> str | None:
         async with self.within(TRANSFER_S):
@@ -84,11 +82,9 @@ class OpenAIBatches(BatchApi):
         counts = batch.request_counts
         problems = []
         if batch.status == "failed":
-            errors = batch.errors.data if batch.errors else None
-            problems = [
-                Problem(e.line, e.code or "", snippet(e.message or "", 300), _passes(e.code or "", e.message or ""))
-                for e in errors or []
-            ]
+            for error in (batch.errors.data if batch.errors else None) or []:
+                passing = error.code == _TOO_MUCH or bool(_NO_FILE.search(f"{error.code} {error.message}"))
+                problems.append(Problem(error.line, error.code or "", snippet(error.message or "", 300), passing))
             problems = problems or [Problem(None, "failed", "the provider gives no reason")]
         return Look(
             batch.status,
@@ -121,10 +117,6 @@ class OpenAIBatches(BatchApi):
     async def discard(self, look: Look) -> None:
         if look.source:
             await self.call(self._files.delete(look.source))
-
-
-def _passes(code: str, message: str) -> bool:
-    return code == _TOO_MUCH or bool(_NO_FILE.search(f"{code} {message}"))
 
 
 def _file_name(batch: Batch) -> str:

@@ -10,9 +10,8 @@ there. What becomes of a request:
     its batch or result file is gone       sent again; the lost answer counts at its worst case, if it may have been billed
     the batch API itself can't be used     ProviderStopped; what was sent stays in the ledger
 
-A request that the ledger has in a batch is never sent again before that batch has ended without a result for it. A kill
-between the note that a batch will be sent and the provider's id for it leaves unknown whether it exists: the provider's list
-decides (`find`). A batch that is missing from that list would be paid for twice.
+A kill between the note that a batch will be sent and the provider's id for it leaves unknown whether it exists: the provider's
+list decides (`find`). A batch that is missing from that list would be paid for twice.
 """
 
 import asyncio
@@ -27,14 +26,12 @@ from typing import Any, TypeVar
 from pipeline.config.settings import PolicySettings, ReviserSettings, RewardSettings
 from pipeline.errors import ProviderStopped, RowReject
 from pipeline.models.adaptation import refused
-from pipeline.models.answer import Answer
 from pipeline.models.batch.api import BatchApi, Line, Look, Problem, cut, refusal
 from pipeline.models.batch.ledger import Batch, BatchLedger
-from pipeline.models.batch.room import Room
-from pipeline.models.batch.waiting import ResultFiles, Waiting, WaitingRequests, present
-from pipeline.models.chat import ChatRequest, OnQuotas
+from pipeline.models.batch.waiting import ResultFiles, Room, Waiting, WaitingRequests, present
 from pipeline.models.cost import Budget, Price
 from pipeline.models.provider_errors import Transient, reason_of, snippet
+from pipeline.models.request import Answer, ChatRequest, OnQuotas
 from pipeline.models.retry import retrying
 from pipeline.schema import digest
 
@@ -200,7 +197,6 @@ class BatchProvider:
                 raise
 
         self.ledger.name(batch.key, await self._usable(create, patience=_PATIENCE))
-        self._room.sent(batch.key)
         self._start(batch.key, self._follow(batch.key))
         return batch.key
 
@@ -220,16 +216,15 @@ class BatchProvider:
     async def _follow(self, key: str) -> None:
         """Follow a batch to its end, and hand its results to those who wait for them."""
         batch = self.ledger.batch(key)
-        # Killed before the id was noted: the provider may have the batch or not.
-        uncertain = batch.id is None
-        if uncertain:
-            batch_id = await self._usable(self._find, batch)
-            if batch_id is None:
-                self._waiting.finish(key)
-                self._requeue(key)
-                return
+        # Not noted before a kill: the provider may have the batch or not.
+        batch_id = batch.id or await self._usable(self._find, batch)
+        if batch_id is None:
+            self._waiting.finish(key)
+            self._requeue(key)
+            return
+        if batch.id is None:
             self.ledger.name(key, batch_id)
-        look = await self._ended(key)
+        look = await self._ended(key, batch_id)
         if look is None:
             self._waiting.give_up(key, "the provider knows nothing of the batch any more")
             return
@@ -243,9 +238,9 @@ class BatchProvider:
         if look.ran and (not look.files or not all(read)):
             self._waiting.give_up(key, f"the batch is {look.state}, and its results are gone at the provider")
             return
-        if uncertain and look.files and not files.found:
+        if batch.id is None and look.files and not files.found:
             # Found by its size alone, and another program's.
-            self._strangers.add(str(self.ledger.batch(key).id))
+            self._strangers.add(batch_id)
             self.ledger.name(key, None)
             await self._follow(key)
             return
@@ -256,9 +251,8 @@ class BatchProvider:
             error = Transient("batch_item_missing", f"the batch is {look.state}, without a result for this request")
             self._waiting.pop(one).fail(error)
 
-    async def _ended(self, key: str) -> Look | None:
+    async def _ended(self, key: str, batch_id: str) -> Look | None:
         """Look at a batch until it has ended, None when it is gone; the ledger keeps its progress."""
-        batch_id = str(self.ledger.batch(key).id)
         last = None
         while True:
             look: Look | None = await self._usable(

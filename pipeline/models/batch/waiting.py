@@ -1,4 +1,4 @@
-"""The requests that rows wait for, the money that requests in batches hold, and the result files that answer them.
+"""The requests that rows wait for, the money that requests in batches hold, the files that answer them, and room for more.
 
 A request holds its worst case, in the ledger and the budget, from the note that it will be sent. While a row waits for it,
 the row's own reservation replaces this in the budget. A result that no row waits for holds what it cost.
@@ -6,16 +6,16 @@ the row's own reservation replaces this in the budget. A result that no row wait
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pipeline.errors import CurationError, ProviderStopped, RowReject
+from pipeline.errors import CurationError, RowReject
 from pipeline.models.batch.api import BatchApi
 from pipeline.models.batch.ledger import BatchLedger
-from pipeline.models.chat import ChatRequest, upper_bound_tokens
 from pipeline.models.cost import Budget, Price
-from pipeline.models.provider_errors import Transient, UselessAnswer
+from pipeline.models.provider_errors import Transient
+from pipeline.models.request import Answer, ChatRequest, upper_bound_tokens
 
 Result = TypeVar("Result")
 GONE = (404, 410)
@@ -103,15 +103,12 @@ class WaitingRequests(dict[str, Waiting]):
 
     def _cost(self, text: str) -> float | None:
         """A result's cost in US dollars; None when it doesn't say, so that its worst case goes on counting."""
-        try:
-            usage = self._api.read_kept(text, 0)
-        except UselessAnswer as useless:
-            usage = useless.usage
-        except (RowReject, ProviderStopped):
-            return 0.0
-        except Transient:
-            return None
-        return self._price.of(usage) if usage.prompt_tokens and not usage.uncounted else None
+        match self._api.outcome(text):
+            case Answer() as usage:
+                return self._price.of(usage) if usage.prompt_tokens and not usage.uncounted else None
+            case Transient():
+                return None
+        return 0.0
 
 
 async def present(call: Callable[[], Awaitable[Result]], looks: int, pause_s: float) -> Result | None:
@@ -144,7 +141,7 @@ class ResultFiles:
             async for group in groups:
                 new: dict[str, str] = {}
                 for custom_id, text in group:
-                    if not self._is_answer(text):
+                    if not isinstance(self._api.outcome(text), Answer):
                         self._refused[custom_id] = text
                     elif custom_id not in self._answered:
                         new.setdefault(custom_id, text)
@@ -156,12 +153,53 @@ class ResultFiles:
         """When all files are read: keep the refusals of requests without an answer."""
         self._waiting.keep(self._key, [(one, text) for one, text in self._refused.items() if one not in self._answered])
 
-    def _is_answer(self, text: str) -> bool:
-        """Whether a result line holds what the model said, be it of use or not."""
-        try:
-            self._api.read_kept(text, 0)
-        except UselessAnswer:
-            return True
-        except (RowReject, Transient, ProviderStopped):
-            return False
-        return True
+
+class Room:
+    """How much of ours a provider takes at a time, learned from its refusals: accounts have a limit on tokens that wait.
+
+    After a batch is refused for lack of room, batches are sent one by one, each when the one before is accepted; when it was
+    the only one of ours, they are half as large. Only the sender waits for room; batches that are followed never wait for each
+    other. most_requests: per batch, at most.
+    """
+
+    def __init__(self, most_requests: int, pause_s: float) -> None:
+        self.most_requests = most_requests
+        self.refused_in_a_row = 0
+        self.is_tight = False
+        self._wanted = False
+        self._pause_s = pause_s
+        self._sent = ""
+        self._accepted: asyncio.Future[bool] | None = None
+
+    async def accepted(self, key: str) -> bool:
+        """Wait until the provider has accepted the batch that was just sent, or refused it."""
+        self._sent, self._accepted = key, asyncio.get_running_loop().create_future()
+        return await self._accepted
+
+    def accepts(self, key: str) -> None:
+        self.refused_in_a_row = 0
+        self._decide(key, True)
+
+    def refuses(self, key: str, size: int, *, lacks_room: bool, alone: bool) -> None:
+        """alone: nothing else of ours is there, so that the batch itself may be too large."""
+        # Of several batches of one size, the first counts for all.
+        self.refused_in_a_row += size <= self.most_requests
+        if lacks_room:
+            if alone:
+                self.most_requests = min(self.most_requests, max(1, size // 2))
+            self.is_tight = self._wanted = True
+        self._decide(key, False)
+
+    def _decide(self, key: str, accepted: bool) -> None:
+        if key == self._sent and self._accepted and not self._accepted.done():
+            self._accepted.set_result(accepted)
+
+    async def wait(self, others: Collection[asyncio.Task[Any]], *, now: bool = False) -> None:
+        """After a refusal: wait until one of our other batches has ended or, where there is none, a while."""
+        if not self._wanted and not now:
+            return
+        self._wanted = False
+        if others:
+            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(self._pause_s)

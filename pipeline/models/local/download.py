@@ -26,6 +26,10 @@ _WHEEL_BYTES = 200_000_000
 _log = logging.getLogger(__name__)
 
 
+def _silent(what: str, done: int, total: int) -> None:
+    """The progress of a download that nobody looks at."""
+
+
 def cache_folder() -> Path:
     """$FIGA_CACHE, else the user's cache folder for this program."""
     import platformdirs
@@ -34,19 +38,18 @@ def cache_folder() -> Path:
 
 
 def fetch(
-    model: LocalModel, *, cache: Path | None = None, progress: Progress | None = None, warn: Warn | None = None
+    model: LocalModel, *, cache: Path | None = None, progress: Progress = _silent, warn: Warn = _log.warning
 ) -> Path:
-    """The model's verified GGUF file. Raises ModelUnavailable when no source has it. `warn` is logging by default."""
+    """The model's verified GGUF file. Raises ModelUnavailable when no source has it."""
     folder = (cache or cache_folder()).absolute()
     target = folder / model.filename
-    progress = progress or (lambda what, done, total: None)
     try:
         if _is_verified(target, model):
             return target
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, model, progress):
             if not _is_verified(target, model):  # another process may have fetched it while this one waited
-                _obtain(model, target, progress, warn or _log.warning)
+                _obtain(model, target, progress, warn)
     except OSError as error:
         raise ModelUnavailable(
             f"model {model.name} ({model.size_mb} MB) can't be kept in {folder}: {error.strerror or error}; "
@@ -56,7 +59,7 @@ def fetch(
 
 
 def fetch_or_fallback(
-    name: str, *, cache: Path | None = None, progress: Progress | None = None, warn: Warn | None = None
+    name: str, *, cache: Path | None = None, progress: Progress = _silent, warn: Warn = _log.warning
 ) -> tuple[LocalModel, Path]:
     """The model called `name` and its file, or its fallback with a warning; raises the first error if neither is there."""
     model = catalog.get(name)
@@ -70,7 +73,7 @@ def fetch_or_fallback(
             path = fetch(stand_in, cache=cache, progress=progress, warn=warn)
         except ModelUnavailable:
             raise error from None
-        (warn or _log.warning)(f"using {stand_in.name} instead: {error}")
+        warn(f"using {stand_in.name} instead: {error}")
         return stand_in, path
 
 

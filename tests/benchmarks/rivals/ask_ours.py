@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pipeline.config.settings import PolicySettings
 from pipeline.models import factory
-from pipeline.models.chat import ChatRequest
 from pipeline.models.cost import Budget
 from pipeline.models.event_loop import each_row
 from pipeline.models.journal import Journal
+from pipeline.models.request import ChatRequest
 
 if __name__ == "__main__":
     prompts, answers, url, workers = sys.argv[1:]
