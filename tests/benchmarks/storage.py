@@ -79,7 +79,7 @@ def _read(path: Path) -> pa.Table:
 def _rewrite(path: Path, sources: list[Path]) -> None:
     """All files as one, with the columns and options of a published one."""
     options = schema.parquet_options(schema.PUBLISHED)
-    tables = [_read(source).select(schema.PUBLISHED.names).cast(schema.PUBLISHED) for source in sources]
+    tables = [schema.complete(_read(source)).cast(schema.PUBLISHED) for source in sources]
     pq.write_table(pa.concat_tables(tables), path, row_group_size=1024, **options)
     _flush(path)
 
