@@ -111,7 +111,7 @@ def add_run_settings(p: argparse.ArgumentParser) -> None:
         default=[],
         help="settings (figa settings); repeatable",
     )
-    p.add_argument("--budget", metavar="USD", help="never spend more than this in the output folder")
+    p.add_argument("--budget", metavar="USD", help="stop before more than this is spent in the output folder")
     p.add_argument("--require-full-source", action="store_true", help="fail rather than use the bundled sample")
 
 
