@@ -7,6 +7,7 @@ import asyncio
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +61,11 @@ class SdkProvider(Provider):
         # The SDKs' own time-outs count silence only: a server that sends a byte now and then would hold us for ever.
         self._timeout_s = timeout_s
 
+    @cached_property
+    def _create(self) -> Any:
+        # The SDKs wrap all methods of a resource anew at each access.
+        return self.endpoint.with_raw_response.create
+
     async def close(self) -> None:
         await self.client.close()
 
@@ -68,7 +74,7 @@ class SdkProvider(Provider):
         timeout_s = self._timeout_s + request.thought_tokens * _SECONDS_A_THOUGHT
         try:
             async with asyncio.timeout(timeout_s):
-                response = (await self.endpoint.with_raw_response.create(**arguments, timeout=timeout_s)).http_response
+                response = (await self._create(**arguments, timeout=timeout_s)).http_response
                 content = _content(response)
         except Exception as error:
             refusal = getattr(error, "response", None)
@@ -142,7 +148,9 @@ class AnthropicProvider(SdkProvider):
 
 def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:
     """The quotas in a response's headers (`x-ratelimit-*` is OpenAI's), by kind, without unreadable ones."""
-    quotas = {}
+    quotas: dict[str, Quota] = {}
+    if not any("ratelimit" in name.lower() for name in headers):
+        return quotas
     for kind in KINDS:
         for pattern in ("x-ratelimit-{part}-{kind}", "anthropic-ratelimit-{kind}-{part}"):
             values = [headers.get(pattern.format(part=part, kind=kind)) for part in ("limit", "remaining", "reset")]

@@ -41,7 +41,7 @@ def split_thoughts(text: str) -> tuple[str, str]:
     >>> split_thoughts("<think>Four, or five?</think> Four.")
     (' Four.', 'Four, or five?')
     """
-    if _CHANNELS.search(text):
+    if "<|channel|>" in text and _CHANNELS.search(text):
         return _split_channels(text)
     if bare := _BARE_CHANNELS.fullmatch(text):
         return bare[2], bare[1].strip()
