@@ -63,7 +63,7 @@ class SdkProvider(Provider):
 
     @cached_property
     def _create(self) -> Any:
-        # The SDKs wrap all methods of a resource anew at each access.
+        # The SDKs wrap all methods of a resource at each access.
         return self.endpoint.with_raw_response.create
 
     async def close(self) -> None:
