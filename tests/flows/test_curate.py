@@ -33,6 +33,7 @@ def test_the_command_line_through_a_server_gives_the_same_bytes(
     assert "curate-hh-rlhf-all" in {item["name"] for item in listed}
 
 
+@pytest.mark.slow
 def test_a_target_is_met_in_the_same_steps(
     settings: Callable[..., CurationConfig], prefect: dict[str, str], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from tests.loopback import LoopbackServer
 from tests.loopback.batches import EXPIRED, BatchDesk
 from tests.loopback.engine import WIRES
 from tests.loopback.fixtures import loopback  # noqa: F401 - a fixture
-from tests.models.asking import KEYS, PROVIDERS, address
+from tests.models.asking import KEYS, address
 from tests.models.batching import start_child, texts
 
 Start = Callable[..., LoopbackServer]
@@ -66,7 +66,7 @@ def test_killed_between_sending_and_collecting(loopback: Start, tmp_path: Path) 
     assert server.completed == COUNT
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", ["openai", pytest.param("anthropic", marks=pytest.mark.slow)])
 def test_killed_between_two_result_files(loopback: Start, tmp_path: Path, provider: str) -> None:  # noqa: F811
     """OpenAI's output file and error file; Anthropic's results of two batches. Only what expired is sent again."""
 
@@ -85,7 +85,7 @@ def test_killed_between_two_result_files(loopback: Start, tmp_path: Path, provid
     assert sum(desk.sizes) == COUNT + 2 and server.completed == COUNT
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", ["openai", pytest.param("anthropic", marks=pytest.mark.slow)])
 def test_killed_between_sending_and_the_id(loopback: Start, tmp_path: Path, provider: str) -> None:  # noqa: F811
     """The batch is found: by its note at OpenAI, by its size at Anthropic, where another one of that size is passed by."""
     desk = BatchDesk()

@@ -46,7 +46,7 @@ print(json.dumps([peak_mb() - before, told]))
 """
 
 
-@pytest.mark.parametrize("kind", ["one value in every row", "one page"])
+@pytest.mark.parametrize("kind", ["one value in every row", pytest.param("one page", marks=pytest.mark.slow)])
 def test_a_row_group_is_read_in_slices_or_refused(tmp_path: Path, kind: str) -> None:
     import numpy as np
     import pyarrow as pa

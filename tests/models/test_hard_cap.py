@@ -28,7 +28,8 @@ CAP = 0.2
 # Anthropic's API has no total, and counts the cached tokens apart.
 _OPENAI_ALONE = ("total_beyond", "total_above", "error_above", "refused_above")
 CASES = [
-    (provider, kind)
+    # A call that is never answered takes its time-out.
+    pytest.param(provider, kind, marks=pytest.mark.slow if kind == "hang" and provider == "openai" else ())
     for provider in KEYS
     for kind in (*WITHIN, *ABOVE, *DROPPED)
     if provider == "openai" or kind not in _OPENAI_ALONE

@@ -49,7 +49,7 @@ def killed(config: CurationConfig) -> Path:
     return log
 
 
-@pytest.mark.parametrize("damage", ["deleted", "zeroed"])
+@pytest.mark.parametrize("damage", ["deleted", pytest.param("zeroed", marks=pytest.mark.slow)])
 def test_a_lost_log_is_told_with_the_sum_and_counts_against_the_budget(settings: Settings, damage: str) -> None:
     config = settings(run__workers=1, run__budget_usd=1000, **PRICED)
     log = killed(config)
