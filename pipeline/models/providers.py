@@ -4,10 +4,11 @@ A client belongs to one event loop: the shared one of `event_loop.py`.
 """
 
 import asyncio
+import gc
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -81,6 +82,7 @@ class SdkProvider(Provider):
             if refusal is not None:
                 on_quotas(read_quotas(refusal.headers))
             raise refused(self.translate(error), refusal.text if refusal is not None else "", arguments) from None
+        _freeze(self._sdk)
         on_quotas(read_quotas(response.headers))
         try:
             with shaped(response.text):
@@ -144,6 +146,12 @@ class AnthropicProvider(SdkProvider):
             form = {"type": "json_schema", "schema": schema["schema"]}
             params["output_config"] = {**params.get("output_config", {}), "format": form}
         return {"model": self.model, "messages": turns, "max_tokens": request.max_tokens, **params}
+
+
+@cache
+def _freeze(sdk: ModuleType) -> None:
+    """Once, after the first call: take what an SDK created for it out of the garbage collector's sight, as it stays."""
+    gc.freeze()
 
 
 def read_quotas(headers: Mapping[str, str]) -> dict[str, Quota]:
