@@ -147,6 +147,7 @@ def _shipped_file(model: str) -> Path:
 
 def _shipped(model: str) -> "PreTrainedTokenizerFast":
     """The tokenizer as `gguf.tokenizer_folder` writes it: one JSON object of both files' contents, by name."""
+    _silence_advice()
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -162,12 +163,16 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
 
 def _load(source: str | Path) -> "PreTrainedTokenizerFast":
     """Load from a folder or the Hub, never running code that comes with it."""
-    # Its advice to install torch is not for those who only tokenise.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _silence_advice()
     from transformers import AutoTokenizer
 
     with loading("labels.tokenizer", str(source)) as options:
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **options)
+
+
+def _silence_advice() -> None:
+    """What transformers says of a missing torch is not for those who only tokenise."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def describe(tokenizer: LabelTokenizer) -> dict[str, Any]:
