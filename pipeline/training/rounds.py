@@ -66,6 +66,9 @@ def run_rounds(
         settings = config.policy.model_copy(update={"model": model})
         policy = config.policy.model_copy(update={"system": factory.system_prompt(settings)})
         config = config.model_copy(update={"policy": policy})
+    if serve == SERVE and "concurrency" not in config.policy.model_fields_set:
+        # It generates for each request apart: several at a time only slow each other down, until they time out.
+        config = config.model_copy(update={"policy": config.policy.model_copy(update={"concurrency": 1})})
     name = base = _base(model, out)
     for number in range(1, count + 1):
         with served(name, out, serve, PORT) as url:
