@@ -37,6 +37,8 @@ from pipeline.storage.remote import RemotePath
 
 # Part of a served model's name, and so of what determines a round's data: it stays the same.
 PORT = 8471
+# Seconds that a server has to end. A run has four from a signal to its own end: a server with longer would outlive it.
+SERVER_ENDS_S = 2.0
 SERVE = "transformers serve {model} --host 127.0.0.1 --port {port}"
 Figures = dict[str, Any]
 
@@ -125,7 +127,7 @@ def served(model: str, folder: Path, command: str, port: int) -> Iterator[str]:
         finally:
             server.terminate()
             try:
-                server.wait(30)
+                server.wait(SERVER_ENDS_S)
             except subprocess.TimeoutExpired:
                 server.kill()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import interrupts
 from pipeline.cli.main import main
 from pipeline.config.settings import CurationConfig
 from pipeline.dataset.reader import read_manifest
@@ -79,6 +80,22 @@ def test_a_server_that_ends_is_named_and_a_taken_port_refused(tmp_path: Path) ->
         serve("no-such-program")
     with rounds.served("m", tmp_path, SERVE, port), pytest.raises(UsageError, match=f"port {port} is taken"):
         serve(SERVE)
+
+
+def test_a_server_that_ignores_the_signal_ends_before_its_run_would(tmp_path: Path) -> None:
+    script = tmp_path / "stubborn.py"
+    script.write_text(
+        "import http.server, os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "os.makedirs('v1/models')\n"
+        "http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')\n",
+        "utf-8",
+    )
+    port = free_port()
+    with rounds.served("base", tmp_path, f"{sys.executable} {script} {{port}}", port):
+        assert rounds._answers(port)
+    assert not rounds._answers(port)
+    assert rounds.SERVER_ENDS_S < interrupts._PATIENCE_S
 
 
 def test_a_models_name_is_needed_where_the_policy_cannot_be_trained(
