@@ -90,17 +90,15 @@ def test_a_trainer_sees_the_published_sequences_or_the_export_is_refused(opened:
             assert "--variant" in working or "--format sequences" in working
             assert variant in REFUSED.get(opened.name, {variant})
             continue
-        kept = 0
         for pair in opened.pairs:
             try:
                 made = checker.convert(pair)
             except RowReject as reject:
-                # A single pair is left out of the export, and is in its skipped.jsonl.
-                assert reject.reason == "tokenised_otherwise"
+                # LLaMA-Factory writes system turns in its own way, TIS-DPO's authors have none: skipped.jsonl has that pair.
+                assert reject.reason == "tokenised_otherwise" and pair["messages"][0]["role"] == "system"
+                assert name in ("llamafactory", "tis-dpo")
                 continue
-            kept += 1
             check(opened, name, layout, pair, made)
-        assert kept * 2 >= len(opened.pairs)
 
 
 def check(opened: SimpleNamespace, name: str, layout: formats.Variant, pair: dict[str, Any], made: list[Any]) -> None:
