@@ -118,6 +118,29 @@ def test_importing_stays_light(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(("call", "imported"), [("main()", False), ("main(sys.argv[1:])", True)])
+def test_a_build_of_its_own_process_needs_no_torch(
+    call: str, imported: bool, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    """A caller within another program finds transformers whole."""
+    pytest.importorskip("torch")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Why?", "chosen": "It is so.", "initial": "It was.", "revised": "It is."}\n')
+    out = tmp_path / "out"
+    settings = ["--source", "jsonl", "--input", str(pairs), "--set", f"labels.tokenizer={tiny_tokenizer}"]
+    code = f"""
+import sys
+from pipeline.cli.main import main
+code = {call}
+import transformers
+print(code, "torch" in sys.modules, transformers.is_torch_available(), file=sys.stderr)
+import torch
+"""
+    command = [sys.executable, "-c", code, "build", *settings, "--out", str(out), "--prefect", "off"]
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"0 {imported} {imported}", done.stderr
+
+
 def test_every_command_prints_whatever_the_locale() -> None:
     environment = child_environment(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii")
     command = [sys.executable, "-m", "pipeline", "build", "--help"]  # which isn't ASCII

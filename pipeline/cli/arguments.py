@@ -131,4 +131,12 @@ def run_config(arguments: argparse.Namespace) -> CurationConfig:
     config = load_config(arguments.config, arguments.set, flags, os.environ, allow_code=arguments.allow_plugins)
     if "name" not in config.source.model_fields_set:
         raise ConfigError("no source: name one, for example --source hh-rlhf (figa build --help)")
+    if arguments.own_process and not _may_use_torch(config, arguments):
+        from pipeline.labels.loading import leave_torch_out
+
+        leave_torch_out()
     return config
+
+
+def _may_use_torch(config: CurationConfig, arguments: argparse.Namespace) -> bool:
+    return bool("hf/" in config.reward.model or config.source.plugins or getattr(arguments, "rounds", None))

@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -163,11 +164,32 @@ def load_tokenizer(source: str | Path, settings: LabelSettings, name: str) -> La
 
 def _load(source: str | Path) -> "PreTrainedTokenizerFast":
     """Load from a folder or the Hub, never running code that comes with it."""
-    _silence_advice()
-    from transformers import AutoTokenizer
-
     with loading("labels.tokenizer", str(source)) as options:
-        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, **options)
+        return auto_tokenizer().from_pretrained(str(source), trust_remote_code=False, **options)
+
+
+def auto_tokenizer() -> Any:
+    """transformers' `AutoTokenizer`. After `leave_torch_out` it is imported as where torch isn't installed."""
+    _silence_advice()
+    hides = _torch_left_out and not {"torch", "transformers"} & sys.modules.keys()
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from transformers import AutoTokenizer
+    finally:
+        if hides:
+            del sys.modules["torch"]
+    return AutoTokenizer
+
+
+def leave_torch_out() -> None:
+    """For a program that only tokenises: torch, which transformers would import, takes 2 s and 180 MB. Such a process can't
+    use transformers' models any more, so this is not for a library's caller."""
+    global _torch_left_out  # noqa: PLW0603 - a fact about the process
+    _torch_left_out = True
+
+
+_torch_left_out = False
 
 
 def _silence_advice() -> None:

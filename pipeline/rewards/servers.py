@@ -24,7 +24,7 @@ from pipeline.config.addresses import reveal
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import RewardSettings
 from pipeline.errors import ConfigError, RowReject
-from pipeline.labels.loading import loading
+from pipeline.labels.loading import auto_tokenizer, loading
 from pipeline.models import event_loop
 from pipeline.models.error_words import read_words, wait_by_headers
 from pipeline.models.event_loop import each_row
@@ -272,10 +272,8 @@ def _read_number(value: Any, label: int | None) -> Score:
 
 def _load_tokenizer(name: str) -> Any:
     """A tokenizer with a chat template. Raises ConfigError."""
-    from transformers import AutoTokenizer
-
     with loading("reward.tokenizer", name) as options:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = auto_tokenizer().from_pretrained(name, **options)
     if not tokenizer.chat_template:
         raise ConfigError(f"reward.tokenizer {name}: has no chat template to write conversations with")
     return tokenizer

@@ -13,6 +13,7 @@ that does best on validation queries. A seed covers everything: policy, drafts, 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--docs", type=Path, help="write controlled.md and its plot in this folder, not in --out")
     p.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pairs that are trained on")
     p.add_argument("--seeds", type=int, default=5)
-    p.add_argument("--pretraining", type=int, default=2500, help="steps of the policy's own training")
+    p.add_argument("--pretraining", type=int, default=5000, help="steps of the policy's own training")
     p.add_argument("--slips", type=float, default=0.7, help="answers of that training with the usual mistake, of one")
     p.add_argument("--steps", type=int, default=100, help=f"optimiser steps of {SEQUENCES} sequences")
     p.add_argument("--queries", type=int, default=300, help="held-out queries; as many again for validation")
@@ -109,9 +110,9 @@ class Bench:
         """What the method reaches at each size, with the rate of the grid that is best on the validation queries."""
         found = []
         for size in self._arguments.sizes:
-            tried = [(self._trained(name, size, rate), rate) for rate in RATES]
-            rate = max(tried, key=lambda one: one[0])[1]
-            self._trained(name, size, rate)
+            tried = [(*self._trained(name, size, rate), rate) for rate in RATES]
+            _, weights, rate = max(tried, key=lambda one: one[0])
+            self._policy.model.load_state_dict(weights)
             found.append({"size": size, "rate": rate, **self.measure(self.held)})
             print(f"seed {self._number}, {name}, {size} pairs, rate {rate:g}: {found[-1]['right']:.0%}", flush=True)
         return found
@@ -131,14 +132,16 @@ class Bench:
             "kl": self._drift.measure(),
         }
 
-    def _trained(self, name: str, size: int, rate: float) -> float:
-        """Train from the start; the share of right answers to the validation queries."""
+    def _trained(self, name: str, size: int, rate: float) -> tuple[float, dict[str, Any]]:
+        """Train from the start; the share of right answers to the validation queries, and the weights."""
         from tests.replication.training import Budget, train
 
         method = methods()[name]
         budget = Budget(self._arguments.steps, SEQUENCES, rate, 0)
         train(self._policy, self._pairs[method.data][:size], method, budget, self._number)
-        return float(self.measure(self._validation)["right"])
+        answers = self._answers(self._validation, GREEDY)
+        right = sum(task.judge(text) == "right" for task, text in zip(self._validation, answers, strict=True))
+        return right / len(answers), copy.deepcopy(self._policy.model.state_dict())
 
     def _answers(self, asked: Sequence[Any], temperature: float) -> list[str]:
         from tests.replication import answers, tiny
