@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--docs", type=Path, help="write controlled.md and its plot in this folder, not in --out")
     p.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pairs that are trained on")
     p.add_argument("--seeds", type=int, default=5)
-    p.add_argument("--pretraining", type=int, default=5000, help="steps of the policy's own training")
+    p.add_argument("--pretraining", type=int, default=10000, help="steps of the policy's own training")
     p.add_argument("--slips", type=float, default=0.7, help="answers of that training with the usual mistake, of one")
     p.add_argument("--steps", type=int, default=100, help=f"optimiser steps of {SEQUENCES} sequences")
     p.add_argument("--queries", type=int, default=300, help="held-out queries; as many again for validation")

@@ -19,7 +19,7 @@ LETTERS = "abcdefgh"
 _WORDINGS = {
     "add": (("is", "gives", "makes"), ("so", "thus")),
     "edit": (("stays", "remains"), ("to", "becomes"), ("so", "thus")),
-    "look": (("has", "holds"), ("is", "gives", "makes"), ("so", "thus")),
+    "look": (("is", "gives", "makes"), ("so", "thus")),
 }
 KINDS = tuple(_WORDINGS)
 WORDS = sorted(
@@ -106,7 +106,7 @@ def _look(values: Sequence[Sequence[str]], words: Sequence[str], slip: bool) -> 
     where = (names.index(second) + slip) % len(names)
     one, other = numbers[names.index(first)], numbers[where]
     total = " ".join(f"{int(one) + int(other):02}")
-    return [f"{first} {words[0]} {one}", f"{second} {words[0]} {other}", f"{one} + {other} {words[1]} {total}"], total
+    return [f"{first} {one}", f"{second} {other}", f"{one} + {other} {words[0]} {total}"], total
 
 
 def draw(rng: random.Random) -> Task:

@@ -1,4 +1,4 @@
-"""A transformer small enough to train from scratch in a minute, with a tokenizer of one token a word."""
+"""A transformer small enough to train from scratch in minutes, with a tokenizer of one token a word."""
 
 from __future__ import annotations
 
