@@ -28,7 +28,7 @@ from typing import Any
 
 MOST_TOKENS, SEQUENCES, GREEDY = 56, 32, 0.01
 SIZES = (50, 200, 800, 3200)
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-5, 1e-4, 3e-4)
 
 
 def parser() -> argparse.ArgumentParser:
