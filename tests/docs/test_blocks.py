@@ -40,7 +40,7 @@ NOT_RUN = {
     ("recipes.md", "--rounds"): "serves a trained model; tests/training/test_rounds.py runs it",
     ("recipes.md", "run.runner=dask"): "needs the extra; tests/flows/test_runners.py runs it",
     ("evidence.md", "tests.benchmarks --list"): "takes an hour; tests/benchmarks/test_suites.py runs each suite small",
-    ("evidence.md", "tests.benchmarks.cost"): "needs a local copy of hh-rlhf; tests/benchmarks/test_suites.py",
+    ("cost.md", "tests.benchmarks.cost"): "needs a local copy of hh-rlhf; tests/benchmarks/test_suites.py",
 }
 
 
