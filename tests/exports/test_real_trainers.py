@@ -1,18 +1,21 @@
 """The recipes of examples/ by the trainers themselves, on a CPU: what their collators hand to the model is what was published.
 
-They don't install beside ours. Each test runs where a variable names a Python that has the trainer:
-FIGA_LLAMAFACTORY (LLaMA-Factory 0.9.5).
+They don't install beside ours. Each test runs where a variable names a Python that has the trainer, `pip install llamafactory`
+(0.9.5) or `pip install axolotl` (0.21.0, Python 3.12): FIGA_LLAMAFACTORY=path/to/python, FIGA_AXOLOTL=path/to/python.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
+from itertools import product
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from examples.llamafactory import prepare
 from pipeline import open_dataset
@@ -22,10 +25,9 @@ from tests.conftest import ROOT
 from tests.training.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
-PYTHONS = {name: os.environ.get(f"FIGA_{name.upper()}") for name in ("llamafactory",)}
 # Runs in the trainer's Python: keeps the sequences of each batch without their padding.
 RECORD = """
-import json
+import json, pathlib
 def record(collator):
     collate, seen = collator.__call__, []
     def recorded(self, features, *others, **options):
@@ -35,8 +37,7 @@ def record(collator):
             length = sum(map(bool, mask))
             assert all(mask[:length]) and set(labels[length:]) <= {-100}, "padding has no label"
             seen.append([ids[:length], labels[:length]])
-        with open("seen.json", "w") as file:
-            json.dump(seen, file)
+        pathlib.Path("seen.json").write_text(json.dumps(seen))
         return batch
     collator.__call__ = recorded
 """
@@ -46,60 +47,73 @@ from llamafactory.train.tuner import run_exp
 record(PairwiseDataCollatorWithPadding)
 run_exp()
 """
+AXOLOTL = """
+from axolotl.cli.train import do_cli, fire
+from axolotl.utils.collators import DataCollatorForSeq2Seq
+record(DataCollatorForSeq2Seq)
+fire.Fire(do_cli)
+"""
 
 
 @pytest.fixture
 def model(tiny_tokenizer: Path, tmp_path: Path) -> Path:
     """A tiny random model with the tokenizer of the labels, as a folder."""
     pytest.importorskip("torch")
-    from transformers import AutoTokenizer
-
     tiny_llama().save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(tiny_tokenizer).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
-def seen(name: str, code: str, arguments: list[str], folder: Path) -> list[Any]:
+def seen(name: str, recipe: str, code: str, arguments: list[str], folder: Path) -> list[Any]:
     """Trains in `folder`, as a user does in the top folder; returns the sequences of all batches, as ids and labels."""
-    python = PYTHONS[name]
-    if not python:
-        pytest.skip(f"FIGA_{name.upper()} does not name a Python that has it")
-    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | quiet
-    command = [str(Path(python).absolute()), "-c", RECORD + code, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    python = os.environ.get(f"FIGA_{name.upper()}") or pytest.skip(f"FIGA_{name.upper()} names no Python that has it")
+    own = {"PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "AXOLOTL_DO_NOT_TRACK": "1"}
+    command = [str(Path(python).absolute()), "-c", RECORD + code, str(ROOT / "examples" / name / recipe), *arguments]
+    done = run(command, check=False, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    found: list[Any] = json.loads((folder / "seen.json").read_text("utf-8"))
+    return sorted(json.loads((folder / "seen.json").read_text("utf-8")))
+
+
+def sequences(published: Path, *sides: str, good: bool = False) -> list[Any]:
+    """The published ids and labels of these sides; good: labels on tokens with a positive weight alone."""
+    found = []
+    for row, side in product(open_dataset(published).to_table().to_pylist(), sides):
+        weighed = zip(row[f"{side}_labels"], row[f"{side}_weights"], strict=True)
+        labels = [label if weight > 0 or not good else -100 for label, weight in weighed]
+        found.append([row[f"{side}_input_ids"], labels])
     return sorted(found)
 
 
-def sequences(published: Path, *sides: str) -> list[Any]:
-    rows = open_dataset(published).to_table().to_pylist()
-    return sorted([row[f"{side}_input_ids"], row[f"{side}_labels"]] for row in rows for side in sides)
-
-
 def trained(folder: Path, model: Path) -> bool:
-    """Whether the trainer logged a loss of more than a step, and saved other weights than it was given."""
+    """Whether the trainer made more than one step, and saved other weights than it was given."""
     (state,) = folder.glob("checkpoint-*/trainer_state.json")
-    weights = [path.read_bytes() for path in (folder / "model.safetensors", model / "model.safetensors")]
-    return json.loads(state.read_text("utf-8"))["global_step"] > 1 and weights[0] != weights[1]
+    after, before = ((root / "model.safetensors").read_bytes() for root in (folder, model))
+    return json.loads(state.read_text("utf-8"))["global_step"] > 1 and after != before
 
 
 @pytest.mark.parametrize("variant", ["sharegpt", "tokenized"])
 def test_llamafactory(published: Path, model: Path, tmp_path: Path, variant: str) -> None:
     out = tmp_path / "out" / "llamafactory"
     export(open_dataset(published), *formats.get("llamafactory", variant), out, lambda *_: None)
-    arguments = [str(ROOT / "examples" / "llamafactory" / "dpo.yaml"), f"model_name_or_path={model}"]
-    arguments += ["bf16=false", "use_cpu=true", "num_train_epochs=1"]
+    arguments = [f"model_name_or_path={model}", "bf16=false", "use_cpu=true", "num_train_epochs=1"]
+    expected = sequences(published, "revised", "initial")
     if variant == "tokenized":
         prepare.main(str(out))
     else:
         arguments += ["tokenized_path=null", f"dataset_dir={out}"]
-    found = seen("llamafactory", LLAMAFACTORY, arguments, tmp_path)
-    expected = sequences(published, "revised", "initial")
-    if variant == "sharegpt":
         # The chat template ends turns with a line feed, which it labels; the published sequences end with the EOS.
-        (newline,) = {ids[-1] for ids, _ in found}
-        expected = [[ids + [newline], labels + [newline]] for ids, labels in expected]
-    assert found == expected
+        newline = AutoTokenizer.from_pretrained(model).encode("\n")
+        expected = sorted([ids + newline, labels + newline] for ids, labels in expected)
+    assert seen("llamafactory", "dpo.yaml", LLAMAFACTORY, arguments, tmp_path) == expected
     assert trained(tmp_path / "out" / "llamafactory-model", model)
+
+
+def test_axolotl(published: Path, model: Path, tmp_path: Path) -> None:
+    """One variant after the other in the same folder: Axolotl must not read what it prepared of the first."""
+    out, arguments = tmp_path / "out" / "axolotl", [f"--base_model={model}", "--bf16=False", "--num_epochs=1"]
+    for variant in ("edits", "revised"):
+        export(open_dataset(published), *formats.get("axolotl", variant), out, lambda *_: None)
+        found = seen("axolotl", "config.yaml", AXOLOTL, arguments, tmp_path)
+        assert found == sequences(published, "revised", good=variant == "edits")
+        assert trained(tmp_path / "out" / "axolotl-model", model)
+        shutil.rmtree(out)
