@@ -128,7 +128,7 @@ def test_the_configs_name_settings_and_columns_that_their_programs_document(demo
     assert main([*command, str(tmp_path / "lf"), "--format", "llamafactory", "--variant", "tokenized"]) == 0
     importlib.import_module("examples.llamafactory.prepare").main(str(tmp_path / "lf"))
     config = yaml.safe_load((ROOT / "examples" / "llamafactory" / "dpo.yaml").read_text("utf-8"))
-    assert config["stage"] == "dpo" and config["dataset"] == "figa_pairs" and "template" not in config
+    assert config["stage"] == "dpo" and (config["dataset"], config["template"]) == ("figa_pairs", "empty")
     loaded = datasets.load_from_disk(str(tmp_path / "lf" / Path(config["tokenized_path"]).name))["train"]
     for row, pair in zip(loaded, published, strict=True):
         for name, side in (("chosen", "revised"), ("rejected", "initial")):

@@ -59,8 +59,8 @@ fire.Fire(do_cli)
 def model(tiny_tokenizer: Path, tmp_path: Path) -> Path:
     """A tiny random model with the tokenizer of the labels, as a folder."""
     pytest.importorskip("torch")
-    tiny_llama().save_pretrained(tmp_path / "model")
-    AutoTokenizer.from_pretrained(tiny_tokenizer).save_pretrained(tmp_path / "model")
+    for part in (tiny_llama(), AutoTokenizer.from_pretrained(tiny_tokenizer)):
+        part.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -78,17 +78,15 @@ def sequences(published: Path, *sides: str, good: bool = False) -> list[Any]:
     """The published ids and labels of these sides; good: labels on tokens with a positive weight alone."""
     found = []
     for row, side in product(open_dataset(published).to_table().to_pylist(), sides):
-        weighed = zip(row[f"{side}_labels"], row[f"{side}_weights"], strict=True)
-        labels = [label if weight > 0 or not good else -100 for label, weight in weighed]
-        found.append([row[f"{side}_input_ids"], labels])
+        ids, labels, weights = (row[f"{side}_{kind}"] for kind in ("input_ids", "labels", "weights"))
+        found.append([ids, [n if weight > 0 or not good else -100 for n, weight in zip(labels, weights, strict=True)]])
     return sorted(found)
 
 
 def trained(folder: Path, model: Path) -> bool:
     """Whether the trainer made more than one step, and saved other weights than it was given."""
-    (state,) = folder.glob("checkpoint-*/trainer_state.json")
     after, before = ((root / "model.safetensors").read_bytes() for root in (folder, model))
-    return json.loads(state.read_text("utf-8"))["global_step"] > 1 and after != before
+    return after != before and not (folder / "checkpoint-1").exists() and any(folder.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("variant", ["sharegpt", "tokenized"])
@@ -99,8 +97,10 @@ def test_llamafactory(published: Path, model: Path, tmp_path: Path, variant: str
     expected = sequences(published, "revised", "initial")
     if variant == "tokenized":
         prepare.main(str(out))
+        # The recipe's `template: empty` is for those that LLaMA-Factory can't take apart.
+        (model / "chat_template.jinja").write_text("{{ messages[0].content }}")
     else:
-        arguments += ["tokenized_path=null", f"dataset_dir={out}"]
+        arguments += ["tokenized_path=null", "template=null", f"dataset_dir={out}"]
         # The chat template ends turns with a line feed, which it labels; the published sequences end with the EOS.
         newline = AutoTokenizer.from_pretrained(model).encode("\n")
         expected = sorted([ids + newline, labels + newline] for ids, labels in expected)
@@ -113,7 +113,7 @@ def test_axolotl(published: Path, model: Path, tmp_path: Path) -> None:
     out, arguments = tmp_path / "out" / "axolotl", [f"--base_model={model}", "--bf16=False", "--num_epochs=1"]
     for variant in ("edits", "revised"):
         export(open_dataset(published), *formats.get("axolotl", variant), out, lambda *_: None)
-        found = seen("axolotl", "config.yaml", AXOLOTL, arguments, tmp_path)
-        assert found == sequences(published, "revised", good=variant == "edits")
+        expected = sequences(published, "revised", good=variant == "edits")
+        assert seen("axolotl", "config.yaml", AXOLOTL, arguments, tmp_path) == expected
         assert trained(tmp_path / "out" / "axolotl-model", model)
         shutil.rmtree(out)
