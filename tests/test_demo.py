@@ -109,10 +109,11 @@ def test_the_examples_train_on_it(demo: Outcome, tmp_path: Path, example: str) -
 
 
 def test_the_configs_name_settings_and_columns_that_their_programs_document(demo: Outcome, tmp_path: Path) -> None:
-    """Neither installs beside ours: by Axolotl's docs/dataset-formats/tokenized.qmd, LLaMA-Factory's loader and collator."""
+    """Neither installs beside ours; tests/exports/test_real_trainers.py trains with them where they are installed."""
     axolotl = yaml.safe_load((ROOT / "examples" / "axolotl" / "config.yaml").read_text("utf-8"))
     (entry,) = axolotl["datasets"]
     assert entry["type"] is None and entry["ds_type"] == "parquet" and axolotl["excess_length_strategy"] == "raise"
+    assert Path(axolotl["dataset_prepared_path"]).parent == Path(entry["path"]).parent, "no older export is read again"
     command = ["export", str(demo.out), "--out"]
     assert main([*command, str(tmp_path / "axolotl"), "--format", "axolotl", "--variant", "edits"]) == 0
     table = pq.read_table(tmp_path / "axolotl" / Path(entry["path"]).name)
@@ -127,7 +128,7 @@ def test_the_configs_name_settings_and_columns_that_their_programs_document(demo
     assert main([*command, str(tmp_path / "lf"), "--format", "llamafactory", "--variant", "tokenized"]) == 0
     importlib.import_module("examples.llamafactory.prepare").main(str(tmp_path / "lf"))
     config = yaml.safe_load((ROOT / "examples" / "llamafactory" / "dpo.yaml").read_text("utf-8"))
-    assert config["stage"] == "dpo" and "template" not in config
+    assert config["stage"] == "dpo" and (config["dataset"], config["template"]) == ("figa_pairs", "empty")
     loaded = datasets.load_from_disk(str(tmp_path / "lf" / Path(config["tokenized_path"]).name))["train"]
     for row, pair in zip(loaded, published, strict=True):
         for name, side in (("chosen", "revised"), ("rejected", "initial")):

@@ -112,4 +112,6 @@ def _slots(tokenizer: "Tokenizer") -> tuple[str, str, str, str, str, bool]:
             else:
                 default_system += letter
         user = user[len(system.replace(_PLACE, default_system, 1)) :]
+    if not all(_PLACE in slot for slot in (system, user, assistant)):
+        raise ValueError("LLaMA-Factory stops: the chat template has no system turn of its own (Gemma, Llama 2)")
     return prefix, system, default_system, user, assistant, thinks

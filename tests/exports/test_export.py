@@ -156,3 +156,23 @@ def test_rendered_text_needs_the_labels_own_tokenizer(
     assert run(moved, "--format", "dpo", "--variant", "standard", "--out", tmp_path / "out") == 2
     assert "labels.tokenizer" in refused(capsys)
     assert run(moved, "--format", "dpo", "--out", tmp_path / "out") == 0, "messages need no tokenizer"
+
+
+def test_texts_are_refused_where_llamafactory_would_stop_at_the_chat_template(
+    published: Path, tmp_path: Path, tiny_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without `template` it looks for the place of the system prompt: Gemma and Llama 2 put that into the user's turn."""
+    folder = shutil.copytree(tiny_tokenizer, tmp_path / "gemma")
+    (folder / "chat_template.jinja").write_text(
+        "{% set system = messages[0].content if messages[0].role == 'system' else '' %}"
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+        "{{ system if loop.first else '' }}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "utf-8",
+    )
+    again = tmp_path / "again"
+    assert main(["relabel", str(published), "--tokenizer", str(folder), "--out", str(again)]) == 0
+    capsys.readouterr()
+    assert run(again, "--format", "llamafactory", "--out", tmp_path / "texts") == 2
+    assert "--variant tokenized gives those" in refused(capsys)
+    assert run(again, "--format", "llamafactory", "--variant", "tokenized", "--out", tmp_path / "tokens") == 0

@@ -199,26 +199,6 @@ def test_llamafactory_by_its_documented_rules(published: Path, rows: Any, tmp_pa
         assert (row["chosen"]["value"], row["rejected"]["value"]) == (pair["revised"], pair["initial"])
 
 
-def test_llamafactory_by_its_own_loader(published: Path, rows: Any, tmp_path: Path) -> None:
-    """LLaMA-Factory's pins contradict ours: this runs where somebody has brought both together."""
-    parser = pytest.importorskip("llamafactory.data.parser", exc_type=ImportError)
-    from llamafactory.data.converter import align_dataset
-    from llamafactory.hparams import DataArguments
-    from transformers import Seq2SeqTrainingArguments
-
-    made(published, tmp_path / "out", "llamafactory")
-    (described,) = parser.get_dataset_list([DATASET], str(tmp_path / "out"))
-    arguments = DataArguments(dataset=DATASET, dataset_dir=str(tmp_path / "out"))
-    training = Seq2SeqTrainingArguments(str(tmp_path / "none"), use_cpu=True)
-    found = align_dataset(loaded(tmp_path / "out", tmp_path), described, arguments, training)
-    for row, pair in zip(found, rows, strict=True):
-        spoken = [turn for turn in pair["messages"] if turn["role"] != "system"]
-        assert [(turn["role"], turn["content"]) for turn in row["_prompt"]] == [
-            (t["role"], t["content"]) for t in spoken
-        ]
-        assert [turn["content"] for turn in row["_response"]] == [pair["revised"], pair["initial"]]
-
-
 @pytest.mark.parametrize(
     ("roles", "fits"),
     [
