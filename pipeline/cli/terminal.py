@@ -136,12 +136,13 @@ class Terminal:
         self.console.print(f"next      figa show {shlex.quote(str(outcome.out))}{rejected}", soft_wrap=True)
 
     def rounds(self, rows: list[dict[str, Any]]) -> None:
-        """What changed from round to round."""
+        """What changed from round to round: a column a round, a row a figure, to fit a narrow terminal."""
         self._bar.close()
-        drawn = table("rounds", list(rows[0]), right=list(rows[0])[2:])
-        for row in rows:
-            values = (f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values())
-            drawn.add_row(*("–" if value == "None" else value for value in values))
+        names = [f"round {row['round']}" for row in rows]
+        drawn = table("rounds", ["", *names], right=names)
+        for figure in list(rows[0])[1:]:
+            values = (f"{row[figure]:.3f}" if isinstance(row[figure], float) else row[figure] for row in rows)
+            drawn.add_row(figure, *("–" if value is None else str(value) for value in values))
         self.console.print(drawn)
 
 

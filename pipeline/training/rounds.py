@@ -205,8 +205,8 @@ def _figures(root: Path, content: dict[str, Any], rewards: dict[str, float], fir
         "yield": round(rows["published"] / max(1, rows["read"]), 4),
         "drafts": len(rewards),
         "reward of drafts": round(float(np.mean(list(rewards.values()))), 4) if rewards else None,
-        "change": round(float(differences.mean()), 4) if len(differences) else None,
-        "standard error": None if error is None else round(error, 4),
+        "change from round 1": round(float(differences.mean()), 4) if len(differences) else None,
+        "its standard error": None if error is None else round(error, 4),
         "median edit distance": median(measured.numbers["edit_distance"]),
         "median reward gain": median(measured.numbers["reward_gain"]),
     }

@@ -48,6 +48,7 @@ def test_each_round_samples_from_the_model_that_the_one_before_trained(
     assert main(command) == 0
     said = capsys.readouterr()
     table = json.loads(said.out)["rounds"]
+    assert "round 2" in said.err and max(map(len, said.err.splitlines()[-8:])) < 80, said.err
     assert table == json.loads((config.out / "rounds.json").read_text("utf-8"))
     one, two = (read_manifest(config.out / f"round-{number}") for number in (1, 2))
     trained = table[1]["model"]
@@ -58,8 +59,11 @@ def test_each_round_samples_from_the_model_that_the_one_before_trained(
     assert [(row["round"], row["drafts"]) for row in table] == [(1, 12), (2, 12)]
     # The stand-in's answers depend on the model's name. The queries are the same, so means differ by the mean difference.
     means = [row["reward of drafts"] for row in table]
-    assert (table[0]["change"], table[1]["change"]) == (0, pytest.approx(means[1] - means[0], abs=2e-4))
-    assert table[1]["change"] and table[1]["standard error"] > 0
+    assert (table[0]["change from round 1"], table[1]["change from round 1"]) == (
+        0,
+        pytest.approx(means[1] - means[0], abs=2e-4),
+    )
+    assert table[1]["change from round 1"] and table[1]["its standard error"] > 0
     assert table[0]["published"] == one["rows"]["published"] > 0
     sent = settings.server.completed  # type: ignore[attr-defined]
     assert main(command) == 0
