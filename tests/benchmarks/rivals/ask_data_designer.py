@@ -1,7 +1,7 @@
 """NeMo Data Designer answers a file of prompts: `python ask_data_designer.py PROMPTS.jsonl ANSWERS.jsonl BASE_URL WORKERS`.
 
-The prompts are its seed data, the answers a column of text. Its defaults, but for the address, the calls at a time, and the health
-check, which would be one call more. It profiles each data set that it
+The prompts are its seed data, the answers a column of text. Its defaults, but for the address, the calls at a time, the health
+check, which would be one call more, and `resume`, which changes nothing in an empty folder. It profiles each data set that it
 makes and counts tokens for that; the vocabulary is the copy that litellm brings, which saves a download.
 """
 
@@ -26,6 +26,6 @@ if __name__ == "__main__":
     )
     config = dd.DataDesignerConfigBuilder([model]).with_seed_dataset(dd.LocalFileSeedSource(path=prompts))
     config.add_column(dd.LLMTextColumnConfig(name="answer", model_alias=model.alias, prompt="{{ prompt }}"))
-    made = DataDesigner(model_providers=[server]).create(config, num_records=count)
+    made = DataDesigner(model_providers=[server]).create(config, num_records=count, resume="if_possible")
     rows = made.load_dataset()[["prompt", "answer"]].to_dict("records")
     Path(answers).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
