@@ -47,10 +47,11 @@ class Tool:
 
 
 OURS = Tool("ours", "ask_ours.py")
-# distilabel imports requests without asking for it.
+# distilabel imports requests without asking for it. Of litellm Data Designer gets a vocabulary alone.
 RIVALS = (
     Tool("Curator", "ask_curator.py", ("bespokelabs-curator",)),
     Tool("distilabel", "ask_distilabel.py", ("distilabel[openai]", "requests")),
+    Tool("Data Designer", "ask_data_designer.py", ("data-designer", "litellm")),
 )
 
 
@@ -82,7 +83,7 @@ def python(tool: Tool) -> str:
     """The interpreter that has the tool. Raises Skipped."""
     if not tool.packages:
         return sys.executable
-    own = _folder() / tool.name.lower()
+    own = _folder() / tool.name.lower().replace(" ", "-")
     interpreter, done = own / "bin" / "python", own / "installed"
     if not done.exists():
         print(f"installing {' '.join(tool.packages)} …", file=sys.stderr, flush=True)
@@ -119,7 +120,8 @@ def ask(tool: Tool, prompts: Path, folder: Path, server: LoopbackProcess, worker
 def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, with `folder` as its home; what is left of it at the end is killed."""
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "OPENAI_API_KEY": KEY, "HOME": str(folder), "TELEMETRY_ENABLED": "false"}
+    environment = {**os.environ, "OPENAI_API_KEY": KEY, "HOME": str(folder)}
+    environment |= {"TELEMETRY_ENABLED": "false", "NEMO_TELEMETRY_ENABLED": "false"}
     if command[0] == sys.executable:
         environment["PYTHONPATH"] = str(_ROOT)
     with (folder / "log").open("ab") as log:

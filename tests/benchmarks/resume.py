@@ -3,7 +3,8 @@
 2,000 calls at 100 ms, 64 at a time, as in `calls`. When the server has answered a random share of them, from 30 to 70 %,
 all processes of the tool are killed; then the same command runs again. The server knows each request by its content: asked
 again are requests of the second run that the first had sent, whether they were answered or still in flight. A tool that isn't
-done two minutes after the kill counts as not resumed.
+done two minutes after the kill counts as not resumed. Data Designer keeps its answers in groups of 1,000 rows and resumes by
+these; without its `resume` it would begin anew.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _resumed(tool: Tool, prompts: Path, folder: Path, server: LoopbackProcess, a
 def _figures(tool: Tool, resumed: list[Resumed], calls: int) -> list[Figure]:
     ended = [each for each in resumed if each.second and each.third]
     name = tool.name
-    target = "fewer than either rival" if tool is OURS else ""
+    target = "fewer than Curator and than distilabel" if tool is OURS else ""
     figures = [
         Figure(f"{name}: resumed to {calls:,} answers", len(ended), f"of {len(resumed)} kills"),
         repeated(f"{name}: asked again after a kill", "calls", [each.again for each in resumed], target),
