@@ -60,13 +60,15 @@ class Run:
     """What a tool took. `wall`: from its start to its end, seconds; `cpu`: of the processes that it waited for, seconds;
     `peak_mb`: resident memory of all its processes.
 
-    `span`: from the first request that the server got to the last answer that it gave, seconds.
+    `span`: from the first request that the server got to the last answer that it gave, seconds; `first`: from the start to
+    that request.
     """
 
     wall: float
     cpu: float
     peak_mb: float
     span: float
+    first: float
 
 
 @cache
@@ -163,7 +165,7 @@ def measured(command: list[str], folder: Path, server: LoopbackProcess, answers:
         while not over.wait(_LOOK_S):
             peak = max(peak, sum(megabytes for _, megabytes in _session(leader)))
 
-    start, cpu = time.perf_counter(), _children()
+    start, began_at, cpu = time.perf_counter(), time.time(), _children()
     with running(command, folder) as process:
         watcher = threading.Thread(target=look, args=(process.pid,))
         watcher.start()
@@ -183,7 +185,8 @@ def measured(command: list[str], folder: Path, server: LoopbackProcess, answers:
         raise Skipped(f"{got} of {answers} answers")
     calls = [call for call in records(server) if call["completed"]]
     times = [(call["time"], call["time"] + call["seconds"]) for call in calls] or [(0.0, 0.0)]
-    return Run(wall, _children() - cpu, peak, max(end for _, end in times) - min(began for began, _ in times))
+    first = min(began for began, _ in times)
+    return Run(wall, _children() - cpu, peak, max(end for _, end in times) - first, first - began_at)
 
 
 def _children() -> float:

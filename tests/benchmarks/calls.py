@@ -122,6 +122,7 @@ def _figures(name: str, runs: dict[str, list[Run]], skipped: dict[str, str], too
     figures = [
         repeated(f"{label}: process, start to end", "s", [run.wall for run in own]),
         repeated(f"{label}: its CPU time", "s", [run.cpu for run in own]),
+        repeated(f"{label}: start to first request", "s", [run.first for run in own]),
         repeated(f"{label}: first request to last answer", "s", [run.span for run in own]),
         repeated(f"{label}: peak memory", "MB", [run.peak_mb for run in own]),
     ]
