@@ -154,7 +154,8 @@ def test_the_controlled_experiment_runs_at_its_smallest_size(tmp_path: Path) -> 
     command = [sys.executable, "-m", "tests.replication.controlled", "--out", str(tmp_path), *small]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| figa |" in (tmp_path / "controlled.md").read_text("utf-8")
+    told = (tmp_path / "controlled.md").read_text("utf-8")
+    assert "| figa |" in told and "right answers less figa's" in told and told.count("| dpo |") == 3
 
 
 def test_tasks_know_right_answers_slips_and_nearest_corrections() -> None:
