@@ -139,6 +139,9 @@ import torch
     command = [sys.executable, "-c", code, "build", *settings, "--out", str(out), "--prefect", "off"]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == f"0 {imported} {imported}", done.stderr
+    command[3:] = ["verify", str(out)]
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == f"0 {imported} {imported}", done.stderr
 
 
 def test_every_command_prints_whatever_the_locale() -> None:

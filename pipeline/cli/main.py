@@ -30,6 +30,8 @@ from pipeline.text import did_you_mean, one_line
 COMMANDS = (
     "build check settings show review status report verify relabel export merge compare calibrate rewards train push cancel"
 ).split()
+# These never use a model; a run may, see `arguments.run_config`.
+_TOKENIZERS_ALONE = ("status", "verify", "relabel", "export", "review")
 _EXIT_CODES = "0 done · 1 failed · 2 bad usage, setting or input · 130 interrupted · 143 terminated"
 
 
@@ -87,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: ModuleType, arguments: argparse.Namespace) -> int:
     as_json = getattr(arguments, "json", False)
+    if arguments.own_process and command.__name__.rpartition(".")[2] in _TOKENIZERS_ALONE:
+        from pipeline.labels.loading import leave_torch_out
+
+        leave_torch_out()
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         code, result = command.run(arguments)
     if as_json and result is not None:
