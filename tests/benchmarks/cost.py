@@ -101,6 +101,12 @@ class Provider:
     rpm: int = 5_000
     tpm: int = 4_000_000
 
+    def __str__(self) -> str:
+        return (
+            f"{self.concurrency} calls at a time, {self.first_token_s:g} s before an answer begins, {self.tokens_s:g} tokens a "
+            f"second, and limits of {self.rpm:,} calls and {self.tpm:,} tokens a minute"
+        )
+
     def hours(self, asked: Stage) -> float:
         """Of chat mode: the slowest of answering, of the limit on calls and of that on tokens."""
         seconds = (asked.calls * self.first_token_s + asked.answer / self.tokens_s) / self.concurrency
@@ -203,7 +209,7 @@ def tables(pilots: list[Pilot], provider: Provider, revisers: tuple[str, ...], p
         hours = " | ".join(f"{provider.hours(asked * size):.2g}" for size in SIZES)
         lines.append(f"| {pilot.style}, chat | {hours} |")
     lines.append(f"| either style, batch: three rounds, each within a day | {' | '.join(['up to 72'] * len(SIZES))} |")
-    lines += ["", f"Hours are of {provider}."]
+    lines += ["", f"Hours are assumed at {provider}."]
     return "\n".join(lines)
 
 
