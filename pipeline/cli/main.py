@@ -55,7 +55,6 @@ def parser_of(name: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
-    parser.set_defaults(own_process=False)
     if name != "show":  # Its --json prints an object per row.
         parser.add_argument("--json", action="store_true", help="print one JSON object at the end, all else to stderr")
     return parser
@@ -78,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: no command {one_line(name)!r}{did_you_mean(name, COMMANDS)}\nhelp: figa --help", file=sys.stderr)
         return 2
     command, parser = _module(name), parser_of(name)
-    own = argparse.Namespace(own_process=argv is None)
+    parser.set_defaults(own_process=argv is None)
     if not arguments and hasattr(command, "HELP_WHEN_BARE"):
         parser.print_help(sys.stderr)
         return 2
     return exit_code_of(
-        lambda: _run(command, parser.parse_args(arguments, own)), getattr(command, "INTERRUPTED", "nothing was changed")
+        lambda: _run(command, parser.parse_args(arguments)), getattr(command, "INTERRUPTED", "nothing was changed")
     )
 
 
