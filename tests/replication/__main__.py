@@ -1,7 +1,7 @@
-"""`python -m tests.replication`: make the set, train every method with every seed, write the table.
+"""`python -m tests.replication`: make the set, train every method, write the tables.
 
     pip install -e '.[local,train,dev]'
-    python -m tests.replication [--input harmless-base-test.jsonl.gz] [--out out/replication] [--docs docs]
+    python -m tests.replication [--out out/replication] [--docs docs]
 
 Stop it whenever you like, kill -9 included: the same command goes on. It needs no GPU and no account.
 """
@@ -15,23 +15,22 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-SEQUENCES, MAX_LENGTH, MOST_TOKENS, TEMPERATURE = 16, 256, 64, 0.7
+SEQUENCES, MAX_LENGTH, MOST_TOKENS, TEMPERATURE, VALIDATION = 8, 384, 64, 0.7, 24
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m tests.replication", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    p.add_argument("--input", metavar="FILE", help="a local copy of the source; default: the Hub's hh-rlhf")
-    p.add_argument("--out", type=Path, default=Path("out/replication"), help="sets and results; resumable")
-    p.add_argument("--docs", type=Path, help="rewrite replication.md and its plots in this folder, not in --out")
-    p.add_argument("--limit", type=int, default=448, help="rows read for the training set")
-    p.add_argument("--queries", type=int, default=96, help="held-out queries")
+    p.add_argument("--out", type=Path, default=Path("out/replication"), help="set and results; resumable")
+    p.add_argument("--docs", type=Path, help="rewrite replication.md and its plot in this folder, not in --out")
+    p.add_argument("--limit", type=int, default=1000, help="questions read for the training set")
+    p.add_argument("--queries", type=int, default=48, help=f"held-out queries, beside {VALIDATION} for validation")
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--steps", type=int, default=32, help=f"optimiser steps of {SEQUENCES} sequences")
-    p.add_argument("--lr", type=float, default=1e-4)
-    p.add_argument("--layers", type=int, default=4, help="top layers that are trained")
-    p.add_argument("--only-report", action="store_true", help="run nothing: table and plots of what is there")
+    p.add_argument("--steps", type=int, default=16, help=f"optimiser steps of {SEQUENCES} sequences")
+    p.add_argument("--rates", type=float, nargs="+", default=[5e-5, 2e-4, 8e-4], help="learning rates, tried for each")
+    p.add_argument("--layers", type=int, default=2, help="top layers that are trained")
+    p.add_argument("--only-report", action="store_true", help="run nothing: tables and plot of what is there")
     return p
 
 
@@ -50,38 +49,23 @@ def main() -> int:
 
 
 def _main(arguments: argparse.Namespace) -> None:
-    from tests.replication import experiment, judge, policy, report, rows, sets
+    from tests.replication import data, policy, report
+    from tests.replication.experiment import Experiment, Plan
     from tests.replication.training import Budget
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    shared = rows.share_out(arguments.input, arguments.limit, arguments.queries)
-    budget = Budget(arguments.steps, SEQUENCES, arguments.lr, MAX_LENGTH)
-    plan = experiment.Plan(budget, arguments.seeds, arguments.layers, TEMPERATURE, MOST_TOKENS)
-    if arguments.only_report:
-        made = sets.there(arguments.out)
-    else:
-        made = sets.make(arguments.out, arguments.input, arguments.limit)
-        experiment.run(arguments.out, policy.load, made, shared, plan)
-    found = experiment.results(arguments.out, made, shared, plan)
-    right = judge.accuracy(shared.chosen, shared.rejected)
-    known = {"command": _command(arguments), **report.facts(found, made, shared, plan, right), "machine": _machine()}
-    print(report.write(found, known, arguments.docs or arguments.out))
-
-
-def _command(arguments: argparse.Namespace) -> str:
-    """What was asked for, without this machine's paths."""
-    changed = {name: value for name, value in vars(arguments).items() if value != parser().get_default(name)}
-    flags = [
-        f"--{name} {changed[name]}"
-        for name in ("limit", "queries", "seeds", "steps", "lr", "layers")
-        if name in changed
-    ]
-    local = ["--input FILE"] if arguments.input else []
-    return f"`{' '.join(['python -m tests.replication', *local, *flags])}`"
+    made = arguments.out / "set"
+    if not arguments.only_report:
+        data.make_set(made, arguments.limit)
+    budget = Budget(arguments.steps, SEQUENCES, MAX_LENGTH)
+    plan = Plan(budget, tuple(arguments.rates), arguments.seeds, arguments.layers, TEMPERATURE, MOST_TOKENS)
+    experiment = Experiment(arguments.out, made, data.held_out(arguments.queries, VALIDATION), plan)
+    if not arguments.only_report:
+        experiment.run(policy.load)
+    print(report.write(experiment, {"machine": _machine()}, arguments.docs or arguments.out))
 
 
 def _machine() -> str:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "rapidfuzz"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {libraries}"
 
 

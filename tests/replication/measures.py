@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from rapidfuzz.distance import LCSseq
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.training.loss import IGNORE
 from tests.replication.policy import Policy
@@ -42,26 +43,42 @@ def distinct(answers: Sequence[str], n: int) -> float:
     return len(set(grams)) / max(1, len(grams))
 
 
+class Replies:
+    """Replies behind their prompts; where the top begins they never change. ids: of both; prompts: the prompts' lengths."""
+
+    def __init__(self, policy: Policy, ids: Sequence[Sequence[int]], prompts: Sequence[int]) -> None:
+        self._policy, self._ids, self._prompts = policy, ids, prompts
+        self._hidden = policy.trunk(ids)
+
+    def states(self) -> list[Tensor]:
+        """Of each reply, where the head begins, what predicts its tokens and the one behind it: (T + 1, width)."""
+        with torch.no_grad():
+            return [
+                self._policy.top([hidden])[0, prompt - 1 :]
+                for hidden, prompt in zip(self._hidden, self._prompts, strict=True)
+            ]
+
+    def logprobs(self) -> list[float]:
+        """Mean log p of each reply's tokens, in nats."""
+        found = []
+        with torch.no_grad():
+            for states, ids, prompt in zip(self.states(), self._ids, self._prompts, strict=True):
+                logits = self._policy.head(states[:-1])
+                found.append(-functional.cross_entropy(logits, torch.tensor(ids[prompt:])).item())
+        return found
+
+
 class Drift:
     """KL(start ‖ policy) in nats a token, along answers that the starting policy gave. Make it with the policy at its start."""
 
-    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> None:
-        self._policy = policy
-        self._hidden = policy.trunk([[*p, *a] for p, a in zip(prompts, answers, strict=True)])
-        self._from = [len(prompt) - 1 for prompt in prompts]
-        self._start = self._states()
-
-    def _states(self) -> list[Tensor]:
-        """Of each answer, the states that predict its tokens and its end."""
-        with torch.no_grad():
-            return [
-                self._policy.top([hidden])[0, begin:] for hidden, begin in zip(self._hidden, self._from, strict=True)
-            ]
+    def __init__(self, policy: Policy, answers: Replies) -> None:
+        self._policy, self._answers = policy, answers
+        self._start = answers.states()
 
     def measure(self) -> float:
         total, count = 0.0, 0
         with torch.no_grad():
-            for before, after in zip(self._start, self._states(), strict=True):
+            for before, after in zip(self._start, self._answers.states(), strict=True):
                 p, q = (torch.log_softmax(self._policy.head(states), -1) for states in (before, after))
                 total += (p.exp() * (p - q)).sum().item()
                 count += len(before)

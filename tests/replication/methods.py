@@ -1,4 +1,4 @@
-"""What is compared: which data set, which sequences of a pair, which loss. Everything else is the same for all.
+"""What is compared: which sequences of a pair, which loss. The learning rate is chosen for each; all else is the same.
 
 Losses see the top's hidden states of a step's sequences; the head is applied only where a loss looks.
 """
@@ -48,6 +48,11 @@ def figa(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor, gate: float 
     return figa_loss(logits, torch.cat([before[0], labels])[None], torch.cat([before[1], weights])[None], gate=gate)
 
 
+def figa_no_negative(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor) -> Tensor:
+    """No cross-entropy is below zero, so the gate lets no negative term through."""
+    return figa(policy, rows, hidden, -1.0)
+
+
 def figa_no_gate(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor) -> Tensor:
     return figa(policy, rows, hidden, math.inf)
 
@@ -90,24 +95,18 @@ def _laid_out(rows: Sequence[Sequence_], hidden: Tensor, weights: Sequence[Tenso
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """data: a name of `sets`; sides: which answers of a pair are fed, in this order."""
+    """sides: which answers of a pair are fed, in this order."""
 
-    data: str
     sides: tuple[str, ...]
     loss: Loss
-    about: str
 
 
 _BOTH = ("revised", "initial")
 METHODS = {
-    "figa": Method("set", _BOTH, figa, "FIGA as published: α 1, β 0.5, γ 0, gate 0.6 nats"),
-    "sft-reference": Method("set", ("reference",), sft, "cross-entropy on the reference"),
-    "sft-revision": Method("set", ("revised",), sft, "cross-entropy on the whole revision"),
-    "dpo": Method("set", _BOTH, dpo, f"DPO, β {DPO_BETA}: revision over initial answer"),
-    "figa, no negative term": Method("no-negative", _BOTH, figa, "β 0"),
-    "figa, no gate": Method("set", _BOTH, figa_no_gate, "unlikely tokens are pushed down too"),
-    "figa, bag of words": Method("bag-of-words", _BOTH, figa, "good: in the revision only; bad: in the initial only"),
-    "figa, word": Method("word", _BOTH, figa, "an edit marks its whole word"),
-    "figa, phrase": Method("phrase", _BOTH, figa, "edits at most one kept word apart join"),
-    "figa, no gain gate": Method("ungated", _BOTH, figa, "also revisions that the reward model likes less"),
+    "figa": Method(_BOTH, figa),
+    "sft-reference": Method(("reference",), sft),
+    "sft-revision": Method(("revised",), sft),
+    "dpo": Method(_BOTH, dpo),
+    "figa, no negative term": Method(_BOTH, figa_no_negative),
+    "figa, no gate": Method(_BOTH, figa_no_gate),
 }

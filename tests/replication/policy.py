@@ -2,7 +2,7 @@
 
 With a frozen trunk its output for a training sequence never changes: it is computed once, and a step costs only the top
 layers and, at the tokens that the loss looks at, the output head. That is what makes thirty runs bearable on a CPU.
-Master weights are float32; matrix products are in bfloat16 (autocast), which CPUs with AMX do several times faster.
+The trained layers' master weights are float32; all else, and the matrix products, are bfloat16.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from pipeline.config.settings import CurationConfig
 from pipeline.models.local import catalog
 from pipeline.models.local.download import fetch
 
-NAME = "smollm2-135m-instruct"
+NAME = CurationConfig().policy.model.removeprefix("local/")
 _BATCH = 16
 
 
 def load() -> Any:
-    """The embedded policy's own file, dequantised to float32."""
+    """The default policy's own file, dequantised to bfloat16."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     file: Path = fetch(catalog.get(NAME))
-    return AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.bfloat16)
 
 
 class Policy:
-    """A Llama whose last `layers` layers can be trained and put back.
+    """A model built like Llama whose last `layers` layers can be trained and put back.
 
     trunk(ids)   -> hidden states (T, width) of one sequence, where the top begins
     top(hidden)  -> hidden states (B, T, width) where the head begins, padded on the right
@@ -46,7 +47,8 @@ class Policy:
         split = len(model.model.layers) - layers
         self._trunk = _part(model, model.model.layers[:split], nn.Identity())
         self._top = _part(model, model.model.layers[split:], model.model.norm)
-        self._layers = model.model.layers[split:].requires_grad_(True)
+        self._frozen = [model.model.embed_tokens, model.model.norm, model.lm_head, *model.model.layers[:split]]
+        self._layers = model.model.layers[split:].float().requires_grad_(True)
         self._start = {name: value.clone() for name, value in self._layers.state_dict().items()}
 
     def restart(self) -> list[nn.Parameter]:
@@ -79,8 +81,10 @@ class Policy:
             return self.model.lm_head(hidden).float()
 
     def snapshot(self) -> Any:
-        """A bfloat16 copy of the whole model, for writing answers."""
-        return copy.deepcopy(self.model).to(torch.bfloat16)
+        """A model to write answers with: a copy of the top, in the frozen part's numbers, upon that part itself."""
+        copied = copy.deepcopy(self.model, {id(part): part for part in self._frozen})
+        copied.model.layers[-len(self._layers) :].to(self.model.lm_head.weight.dtype)
+        return copied
 
 
 def autocast() -> Any:

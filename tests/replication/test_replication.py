@@ -7,92 +7,102 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, SAMPLE, child_environment
+from tests.conftest import ROOT, child_environment
 
 pytest.importorskip("torch")
 
-from tests.replication import answers, experiment, report, rows, sets, tasks
-from tests.replication.judge import Judge, accuracy
+from tests.replication import answers, data, experiment, report, tasks
+from tests.replication.experiment import START, Experiment, Plan, Result, Run
 from tests.replication.methods import METHODS
 from tests.replication.policy import Policy
 from tests.replication.training import Budget
 from tests.training.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
-PLAN = experiment.Plan(Budget(2, 4, 1e-3, 512), seeds=1, layers=1, temperature=0.7, most_tokens=4)
+PLAN = Plan(Budget(2, 4, 512), rates=(1e-5, 1e-3), seeds=2, layers=1, temperature=0.7, most_tokens=4)
+QUERIES = data.held_out(3, 1)
 
 
 @pytest.fixture(scope="module")
-def shared() -> rows.Shared:
-    pairs = [json.loads(line) for line in SAMPLE.read_text("utf-8").splitlines()]
-    last = [[pair[side].rpartition("Assistant: ")[2] for pair in pairs] for side in ("chosen", "rejected")]
-    queries = [{"messages": [{"role": "user", "content": f"Say {n}."}], "reference": f"It is {n}."} for n in "123"]
-    return rows.Shared(queries, *last)
-
-
-@pytest.fixture(scope="module")
-def ran(published: Path, shared: rows.Shared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ran(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     import torch
 
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("replication")
-    experiment.run(folder, tiny_llama, _sets(published, folder), shared, PLAN)
-    return folder
+    made = Experiment(tmp_path_factory.mktemp("replication"), published, QUERIES, PLAN)
+    made.run(tiny_llama)
+    return made
 
 
-def _sets(published: Path, folder: Path) -> dict[str, Path]:
-    return {"set": published, "ungated": published, **sets.relabelled(published, folder)}
+def _only(of: Result | None) -> Result:
+    assert of is not None
+    return of
 
 
-def _results(ran: Path, published: Path, shared: rows.Shared) -> list[dict[str, Any]]:
-    return experiment.results(ran, _sets(published, ran), shared, PLAN)
-
-
-def test_every_method_trains_and_is_measured(ran: Path, published: Path, shared: rows.Shared) -> None:
-    found = {result["method"]: result for result in _results(ran, published, shared)}
-    assert set(found) == {experiment.START, *METHODS}
-    assert found[experiment.START]["kl"] == pytest.approx(0, abs=1e-6)
-    for name in METHODS:
-        assert len(found[name]["training"]["losses"]) == 2 and found[name]["kl"] > 1e-6, name
-        assert len(found[name]["answers"]) == len(found[name]["reward"]) == 3
+def test_every_method_trains_and_is_measured(ran: Experiment) -> None:
+    start = ran.results(START)
+    assert [result["kl"] for result in start] == pytest.approx([0, 0], abs=1e-6)
+    at_first = {name: [_only(ran.result(Run(name, rate, 0))) for rate in PLAN.rates] for name in METHODS}
+    for name, of in at_first.items():
+        assert [len(result["training"]["losses"]) for result in of] == [2, 2], name
+        assert len(of[0]["answers"]) == len(of[0]["reward"]) == 4 and len(of[0]["margin"]) == 3
+        assert 0 < of[0]["kl"] < of[1]["kl"], name
+        assert [result["seed"] for result in ran.results(name)] == [0, 1]
     # Same pairs, same seed: only what the method is about may differ.
-    assert found["figa"]["training"]["tokens"] == found["dpo"]["training"]["tokens"]
-    losses = {name: tuple(result["training"]["losses"]) for name, result in found.items()}
-    assert losses["figa"] != losses["figa, bag of words"]
+    losses = {name: tuple(of[0]["training"]["losses"]) for name, of in at_first.items()}
+    assert at_first["figa"][0]["training"]["tokens"] == at_first["dpo"][0]["training"]["tokens"]
     # A random model is confident in nothing: the gate shuts out the whole negative term.
     assert losses["figa"] == losses["figa, no negative term"] != losses["figa, no gate"]
     assert losses["dpo"][0] == pytest.approx(0.6931, abs=1e-3)
 
 
 def test_what_is_done_is_not_done_again_and_comes_out_the_same(
-    ran: Path, published: Path, shared: rows.Shared, monkeypatch: pytest.MonkeyPatch
+    ran: Experiment, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {path: path.read_bytes() for path in (ran / "results").iterdir()}
-    gone = ran / "results" / "figa-0.json"
+    folder = ran._folder
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    gone = folder / Run("figa", PLAN.rates[0], 0).file
     gone.unlink()
-    experiment.run(ran, tiny_llama, _sets(published, ran), shared, PLAN)
+    ran.run(tiny_llama)
     monkeypatch.setattr(experiment, "_Bench", None)
-    experiment.run(ran, tiny_llama, _sets(published, ran), shared, PLAN)
+    ran.run(tiny_llama)
     told, was = json.loads(gone.read_text("utf-8")), json.loads(before[gone])
     assert told.pop("cpu_seconds") and was.pop("cpu_seconds") and told == was
     assert all(path.read_bytes() == content for path, content in before.items() if path != gone)
-    other = rows.Shared(shared.queries[:2], shared.chosen, shared.rejected)
-    assert not experiment.results(ran, _sets(published, ran), other, PLAN)
+    other = Experiment(folder.parent, published, data.held_out(2, 1), PLAN)
+    assert not other.results(START)
 
 
-def test_the_report_names_every_method(ran: Path, published: Path, shared: rows.Shared, tmp_path: Path) -> None:
-    found = _results(ran, published, shared)
-    known = report.facts(found, _sets(published, ran), shared, PLAN, 0.5)
+def test_the_best_rate_is_that_whose_answers_win(ran: Experiment) -> None:
+    start = {"reward": [0.0, 0.0, 0.0, 9.0], "cut": [False, False, True, False]}
+    better = {"reward": [1.0, 1.0, -1.0, 0.0], "cut": [False, True, False, False]}
+    assert experiment.wins(better, start, 3) == pytest.approx(2 / 3)
+    assert experiment.wins(start, start, 3) == 0.5
+    assert ran.best("figa") in PLAN.rates
+
+
+def test_the_report_names_every_method(ran: Experiment, tmp_path: Path) -> None:
     page = tmp_path / "replication.md"
     page.write_text(f"# Before\n{report.BEGIN}\nold\n{report.END}\nafter\n", "utf-8")
-    part = report.write(found, known, tmp_path)
-    assert all(f"| {name} | 1 |" in part for name in METHODS)
+    part = report.write(ran, {"machine": "any"}, tmp_path)
+    assert all(part.count(f"| {name} | ") == (2 if name == "figa" else 3) for name in METHODS)
     assert page.read_text("utf-8") == f"# Before\n{part}\nafter\n"
     assert (tmp_path / "replication-gains.svg").read_text("utf-8").startswith("<svg")
+
+
+def test_answers_are_compared_at_equal_length_and_those_cut_are_left_out() -> None:
+    def result(reward: list[float], length: list[int], cut: list[bool]) -> Result:
+        return {"seed": 0, "reward": reward, "length": length, "cut": cut, "margin": reward}
+
+    # Reward falls by 1 with each doubling; the last answer was cut.
+    start = result([4.0, 4.0, 4.0, 4.0], [7, 7, 7, 7], [False] * 4)
+    shorter = result([5.0, 6.0, 4.0, -90.0], [3, 1, 7, 90], [False, False, False, True])
+    assert report.difference([shorter], [start], "reward").mean == pytest.approx(0)
+    assert report.difference([shorter], [start], "margin").mean == pytest.approx(-22.75)
+    all_cut = result([1.0] * 4, [7] * 4, [True] * 4)
+    assert report.difference([all_cut], [start], "reward").shown() == "–"
 
 
 def test_the_start_can_be_put_back() -> None:
@@ -109,15 +119,6 @@ def test_the_start_can_be_put_back() -> None:
         assert not torch.equal(policy.top(hidden), before)
         policy.restart()
         assert torch.equal(policy.top(hidden), before)
-
-
-def test_the_judge_learns_what_people_preferred(shared: rows.Shared) -> None:
-    better = [f"{word} yes thanks" for word in "abcdefghij"]
-    worse = [f"{word} no never" for word in "abcdefghij"]
-    assert accuracy(better, worse) == 1
-    assert accuracy(worse, worse) == 0
-    scores = Judge(shared.chosen, shared.rejected).score(["Talk to a doctor.", ""])
-    assert scores.shape == (2,)
 
 
 def test_an_interval_holds_the_mean_and_shrinks_with_the_spread() -> None:

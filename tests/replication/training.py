@@ -27,7 +27,6 @@ class Budget:
 
     steps: int
     sequences: int
-    lr: float
     max_length: int
 
 
@@ -70,12 +69,12 @@ def with_start(pairs: Pairs, policy: Policy) -> Pairs:
     return known
 
 
-def train(policy: Policy, pairs: Pairs, method: Method, budget: Budget, seed: int) -> dict[str, Any]:
+def train(policy: Policy, pairs: Pairs, method: Method, budget: Budget, rate: float, seed: int) -> dict[str, Any]:
     """Train the policy's top layers from their start; what it cost and how the loss went."""
     parameters = policy.restart()
     if method.loss is dpo:
         pairs = with_start(pairs, policy)
-    optimizer = torch.optim.AdamW(parameters, lr=budget.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     losses, tokens = [], 0
     batches = _batches(len(pairs), budget.sequences // len(method.sides), seed)
     for _ in range(budget.steps):
@@ -87,7 +86,7 @@ def train(policy: Policy, pairs: Pairs, method: Method, budget: Budget, seed: in
         optimizer.zero_grad()
         losses.append(round(loss.item(), 5))
         tokens += sum(len(row.labels) for row in rows)
-    return {"pairs": len(pairs), "tokens": tokens, "losses": losses}
+    return {"tokens": tokens, "losses": losses}
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
