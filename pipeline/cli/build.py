@@ -121,10 +121,10 @@ def _result(outcome: Outcome) -> dict[str, object]:
 
 
 def _incomplete(out: Path, error: str, exit_code: int) -> dict[str, object]:
-    """The object of --json for a run that ended early: why, and what is there."""
+    """The object of --json for a run that ended early: why, and what is there. After a signal there are seconds for it."""
     from pipeline.run.status import folder_state
 
-    state = folder_state(out)
+    state = folder_state(out, rerun=False)
     return {
         "out": str(out),
         "error": error or "interrupted",

@@ -62,7 +62,8 @@ def exit_code_of(work: Callable[[], int], interrupted: str) -> int:
         with stoppable(interrupted):
             code = work()
             sys.stdout.flush()
-            stopping.check()
+            if code == 0:
+                stopping.check()
             return code
     except (CurationError, KeyboardInterrupt) as error:
         return print_error(error, interrupted)

@@ -25,6 +25,7 @@ from typing import NoReturn
 from pipeline import __version__
 from pipeline.cli.console import accept_any_text
 from pipeline.cli.interrupts import exit_code_of
+from pipeline.errors import CurationError
 from pipeline.text import did_you_mean, one_line
 
 COMMANDS = (
@@ -92,8 +93,13 @@ def _run(command: ModuleType, arguments: argparse.Namespace) -> int:
         from pipeline.labels.loading import leave_torch_out
 
         leave_torch_out()
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        code, result = command.run(arguments)
+    try:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            code, result = command.run(arguments)
+    except CurationError as error:
+        if as_json:
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}, ensure_ascii=False))
+        raise
     if as_json and result is not None:
         print(json.dumps(result, ensure_ascii=False))
     return int(code)

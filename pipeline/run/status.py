@@ -106,8 +106,11 @@ def _changed(names: list[str]) -> str:
     return ", ".join(f"{name} changed" for name in names)
 
 
-def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
-    """The state of an output folder. wanted: the settings that a rerun would have; None: those of the last run."""
+def folder_state(out: Path, wanted: CurationConfig | None = None, *, rerun: bool = True) -> State:
+    """The state of an output folder. wanted: the settings that a rerun would have; None: those of the last run.
+
+    rerun: whether to find out what a rerun would do, which reads the source's files and the tokenizer's.
+    """
     work, state, last_run = out / "work", State(str(out)), record.recall(out)
     content = _read_manifest(out, state)
     if planned := plan.read(work):
@@ -116,7 +119,7 @@ def folder_state(out: Path, wanted: CurationConfig | None = None) -> State:
         state.problems.append(f"{work / 'plan.json'}: damaged; a run that needs it plans again")
     if state.made_by == "build":
         last = last_run.get("settings") or (content or {}).get("settings") or {}
-        if context := _rerun_context(last, wanted, out, state):
+        if context := _rerun_context(last, wanted, out, state) if rerun else None:
             _compare_run(context, last_run, content, state)
         if context and planned:
             inputs = plan.plan_inputs(context.config, context.source_digest)

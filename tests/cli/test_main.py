@@ -83,6 +83,14 @@ def test_the_two_doors_are_the_same_command() -> None:
     assert texts[0] == texts[1] and texts[0].startswith("usage: figa build")
 
 
+def test_an_error_is_an_object_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["build", "--source", "demo", "--set", "bogus.key=1"], ["verify", str(tmp_path)]):
+        code = main([*command, "--json"])
+        said = capsys.readouterr()
+        told = json.loads(said.out)
+        assert told["exit_code"] == code == 2 and said.err == f"error: {told['error']}\n"
+
+
 def test_settings_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "--json"]) == 0
     listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}

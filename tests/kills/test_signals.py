@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -106,14 +107,19 @@ def signalled(*arguments, **named):
     return real(*arguments, **named)
 
 setattr(module, name, signalled)
-sys.exit(main({["build", *as_arguments(config), "--prefect", "off"]!r}))
+sys.exit(main({["build", *as_arguments(config), "--prefect", "off", "--json"]!r}))
 """
     )
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 143 and "Traceback" not in done.stderr, done.stderr
-    assert "interrupted; run the same command again" in done.stderr and not (config.out / "work" / "run.owner").exists()
+    assert (
+        done.stderr.count("interrupted; run the same command again") == 1
+        and not (config.out / "work" / "run.owner").exists()
+    )
     assert not (config.out / "manifest.json").exists()
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == 143 and told["out"] == str(config.out) and told["stages"]
     shards.forget_contexts()
     reporter = Silent()
     assert curate(config, in_threads, reporter).manifest["rows"]["read"] == 12 and not reporter.warnings

@@ -70,6 +70,15 @@ def test_most_of_the_good_rows_fix_the_mapping():
     assert caught.value.evidence == {"expected": "text in 'question'", "got": "instruction: string, answer: string"}
 
 
+def test_a_row_keeps_a_reference_that_most_pairs_lack():
+    pair = {"prompt": "q", "initial": "a", "revised": "b"}
+    adapter, _ = sources.bind(sources.get("jsonl"), {}, [pair] * 3)
+    assert adapter.parse(pair).reference == "b"
+    assert adapter.parse({**pair, "reference": "R"}) == jsonl.ADAPTER.parse({**pair, "reference": "R"})
+    assert adapter.parse({**pair, "reference": "R"}).reference == "R"
+    assert adapter.parse({**pair, "reference": None}).reference == "b"
+
+
 def test_no_good_row_leaves_the_guess_to_each_row():
     assert sources.bind(sources.get("jsonl"), {}, [{"x": 1}]) == (jsonl.ADAPTER, None)
 

@@ -87,9 +87,14 @@ def _by_votes(
 
 
 def _read_any(raw: dict[str, Any], mappings: Sequence[Fields], without: Collection[str]) -> SourceRow:
-    """The row by the first of the mappings whose fields it has."""
+    """The row by the first of the mappings whose fields it has, and by its reference, which the mapping's rows may lack."""
     fits = (fields for fields in mappings if not any(missing(raw.get(name)) for name in fields.values()))
-    return read(raw, complete(raw, next(fits, mappings[0]), without))
+    fields = next(fits, mappings[0])
+    if "reference" not in fields:
+        with suppress(RowReject):
+            own = guess(raw)
+            fields = own if own.items() > fields.items() else fields
+    return read(raw, complete(raw, fields, without))
 
 
 def _bound(adapter: Adapter, mapping: Fields, reader: Any) -> Adapter:
@@ -97,5 +102,5 @@ def _bound(adapter: Adapter, mapping: Fields, reader: Any) -> Adapter:
     return replace(adapter, reader=reader, expected=expected, gives_pairs="revised" in mapping)
 
 
-ADAPTER = Adapter("jsonl", parse, SHAPES, version=2)
+ADAPTER = Adapter("jsonl", parse, SHAPES, version=3)
 PARQUET = replace(ADAPTER, name="parquet", expected=SHAPES.replace("an object with", "a row with", 1))
