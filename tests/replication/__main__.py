@@ -15,7 +15,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-SEQUENCES, MAX_LENGTH, MOST_TOKENS, TEMPERATURE, VALIDATION = 8, 384, 64, 0.7, 24
+SEQUENCES, MAX_LENGTH, MOST_TOKENS, TEMPERATURE, VALIDATION = 8, 384, 64, 0.7, 16
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("out/replication"), help="set and results; resumable")
     p.add_argument("--docs", type=Path, help="rewrite replication.md and its plot in this folder, not in --out")
     p.add_argument("--limit", type=int, default=1000, help="questions read for the training set")
-    p.add_argument("--queries", type=int, default=48, help=f"held-out queries, beside {VALIDATION} for validation")
+    p.add_argument("--queries", type=int, default=32, help=f"held-out queries, beside {VALIDATION} for validation")
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps", type=int, default=16, help=f"optimiser steps of {SEQUENCES} sequences")
     p.add_argument("--rates", type=float, nargs="+", default=[5e-5, 2e-4, 8e-4], help="learning rates, tried for each")
