@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--queries", type=int, default=32, help=f"held-out queries, beside {VALIDATION} for validation")
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps", type=int, default=16, help=f"optimiser steps of {SEQUENCES} sequences")
-    p.add_argument("--rates", type=float, nargs="+", default=[5e-5, 2e-4, 8e-4], help="learning rates, tried for each")
+    p.add_argument("--rates", type=float, nargs="+", default=[1e-5, 5e-5], help="learning rates, tried for each")
     p.add_argument("--layers", type=int, default=2, help="top layers that are trained")
     p.add_argument("--only-report", action="store_true", help="run nothing: tables and plot of what is there")
     return p

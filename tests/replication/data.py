@@ -30,10 +30,9 @@ def make_set(out: Path, limit: int) -> None:
 
 
 def held_out(count: int, validation: int) -> Queries:
-    """The first rows of the bundled sample. None is a training question, and each has a better and a worse reply."""
+    """The first single questions of the bundled sample. None was trained on, and each has a better and a worse reply."""
     adapter = get("hh-rlhf")
-    lines = (resources.folder("data") / "hh-rlhf-sample.jsonl").read_text("utf-8").splitlines()[: validation + count]
-    rows = [adapter.parse(json.loads(line)) for line in lines]
-    return Queries(
-        [{"messages": r.messages, "reference": r.reference, "rejected": r.rejected} for r in rows], validation
-    )
+    lines = (resources.folder("data") / "hh-rlhf-sample.jsonl").read_text("utf-8").splitlines()
+    rows = [row for row in (adapter.parse(json.loads(line)) for line in lines) if len(row.messages) == 1]
+    known = [{"messages": row.messages, "reference": row.reference, "rejected": row.rejected} for row in rows]
+    return Queries(known[: validation + count], validation)

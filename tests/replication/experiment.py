@@ -5,11 +5,12 @@ A result's `key` covers what determined it (plan, data set, queries), so after a
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from tests.replication.policy import Policy
 from tests.replication.training import Budget, read_pairs, train
 
 START = "start"
+PLAIN = ("figa", "sft-reference", "sft-revision", "dpo")
 _PROBED = 32
 Result = dict[str, Any]
 
@@ -61,17 +63,21 @@ class Experiment:
         self.data, self.queries, self.plan = data, queries, plan
         self._folder = folder / "results"
         files = [file["sha256"] for file in open_dataset(data).manifest["files"]]
-        self._key = digest(asdict(plan), asdict(queries), files)
+        # More seeds or rates leave the runs that are there as they are.
+        same = replace(plan, seeds=0, rates=())
+        self._key = digest(asdict(same), asdict(queries), files)
 
     def runs(self) -> Iterator[Run]:
-        """The start, then of each method every rate with seed 0, and the best rate with the other seeds.
+        """The comparison first, then the ablations; of either every rate with seed 0, then the best rate with the other seeds.
 
-        Which rate is the best is known when the former are done, so do each before taking the next.
+        So what is there is of use whenever it is stopped. Which rate is the best is known when those before are done: do
+        each run before taking the next.
         """
-        yield from (Run(START, 0.0, seed) for seed in range(self.plan.seeds))
-        for name in METHODS:
-            yield from (Run(name, rate, 0) for rate in self.plan.rates)
-            yield from (Run(name, self.best(name), seed) for seed in range(1, self.plan.seeds))
+        for names in (PLAIN, [name for name in METHODS if name not in PLAIN]):
+            yield Run(START, 0.0, 0)
+            yield from (Run(name, rate, 0) for name in names for rate in self.plan.rates)
+            for seed in range(1, self.plan.seeds):
+                yield from (Run(START, 0.0, seed), *(Run(name, self.best(name), seed) for name in names))
 
     def run(self, load: Callable[[], Any]) -> None:
         """Do what is missing. `load` gives the starting policy, and is called only if there is something to do."""
@@ -135,6 +141,8 @@ class _Bench:
         return measures.Replies(self._policy, [a.ids for a in known], [a.prompt_length for a in known])
 
     def result(self, run: Run) -> Result:
+        # Models hold themselves in cycles, and a snapshot is large.
+        gc.collect()
         began = time.process_time()
         self._policy.restart()
         trained: Result = {"pairs": len(self._pairs), "tokens": 0, "losses": []}

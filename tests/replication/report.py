@@ -147,7 +147,7 @@ def facts(experiment: Experiment) -> dict[str, str]:
     """What a reader must know to read the tables."""
     plan, queries = experiment.plan, experiment.queries
     manifest = open_dataset(experiment.data).manifest["rows"]
-    every = [result for run in experiment.runs() if (result := experiment.result(run))]
+    every = [result for run in dict.fromkeys(experiment.runs()) if (result := experiment.result(run))]
     spent = sum(sum(result["cpu_seconds"].values()) for result in every)
     return {
         "training set": f"{manifest['read']} questions read, {manifest['published']} pairs published",

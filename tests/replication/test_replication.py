@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,8 @@ def test_what_is_done_is_not_done_again_and_comes_out_the_same(
     assert all(path.read_bytes() == content for path, content in before.items() if path != gone)
     other = Experiment(folder.parent, published, data.held_out(2, 1), PLAN)
     assert not other.results(START)
+    more = Experiment(folder.parent, published, QUERIES, replace(PLAN, seeds=3))
+    assert len(more.results(START)) == 2
 
 
 def test_the_best_rate_is_that_whose_answers_win(ran: Experiment) -> None:
