@@ -30,6 +30,12 @@ def test_what_differs_between_two_data_sets(
     told = capsys.readouterr().out
     assert "30 rows in both, 0 of them" in told and "labels.alpha" in told
     assert "<script" not in page.read_text("utf-8") and "labels.alpha" in page.read_text("utf-8")
+    assert main(["compare", str(first), str(second), "--html", str(page)]) == 0
+    page.write_text("a,b\n", "utf-8")
+    for path, words in ((page, "is no page"), (first / "report.html", "lies in the data set")):
+        assert main(["compare", str(first), str(second), "--html", str(path)]) == 2
+        assert words in capsys.readouterr().err
+    assert page.read_text("utf-8") == "a,b\n"
 
 
 def test_changed_answers_are_shown_and_hostile_ones_inert(

@@ -128,6 +128,12 @@ def test_no_number_is_nan_or_infinite(key: str, value: str) -> None:
     "assignment",
     [
         "source.limit=0",
+        "source.limit=99999999999999999999999",
+        "source.limit=True",
+        "labels.alpha=True",
+        "labels.alpha=1:30",
+        "labels.alpha=1e+39",
+        "source.input=''",
         "policy.max_tokens=0",
         "labels.beta=-1",
         "run.budget_usd=-1",
@@ -143,6 +149,14 @@ def test_a_bad_value_is_named_with_what_came(assignment: str) -> None:
     key, _, value = assignment.partition("=")
     assert f"setting {key}: " in setting(assignment)
     assert value in setting(assignment)
+
+
+def test_numbers_are_decimal_and_an_empty_system_prompt_is_none_at_all() -> None:
+    config = load_config(
+        None, ["source.limit=010", "policy.system=", "policy.top_p="], environ={"FIGA_LABELS__SYSTEM": ""}
+    )
+    assert config.source.limit == 10 and config.policy.top_p is None
+    assert config.policy.system == config.labels.system == ""
 
 
 def test_a_distance_band_that_is_empty() -> None:

@@ -93,6 +93,10 @@ def test_the_same_command_again_changes_nothing(data: Path, tmp_path: Path, caps
         ({"decisions": [{"id": "0" * 16, "decision": "keep"}]}, "no pair of"),
         ({"decisions": [{"id": "x", "decision": "maybe"}]}, "expected keep, drop, or edit"),
         ({"decisions": [{"id": "x", "decision": "edit", "revised": " "}]}, "with a text"),
+        ({"decisions": [{"id": "x", "decision": "edit", "revised": 5}]}, "with a text"),
+        ({"decisions": [{"id": "x", "decision": "edit", "revised": "\ud800"}]}, "with a text"),
+        ({"decisions": [{"id": "x", "decision": "drop"}, {"id": "x", "decision": "keep"}]}, "one decision a pair"),
+        ({"reviewer": None}, "its reviewer is None"),
         ({"format": "other"}, "the file that the report saves"),
         ({"decisions": 3}, "the file that the report saves"),
     ],
@@ -127,6 +131,9 @@ def test_label_studio_and_back(data: Path, tmp_path: Path) -> None:
     assert main(["review", str(data), "--export", "label-studio", "--out", str(tasks_folder)]) == 0
     tasks = json.loads((tasks_folder / "tasks.json").read_text("utf-8"))
     assert len(tasks) == 20
+    # Annotations may lie there by now.
+    assert main(["review", str(data), "--export", "label-studio", "--out", str(tasks_folder)]) == 2
+    assert main(["review", str(data), "--export", "label-studio", "--out", str(data / "tasks")]) == 2
     answered = [task | {"id": n, "annotations": []} for n, task in enumerate(tasks)]
     for task, kind in zip(answered, ("keep", "drop", "edit"), strict=False):
         result = [

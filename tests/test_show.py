@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ def test_prompts_and_lists_are_searched(out: Path, capsys: pytest.CaptureFixture
 def test_rejected_rows_with_their_reason(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(out, "--rejected", "--where", "reason=truncated", capsys=capsys)
     assert text.count("rejected at sample: truncated") == 2
+
+
+def test_a_damaged_ledger_is_one_line(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = shutil.copytree(out, tmp_path / "copy")
+    for file in (copy / "rejected").iterdir():
+        file.write_bytes(b"")
+    assert main(["show", str(copy), "--rejected"]) == 1
+    error = capsys.readouterr().err
+    assert "not as it was published" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

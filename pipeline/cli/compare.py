@@ -4,12 +4,15 @@ Compares settings, funnels, distributions, and rows gained, lost and changed.
 """
 
 import argparse
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.text import Text
 
 from pipeline.cli.arguments import existing_folder
 from pipeline.cli.console import Console, print_values, table
+from pipeline.errors import UsageError
 from pipeline.text import visible
 
 EXAMPLES = ("figa compare out/before out/after --html compare.html",)
@@ -27,6 +30,8 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.report.diffs import append_diff, words
     from pipeline.storage.atomic import write_text
 
+    if arguments.html:
+        _check_free(arguments.html, (arguments.first, arguments.second))
     result = comparison.compare(arguments.first, arguments.second)
     if arguments.html:
         write_text(arguments.html, comparison.render(result))
@@ -57,3 +62,13 @@ def run(arguments: argparse.Namespace) -> tuple[int, object]:
         append_diff(body, *words(a["revised"], b["revised"]))
         console.print(diff, body, sep="")
     return 0, None
+
+
+def _check_free(page: Path, roots: Sequence[Path]) -> None:
+    """Refuse a file that is no page of charts, and one of a data set. Raises UsageError."""
+    for root in roots:
+        if page.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"--html {page}: lies in the data set {root}; name a file outside it")
+    with suppress(FileNotFoundError):
+        if not page.read_bytes()[:15].lower().startswith(b"<!doctype html>"):
+            raise UsageError(f"--html {page}: exists and is no page; name another file")

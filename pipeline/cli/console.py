@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import rich.console
@@ -24,6 +25,9 @@ LOG_EVERY_S = 10.0
 
 def accept_any_text() -> None:
     """Print a question mark for each character that the locale's encoding doesn't have, instead of raising."""
+    # A process may be started without these streams.
+    nowhere = Path(os.devnull)
+    sys.stdout, sys.stderr = (stream or nowhere.open("w") for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -66,11 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     accept_any_text()
     name, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
+        return exit_code_of(lambda: _print(_overview()), "nothing was changed")
     if name in ("-V", "--version"):
-        print(f"figa-pipeline {__version__}")
-        return 0
+        return exit_code_of(lambda: _print(f"figa-pipeline {__version__}"), "nothing was changed")
     if any("\0" in argument for argument in (name, *arguments)):
         print("error: an argument holds a NUL character, which no path or setting has", file=sys.stderr)
         return 2
@@ -103,6 +101,11 @@ def _run(command: ModuleType, arguments: argparse.Namespace) -> int:
     if as_json and result is not None:
         print(json.dumps(result, ensure_ascii=False))
     return int(code)
+
+
+def _print(text: str) -> int:
+    print(text)
+    return 0
 
 
 def _overview() -> str:

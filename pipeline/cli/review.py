@@ -33,10 +33,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
     from pipeline.dataset.facts import headline
     from pipeline.dataset.reader import read_manifest
+    from pipeline.exports.writing import check_free
     from pipeline.run.review import agreement, check_fits, export_tasks, load, review
 
     root, out, files = arguments.dir, arguments.out, arguments.decisions
     if arguments.export and out and not files:
+        check_free(out, root)
         tasks = export_tasks(root, out)
         print_values(tasks=f"{out / 'tasks.json'}, {tasks} pairs", labels=out / "labels.xml")
         return 0, {"tasks": tasks, "out": str(out)}

@@ -89,12 +89,12 @@ def _rows(files: "Files", arguments: argparse.Namespace) -> tuple[Iterator[dict[
     from pipeline import schema
     from pipeline.dataset import query
     from pipeline.dataset.best import best_rows
-    from pipeline.dataset.reader import batches, open_file
+    from pipeline.dataset.reader import batches, reading
 
     paths, columns = (files.rejected, schema.REJECTED) if arguments.rejected else (files.published, schema.PUBLISHED)
     if paths:
         # Older data sets have fewer columns.
-        with open_file(paths[0]) as file:
+        with reading(paths[0]) as file:
             columns = file.schema_arrow
     conditions = query.parse(arguments.where, columns) if arguments.where.strip() else []
     if arguments.row:

@@ -42,13 +42,14 @@ def load_config(
         _refuse_code(merged, f"--config {file}" if file else "the last run's settings")
     for name, text in sorted((environ or {}).items()):
         if name.startswith(ENV_PREFIX) and "__" in name:
-            _put(merged, name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name))
+            key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            _put(merged, key, _scalar(text, name, empty_counts=key.endswith(".system")))
     for assignment in assignments or []:
         key, equals, text = assignment.partition("=")
         if not equals:
             given = re.match(r"[\w.]{0,80}", assignment)[0]  # type: ignore[index]
             raise ConfigError(f"--set {given}: expected key.sub=value, for example --set reviser.max_tokens=800")
-        _put(merged, key.strip(), _scalar(text, f"--set {key}"))
+        _put(merged, key.strip(), _scalar(text, f"--set {key}", empty_counts=key.strip().endswith(".system")))
     for key, value in (flags or {}).items():
         if value is not None:
             _put(merged, key, value)
@@ -68,8 +69,17 @@ def _refuse_code(settings: dict[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: {what}; give --allow-plugins if you trust it")
 
 
-def _scalar(text: str, where: str) -> Any:
-    """The value of one line: YAML, of which lists and objects are in brackets, so that a sentence with a colon is text."""
+# YAML 1.1 reads 010 as 8 and 1:30 as 90.
+_OCTAL_OR_BASE_60 = re.compile(r"[-+]?(0[\d_]+|\d[\d_]*(:[0-5]?\d)+(\.\d*)?)")
+
+
+def _scalar(text: str, where: str, *, empty_counts: bool) -> Any:
+    """The value of one line: YAML, of which lists and objects are in brackets, so that a sentence with a colon is text.
+
+    empty_counts: nothing is an empty text, rather than the default.
+    """
+    if (empty_counts and not text.strip()) or _OCTAL_OR_BASE_60.fullmatch(text.strip()):
+        return text.strip()
     try:
         value = yaml.safe_load(text)
         return value if text.lstrip()[:1] in ("[", "{") or not isinstance(value, list | dict) else text

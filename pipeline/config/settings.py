@@ -23,6 +23,7 @@ from pipeline.config.values import (
     Parameters,
     Positives,
     Rewards,
+    Rows,
     Section,
     Seed,
     Share,
@@ -31,6 +32,7 @@ from pipeline.config.values import (
     Threshold,
     Unsupported,
     Variables,
+    Weight,
     Words,
 )
 from pipeline.storage.location import location
@@ -60,10 +62,8 @@ class SourceSettings(Section):
     ignore: Unsupported = Field((), description="Left out, else a reject: tools, images, audio, videos, other")
     mix: Positives | None = Field(None, description="Shares of several sources, e.g. 0.7,0.3; default: equal")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Draws which of several sources gives the next row")
-    limit: Annotated[int | None, Operational] = Field(None, ge=1, description="Rows; default: all, local policy: 36")
-    target: Annotated[int | None, Operational] = Field(
-        None, ge=1, description="Read on until so many pairs are published"
-    )
+    limit: Annotated[Rows | None, Operational] = Field(None, description="Rows; default: all, local policy: 36")
+    target: Annotated[Rows | None, Operational] = Field(None, description="Read on until so many pairs are published")
     shard_rows: int = Field(512, ge=1, le=1_000_000, description="Rows per shard; doubles every 128 shards")
     require_full: Annotated[bool, Operational] = Field(False, description="Never fall back to the bundled sample")
     # Curation, before money is spent. What it rejects is in the funnel and, with evidence, in the reject ledger.
@@ -207,10 +207,10 @@ class LabelSettings(Section):
     system: str | None = Field(
         None, description="System prompt for queries that have none; default: policy.system; empty: none"
     )
-    alpha: Finite = Field(1.0, ge=0, description="Weight of tokens that the revision adds")
-    beta: Finite = Field(0.5, ge=0, description="Weight against tokens that it removes")
-    gamma: Finite = Field(0.0, ge=0, description="Weight of tokens that it keeps")
-    eos_weight: Finite | None = Field(None, ge=0, description="Weight of the EOS of the revised answer; default: alpha")
+    alpha: Weight = Field(1.0, description="Weight of tokens that the revision adds")
+    beta: Weight = Field(0.5, description="Weight against tokens that it removes")
+    gamma: Weight = Field(0.0, description="Weight of tokens that it keeps")
+    eos_weight: Weight | None = Field(None, description="Weight of the EOS of the revised answer; default: alpha")
     gate: Finite = Field(0.6, ge=0, description="Confidence gate of the loss, in nats; recorded for the trainer")
     signal: Signal = Field("levenshtein", description="What makes a token good or bad")
     granularity: Granularity = Field("token", description="token; word or phrase: an edit marks all of it")

@@ -4,9 +4,18 @@ import json
 import math
 import re
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from pipeline.config.addresses import conceal, conceal_parameters
 from pipeline.config.model_names import PROVIDERS, SCORERS, ModelSpec
@@ -74,6 +83,10 @@ def variables(value: object) -> object:
 
 def concealed_inputs(value: str) -> str:
     """Files and addresses with commas; an address's own query may have some too."""
+    if not value.strip():
+        raise ValueError(
+            "expected a file, folder, glob, URL or Hub id, got an empty text; leave it out for the source's own"
+        )
     return ",".join(conceal(part) for part in re.split(r",(?=\s*(?:[a-z0-9]+://|[^,=&?]*(?:,|$)))", value))
 
 
@@ -136,6 +149,9 @@ Inputs = Annotated[str, AfterValidator(concealed_inputs)]
 Folder = Annotated[str, AfterValidator(folder)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Published as float32, and summed.
+Weight = Annotated[float, Field(ge=0, le=1e30)]
+Rows = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
 Effort = Annotated[str, StringConstraints(pattern="^[a-z]{1,16}$")]
 Share = Annotated[float | None, Field(ge=0, le=1)]
@@ -156,8 +172,13 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _storable(cls, value: object) -> object:
-        """Settings are stored in UTF-8, and others read them."""
+    def _storable(cls, value: object, info: ValidationInfo) -> object:
+        """Settings are stored in UTF-8, and others read them. `yes` is no number."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        # Of Annotated[int, …], the int.
+        kinds = {getattr(one, "__origin__", one) for one in (kind, *get_args(kind))}
+        if isinstance(value, bool) and kinds & {int, float} and not kinds & {bool, str}:
+            raise ValueError(f"expected a number, got {value}")
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and ("\0" in text or text.encode("utf-8", "ignore").decode() != text):
                 raise ValueError("expected text without NUL and without characters that UTF-8 doesn't have")

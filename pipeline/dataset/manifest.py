@@ -89,8 +89,10 @@ def load(out: Path, *, sealed: bool = True) -> dict[str, Any] | None:
         return content
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise StorageError(f"{path}: can't be read ({error.strerror}); check who may read it") from error
     except (OSError, ValueError, RecursionError) as error:
-        what = f"not readable as a manifest ({error}); run the same command again to publish again"
+        what = f"not readable as a manifest ({error}); run the command that made the data set, which publishes again"
         raise StorageError(f"{path}: {what}") from error
 
 

@@ -1,6 +1,8 @@
 """The files of a published data set, checked against its manifest before anybody relies on them."""
 
+import errno
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -157,6 +159,8 @@ def _aside(path: Path) -> Path:
 
 
 def damaged(path: Path, reason: object) -> StorageError:
-    return StorageError(
-        f"{path}: not as it was published ({one_line(reason)}); restore it, or delete it and run the same command again"
-    )
+    """reason: an error, or what `difference` says."""
+    if isinstance(reason, PermissionError) or os.strerror(errno.EACCES) in str(reason):
+        return StorageError(f"{path}: can't be read ({one_line(reason)}); check who may read it")
+    what = f"not as it was published ({one_line(reason)}); restore it, or delete it and run the command that made the data set"
+    return StorageError(f"{path}: {what}")

@@ -125,7 +125,7 @@ class _Checks:
             yield from self.strangers([*published, *rejected])
             for entry in manifest.file_entries(self.root, self.content, "documents"):
                 if reason := reader.difference(entry):
-                    yield VerifyProblem(entry.name, f"{reason}; delete it and run the same command again")
+                    yield VerifyProblem(entry.name, f"{reason}; delete it and run the command that made the data set")
             yield from self.ledger(rejected)
             tokenizer = (yield from self.tokenizer(name)) if labels else None
             version = self.content["schema_version"]

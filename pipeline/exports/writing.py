@@ -49,7 +49,7 @@ def export(
     for one whose trainer would not see the published sequences; ConfigError when the labels' tokenizer is needed and not
     available, StorageError when the disk refuses or a file is damaged.
     """
-    _check_free(out, dataset.root)
+    check_free(out, dataset.root)
     labels, layout = dataset.manifest["labels"], format.variants[variant]
     _check_thoughts(format, variant, labels)
     checker = open_checker(labels, format, variant, warn)
@@ -98,7 +98,8 @@ def _write_readme(out: Path, format: Format, variant: str, labels: dict[str, Any
     write_text(out / "README.md", readme.format(contract=contract, pairs=pairs, **names))
 
 
-def _check_free(out: Path, root: Path) -> None:
+def check_free(out: Path, root: Path) -> None:
+    """Refuse a folder in the data set `root`, and one that holds anything. Raises UsageError."""
     if out.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
     if out.exists() and (not out.is_dir() or any(out.glob("*"))):

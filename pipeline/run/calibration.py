@@ -43,6 +43,8 @@ def scored_rows(out: Path) -> pa.Table:
     if not files or missing:
         state = f"{missing} of {len(files)} shards are not scored yet" if files else "no planned source is there"
         hint = "run figa build until the stage score is done, and keep its folder work/"
+        if record.recall(out).get("settings", {}).get("source", {}).get("enters_at") == "filter":
+            hint = "a run of finished pairs scores them with --set source.enters_at=score"
         raise InputError(f"{out / 'work'}: {state}; {hint}")
     pick = record.recall(out).get("settings", {}).get("policy", {}).get("pick", "first")
     return pa.concat_tables([picked(stage_files.read(file, SCORES), pick) for file in files if file])

@@ -42,7 +42,7 @@ def _way_out(wanted: Manifest, labels: Manifest, root: Path) -> str:
         value = wanted.get(name) or "" if name == "system" else wanted.get(name)
         if name != "tokenizer" and wanted.get(name) != labels.get(name):
             words += ["--set", f"labels.{name}={json.dumps(value, ensure_ascii=False)}"]
-    return shlex.join([*words, "--out", f"{root}-relabelled"])
+    return shlex.join([*words, "--out", f"{root.resolve() if root.name in ('', '..') else root}-relabelled"])
 
 
 def _what_determines(labels: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from pipeline.run.relabel import Advance, Warn, derive
 from pipeline.stages.filter import check_rows
 from pipeline.storage.atomic import write_text
 from pipeline.storage.stage_files import Reject, collect, reject_table
-from pipeline.text import one_line
+from pipeline.text import one_line, replace_surrogates, visible
 
 Rejects = dict[str, pa.Table]
 KINDS = ("keep", "drop", "edit")
@@ -82,27 +82,35 @@ def load(file: Path) -> Decisions:
         data = file.read_bytes()
         content = json.loads(data)
         entries = list(_tasks(content) if isinstance(content, list) else _saved(content))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         expected = "the file that the report saves, or Label Studio's JSON export, is expected"
         raise InputError(f"{file}: {expected} ({one_line(repr(error), 160)})") from None
     by_id: dict[str, Decision] = {}
     for number, (row_id, _, decision) in enumerate(entries, 1):
-        if decision.kind not in KINDS or (decision.kind == "edit" and not (decision.revised or "").strip()):
-            raise InputError(
-                f"{file}, decision {number} ({row_id}): expected keep, drop, or edit with a text in `revised`"
-            )
-        by_id[row_id] = decision
+        where = f"{file}, decision {number} ({visible(row_id)})"
+        if decision.kind not in KINDS or (decision.kind == "edit" and not _is_text(decision.revised)):
+            raise InputError(f"{where}: expected keep, drop, or edit with a text in `revised`")
+        if by_id.setdefault(row_id, decision) != decision:
+            raise InputError(f"{where}: expected one decision a pair, found {by_id[row_id].kind} and {decision.kind}")
     runs = {run for _, run, _ in entries}
     if len(runs) != 1:
         raise InputError(f"{file}: expected decisions on the pairs of one data set, found {len(runs)}")
     return Decisions(by_id, runs.pop(), hashlib.sha256(data).hexdigest())
 
 
+def _is_text(value: object) -> bool:
+    """Whether it is a text that UTF-8 has, and not blank."""
+    return isinstance(value, str) and bool(value.strip()) and replace_surrogates(value)[1] == 0
+
+
 def _saved(content: dict[str, Any]) -> Iterator[tuple[str, str, Decision]]:
     if content["format"] != "figa-review":
         raise ValueError(f"its format is {content['format']!r}")
+    reviewer = content["reviewer"]
+    if reviewer != "" and not _is_text(reviewer):
+        raise ValueError(f"its reviewer is {reviewer!r}")
     for entry in content["decisions"]:
-        decision = Decision(str(entry["decision"]), entry.get("revised"), str(content["reviewer"]))
+        decision = Decision(str(entry["decision"]), entry.get("revised"), reviewer)
         yield str(entry["id"]), str(content["run_digest"]), decision
 
 

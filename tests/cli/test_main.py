@@ -91,6 +91,14 @@ def test_an_error_is_an_object_too(tmp_path: Path, capsys: pytest.CaptureFixture
         assert told["exit_code"] == code == 2 and said.err == f"error: {told['error']}\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of another kind")
+def test_help_without_anybody_who_reads_it_is_no_traceback() -> None:
+    figa = f"{sys.executable} -m pipeline"
+    for command in (f"{figa} --help >&-", f"{figa} --version >/dev/full", f"{figa} settings >&-"):
+        done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr and done.returncode == ("full" in command), done.stderr
+
+
 def test_settings_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "--json"]) == 0
     listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}

@@ -116,11 +116,13 @@ def test_contamination_names_file_row_and_words(tmp_path: Path) -> None:
 
 def test_evaluation_files_must_be_whole(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"q": "x"}\n{broken\n')
+    (tmp_path / "d.jsonl").write_text('{"n": 5}\n')
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
     for name, says in (
         ("a.jsonl", "a.jsonl:2: malformed_json"),
         ("b.txt", "b.txt: not readable"),
         ("c", "c: no such file"),
+        ("d.jsonl", "d.jsonl: no text of 5 words"),
     ):
         with pytest.raises(InputError, match=says):
             outcome(row("x"), decontaminate=[str(tmp_path / name)])

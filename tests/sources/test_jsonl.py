@@ -79,6 +79,14 @@ def test_a_row_keeps_a_reference_that_most_pairs_lack():
     assert adapter.parse({**pair, "reference": None}).reference == "b"
 
 
+def test_pairs_among_prompts_are_told():
+    pair, prompt = {"prompt": "q", "initial": "a", "revised": "b", "reference": "r"}, {"prompt": "q", "reference": "r"}
+    _, said = sources.bind(sources.get("jsonl"), {}, [prompt, prompt, pair])
+    assert said and said.endswith(
+        "; 1 with a pair of their own, which isn't used: keep such rows in a file of their own"
+    )
+
+
 def test_no_good_row_leaves_the_guess_to_each_row():
     assert sources.bind(sources.get("jsonl"), {}, [{"x": 1}]) == (jsonl.ADAPTER, None)
 

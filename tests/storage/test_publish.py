@@ -170,7 +170,7 @@ def test_something_else_under_the_manifests_name_does_not_stand(published: Path,
 @pytest.mark.parametrize("content", [b"{", b"[]", b"7", b"\xff\xfe"])
 def test_a_manifest_that_is_none_is_named(published: Path, content: bytes) -> None:
     (published / manifest.NAME).write_bytes(content)
-    with pytest.raises(StorageError, match=r"manifest.json: .* run the same command again"):
+    with pytest.raises(StorageError, match=r"manifest.json: .* run the command that made the data set"):
         manifest.load(published)
 
 

@@ -83,6 +83,9 @@ def _by_votes(
     most = max(votes.values())
     share = "" if most == votes.total() else f" (of {most} of the first {votes.total()} good rows)"
     others = f"; of others: {' | '.join(texts[1:4])}" if texts[1:] else ""
+    pairs = sum(votes[name] for name, (fields, _) in guesses.items() if "revised" in fields)
+    if pairs and "revised" not in first:
+        others += f"; {pairs} with a pair of their own, which isn't used: keep such rows in a file of their own"
     return _bound(adapter, first, reader), f"fields guessed: {texts[0]}{share}{others}"
 
 

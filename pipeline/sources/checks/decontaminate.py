@@ -19,7 +19,7 @@ LEAST_WORDS = 5
 
 
 def check(settings: SourceSettings) -> Check:
-    """A check against all evaluation files. InputError when one can't be read whole."""
+    """A check against all evaluation files. InputError when one can't be read whole, or none has a text."""
     n = settings.decontaminate_words
     # Every n-gram of the evaluation sets, and where it stands first.
     known: dict[str, str] = {}
@@ -27,6 +27,11 @@ def check(settings: SourceSettings) -> Check:
         for number, text in _texts(path):
             for ngram in _ngrams(text, n):
                 known.setdefault(ngram, f"{shown(path.name)}:{number}")
+    if not known:
+        named = ", ".join(map(shown, settings.decontaminate))
+        raise InputError(
+            f"source.decontaminate: {named}: no text of {min(n, LEAST_WORDS)} words, so nothing to compare with"
+        )
 
     def refuse(row: SourceRow) -> None:
         queries = (message["content"] for message in row.messages)
