@@ -206,6 +206,9 @@ def resolve_entry_stage(config: CurationConfig, adapters: Mapping[str, Adapter])
     if lacking and (wanted in ("score", "filter") or (wanted == "auto" and len(lacking) < len(adapters))):
         why = f"rows of {', '.join(lacking)} have no initial and revised answers to enter at that stage with"
         hint = "run the sources apart, or set source.enters_at=sample to have all answers written"
+        if len(adapters) == 1 and adapters[lacking[0]].is_generic:
+            fields = " ".join(f"source.fields.{part}=NAME" for part in ("prompt", "initial", "revised"))
+            hint = f"name their fields: --set {fields}; without enters_at the run says what it finds"
         raise ConfigError(f"source.enters_at: {why}; {hint}")
     stage = wanted
     if wanted == "auto":

@@ -80,7 +80,8 @@ def interval(values: Floats) -> Interval:
     rows = rng.integers(seeds, size=(DRAWS, seeds, 1))
     columns = rng.integers(queries, size=(DRAWS, 1, queries))
     sums = np.where(there, values, 0.0)[rows, columns].sum((1, 2))
-    means = sums / np.maximum(there[rows, columns].sum((1, 2)), 1)
+    counts = there[rows, columns].sum((1, 2))
+    means = sums[counts > 0] / counts[counts > 0]
     return Interval(float(values[there].mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975))))
 
 
