@@ -311,7 +311,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[CurationError], str]] = {
     "no list": (lambda f: rewrite(f, files=[{"path": "x"}]), StorageError, "list of files can't be read"),
     "no files": (lambda f: rewrite(f, files=[]), StorageError, "names no file"),
     "outside": (lambda f: edit_file(f, lambda e: e.update(path="../x.parquet")), StorageError, "is outside the folder"),
-    "missing": (lambda f: first(f).unlink(), StorageError, r"train-00000-of-00003.parquet: .*missing.*run the same"),
+    "missing": (
+        lambda f: first(f).unlink(),
+        StorageError,
+        r"train-00000-of-00003.parquet: .*missing.*run the command that made",
+    ),
     "short": (lambda f: first(f).write_bytes(first(f).read_bytes()[:-1]), StorageError, "bytes, the manifest says"),
     "rows": (lambda f: edit_file(f, lambda e: e.update(rows=8)), StorageError, "9 rows, the manifest says 8"),
     "type": (other_type, StorageError, "column edit_distance is missing or not float"),

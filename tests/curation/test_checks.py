@@ -122,7 +122,7 @@ def test_evaluation_files_must_be_whole(tmp_path: Path) -> None:
         ("a.jsonl", "a.jsonl:2: malformed_json"),
         ("b.txt", "b.txt: not readable"),
         ("c", "c: no such file"),
-        ("d.jsonl", "d.jsonl: no text of 5 words"),
+        ("d.jsonl", "d.jsonl: no text"),
     ):
         with pytest.raises(InputError, match=says):
             outcome(row("x"), decontaminate=[str(tmp_path / name)])

@@ -23,15 +23,15 @@ def check(settings: SourceSettings) -> Check:
     n = settings.decontaminate_words
     # Every n-gram of the evaluation sets, and where it stands first.
     known: dict[str, str] = {}
+    blank = True
     for path in (path for entry in settings.decontaminate for path in paths(entry)):
         for number, text in _texts(path):
+            blank &= not text.strip()
             for ngram in _ngrams(text, n):
                 known.setdefault(ngram, f"{shown(path.name)}:{number}")
-    if not known:
+    if blank:
         named = ", ".join(map(shown, settings.decontaminate))
-        raise InputError(
-            f"source.decontaminate: {named}: no text of {min(n, LEAST_WORDS)} words, so nothing to compare with"
-        )
+        raise InputError(f"source.decontaminate: {named}: no text, so there is nothing to compare with")
 
     def refuse(row: SourceRow) -> None:
         queries = (message["content"] for message in row.messages)
