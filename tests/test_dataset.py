@@ -314,7 +314,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[CurationError], str]] = {
     "missing": (
         lambda f: first(f).unlink(),
         StorageError,
-        r"train-00000-of-00003.parquet: .*missing.*run the command that made",
+        r"train-00000-of-00003.parquet: .*missing.*run the command",
     ),
     "short": (lambda f: first(f).write_bytes(first(f).read_bytes()[:-1]), StorageError, "bytes, the manifest says"),
     "rows": (lambda f: edit_file(f, lambda e: e.update(rows=8)), StorageError, "9 rows, the manifest says 8"),
