@@ -160,7 +160,7 @@ def _aside(path: Path) -> Path:
 
 def damaged(path: Path, reason: object) -> StorageError:
     """reason: an error, or what `difference` says."""
-    if isinstance(reason, PermissionError) or os.strerror(errno.EACCES) in str(reason):
+    if os.strerror(errno.EACCES) in str(reason):
         return StorageError(f"{path}: can't be read ({one_line(reason)}); check who may read it")
     what = f"not as it was published ({one_line(reason)}); restore it, or delete it and run the command that made the data set"
     return StorageError(f"{path}: {what}")

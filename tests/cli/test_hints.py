@@ -70,14 +70,41 @@ def test_the_examples_of_show_find_something(tmp_path: Path, monkeypatch: pytest
             assert main([*words[1:], "--json"]) == 0
 
 
-def test_the_way_out_of_a_merge_works(tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("named", ["whole", "."])
+def test_the_way_out_of_a_merge_works(
+    named: str,
+    tiny_tokenizer: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one = pairs.data_set(tmp_path / "one", tiny_tokenizer, 6)
     other = pairs.data_set(tmp_path / "the other", tiny_tokenizer, 6, seed=1, granularity="word", alpha=2.0)
-    assert main(["merge", str(one), str(other), "--out", str(tmp_path / "both")]) == 2
+    monkeypatch.chdir(other)
+    second = str(other) if named == "whole" else named
+    assert main(["merge", str(one), second, "--out", str(tmp_path / "both")]) == 2
     error = capsys.readouterr().err
     command = error.partition("merge that: ")[2].strip()
     assert main(shlex.split(command)[1:]) == 0, command
     assert main(["merge", str(one), f"{other}-relabelled", "--out", str(tmp_path / "both")]) == 0
+
+
+def test_pairs_that_cannot_be_used_as_asked_name_a_way_that_works(
+    tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / "out"
+    rows.write_text("Prompt,Before,After\nSay it.,It is so.,It is thus.\n", "utf-8")
+    pairs = ["build", "--source", "jsonl", "--input", str(rows), "--out", str(out), "--prefect", "off"]
+    pairs += ["--set", f"labels.tokenizer={tiny_tokenizer}", "source.enters_at=filter"]
+    assert main(pairs) == 2
+    named = capsys.readouterr().err.partition("name their fields: ")[2].partition(";")[0]
+    for name in ("Prompt", "Before", "After"):
+        named = named.replace("NAME", name, 1)
+    assert main([*pairs, *shlex.split(named)]) == 0
+    assert main(["calibrate", str(out)]) == 2
+    scored = capsys.readouterr().err.rpartition(" with ")[2]
+    assert main([*pairs, *shlex.split(named), *shlex.split(scored)]) == 0
+    assert main(["calibrate", str(out)]) == 0
 
 
 def test_the_warning_of_a_poor_reward_names_a_command_that_works(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,6 @@ def test_an_error_is_an_object_too(tmp_path: Path, capsys: pytest.CaptureFixture
         assert told["exit_code"] == code == 2 and said.err == f"error: {told['error']}\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell of another kind")
 def test_help_without_anybody_who_reads_it_is_no_traceback() -> None:
     figa = f"{sys.executable} -m pipeline"
     for command in (f"{figa} --help >&-", f"{figa} --version >/dev/full", f"{figa} settings >&-"):

@@ -90,10 +90,10 @@ def _by_votes(
 
 
 def _read_any(raw: dict[str, Any], mappings: Sequence[Fields], without: Collection[str]) -> SourceRow:
-    """The row by the first of the mappings whose fields it has, and by its reference, which the mapping's rows may lack."""
+    """The row by the first of the mappings whose fields it has; a pair also by its reference, which the others may lack."""
     fits = (fields for fields in mappings if not any(missing(raw.get(name)) for name in fields.values()))
     fields = next(fits, mappings[0])
-    if "reference" not in fields:
+    if "revised" in fields and "reference" not in fields:
         with suppress(RowReject):
             own = guess(raw)
             fields = own if own.items() > fields.items() else fields
