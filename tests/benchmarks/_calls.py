@@ -44,7 +44,11 @@ def bare(url: str, calls: int, workers: int) -> dict[str, Any]:
         async def worker() -> None:
             for index in pending:
                 await client.chat.completions.create(
-                    model="m", messages=messages(index), max_tokens=MAX_TOKENS, temperature=0.5, seed=index
+                    model="m",
+                    messages=messages(index),  # type: ignore[arg-type]
+                    max_tokens=MAX_TOKENS,
+                    temperature=0.5,
+                    seed=index,
                 )
 
         await asyncio.gather(*(worker() for _ in range(workers)))

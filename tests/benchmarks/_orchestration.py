@@ -38,7 +38,7 @@ def timed_run(run: Callable[[CurationConfig], Any], settings: dict[str, Any], ou
 
 def many_tasks(settings: dict[str, Any], count: int) -> float:
     """Seconds for `count` task runs that do nothing, in one flow: one per shard and stage, each after the one before."""
-    flows.curate.run_stages = lambda *arguments: 0  # type: ignore[assignment]
+    flows.curate.run_stages = lambda *arguments: 0  # type: ignore[attr-defined]
     config = load_config(flags=settings)
 
     @flow(name="many", persist_result=False, validate_parameters=False)

@@ -90,7 +90,7 @@ def python(tool: Tool) -> str:
     if not done.exists():
         print(f"installing {' '.join(tool.packages)} …", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", own], check=True)
-        command = [interpreter, "-m", "pip", "install", "-q", *tool.packages]
+        command: list[str | Path] = [interpreter, "-m", "pip", "install", "-q", *tool.packages]
         installed = subprocess.run(command, capture_output=True, text=True, check=False)
         if installed.returncode:
             raise Skipped(f"pip can't install it: {(installed.stderr.strip() or 'no reason given').splitlines()[-1]}")

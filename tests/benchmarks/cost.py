@@ -115,8 +115,10 @@ class Provider:
 
 
 def read(folder: Path, selected: float | None = None, published: float | None = None) -> Pilot:
-    """The pilot in a run's folder. Raises SystemExit when it didn't ask a reviser, or a server told no tokens."""
+    """The pilot in a run's folder. Raises SystemExit without a manifest, a reviser's answers or tokens told."""
     made = manifest.load(folder)
+    if made is None:
+        raise SystemExit(f"{folder}: no run's folder: it has no manifest.json")
     names = [str(made["settings"][who]["model"]) for who in ("policy", "reviser")]
     query = """SELECT stage, count(*), total(json_extract(answer, '$.prompt_tokens')),
                total(json_extract(answer, '$.completion_tokens')) FROM answers WHERE model IN (?, ?) GROUP BY stage"""

@@ -36,7 +36,7 @@ def run(*, quick: bool) -> list[Figure]:
         ratios, alone, made, files = [], [], [], []
         for shard, rows in enumerate(_pairs.shards(pairs)):
             tokenised: list[pa.Table] = []
-            first = cpu_seconds(lambda rows=rows, out=tokenised: out.append(_pairs.tokenized(rows, tokenizer)))
+            first = cpu_seconds(partial(_tokenize, rows, tokenizer, tokenised))
             second = cpu_seconds(partial(_label, work, shard, tokenised[0], tokenizer))
             files += stage_files.inspect_all(work, "label", shard + 1)[-1:]
             bare = cpu_seconds(partial(_bare, work, rows, stage_files.read(files[-1]), tokenizer))
@@ -50,6 +50,10 @@ def run(*, quick: bool) -> list[Figure]:
             *_authors.against(out, tokenizer, sorted(made)[len(made) // 2], quick=quick),
             *_reading(out),
         ]
+
+
+def _tokenize(rows: pa.Table, tokenizer: LabelTokenizer, into: list[pa.Table]) -> None:
+    into.append(_pairs.tokenized(rows, tokenizer))
 
 
 def _label(work: Path, shard: int, filtered: pa.Table, tokenizer: LabelTokenizer) -> None:

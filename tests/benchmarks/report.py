@@ -53,7 +53,8 @@ def _data_set(folder: Path, rows: int) -> Path:
             return folder / name
 
     tokenizer = tiny_tokenizer.__wrapped__(Factory())  # type: ignore[attr-defined]
-    labelled, made = pairs._labelled, []
+    labelled = pairs._labelled
+    made: list[pa.Table] = []
 
     def repeated_block(part: list[dict[str, object]], own: object) -> list[pa.Table]:
         if not made:

@@ -27,6 +27,7 @@ from rapidfuzz.distance import Levenshtein
 from pipeline.config.loading import load_config
 from pipeline.config.settings import CurationConfig
 from pipeline.curate import Outcome, curate, in_threads
+from pipeline.rewards.base import score_items
 from pipeline.run import shards
 from pipeline.run.context import Context
 from tests.benchmarks.measure import Figure
@@ -127,6 +128,8 @@ def _distances_and_gains(context: Context, rows: list[dict[str, Any]]) -> tuple[
     for row in rows:
         initial, revised = context.tokenizer.tokenize(row["messages"], row["initial"], row["revised"])
         distances.append(Levenshtein.normalized_distance(initial.response_ids, revised.response_ids))
-    scores = context.reward.score([(row["messages"], row["revised"]) for row in rows])
-    gains = [float(score) - row["reward_initial"] for score, row in zip(scores, rows, strict=True)]
+    assert context.reward
+    items = [(row["messages"], row["revised"]) for row in rows]
+    scores = score_items(context.reward, items, [row["reference"] for row in rows])
+    gains = [score - row["reward_initial"] for score, row in zip(scores, rows, strict=True)]
     return distances, gains

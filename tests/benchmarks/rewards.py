@@ -89,7 +89,7 @@ def _classifier(folder: Path, name: str, sizes: tuple[int, int, int], items: lis
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.save_pretrained(folder)
-    reward = rewards.load_reward(RewardSettings(model=f"hf/{folder}", max_length=2048), _nobody)
+    reward: Any = rewards.load_reward(RewardSettings(model=f"hf/{folder}", max_length=2048), _nobody)
     alone: list[float] = []
 
     def one_by_one() -> None:

@@ -140,7 +140,8 @@ def _rensa(path: Path, work: str) -> dict[str, float]:
 
     sets = [ngrams(words(text), WORDS) for text in _texts(path)]
     start = time.process_time()
-    index, kept = RMinHashLSH(0.8, HASHES, bands(0.8)), {}
+    index = RMinHashLSH(0.8, HASHES, bands(0.8))
+    kept: dict[int, RMinHash] = {}
     for number, tokens in enumerate(sets):
         signature = RMinHash(HASHES, 0)
         signature.update(tokens)

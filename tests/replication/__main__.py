@@ -24,11 +24,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, default=Path("out/replication"), help="set and results; resumable")
     p.add_argument("--docs", type=Path, help="rewrite replication.md and its plot in this folder, not in --out")
-    p.add_argument("--limit", type=int, default=1000, help="questions read for the training set")
+    p.add_argument("--limit", type=int, default=268, help="questions read for the training set")
     p.add_argument("--queries", type=int, default=32, help=f"held-out queries, beside {VALIDATION} for validation")
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps", type=int, default=16, help=f"optimiser steps of {SEQUENCES} sequences")
-    p.add_argument("--rates", type=float, nargs="+", default=[1e-5, 5e-5], help="learning rates, tried for each")
+    p.add_argument("--rates", type=float, nargs="+", default=[3e-6, 1e-5, 5e-5], help="learning rates, tried for each")
     p.add_argument("--layers", type=int, default=2, help="top layers that are trained")
     p.add_argument("--only-report", action="store_true", help="run nothing: tables and plot of what is there")
     return p

@@ -35,7 +35,7 @@ def sample(
     return answers
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def _batch(model: Any, prompts: Sequence[Sequence[int]], numbers: Tensor, eos: int, temperature: float) -> list[Answer]:
     longest = max(map(len, prompts))
     ids = torch.tensor([[eos] * (longest - len(prompt)) + list(prompt) for prompt in prompts])

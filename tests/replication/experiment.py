@@ -1,6 +1,6 @@
 """All runs of the experiment, one JSON file each: what is there is not done again.
 
-A result's `key` covers what determined it (plan, data set, queries), so after a change of any of them its run is repeated.
+A result's `key` covers what determined it (plan, pairs, queries), so after a change of any of them its run is repeated.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from tests.replication import answers, measures
 from tests.replication.data import Queries
 from tests.replication.methods import METHODS
 from tests.replication.policy import Policy
-from tests.replication.training import Budget, read_pairs, train
+from tests.replication.training import COLUMNS, Budget, read_pairs, train
 
 START = "start"
-PLAIN = ("figa", "sft-reference", "sft-revision", "dpo")
 _PROBED = 32
 Result = dict[str, Any]
 
@@ -62,22 +61,21 @@ class Experiment:
     def __init__(self, folder: Path, data: Path, queries: Queries, plan: Plan) -> None:
         self.data, self.queries, self.plan = data, queries, plan
         self._folder = folder / "results"
-        files = [file["sha256"] for file in open_dataset(data).manifest["files"]]
+        rows = open_dataset(data).to_table(COLUMNS).to_pylist()
         # More seeds or rates leave the runs that are there as they are.
         same = replace(plan, seeds=0, rates=())
-        self._key = digest(asdict(same), asdict(queries), files)
+        self._key = digest(asdict(same), asdict(queries), rows)
 
     def runs(self) -> Iterator[Run]:
-        """The comparison first, then the ablations; of either every rate with seed 0, then the best rate with the other seeds.
+        """Every rate with seed 0, then the best rate with the other seeds.
 
         So what is there is of use whenever it is stopped. Which rate is the best is known when those before are done: do
         each run before taking the next.
         """
-        for names in (PLAIN, [name for name in METHODS if name not in PLAIN]):
-            yield Run(START, 0.0, 0)
-            yield from (Run(name, rate, 0) for name in names for rate in self.plan.rates)
-            for seed in range(1, self.plan.seeds):
-                yield from (Run(START, 0.0, seed), *(Run(name, self.best(name), seed) for name in names))
+        yield Run(START, 0.0, 0)
+        yield from (Run(name, rate, 0) for name in METHODS for rate in self.plan.rates)
+        for seed in range(1, self.plan.seeds):
+            yield from (Run(START, 0.0, seed), *(Run(name, self.best(name), seed) for name in METHODS))
 
     def run(self, load: Callable[[], Any]) -> None:
         """Do what is missing. `load` gives the starting policy, and is called only if there is something to do."""
@@ -116,7 +114,8 @@ def wins(of: Result, start: Result, first: int) -> float:
         [-math.inf if cut else reward for reward, cut in zip(r["reward"][:first], r["cut"][:first], strict=True)]
         for r in (of, start)
     ]
-    return sum((mine > theirs) + (mine == theirs) / 2 for mine, theirs in zip(*scores, strict=True)) / max(1, first)
+    won = [(mine > theirs) + (mine == theirs) / 2 for mine, theirs in zip(*scores, strict=True)]
+    return sum(won, 0.0) / max(1, first)
 
 
 class _Bench:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.training.loss import IGNORE
+from tests.replication.methods import Sequence_
 from tests.replication.policy import Policy
 
 
@@ -85,7 +86,7 @@ class Drift:
         return total / count
 
 
-def edit_logprobs(policy: Policy, pairs: Sequence[dict]) -> dict[str, float]:
+def edit_logprobs(policy: Policy, pairs: Sequence[dict[str, Sequence_]]) -> dict[str, float]:
     """Mean log p of the tokens that the revision brought in (`good`) and took out (`bad`) of these pairs."""
     found: dict[str, list[Tensor]] = {"good": [], "bad": []}
     for pair in pairs:

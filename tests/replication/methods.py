@@ -5,7 +5,6 @@ Losses see the top's hidden states of a step's sequences; the head is applied on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -46,15 +45,6 @@ def figa(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor, gate: float 
     logits = policy.head(torch.cat([states, states[-1:]]))[None]
     before = torch.tensor([IGNORE]), torch.zeros(1)
     return figa_loss(logits, torch.cat([before[0], labels])[None], torch.cat([before[1], weights])[None], gate=gate)
-
-
-def figa_no_negative(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor) -> Tensor:
-    """No cross-entropy is below zero, so the gate lets no negative term through."""
-    return figa(policy, rows, hidden, -1.0)
-
-
-def figa_no_gate(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor) -> Tensor:
-    return figa(policy, rows, hidden, math.inf)
 
 
 def sft(policy: Policy, rows: Sequence[Sequence_], hidden: Tensor) -> Tensor:
@@ -101,12 +91,10 @@ class Method:
     loss: Loss
 
 
-_BOTH = ("revised", "initial")
+BOTH = ("revised", "initial")
 METHODS = {
-    "figa": Method(_BOTH, figa),
+    "figa": Method(BOTH, figa),
     "sft-reference": Method(("reference",), sft),
     "sft-revision": Method(("revised",), sft),
-    "dpo": Method(_BOTH, dpo),
-    "figa, no negative term": Method(_BOTH, figa_no_negative),
-    "figa, no gate": Method(_BOTH, figa_no_gate),
+    "dpo": Method(BOTH, dpo),
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ def gains(results: Found) -> str:
     """Each method's differences to the start."""
     lines = ["| gain over the start [95 %] | rate | " + " | ".join(title for title, *_ in GAINS) + " |"]
     lines.append("|---|" + "---:|" * (len(GAINS) + 1))
-    means = [f"({factor * _mean(results[START], lambda r, k=key: np.mean(r[k])):.{d}f})" for _, key, factor, d in GAINS]
+    means = [f"({factor * _mean(results[START], key):.{d}f})" for _, key, factor, d in GAINS]
     lines.append(f"| start | | {' | '.join(means)} |")
     for name in list(results)[1:]:
         cells = [difference(results[name], results[START], key).shown(f, d) for _, key, f, d in GAINS]
@@ -111,16 +111,16 @@ def answers(results: Found) -> str:
     head = ["", "seeds", "KL, nats a token", "tokens", "cut", "distinct-2", "log p brought in", "log p taken out"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for name, of in results.items():
-        cells = [name, str(len(of)), f"{_mean(of, lambda r: r['kl']):.3f}"]
-        cells += [f"{_mean(of, lambda r: np.mean(r['length'])):.0f}", f"{_mean(of, lambda r: np.mean(r['cut'])):.0%}"]
-        cells += [f"{_mean(of, lambda r: r['distinct_2']):.2f}"]
-        cells += [f"{_mean(of, lambda r, k=kind: r['edit_logprobs'][k]):.2f}" for kind in ("good", "bad")]
+        cells = [name, str(len(of)), f"{_mean(of, 'kl'):.3f}"]
+        cells += [f"{_mean(of, 'length'):.0f}", f"{_mean(of, 'cut'):.0%}"]
+        cells += [f"{_mean(of, 'distinct_2'):.2f}"]
+        cells += [f"{_mean([result['edit_logprobs'] for result in of], kind):.2f}" for kind in ("good", "bad")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _mean(of: Sequence[Result], what: Callable[[Result], Any]) -> float:
-    return float(np.mean([what(result) for result in of]))
+def _mean(of: Sequence[Result], key: str) -> float:
+    return float(np.mean([np.mean(result[key]) for result in of]))
 
 
 def plot(results: Found, path: Path) -> None:

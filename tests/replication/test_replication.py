@@ -15,7 +15,7 @@ from tests.conftest import ROOT, child_environment
 
 pytest.importorskip("torch")
 
-from tests.replication import answers, data, experiment, report, tasks
+from tests.replication import answers, controlled, data, experiment, report, tasks
 from tests.replication.experiment import START, Experiment, Plan, Result, Run
 from tests.replication.methods import METHODS
 from tests.replication.policy import Policy
@@ -54,8 +54,6 @@ def test_every_method_trains_and_is_measured(ran: Experiment) -> None:
     # Same pairs, same seed: only what the method is about may differ.
     losses = {name: tuple(of[0]["training"]["losses"]) for name, of in at_first.items()}
     assert at_first["figa"][0]["training"]["tokens"] == at_first["dpo"][0]["training"]["tokens"]
-    # A random model is confident in nothing: the gate shuts out the whole negative term.
-    assert losses["figa"] == losses["figa, no negative term"] != losses["figa, no gate"]
     assert losses["dpo"][0] == pytest.approx(0.6931, abs=1e-3)
 
 
@@ -154,12 +152,13 @@ def test_an_answer_does_not_depend_on_the_others_and_is_what_generate_gives() ->
 
 
 def test_the_controlled_experiment_runs_at_its_smallest_size(tmp_path: Path) -> None:
-    small = "--sizes 4 --seeds 1 --pretraining 5 --steps 2 --queries 6 --methods figa dpo".split()
+    small = "--sizes 4 --seeds 1 --pretraining 5 --steps 2 --queries 6".split()
     command = [sys.executable, "-m", "tests.replication.controlled", "--out", str(tmp_path), *small]
     done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = (tmp_path / "controlled.md").read_text("utf-8")
-    assert "| figa |" in told and "right answers less figa's" in told and told.count("| dpo |") == 3
+    assert "| figa |" in told and "right answers less figa's" in told
+    assert all(told.count(f"| {name} |") == 3 for name in controlled.methods() if name != "figa")
 
 
 def test_tasks_know_right_answers_slips_and_nearest_corrections() -> None:

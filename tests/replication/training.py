@@ -18,6 +18,9 @@ from tests.replication.methods import Method, Sequence_, dpo, logprobs
 from tests.replication.policy import Policy
 
 SIDES = ("revised", "initial", "reference")
+_PARTS = ("input_ids", "labels", "weights")
+# Of a data set, what is trained on.
+COLUMNS = ["messages", "reference", *(f"{side}_{part}" for side in SIDES[:2] for part in _PARTS)]
 Pairs = list[dict[str, Sequence_]]
 
 
@@ -30,14 +33,13 @@ class Budget:
     max_length: int
 
 
-def read_pairs(folder: Path, policy: Policy, tokenizer: LabelTokenizer, max_length: int) -> Pairs:
+def read_pairs(folder: Path, policy: Policy, tokenizer: LabelTokenizer, max_length: float) -> Pairs:
     """Each pair's three answers behind the same prompt. Left out: pairs of which one is longer than `max_length` tokens.
 
     The reference is tokenised as the label stage would do it. Call it with the policy at its start.
     """
-    columns = ["messages", "reference", *(f"{side}_{part}" for side in SIDES[:2] for part in _PARTS)]
     found: list[dict[str, tuple[list[int], list[int], list[float]]]] = []
-    for row in pipeline.open_dataset(folder).to_table(columns).to_pylist():
+    for row in pipeline.open_dataset(folder).to_table(COLUMNS).to_pylist():
         answers = {side: tuple(row[f"{side}_{part}"] for part in _PARTS) for side in SIDES[:2]}
         try:
             (reference,) = tokenizer.tokenize(row["messages"], row["reference"])
@@ -52,9 +54,6 @@ def read_pairs(folder: Path, policy: Policy, tokenizer: LabelTokenizer, max_leng
         {side: Sequence_(next(hidden), torch.tensor(a[side][1]), torch.tensor(a[side][2])) for side in SIDES}
         for a in found
     ]
-
-
-_PARTS = ("input_ids", "labels", "weights")
 
 
 def with_start(pairs: Pairs, policy: Policy) -> Pairs:
