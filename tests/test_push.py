@@ -133,9 +133,10 @@ def test_no_token_no_manifest_and_no_such_id_are_told(
     assert "set HF_TOKEN" in capsys.readouterr().err
     assert main(["push", str(tmp_path), REPO]) == 2
     assert "no manifest.json" in capsys.readouterr().err
-    assert main(["push", str(out), "not/a/name"]) == 2
-    error = capsys.readouterr().err
-    assert "not a Hub id" in error and error.count("\n") == 1
+    for more in ([], ["--dry-run"]):
+        assert main(["push", str(out), "not/a/name", *more]) == 2
+        error = capsys.readouterr().err
+        assert "not a Hub id" in error and error.count("\n") == 1
     assert hub.commits == 0 and hub.private is None
 
 

@@ -21,7 +21,7 @@ import argparse
 from pipeline.cli.arguments import add_dir, folder
 from pipeline.cli.console import note, print_values, progress_bar
 
-INTERRUPTED = "the output is not complete: delete it and run again"
+INTERRUPTED = "nothing was exported: run the same command again"
 EXAMPLES = ("figa export out/hh-rlhf --format dpo --out out/dpo",)
 
 

@@ -22,12 +22,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, object]:
-    from pipeline.dataset.push import checked_files, push
+    from pipeline.dataset.push import check_id, checked_files, push
     from pipeline.errors import UsageError
     from pipeline.storage.remote import RemotePath
 
     if isinstance(arguments.dir, RemotePath):
         raise UsageError(f"{arguments.dir}: here a folder on this machine is needed")
+    check_id(arguments.hub_id)
     names = checked_files(arguments.dir, progress_bar)
     total = sum((arguments.dir / name).stat().st_size for name in names)
     print(f"{len(names)} files, {total / 1e6:.1f} MB, all as the manifest says")

@@ -66,11 +66,12 @@ def check_extra() -> None:
 
 
 def _check_out(out: Path, *, resume: bool) -> None:
+    from pipeline.storage.ours import check_empty
+
     if (out / "config.json").exists():
         raise UsageError(f"--out {out}: holds a trained model already; name a new folder")
     saved = any(out.glob("checkpoint-*"))
     if resume and not saved:
         raise UsageError(f"--resume: no epoch was saved in {out}; start without it")
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        remedy = "give --resume to go on, or name a new folder" if saved else "name a new folder"
-        raise UsageError(f"--out {out}: exists and is not an empty folder; {remedy}")
+    if not resume:
+        check_empty(out, "give --resume to go on, or name a new folder" if saved else "name a new folder")

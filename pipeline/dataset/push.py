@@ -32,11 +32,22 @@ def checked_files(root: Path, progress: Progress = no_progress) -> list[str]:
     return names
 
 
+def check_id(hub_id: str) -> None:
+    """Raises UsageError for what is no Hub id."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(hub_id)
+    except HFValidationError as error:
+        raise UsageError(f"{hub_id}: not a Hub id ({one_line(error)}); expected owner/name") from None
+
+
 def push(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     """Create the repository if need be, and commit; returns the commit's address.
 
     Temporary failures are retried: the Hub skips files that it already has, and shows a commit whole or not at all.
-    Raises UsageError for a bad Hub id or token, CurationError when the Hub fails or can't be reached.
+    Raises UsageError for a bad token, CurationError when the Hub fails or can't be reached.
     """
     from huggingface_hub import errors as hub
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
@@ -49,8 +60,6 @@ def push(root: Path, names: list[str], hub_id: str, *, private: bool) -> str:
     )
     try:
         return attempts(_commit, root, names, hub_id, private=private)
-    except hub.HFValidationError as error:
-        raise UsageError(f"{hub_id}: not a Hub id ({one_line(error)}); expected owner/name") from None
     except hub.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):

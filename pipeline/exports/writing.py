@@ -8,6 +8,7 @@ not the published ones is refused, and a single such pair is skipped.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from pipeline.labels.loading import settings_of
 from pipeline.labels.templates import with_system
 from pipeline.schema import digest
 from pipeline.storage.atomic import replacing, write_text
+from pipeline.storage.ours import check_empty
 
 NAME = "export.json"
 SKIPPED = "skipped.jsonl"
+_README = "README.md"
 _BATCH_ROWS = 1024
 _PROBED_ROWS = 32
 
@@ -55,6 +58,30 @@ def export(
     checker = open_checker(labels, format, variant, warn)
     if checker:
         checker.probe([pair for pair, _ in zip(_pairs(dataset, layout), range(_PROBED_ROWS), strict=False)])
+    with _whole_or_nothing(out, layout):
+        return _write(out, dataset, format, variant, checker, advance)
+
+
+@contextmanager
+def _whole_or_nothing(out: Path, layout: Variant) -> Iterator[None]:
+    """Leave nothing of an export that fails, so that the same command can be run again. `out` held nothing before."""
+    try:
+        yield
+    except BaseException:
+        for name in (layout.file, SKIPPED, *layout.companions, _README):
+            (out / name).unlink(missing_ok=True)
+        raise
+
+
+def _write(
+    out: Path,
+    dataset: PairDataset,
+    format: Format,
+    variant: str,
+    checker: Checker | None,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    labels, layout = dataset.manifest["labels"], format.variants[variant]
     entries, skipped = _write_files(out, dataset, layout, checker, advance)
     _write_readme(out, format, variant, labels, len(dataset) - len(skipped))
     lineage = manifest.lineage(dataset.manifest)
@@ -95,15 +122,14 @@ def _write_readme(out: Path, format: Format, variant: str, labels: dict[str, Any
     names = {"file": format.variants[variant].file, "format": format.name, "variant": variant, "version": __version__}
     contract = (_HERE / f"{format.name}.md").read_text("utf-8").format(file=names["file"], **labels)
     readme = (_HERE / "readme.md").read_text("utf-8")
-    write_text(out / "README.md", readme.format(contract=contract, pairs=pairs, **names))
+    write_text(out / _README, readme.format(contract=contract, pairs=pairs, **names))
 
 
 def check_free(out: Path, root: Path) -> None:
     """Refuse a folder in the data set `root`, and one that holds anything. Raises UsageError."""
     if out.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"--out {out}: lies in the data set's own folder; name one outside it")
-    if out.exists() and (not out.is_dir() or any(out.glob("*"))):
-        raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
+    check_empty(out)
 
 
 def _check_thoughts(format: Format, variant: str, labels: dict[str, Any]) -> None:

@@ -215,10 +215,16 @@ def hide(key: str) -> None:
         _hidden.add(key)
 
 
-def without_keys(text: str) -> str:
-    """The text with the values of the environment's API keys and tokens, and the queries of addresses, struck out."""
+def without_sent_keys(text: str) -> str:
+    """The text with the keys that models are called with struck out."""
     for key in _hidden:
         text = text.replace(key, "[key]")
+    return text
+
+
+def without_keys(text: str) -> str:
+    """The text with the values of the environment's API keys and tokens, and the queries of addresses, struck out."""
+    text = without_sent_keys(text)
     for name, value in os.environ.items():
         if name.endswith(("_API_KEY", "_TOKEN")) and len(value) >= 8:
             text = text.replace(value, "[key]")

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import RowReject
-from pipeline.models.provider_errors import Transient, UselessAnswer, from_body, snippet
+from pipeline.models.provider_errors import Transient, UselessAnswer, from_body, snippet, without_sent_keys
 from pipeline.models.request import Answer
 from pipeline.models.thoughts import split_thoughts, without_end_tokens
 from pipeline.models.usage import part, with_anthropic_tokens, with_openai_tokens
@@ -206,8 +206,9 @@ def _answer(counted: Answer, text: str, thoughts: str, finish: str | None, refus
     """Only a complete or cut text is an answer; everything else, though paid for, is a reject of its own kind."""
     said, thought = split_thoughts(text)
     text = said if said == text else said.lstrip()
-    # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it.
-    text, thoughts = (replace_surrogates(each)[0] for each in (text, "\n\n".join(filter(None, [thoughts, thought]))))
+    # Half a character, from a tokenizer cut in the middle of one: nothing downstream can store it. A server may repeat a key.
+    both = text, "\n\n".join(filter(None, [thoughts, thought]))
+    text, thoughts = (without_sent_keys(replace_surrogates(each)[0]) for each in both)
     counted = replace(counted, reasoning=thoughts.strip() or None)
     kind = "refused" if refusal else _kind(finish)
     if finish is None and 0 < counted.max_tokens <= counted.completion_tokens:

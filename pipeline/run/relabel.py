@@ -17,7 +17,7 @@ from pipeline.config.settings import CurationConfig, FilterSettings, LabelSettin
 from pipeline.dataset import manifest, reader
 from pipeline.dataset.reader import PublishedFile
 from pipeline.dataset.writer import write_ledgers, write_part
-from pipeline.errors import ConfigError, UsageError
+from pipeline.errors import ConfigError
 from pipeline.labels.columns import ANY_DISTANCE, label_texts
 from pipeline.labels.loading import describe, open_tokenizer, settings_of
 from pipeline.labels.tokenizer import LabelTokenizer
@@ -26,6 +26,7 @@ from pipeline.schema import digest
 from pipeline.storage import stage_files
 from pipeline.storage.location import local_side
 from pipeline.storage.lock import run_lock
+from pipeline.storage.ours import check_empty
 
 _BATCH = 512
 # What a manifest says of itself, or of money that was spent in its own folder.
@@ -119,8 +120,8 @@ def _check_out(root: Path, out: Path, command: Literal["relabel", "review"]) -> 
     current = publication.check_out(out, [root], command)
     # An interrupted run leaves its lock; a folder with neither lock nor manifest is somebody else's.
     ours = current is not None or (local_side(out / "work") / "run.lock").exists()
-    if not ours and (out.is_file() or any(out.glob("*"))):
-        raise UsageError(f"--out {out}: exists and is not an empty folder; name a new one")
+    if not ours:
+        check_empty(out)
 
 
 def _write_files(

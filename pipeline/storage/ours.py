@@ -56,6 +56,14 @@ def check_ours(out: Path) -> None:
             raise UsageError(f"output folder {out}: {foreign[0]} {what}")
 
 
+def check_empty(out: Path, remedy: str = "name a new one") -> None:
+    """Refuse a file, and a folder with more than systems and killed commands leave in it. Raises UsageError."""
+    if out.exists() and not (
+        out.is_dir() and all(path.name in _NOBODYS or _TEMPORARY.fullmatch(path.name) for path in out.iterdir())
+    ):
+        raise UsageError(f"--out {out}: exists and is not an empty folder; {remedy}")
+
+
 def _has_manifest(path: Path) -> bool:
     """Whether there is one that can be read. Raises UsageError for one of another program or schema: it would be lost."""
     try:

@@ -15,6 +15,9 @@ import pytest
 from pipeline import open_dataset
 from pipeline.cli.main import main
 from pipeline.dataset import manifest
+from pipeline.errors import StorageError
+from pipeline.exports import writing
+from pipeline.storage.atomic import write_text
 
 
 def republished(source: Path, out: Path, change: Callable[[pa.Table], pa.Table]) -> Path:
@@ -126,6 +129,25 @@ def test_a_folder_in_use_is_left_alone(published: Path, tmp_path: Path, capsys: 
     assert "not an empty folder" in refused(capsys)
     assert run(published, "--format", "dpo", "--out", published / "data" / "dpo") == 2
     assert "data set's own folder" in refused(capsys)
+
+
+@pytest.mark.parametrize("refused_file", ["skipped.jsonl", "dataset_info.json", "README.md", "export.json"])
+def test_what_failed_half_way_is_gone_and_the_same_command_works(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_file: str
+) -> None:
+    def fails(path: Path, text: str) -> None:
+        if path.name == refused_file:
+            raise StorageError(f"{path}: no space left")
+        write_text(path, text)
+
+    command = (published, "--format", "llamafactory", "--out", tmp_path / "out")
+    monkeypatch.setattr(writing, "write_text", fails)
+    assert run(*command) == 1 and not files(tmp_path / "out")
+    monkeypatch.undo()
+    # Killed, not stopped: its temporary file is left.
+    (tmp_path / "out" / ".tmp-123-train.json").write_text("[")
+    assert run(*command) == 0
+    assert {"export.json", "README.md", "dataset_info.json", "skipped.jsonl"} < files(tmp_path / "out").keys()
 
 
 def test_a_damaged_data_set_is_not_exported(

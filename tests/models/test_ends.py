@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import RowReject
 from pipeline.models.journal import Answer, Journal
 from tests.loopback import LoopbackServer
-from tests.models.asking import KEYS
+from tests.models.asking import KEY, KEYS
 from tests.models.odd import ANTHROPIC, OPENAI, SAID, told
 
 LIMIT = 200  # of `told`'s request
@@ -123,3 +123,15 @@ def test_end_tokens_of_any_family_are_no_part_of_an_answer(
         said = body(provider, None, text=f"Hi.{ending}")
         result = told(odd_server, provider, said, Journal(tmp_path / f"{number}.db"))
         assert isinstance(result, Answer) and result.text == "Hi."
+
+
+@pytest.mark.parametrize("provider", KEYS)
+def test_a_key_that_a_server_repeats_in_its_answer_is_struck_out(
+    odd_server: LoopbackServer, tmp_path: Path, provider: str
+) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    said = body(provider, "stop", text=f"<think>{KEY} was sent</think>Yours is {KEY}.")
+    result = told(odd_server, provider, said, journal)
+    assert isinstance(result, Answer) and (result.text, result.reasoning) == ("Yours is [key].", "[key] was sent")
+    journal.close()
+    assert not any(KEY.encode() in file.read_bytes() for file in tmp_path.iterdir())
