@@ -139,6 +139,24 @@ def test_lone_surrogates_are_counted_and_other_odd_characters_kept(tmp_path: Pat
     assert planned(setting, tmp_path / "work")[0] == plan
 
 
+def test_thoughts_are_no_part_of_an_answer_and_are_told(tmp_path: Path) -> None:
+    answers = ["<think>hm, b</think>\n\nb", "none\n</think>\n\nd", "The `<think>` tag.", "<think>\n\n</think>"]
+    rows = [{"question": f"{n}?", "answer": answer} for n, answer in enumerate(answers)]
+    plan, warnings = planned(config(write(tmp_path / "in.jsonl", rows)), tmp_path / "work")
+    assert rows_of(tmp_path / "work", plan)["reference"].to_pylist() == ["b", "d", "The `<think>` tag."]
+    assert [reject["reason"] for reject in rejects_of(tmp_path / "work", plan)] == ["empty_reference"]
+    assert [warning for warning in warnings if warning.startswith("2 rows have thoughts")]
+
+
+def test_what_a_pairs_first_answer_thought_is_kept_beside_it(tmp_path: Path) -> None:
+    texts = {"prompt": "2 + 2?", "initial": "<think>5?</think>It is 5.", "revised": "<think>4.</think>It is 4."}
+    path = write(tmp_path / "in.jsonl", [{**texts, "reference": "<think>4!</think>4"}])
+    plan, _ = planned(config(path, source__enters_at="filter"), tmp_path / "work")
+    (row,) = rows_of(tmp_path / "work", plan).to_pylist()
+    kept = {name: row[name] for name in ("reference", "initial", "initial_reasoning", "revised")}
+    assert kept == {"reference": "4", "initial": "It is 5.", "initial_reasoning": "5?", "revised": "It is 4."}
+
+
 def test_a_cut_file_keeps_its_rows_and_the_limit_that_it_names_works(tmp_path: Path) -> None:
     noise = __import__("random").Random(0)
     rows = [{"question": f"{n} {noise.getrandbits(1024):x}", "answer": "a"} for n in range(3000)]

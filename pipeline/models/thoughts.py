@@ -16,6 +16,8 @@ _TAG = re.compile(
     r"|<\|channel>(?:thought|analysis)|<channel\|>",  # Gemma
     re.IGNORECASE,
 )
+# Where none of these is, no thought is.
+_MAY_THINK = re.compile(r"[<\[◁]|\A\s*analysis")
 _CLOSING = re.compile(r"\W/|<\|end|<channel", re.IGNORECASE)
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…; without its control
 # tokens: analysis…assistantfinal…
@@ -41,6 +43,8 @@ def split_thoughts(text: str) -> tuple[str, str]:
     >>> split_thoughts("<think>Four, or five?</think> Four.")
     (' Four.', 'Four, or five?')
     """
+    if not _MAY_THINK.search(text):
+        return text, ""
     if "<|channel|>" in text and _CHANNELS.search(text):
         return _split_channels(text)
     if bare := _BARE_CHANNELS.fullmatch(text):

@@ -6,11 +6,12 @@ from typing import Any
 
 from pipeline.config.settings import SourceSettings
 from pipeline.errors import ConfigError, RowReject
+from pipeline.models.thoughts import split_thoughts
 from pipeline.schema import row_id
 from pipeline.sources import Adapter, Record, SourceRow
 from pipeline.sources import checks as curation
 from pipeline.sources.checks.near_duplicates import NearDuplicates
-from pipeline.text import replace_surrogates
+from pipeline.text import replace_surrogates, snippet
 
 Row = dict[str, Any]
 TakenRow = tuple[Row, RowReject | None]
@@ -20,11 +21,11 @@ class Intake:
     """Turns records into rows in reading order, and remembers the queries for duplicates: about 150 bytes per kept row.
 
     understood: rows of the expected shape. first_bad: the first reject, if any. replaced: lone surrogates that
-    became U+FFFD, in `replaced_rows` rows.
+    became U+FFFD, in `replaced_rows` rows. thinking_rows: those with thoughts in their answers.
     """
 
     def __init__(self, settings: SourceSettings, adapters: Mapping[str, Adapter]) -> None:
-        self.understood = self.replaced = self.replaced_rows = 0
+        self.understood = self.replaced = self.replaced_rows = self.thinking_rows = 0
         self.first_bad: RowReject | None = None
         self.adapters = adapters
         self._keep = settings.keep
@@ -58,13 +59,15 @@ class Intake:
         self.understood += 1
         self.replaced += parsed.replaced_surrogates
         self.replaced_rows += bool(parsed.replaced_surrogates)
+        parsed, thoughts = _without_thoughts(parsed)
+        self.thinking_rows += thoughts is not None
         row["messages"], row["reference"] = parsed.messages, parsed.reference
         if self._keep:
             row["extra"] = _as_json({name: record.value.get(name) for name in self._keep})
         if parsed.revised is not None:
             row["policy_model"], row["reviser_model"] = self.adapters[record.source].writers
             row |= {name: getattr(parsed, name) for name in ("initial", "revised", "critique")}
-            row["diagnosis"] = parsed.diagnosis or "other"
+            row |= {"diagnosis": parsed.diagnosis or "other", "initial_reasoning": thoughts or None}
         row["id"] = row_id(record.source, record.split, parsed.messages, 0)
         key = int(row_id("", "", parsed.messages, 0), 16)
         if key in self._kept:
@@ -88,6 +91,22 @@ class Intake:
         if similar := self._near.first(signature):
             raise RowReject("near_duplicate", duplicate_of=similar[0], similarity=round(similar[1], 3))
         self._near.keep(name, signature)
+
+
+def _without_thoughts(parsed: SourceRow) -> tuple[SourceRow, str | None]:
+    """The row with what its answers say alone, and what `initial` thought; None where no answer holds thoughts.
+
+    Raises RowReject when a needed answer says nothing.
+    """
+    names = ("reference", "rejected", "initial", "revised")
+    texts = {name: text for name in names if (text := getattr(parsed, name))}
+    parts = {name: split_thoughts(text) for name, text in texts.items()}
+    said: dict[str, Any] = {name: text.lstrip() or None for name, (text, _) in parts.items() if text != texts[name]}
+    if not said:
+        return parsed, None
+    if empty := [name for name, text in said.items() if text is None and name != "rejected"]:
+        raise RowReject(f"empty_{empty[0]}", expected="an answer behind its thoughts", got=snippet(texts[empty[0]]))
+    return parsed._replace(**said), parts.get("initial", ("", ""))[1]
 
 
 def _as_json(values: dict[str, Any]) -> str:

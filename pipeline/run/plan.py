@@ -109,6 +109,10 @@ def plan_shards(
     if intake.replaced:
         characters = f"{intake.replaced} characters that UTF-8 can't hold (lone surrogates)"
         warn(f"{characters}, in {intake.replaced_rows} rows, were replaced by U+FFFD")
+    if intake.thinking_rows:
+        warn(
+            f"{intake.thinking_rows} rows have thoughts (<think>…</think>) in their answers, which were left out of these"
+        )
     return plan
 
 
