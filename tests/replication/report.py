@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import open_dataset
-from tests.replication.experiment import START, Experiment, Result
+from tests.replication.experiment import START, Experiment, Result, Run, wins
 from tests.replication.methods import METHODS
 
 BEGIN, END = "<!-- results: written by python -m tests.replication -->", "<!-- end of results -->"
@@ -119,18 +119,32 @@ def answers(results: Found) -> str:
     return "\n".join(lines)
 
 
+def rates(experiment: Experiment) -> str:
+    """Of every rate with seed 0 what it was chosen by, and what came of it."""
+    start, first = experiment.results(START)[:1], experiment.queries.validation
+    head = ["seed 0", "rate", "wins in validation", "log p of the reference", "KL, nats a token", "cut"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    tried = ((name, rate, experiment.result(Run(name, rate, 0))) for name in METHODS for rate in experiment.plan.rates)
+    for name, rate, result in tried:
+        if result and start:
+            gain = difference([result], start, "reference").shown(1, 3)
+            cells = [name, f"{rate:g}", f"{wins(result, start[0], first):.0%}", gain, f"{result['kl']:.3f}"]
+            lines.append("| " + " | ".join([*cells, f"{_mean([result], 'cut'):.0%}"]) + " |")
+    return "\n".join(lines)
+
+
 def _mean(of: Sequence[Result], key: str) -> float:
     return float(np.mean([np.mean(result[key]) for result in of]))
 
 
 def plot(results: Found, path: Path) -> None:
-    """The reward's gains with their intervals, as SVG."""
+    """Gains in log p of the reference with their intervals, as SVG."""
     import pygal
 
     names = list(results)[:0:-1]
-    values = [difference(results[name], results[START], "reward") for name in names]
+    values = [difference(results[name], results[START], "reference") for name in names]
     bars = pygal.HorizontalBar(
-        title="Gain in reward over the start at equal length, 95 % intervals",
+        title="Gain in log p of unseen references, nats a token, 95 % intervals",
         x_labels=names,
         height=360,
         width=760,
@@ -164,7 +178,7 @@ def write(experiment: Experiment, known: Mapping[str, str], docs: Path) -> str:
     """Replace the marked part of docs/replication.md, and the plot; returns that part."""
     results = found(experiment)
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts(experiment), **known}.items())
-    tables = "\n\n".join(table(results) for table in (gains, rivals, answers))
+    tables = "\n\n".join([*(table(results) for table in (gains, rivals, answers)), rates(experiment)])
     part = f"{BEGIN}\n{told}\n\n{tables}\n\n![gains](replication-gains.svg)\n{END}"
     docs.mkdir(parents=True, exist_ok=True)
     plot(results, docs / "replication-gains.svg")
