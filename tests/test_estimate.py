@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.models.cost import Price
 from pipeline.models.journal import Answer
 from pipeline.run import shards
-from pipeline.run.estimate import estimate
+from pipeline.run.estimate import estimate, preflight
 from tests.conftest import SAMPLE, Silent
 
 Settings = Callable[..., CurationConfig]
@@ -167,6 +167,22 @@ def test_a_source_longer_than_what_is_looked_at_is_counted_too(settings: Setting
         estimated(settings(source__name="jsonl", source__input=str(path), source__limit=2200))["sample"]["calls"]
         == 2200
     )
+
+
+def test_references_longer_than_an_answer_may_be_are_told_before_anything_is_paid(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.jsonl"
+    rows = [{"prompt": f"{number}?", "response": "word " * (300 if number < 3 else 10)} for number in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = settings(source__name="jsonl", source__input=str(path), policy__max_tokens=192)
+    for look in (estimate, lambda *given: list(preflight(*given))):
+        told: list[str] = []
+        look(config, told.append)
+        assert [note for note in told if note.startswith("30% of the references are longer than policy.max_tokens=192")]
+    told.clear()
+    estimate(settings(source__name="jsonl", source__input=str(path), policy__max_tokens=512), told.append)
+    assert not [note for note in told if "max_tokens" in note]
 
 
 def test_what_a_run_would_refuse_a_dry_run_refuses(settings: Settings, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a manifest says, as names and texts of one line; terminal, data card, report and Prefect's artifacts render it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ _ROLES = {
     "reward": "Reward model",
     "judge": "Judge of revisions",
 }
+# Reasons for what was cut, with the role that wrote it; and the share of rows from which on the user is told.
+_CUT = {"truncated": ("policy", "answers"), "revision_truncated": ("reviser", "revisions")}
+_MANY = 0.1
 # Stage and role of each kind of call, in the order of the run.
 _CALLS = {
     "sample": ("sample", "policy"),
@@ -60,9 +64,19 @@ def warnings(manifest: Manifest) -> list[str]:
         f"{model} billed {times:g} times the tokens that a call allowed it: the cap counts its calls as so many times dearer"
         for model, times in manifest.get("billed_above_limits", {}).items()
     ]
+    lines += _too_long(manifest)
     if not manifest["rows"]["published"]:
         lines.append("no pair survived: the data set is valid and empty; the table says which stage to loosen")
     return lines
+
+
+def _too_long(manifest: Manifest) -> Iterator[str]:
+    for step in manifest["funnel"]:
+        for reason, (role, what) in _CUT.items():
+            share = step["rejected"].get(reason, 0) / max(1, step["in"])
+            if share >= _MANY:
+                limit = manifest["settings"][role]["max_tokens"]
+                yield f"{share:.0%} of the {what} were longer than {role}.max_tokens={limit} and rejected: raise it"
 
 
 def gate(manifest: Manifest, share: float | None) -> str:

@@ -31,18 +31,17 @@ from pipeline.models.prices import price_for
 from pipeline.prompts import JudgePrompts, Prompts
 from pipeline.rewards.judge import RevisionJudge
 from pipeline.run import context, pricing
-from pipeline.run.intake import Row
+from pipeline.run.intake import Row, understood
 from pipeline.run.plan import FIRST_ROWS, first_rows, open_source
 from pipeline.run.probe import probe_all
 from pipeline.stages import branches
 from pipeline.stages.revise import style_of
 from pipeline.stages.sample import build_request
-from pipeline.text import snippet
 
 _READ_ROWS = 20_000  # rows beyond these are only counted, and taken to be like them
 _CHECKED_ROWS = 100  # by `figa check`
 _RENDERED_ROWS = 1000  # as prompts
-_SHOWN_TURNS = 6
+_MANY = 0.1  # the share of rows from which on the user is told
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.
@@ -84,6 +83,7 @@ def preflight(config: CurationConfig, warn: Callable[[str], None]) -> Iterator[t
     yield "source", f"{source.location}: {len(rows)} of the first {taken} rows are usable"
     if rows:
         yield "first row", understood(rows[0])
+    _note_lengths(config, rows, warn)
     yield "tokenizer", _check_tokenizer(config, rows)
     if config.needs_generation:
         yield "prompts", f"{config.reviser.prompts or 'as shipped'}: they can be rendered"
@@ -115,12 +115,13 @@ def _check_tokenizer(config: CurationConfig, rows: list[Row]) -> str:
     return f"{name}: its template renders the first row"
 
 
-def understood(row: Row) -> str:
-    """A row as it was read, on one line: its first and last turns, the reference, and the pair if it has one."""
-    turns = [f"{message['role']} {snippet(message['content'])}" for message in row["messages"]]
-    turns = turns if len(turns) <= _SHOWN_TURNS else [*turns[:3], f"… {len(turns) - 5} more …", *turns[-2:]]
-    pair = [f"{part} {snippet(row[part])}" for part in ("initial", "revised") if row.get(part)]
-    return " · ".join([*turns, f"→ reference {snippet(row['reference'])}", *pair])
+def _note_lengths(config: CurationConfig, rows: list[Row], warn: Callable[[str], None]) -> None:
+    """The policy's answers are likely to be as long as the references."""
+    most = config.policy.max_tokens
+    share = _mean(float(_tokens(row["reference"]) > most) for row in rows)
+    if config.needs_generation and share >= _MANY:
+        longer = f"{share:.0%} of the references are longer than policy.max_tokens={most}"
+        warn(f"{longer}: answers as long are rejected as truncated; set it to the longest that you want")
 
 
 def _state(model: str) -> str:
@@ -142,6 +143,7 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
     read = taken + sum(1 for _ in records)
     usable = round(read * len(rows) / max(1, taken))
     policy, reviser, selection = config.policy, config.reviser, config.selection
+    _note_lengths(config, rows, warn)
     share = selected_share(config) if config.needs_generation else 1.0
     if target := config.source.target:
         read = min(read, max(FIRST_ROWS, round(target / max(share * usable / max(1, read), 1e-9))))
@@ -162,9 +164,8 @@ def estimate(config: CurationConfig, warn: Callable[[str], None]) -> Estimate:
         **pricing.described(config),
     }
     step = -(-len(rows) // _RENDERED_ROWS) or 1
-    scored = usable * (policy.samples if policy.pick == "all" else 1)
     if config.needs_generation:
-        result = Estimate(facts, _calls(config, rows[::step], usable, round(scored * share)))
+        result = Estimate(facts, _calls(config, rows[::step], usable, share))
     else:
         reward = config.reward.model if config.needs_rewards else "none"
         facts |= {"policy": "given", "reward": reward, "reviser": "given", "selection": "none"}
@@ -192,9 +193,10 @@ def _how(mode: str) -> str:
     return "" if mode == "live" else f" by {mode}"
 
 
-def _calls(config: CurationConfig, rows: list[Row], usable: int, selected: int) -> list[StageCalls]:
+def _calls(config: CurationConfig, rows: list[Row], usable: int, share: float) -> list[StageCalls]:
     policy, reviser = config.policy, config.reviser
     spec = ModelSpec.parse(policy.model)
+    selected = round(usable * (policy.samples if policy.pick == "all" else 1) * share)
     # The reference stands in for the draft that isn't sampled yet.
     rows = [row | {"initial": _beginning(row["reference"], policy.max_tokens)} for row in rows]
     query = _mean(_prompt(build_request(row, policy, spec).messages) for row in rows)

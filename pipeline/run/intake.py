@@ -15,6 +15,7 @@ from pipeline.text import replace_surrogates, snippet
 
 Row = dict[str, Any]
 TakenRow = tuple[Row, RowReject | None]
+_SHOWN_TURNS = 6
 
 
 class Intake:
@@ -107,6 +108,14 @@ def _without_thoughts(parsed: SourceRow) -> tuple[SourceRow, str | None]:
     if empty := [name for name, text in said.items() if text is None and name != "rejected"]:
         raise RowReject(f"empty_{empty[0]}", expected="an answer behind its thoughts", got=snippet(texts[empty[0]]))
     return parsed._replace(**said), parts.get("initial", ("", ""))[1]
+
+
+def understood(row: Row) -> str:
+    """A row as it was read, on one line: its first and last turns, the reference, and the pair if it has one."""
+    turns = [f"{message['role']} {snippet(message['content'])}" for message in row["messages"]]
+    turns = turns if len(turns) <= _SHOWN_TURNS else [*turns[:3], f"… {len(turns) - 5} more …", *turns[-2:]]
+    pair = [f"{part} {snippet(row[part])}" for part in ("initial", "revised") if row.get(part)]
+    return " · ".join([*turns, f"→ reference {snippet(row['reference'])}", *pair])
 
 
 def _as_json(values: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import COMMANDS, main, parser_of
+from pipeline.dataset import facts
 from pipeline.rewards import diagnostics
 from tests import pairs
 from tests.conftest import ROOT
@@ -133,3 +134,11 @@ def test_queries_and_answers_are_counted_apart() -> None:
     assert facts.headline(manifest) == "52 read = 10 published + 42 rejected"
     manifest["settings"] = {"policy": {"samples": 4}}
     assert facts.headline(manifest) == "16 queries, 4 answers each: 52 rows = 10 published + 42 rejected"
+
+
+def test_many_answers_that_were_too_long_are_told_with_the_setting() -> None:
+    steps = [("sample", 100, {"truncated": 10}), ("revise", 50, {"revision_truncated": 4, "no_correction": 30})]
+    funnel = [{"stage": stage, "in": number, "rejected": rejected} for stage, number, rejected in steps]
+    settings = {role: {"max_tokens": 192} for role in ("policy", "reviser")}
+    told = facts.warnings({"rows": {"published": 1}, "funnel": funnel, "settings": settings})
+    assert told == ["10% of the answers were longer than policy.max_tokens=192 and rejected: raise it"]
