@@ -17,7 +17,7 @@ _ROLES = {
     "reward": "Reward model",
     "judge": "Judge of revisions",
 }
-# Reasons for what was cut, with the role that wrote it; and the share of rows from which on the user is told.
+# Reasons for what was cut, with the role that wrote it; and the least share of rows that is worth a warning.
 _CUT = {"truncated": ("policy", "answers"), "revision_truncated": ("reviser", "revisions")}
 _MANY = 0.1
 # Stage and role of each kind of call, in the order of the run.

@@ -87,7 +87,7 @@ def place(
         shutil.copytree(published, tmp_path / "out" / name)
     return {
         "=...": "=sk-loopback",
-        'SFTConfig("trained", ': 'SFTConfig("trained", use_cpu=True, bf16=False, max_steps=1, ',
+        'SFTConfig("out/trl", ': 'SFTConfig("out/trl", use_cpu=True, bf16=False, max_steps=1, ',
         "http://localhost:8000/v1": server.openai_url,
         "http://localhost:9000": server.url,
         "hf/OpenAssistant/reward-model-deberta-v3-large-v2": "local/reward-head",

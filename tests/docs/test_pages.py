@@ -15,6 +15,7 @@ from pipeline import schema
 from pipeline.cli.main import COMMANDS
 from pipeline.config.loading import listed_settings
 from pipeline.config.settings import CurationConfig
+from pipeline.sources.adapters import ADAPTERS
 from tests.conftest import ROOT, child_environment
 from tests.docs.generated import PAGES
 
@@ -74,6 +75,13 @@ def test_readme_is_short_and_names_every_command() -> None:
 def test_every_column_is_described() -> None:
     text = (DOCS / "formats.md").read_text("utf-8")
     assert all(f"`{name}`" in text for name in schema.PUBLISHED.names)
+
+
+def test_every_source_is_listed() -> None:
+    text = (DOCS / "recipes.md").read_text("utf-8")
+    for adapter in ADAPTERS.values():
+        (line,) = [line for line in text.splitlines() if line.startswith("| `") and f"`{adapter.name}`" in line.split("|")[1]]
+        assert adapter.hub_id is None or f"`{adapter.hub_id}`" in line
 
 
 def test_links_lead_somewhere() -> None:
