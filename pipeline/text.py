@@ -98,7 +98,7 @@ def shape(value: Any) -> str:
 
 def replace_surrogates(text: str) -> tuple[str, int]:
     """The text with every lone surrogate as U+FFFD, and how many there were."""
-    return _SURROGATE.subn("\ufffd", text)
+    return (text, 0) if text.isascii() else _SURROGATE.subn("\ufffd", text)
 
 
 def redact_paths(value: Any) -> Any:

@@ -16,8 +16,7 @@ _TAG = re.compile(
     r"|<\|channel>(?:thought|analysis)|<channel\|>",  # Gemma
     re.IGNORECASE,
 )
-# Where none of these is, no thought is.
-_MAY_THINK = re.compile(r"[<\[◁]|\A\s*analysis")
+_MARKS = "<[◁"  # every tag begins with one of these
 _CLOSING = re.compile(r"\W/|<\|end|<channel", re.IGNORECASE)
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…; without its control
 # tokens: analysis…assistantfinal…
@@ -43,7 +42,8 @@ def split_thoughts(text: str) -> tuple[str, str]:
     >>> split_thoughts("<think>Four, or five?</think> Four.")
     (' Four.', 'Four, or five?')
     """
-    if not _MAY_THINK.search(text):
+    # Most texts hold no tag, and this is much quicker than the expressions.
+    if not any(mark in text for mark in _MARKS) and not text.lstrip().startswith("analysis"):
         return text, ""
     if "<|channel|>" in text and _CHANNELS.search(text):
         return _split_channels(text)

@@ -32,7 +32,7 @@ class Intake:
         self._keep = settings.keep
         self._checks = curation.checks(settings)
         self._near = NearDuplicates(settings.near_duplicates) if settings.near_duplicates else None
-        # Half a digest of each kept query, and the id of its row.
+        # A 64-bit hash of each kept query, and the id of its row.
         self._kept: dict[int, int] = {}
 
     def take(self, records: Iterable[Record]) -> list[TakenRow]:
@@ -70,7 +70,7 @@ class Intake:
             row |= {name: getattr(parsed, name) for name in ("initial", "revised", "critique")}
             row |= {"diagnosis": parsed.diagnosis or "other", "initial_reasoning": thoughts or None}
         row["id"] = row_id(record.source, record.split, parsed.messages, 0)
-        key = int(row_id("", "", parsed.messages, 0), 16)
+        key = hash(tuple((message["role"], message["content"]) for message in parsed.messages))
         if key in self._kept:
             raise RowReject("duplicate_query", duplicate_of=f"{self._kept[key]:016x}")
         self._check(parsed, record, row["id"])

@@ -58,6 +58,8 @@ def first_of(names: Collection[str], fields: Mapping[str, Any]) -> Any:
 def is_conversation(value: object, *, in_its_column: bool = False) -> bool:
     """Whether a value is stored as a conversation, perhaps with unsupported content; outside a column for one, with roles."""
     entries = _entries(value)
+    if not entries:
+        return False
     if not in_its_column and not all(isinstance(entry, dict) and _role(entry) is not None for entry in entries):
         return False
     try:

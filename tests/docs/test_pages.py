@@ -80,7 +80,9 @@ def test_every_column_is_described() -> None:
 def test_every_source_is_listed() -> None:
     text = (DOCS / "recipes.md").read_text("utf-8")
     for adapter in ADAPTERS.values():
-        (line,) = [line for line in text.splitlines() if line.startswith("| `") and f"`{adapter.name}`" in line.split("|")[1]]
+        (line,) = [
+            line for line in text.splitlines() if line.startswith("| `") and f"`{adapter.name}`" in line.split("|")[1]
+        ]
         assert adapter.hub_id is None or f"`{adapter.hub_id}`" in line
 
 
