@@ -19,7 +19,7 @@ _ROLES = {
 }
 # Reasons for what was cut, with the role that wrote it; and the least share of rows that is worth a warning.
 _CUT = {"truncated": ("policy", "answers"), "revision_truncated": ("reviser", "revisions")}
-_MANY = 0.1
+_MANY = 0.2
 # Stage and role of each kind of call, in the order of the run.
 _CALLS = {
     "sample": ("sample", "policy"),

@@ -41,7 +41,7 @@ from pipeline.stages.sample import build_request
 _READ_ROWS = 20_000  # rows beyond these are only counted, and taken to be like them
 _CHECKED_ROWS = 100  # by `figa check`
 _RENDERED_ROWS = 1000  # as prompts
-_MANY = 0.1  # the least share of rows that is worth a warning
+_MANY = 0.2  # the least share of rows that is worth a warning
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.

@@ -137,8 +137,8 @@ def test_queries_and_answers_are_counted_apart() -> None:
 
 
 def test_many_answers_that_were_too_long_are_told_with_the_setting() -> None:
-    steps = [("sample", 100, {"truncated": 10}), ("revise", 50, {"revision_truncated": 4, "no_correction": 30})]
+    steps = [("sample", 100, {"truncated": 20}), ("revise", 50, {"revision_truncated": 9, "no_correction": 30})]
     funnel = [{"stage": stage, "in": number, "rejected": rejected} for stage, number, rejected in steps]
     settings = {role: {"max_tokens": 192} for role in ("policy", "reviser")}
     told = facts.warnings({"rows": {"published": 1}, "funnel": funnel, "settings": settings})
-    assert told == ["10% of the answers were longer than policy.max_tokens=192 and rejected: raise it"]
+    assert told == ["20% of the answers were longer than policy.max_tokens=192 and rejected: raise it"]
