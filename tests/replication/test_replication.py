@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from tests.conftest import ROOT, child_environment
 
 pytest.importorskip("torch")
 
+from pipeline import open_dataset
+from pipeline.labels.loading import open_tokenizer, settings_of
 from tests.replication import answers, controlled, data, experiment, report, tasks
 from tests.replication.experiment import START, Experiment, Plan, Result, Run
-from tests.replication.methods import METHODS
+from tests.replication.methods import BOTH, METHODS, Method, figa
 from tests.replication.policy import Policy
-from tests.replication.training import Budget
+from tests.replication.training import Budget, read_pairs, train
 from tests.training.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -55,6 +58,15 @@ def test_every_method_trains_and_is_measured(ran: Experiment) -> None:
     losses = {name: tuple(of[0]["training"]["losses"]) for name, of in at_first.items()}
     assert at_first["figa"][0]["training"]["tokens"] == at_first["dpo"][0]["training"]["tokens"]
     assert losses["dpo"][0] == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_the_gate_shuts_out_the_negative_term_where_the_model_is_confident_in_nothing(published: Path) -> None:
+    policy, labels = Policy(tiny_llama(), 1), open_dataset(published).manifest["labels"]
+    pairs = read_pairs(published, policy, open_tokenizer(str(labels["tokenizer"]), settings_of(labels)), 512)
+    # No cross-entropy is below zero.
+    methods = METHODS["figa"], Method(BOTH, partial(figa, gate=-1.0)), controlled.methods()["figa, no gate"][1]
+    usual, no_negative, no_gate = (train(policy, pairs, m, PLAN.budget, 1e-5, 0)["losses"] for m in methods)
+    assert usual == no_negative != no_gate
 
 
 def test_what_is_done_is_not_done_again_and_comes_out_the_same(
