@@ -19,7 +19,7 @@ _ROLES = {
 }
 # Reasons for what was cut, with the role that wrote it; and the least share of rows that is worth a warning.
 _CUT = {"truncated": ("policy", "answers"), "revision_truncated": ("reviser", "revisions")}
-_MANY = 0.2
+MANY_CUT = 0.2
 # Stage and role of each kind of call, in the order of the run.
 _CALLS = {
     "sample": ("sample", "policy"),
@@ -74,7 +74,7 @@ def _too_long(manifest: Manifest) -> Iterator[str]:
     for step in manifest["funnel"]:
         for reason, (role, what) in _CUT.items():
             share = step["rejected"].get(reason, 0) / max(1, step["in"])
-            if share >= _MANY:
+            if share >= MANY_CUT:
                 limit = manifest["settings"][role]["max_tokens"]
                 yield f"{share:.0%} of the {what} were longer than {role}.max_tokens={limit} and rejected: raise it"
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from pipeline import rewards, sources
 from pipeline.config.model_names import ModelSpec
 from pipeline.config.settings import REASONS, CurationConfig
+from pipeline.dataset.facts import MANY_CUT
 from pipeline.errors import ConfigError, RowReject
 from pipeline.labels.loading import open_tokenizer
 from pipeline.models.cost import in_dollars
@@ -41,7 +42,6 @@ from pipeline.stages.sample import build_request
 _READ_ROWS = 20_000  # rows beyond these are only counted, and taken to be like them
 _CHECKED_ROWS = 100  # by `figa check`
 _RENDERED_ROWS = 1000  # as prompts
-_MANY = 0.2  # the least share of rows that is worth a warning
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
 # Tokens of {"reason": "lack_of_detail"}; of the tags around a rewrite; of braces and names of two or three edits.
@@ -119,7 +119,7 @@ def _note_lengths(config: CurationConfig, rows: list[Row], warn: Callable[[str],
     """The policy's answers are likely to be as long as the references."""
     most = config.policy.max_tokens
     share = _mean(float(_tokens(row["reference"]) > most) for row in rows)
-    if config.needs_generation and share >= _MANY:
+    if config.needs_generation and share >= MANY_CUT:
         longer = f"{share:.0%} of the references are longer than policy.max_tokens={most}"
         warn(f"{longer}: answers as long are rejected as truncated; set it to the longest that you want")
 
